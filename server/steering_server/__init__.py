@@ -1,0 +1,1 @@
+"""The inference-time steering server: engine, HTTP API and command line."""

@@ -1,0 +1,1 @@
+"""Routes, schemas and errors of the HTTP API. Knows nothing of tensors."""

@@ -1,0 +1,1 @@
+"""What the API can talk to: the protocol and the backends that meet it."""

@@ -1,0 +1,105 @@
+"""The seam between the API and whatever generates tokens.
+
+The API talks to a :class:`Backend` and to nothing below it, so that another engine can take the place of ours.
+"""
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from steering_profiles.schema import ModelIdentity
+from steering_profiles.store import Entry
+from steering_server.engine.requests import Chunk, SamplingParams
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """The model being served."""
+
+    name: str
+    """The served name: the baseline's model name in requests."""
+    created: int
+    """Unix time at which it was loaded."""
+    context_length: int
+    """Most tokens of prompt and completion together."""
+    dtype: str
+    identity: ModelIdentity
+
+
+@dataclass(frozen=True)
+class ProfileCard:
+    """A profile of the catalogue and whether this server can apply it."""
+
+    entry: Entry
+    usable: bool
+    forced: bool
+    """It was made for another model and is applied because the operator said so."""
+    reason: str | None
+    """Why it is not usable, or what differs where it was forced."""
+
+
+@dataclass(frozen=True)
+class ProfileStrength:
+    """One profile of an arm, and its strength."""
+
+    profile: str
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class GenerationRequest:
+    """One sequence to generate: token ids, the profiles applied to it, and how it goes on."""
+
+    prompt: tuple[int, ...]
+    sampling: SamplingParams
+    profiles: tuple[ProfileStrength, ...] = ()
+
+
+class Backend(Protocol):
+    """Something that turns token ids into tokens, steered."""
+
+    @property
+    def model(self) -> ModelCard:
+        """The model being served."""
+        ...
+
+    @property
+    def profiles(self) -> Mapping[str, ProfileCard]:
+        """Every profile of the catalogue, by name, usable or not."""
+        ...
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Turn a prompt into token ids."""
+        ...
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        """Turn chat messages into the token ids of the model's chat template, ready for the assistant's turn.
+
+        Raises:
+            RequestError: the model has no chat template, or the template refuses these messages.
+        """
+        ...
+
+    def token_text(self, token: int) -> str:
+        """Return the text of one token by itself; bytes that are no character of their own come as U+FFFD."""
+        ...
+
+    def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Chunk], None]:
+        """Run ``requests`` in one batch and yield ``(index, chunk)`` as they come, until every one has finished.
+
+        Closing the generator cancels what is still running.
+
+        Raises:
+            RequestError: a profile is unknown or unusable, or a prompt does not fit the context.
+            Overloaded: too much is queued already.
+            EngineError: the engine failed.
+        """
+        ...
+
+    async def start(self) -> None:
+        """Begin to take requests."""
+        ...
+
+    async def close(self) -> None:
+        """Stop; what is still running is cancelled."""
+        ...

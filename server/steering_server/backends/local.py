@@ -1,0 +1,166 @@
+"""The backend that runs the model in this process, on this project's own engine."""
+
+import asyncio
+import copy
+import threading
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from types import MappingProxyType
+
+import jinja2
+
+from steering_profiles.models import LoadedModel
+from steering_profiles.models.prompts import encode_prompt
+from steering_profiles.steering import AppliedProfile, Steering
+from steering_profiles.store import Catalogue
+from steering_profiles.validate import compare, require_fit
+from steering_server.backends.base import GenerationRequest, ModelCard, ProfileCard, ProfileStrength
+from steering_server.engine.engine import Engine, EngineLimits
+from steering_server.engine.requests import Chunk, SequenceRequest
+from steering_server.errors import EngineError, NotFound, RequestError
+
+
+class LocalBackend:
+    """A loaded model, the profiles that steer it, and the engine that runs both."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        catalogue: Catalogue,
+        limits: EngineLimits,
+        *,
+        served_name: str | None = None,
+        force_profiles: bool = False,
+    ) -> None:
+        """Check the catalogue against the model.
+
+        Raises:
+            ProfileMismatch: a profile of the operator's own folder does not fit the model. Shipped ones that do not are
+                only listed as unusable.
+        """
+        self._profiles = _check(catalogue, loaded, force=force_profiles)
+        self._engine = Engine(loaded, limits)
+        self._model = ModelCard(
+            name=served_name or loaded.name,
+            created=int(time.time()),
+            context_length=self._engine.max_length,
+            dtype=str(loaded.dtype).removeprefix("torch."),
+            identity=loaded.identity,
+        )
+        # A tokenizer is not to be used from two threads at once: the engine has its own.
+        self._tokenizer = copy.deepcopy(loaded.tokenizer)
+        self._tokenizing = threading.Lock()
+
+    @property
+    def model(self) -> ModelCard:
+        """The model being served."""
+        return self._model
+
+    @property
+    def profiles(self) -> Mapping[str, ProfileCard]:
+        """Every profile of the catalogue, by name, usable or not."""
+        return self._profiles
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Turn a prompt into token ids."""
+        with self._tokenizing:
+            return encode_prompt(self._tokenizer, text)
+
+    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
+        """Turn chat messages into token ids by the model's chat template, ready for the assistant's turn.
+
+        Raises:
+            RequestError: the model has no chat template, or the template refuses these messages.
+        """
+        if not self._tokenizer.chat_template:
+            raise RequestError(f"model {self._model.name} has no chat template; use /v1/completions", param="messages")
+        try:
+            with self._tokenizing:
+                text = self._tokenizer.apply_chat_template(
+                    [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+                )
+                return tuple(self._tokenizer.encode(str(text), add_special_tokens=False))
+        except (jinja2.TemplateError, TypeError, ValueError) as exc:
+            raise RequestError(f"the model's chat template refuses these messages: {exc}", param="messages") from exc
+
+    def token_text(self, token: int) -> str:
+        """Return the text of one token by itself; bytes that are no character of their own come as U+FFFD."""
+        with self._tokenizing:
+            return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
+
+    async def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Chunk], None]:
+        """Run ``requests`` in one batch and yield ``(index, chunk)`` as they come, until every one has finished.
+
+        Closing the generator cancels what is still running.
+
+        Raises:
+            RequestError: a profile is unknown or unusable, or a prompt does not fit the context.
+            Overloaded: too much is queued already.
+            EngineError: the engine failed.
+        """
+        sequences = [self._sequence(request) for request in requests]
+        loop = asyncio.get_running_loop()
+        reports: asyncio.Queue[tuple[int, Chunk | EngineError]] = asyncio.Queue()
+
+        def emit(index: int, report: Chunk | EngineError) -> None:
+            loop.call_soon_threadsafe(reports.put_nowait, (index, report))
+
+        group = self._engine.submit(sequences, emit)
+        unfinished = len(sequences)
+        try:
+            while unfinished:
+                index, report = await reports.get()
+                if isinstance(report, EngineError):
+                    raise report
+                unfinished -= report.finish_reason is not None
+                yield index, report
+        finally:
+            if unfinished:
+                self._engine.cancel(group)
+
+    async def start(self) -> None:
+        """Begin to take requests."""
+        self._engine.start()
+
+    async def close(self) -> None:
+        """Stop; what is still running is cancelled."""
+        await asyncio.to_thread(self._engine.close)
+
+    def _sequence(self, request: GenerationRequest) -> SequenceRequest:
+        room = self._model.context_length - len(request.prompt) - request.sampling.max_tokens
+        if not request.prompt:
+            raise RequestError("prompt is empty; at least one token is needed", param="prompt")
+        if room < 0:
+            raise RequestError(
+                f"prompt of {len(request.prompt)} tokens and max_tokens {request.sampling.max_tokens} do not fit the "
+                f"context of {self._model.context_length} tokens",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+        return SequenceRequest(request.prompt, request.sampling, self._steering(request.profiles))
+
+    def _steering(self, profiles: Sequence[ProfileStrength]) -> Steering:
+        return tuple(self._applied(choice) for choice in profiles)
+
+    def _applied(self, choice: ProfileStrength) -> AppliedProfile:
+        card = self._profiles.get(choice.profile)
+        if card is None:
+            known = ", ".join(name for name, card in self._profiles.items() if card.usable) or "none"
+            raise NotFound(f"no profile named {choice.profile!r}; this server has: {known}", code="profile_not_found")
+        if not card.usable:
+            raise RequestError(f"profile {choice.profile!r} cannot steer {self._model.name}: {card.reason}")
+        return AppliedProfile(card.entry.profile, choice.strength, known_hash=card.entry.content_hash)
+
+
+def _check(catalogue: Catalogue, loaded: LoadedModel, *, force: bool) -> Mapping[str, ProfileCard]:
+    cards = {}
+    for name in catalogue:
+        entry = catalogue[name]
+        if entry.shipped and not force:
+            fit = compare(entry.profile, loaded.identity)
+        else:
+            fit = require_fit(entry.profile, loaded.identity, force=force)
+        usable = fit.matches or (force and not fit.obstacles)
+        reason = None if fit.matches else "; ".join(fit.differences + fit.obstacles)
+        cards[name] = ProfileCard(entry, usable=usable, forced=usable and not fit.matches, reason=reason)
+    return MappingProxyType(cards)

@@ -1,0 +1,75 @@
+"""What goes into the engine and what comes out: plain frozen types that everything above it may import."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from steering_profiles.steering import UNSTEERED, Steering
+
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How one sequence is generated. Values are taken as checked; the API does that."""
+
+    max_tokens: int
+    """Most tokens to generate; 0 only reads the prompt."""
+    temperature: float = 1.0
+    """0 is greedy."""
+    top_p: float = 1.0
+    seed: int = 0
+    """Two sequences with the same seed draw the same random numbers, token by token."""
+    stop: tuple[str, ...] = ()
+    """Generation ends before the first of these strings; they are not part of the text."""
+    logprobs: int | None = None
+    """How many alternatives to report beside each generated token; None reports nothing."""
+    prompt_logprobs_from: int | None = None
+    """First prompt position whose token is scored (with ``logprobs`` alternatives); None scores none."""
+
+
+@dataclass(frozen=True)
+class SequenceRequest:
+    """One row of a batch: a prompt, what is applied to it, and how it goes on."""
+
+    prompt: tuple[int, ...]
+    sampling: SamplingParams
+    steering: Steering = UNSTEERED
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token's log-probability (natural, of the unscaled distribution) and the likeliest alternatives."""
+
+    token: int
+    logprob: float
+    top: tuple[tuple[int, float], ...] = ()
+    """``(token, logprob)``, likeliest first."""
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one sequence has to report after a step. Its chunks, joined, are the whole result."""
+
+    text: str = ""
+    tokens: tuple[int, ...] = ()
+    """Tokens whose text has begun to be released; end-of-sequence tokens are left out."""
+    offsets: tuple[int, ...] = ()
+    """For each of ``tokens``, where its text begins in the sequence's text, in characters."""
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """One per token of ``tokens`` when they were asked for."""
+    prompt_logprobs: tuple[TokenLogprob | None, ...] | None = field(default=None)
+    """Given once, when the prompt has been read: one per prompt position from ``prompt_logprobs_from`` on; None for
+    position 0, which nothing precedes."""
+    finish_reason: FinishReason | None = None
+    """Set on the last chunk of the sequence."""
+
+    def __add__(self, later: "Chunk") -> "Chunk":
+        """Join this chunk and the one that followed it."""
+        return Chunk(
+            text=self.text + later.text,
+            tokens=self.tokens + later.tokens,
+            offsets=self.offsets + later.offsets,
+            logprobs=self.logprobs + later.logprobs,
+            prompt_logprobs=later.prompt_logprobs if self.prompt_logprobs is None else self.prompt_logprobs,
+            finish_reason=later.finish_reason or self.finish_reason,
+        )

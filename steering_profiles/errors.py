@@ -1,0 +1,61 @@
+"""Every error that this library raises, as one tree.
+
+    SteeringError
+    ├── ProfileError
+    │   ├── ProfileNotFound      no profile of that name, or no such file
+    │   ├── ProfileFormatError   the file is not a valid profile
+    │   └── ProfileMismatch      the profile was made for another model
+    ├── ModelError
+    │   ├── ModelLoadError       the model cannot be loaded from where it was said to be
+    │   └── UnknownArchitecture  no anatomy is known for the model's architecture
+    ├── TaskError                a task does not suit the model, or its data cannot be used
+    ├── StrengthError            a strength that is not a number in the allowed range
+    └── HookError                a steering hook did not fire, or fired where it should not have
+
+Messages are written for the person who reads them on a terminal or in an HTTP response: what was
+given, what is allowed.
+"""
+
+
+class SteeringError(Exception):
+    """Base of all errors raised by ``steering_profiles``."""
+
+
+class ProfileError(SteeringError):
+    """Something is wrong with a profile."""
+
+
+class ProfileNotFound(ProfileError):
+    """No profile of that name, or no file at that path."""
+
+
+class ProfileFormatError(ProfileError):
+    """A file that is not a valid profile of a format version this library reads."""
+
+
+class ProfileMismatch(ProfileError):
+    """A profile that was made for another model than the one it should steer."""
+
+
+class ModelError(SteeringError):
+    """Something is wrong with a model."""
+
+
+class ModelLoadError(ModelError):
+    """A model that cannot be loaded from where it was said to be."""
+
+
+class UnknownArchitecture(ModelError):
+    """A model whose architecture has no known anatomy. It is refused, never guessed."""
+
+
+class TaskError(SteeringError):
+    """A task that does not suit the model, or whose data cannot be used."""
+
+
+class StrengthError(SteeringError):
+    """A strength that is not a finite number in the allowed range."""
+
+
+class HookError(SteeringError):
+    """A steering hook that did not fire when it should have. Never ignored: the output was not steered."""

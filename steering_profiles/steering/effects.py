@@ -1,0 +1,91 @@
+"""What profiles do to one row: their settings and a strength turned into factors and vectors.
+
+The formulas are those of the design, for a request with strength s:
+
+* head (l, h) with scale alpha:    ``z[l,h] *= 1 + s (alpha - 1)``
+* neuron (l, i) with scale alpha:  ``m[l,i] *= 1 + s (alpha - 1)``
+* own-position attention of degree w:  ``(1 - sw) attention + sw W_O(own value)``, ``sw`` clamped to 0..1
+* intercept:  ``stream -= s lambda b``
+
+Profiles compose: scales multiply, intercepts add, and the strongest own-position attention holds.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from steering_profiles.models import Sizes
+from steering_profiles.schema import INTERCEPT_TENSOR, Profile, check_strength
+from steering_profiles.store import content_hash
+
+
+@dataclass(frozen=True, eq=False)
+class AppliedProfile:
+    """A profile at a strength.
+
+    Raises:
+        StrengthError: the strength is not a finite number in the allowed range.
+    """
+
+    profile: Profile
+    strength: float = 1.0
+    known_hash: str | None = None
+    """The profile's content hash where the caller has it already; it is computed otherwise."""
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+
+    @cached_property
+    def key(self) -> tuple[str, float]:
+        """What tells the state of two rows apart: content hash and strength."""
+        return self.known_hash or content_hash(self.profile), self.strength
+
+
+Steering = tuple[AppliedProfile, ...]
+"""Everything applied to one row; empty for the baseline."""
+
+UNSTEERED: Steering = ()
+
+
+@dataclass(frozen=True)
+class Effect:
+    """One row's factors, in float64. Layers that nothing changes are absent."""
+
+    heads: dict[int, Tensor]
+    """Per layer ``[heads]``."""
+    neurons: dict[int, Tensor]
+    """Per layer ``[neurons]``."""
+    own_attention: float
+    """Share of the final layer's attention output replaced by its own value, 0..1."""
+    intercept: Tensor | None
+    """``[width]``, subtracted where the final MLP joins the stream."""
+
+
+def effect_of(steering: Steering, sizes: Sizes) -> Effect:
+    """Compose the profiles of ``steering`` into one effect on a model of ``sizes``."""
+    heads: dict[int, Tensor] = {}
+    neurons: dict[int, Tensor] = {}
+    own_attention = 0.0
+    intercept: Tensor | None = None
+    for applied in steering:
+        profile, s = applied.profile, applied.strength
+        if s == 0:
+            continue
+        for head in profile.heads:
+            factors = heads.setdefault(head.layer, torch.ones(sizes.heads, dtype=torch.float64))
+            factors[head.head] *= 1 + s * (head.scale - 1)
+        for neuron in profile.neurons:
+            factors = neurons.setdefault(neuron.layer, torch.ones(sizes.neurons, dtype=torch.float64))
+            factors[neuron.neuron] *= 1 + s * (neuron.scale - 1)
+        own_attention = max(own_attention, min(1.0, s * profile.final_layer.own_attention))
+        if profile.final_layer.intercept_scale:
+            b = torch.from_numpy(profile.tensors[INTERCEPT_TENSOR]).double()
+            vector = s * profile.final_layer.intercept_scale * b
+            intercept = vector if intercept is None else intercept + vector
+    return Effect(_without_identities(heads), _without_identities(neurons), own_attention, intercept)
+
+
+def _without_identities(factors: dict[int, Tensor]) -> dict[int, Tensor]:
+    return {layer: row for layer, row in sorted(factors.items()) if bool((row != 1).any())}

@@ -1,0 +1,154 @@
+"""Forward hooks that apply per-row factors to a running model.
+
+The hooks are attached once and stay; what they do in one forward pass is set by :meth:`SteeringHandle.step`. Outside of a
+step they do nothing, and within it only the layers that some row steers are touched.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from steering_profiles.errors import HookError
+from steering_profiles.models import Anatomy, LoadedModel
+from steering_profiles.steering.effects import Steering
+from steering_profiles.steering.table import StepFactors, SteeringTable
+
+
+def attach(loaded: LoadedModel) -> "SteeringHandle":
+    """Put steering hooks on ``loaded``, all or none, and return the handle that drives and removes them."""
+    return SteeringHandle(loaded.anatomy, SteeringTable(loaded.anatomy.sizes, loaded.dtype))
+
+
+class SteeringHandle:
+    """The steering hooks of one model and the table of what they apply."""
+
+    def __init__(self, anatomy: Anatomy, table: SteeringTable) -> None:
+        self._anatomy = anatomy
+        self._table = table
+        self._factors: StepFactors | None = None
+        self._due: set[str] = set()
+        self._own_value: Tensor | None = None
+        self._handles: list[RemovableHandle] = []
+        try:
+            self._attach()
+        except BaseException:
+            self.remove()
+            raise
+
+    def acquire(self, steering: Steering) -> int:
+        """Return the table row of ``steering`` (0 for the baseline). Give it back with :meth:`release`."""
+        return self._table.acquire(steering)
+
+    def release(self, row: int) -> None:
+        """Give back a row got from :meth:`acquire`."""
+        self._table.release(row)
+
+    @contextmanager
+    def step(self, rows: Sequence[int], *, packed: bool = False) -> Iterator[None]:
+        """Steer the one forward pass made inside this context.
+
+        ``rows`` are table rows: one per row of a ``[batch, seq]`` input, or, with ``packed``, one per token of a
+        ``[1, tokens]`` input that holds many sequences end to end.
+
+        Raises:
+            HookError: some hook that had something to apply did not fire, so the output is not what was asked for.
+        """
+        self._factors = self._table.gather(rows, (1, len(rows)) if packed else (len(rows), 1))
+        self._due = _due(self._factors)
+        try:
+            yield
+            if self._due:
+                raise HookError(f"steering did not take place: no hook fired for {', '.join(sorted(self._due))}")
+        finally:
+            self._factors, self._own_value = None, None
+            self._due = set()
+
+    @contextmanager
+    def applied(self, steerings: Sequence[Steering]) -> Iterator[None]:
+        """Steer one forward pass over a ``[batch, seq]`` input, one steering per row of the batch."""
+        rows: list[int] = []
+        try:
+            rows.extend(self.acquire(steering) for steering in steerings)
+            with self.step(rows):
+                yield
+        finally:
+            for row in rows:
+                self.release(row)
+
+    def remove(self) -> None:
+        """Take all hooks off the model, which is then the plain model again."""
+        while self._handles:
+            self._handles.pop().remove()
+
+    def _attach(self) -> None:
+        for index, layer in enumerate(self._anatomy.layers):
+            self._handles.append(layer.head_output.register_forward_pre_hook(self._head_hook(index)))
+            self._handles.append(layer.neuron_output.register_forward_pre_hook(self._neuron_hook(index)))
+        final = self._anatomy.final_layer
+        self._handles.append(final.values.register_forward_hook(self._keep_own_value))
+        self._handles.append(final.mlp.register_forward_hook(self._subtract_intercept))
+
+    def _head_hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
+        sizes = self._anatomy.sizes
+        is_final = layer == sizes.layers - 1
+
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            if self._factors is None:
+                return None
+            z: Tensor = args[0]
+            scale = self._factors.heads.get(layer)
+            own = self._factors.own_attention if is_final else None
+            if scale is None and own is None:
+                return None
+            if own is not None:
+                z = self._mix_own_value(z, own)
+            if scale is not None:
+                self._due.discard(f"heads of layer {layer}")
+                scale = scale.to(z.device).unsqueeze(-1)
+                z = (z.unflatten(-1, (sizes.heads, sizes.head_dim)) * scale).flatten(-2)
+            return (z, *args[1:])
+
+        return hook
+
+    def _neuron_hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
+        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+            scale = self._factors.neurons.get(layer) if self._factors is not None else None
+            if scale is None:
+                return None
+            self._due.discard(f"neurons of layer {layer}")
+            return (args[0] * scale.to(args[0].device), *args[1:])
+
+        return hook
+
+    def _keep_own_value(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
+        if self._factors is not None and self._factors.own_attention is not None:
+            self._own_value = self._anatomy.own_values(output)
+
+    def _mix_own_value(self, z: Tensor, own: Tensor) -> Tensor:
+        """Lv et al. (arXiv:2403.19521), last-position mask: rows of degree 0 pass through untouched, bit for bit."""
+        if self._own_value is None:
+            return z  # left due, so the step ends in an error
+        self._due.discard("final-layer own-position attention")
+        own = own.to(z.device)
+        value = self._own_value.view_as(z)
+        return ((1 - own) * z + own * value).where(own > 0, z)
+
+    def _subtract_intercept(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        if self._factors is None or self._factors.intercept is None:
+            return None
+        self._due.discard("final-layer intercept")
+        return output - self._factors.intercept.to(output.device)
+
+
+def _due(factors: StepFactors | None) -> set[str]:
+    if factors is None:
+        return set()
+    due = {f"heads of layer {layer}" for layer in factors.heads} | {f"neurons of layer {n}" for n in factors.neurons}
+    if factors.own_attention is not None:
+        due.add("final-layer own-position attention")
+    if factors.intercept is not None:
+        due.add("final-layer intercept")
+    return due

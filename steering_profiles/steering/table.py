@@ -1,0 +1,138 @@
+"""Per-row tables: one row of factors per distinct steering in use, gathered once per step for the rows of a batch."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from steering_profiles.models import Sizes
+from steering_profiles.steering.effects import Effect, Steering, effect_of
+
+_Key = tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class StepFactors:
+    """What one forward pass needs, for the layers that some row of the batch steers and no others.
+
+    The leading dimensions of every tensor are those of the row indices it was gathered by.
+    """
+
+    heads: dict[int, Tensor] = field(default_factory=dict)
+    """Per layer ``[..., heads]``."""
+    neurons: dict[int, Tensor] = field(default_factory=dict)
+    """Per layer ``[..., neurons]``."""
+    own_attention: Tensor | None = None
+    """``[..., 1]``, 0..1."""
+    intercept: Tensor | None = None
+    """``[..., width]``."""
+
+
+class SteeringTable:
+    """Rows of factors for the steerings in use. Row 0 is the identity, exactly, and is never given away.
+
+    A row is shared by everything that is steered alike, and freed when the last user releases it.
+    """
+
+    def __init__(self, sizes: Sizes, dtype: torch.dtype) -> None:
+        self._sizes = sizes
+        self._dtype = dtype
+        self._effects: dict[int, Effect] = {}
+        self._rows: dict[_Key, int] = {(): 0}
+        self._users: dict[int, int] = {}
+        self._free: list[int] = []
+        self._capacity = 8
+        self._heads: dict[int, Tensor] = {}
+        self._neurons: dict[int, Tensor] = {}
+        self._own_attention = torch.zeros(self._capacity, 1, dtype=dtype)
+        self._intercept: Tensor | None = None
+
+    def acquire(self, steering: Steering) -> int:
+        """Return the row of ``steering``, made if need be. Give it back with :meth:`release`."""
+        key = tuple(sorted(applied.key for applied in steering if applied.strength != 0))
+        row = self._rows.get(key)
+        if row is None:
+            effect = effect_of(steering, self._sizes)  # before any change here: it may raise
+            row = self._free.pop() if self._free else 1 + len(self._effects)
+            self._write(row, effect)
+            self._rows[key] = row
+        if row:
+            self._users[row] = self._users.get(row, 0) + 1
+        return row
+
+    def release(self, row: int) -> None:
+        """Give back one use of ``row``; the last one frees it."""
+        if row == 0:
+            return
+        self._users[row] -= 1
+        if self._users[row] == 0:
+            del self._users[row]
+            key = next(key for key, owner in self._rows.items() if owner == row)
+            del self._rows[key]
+            self._erase(row)
+            self._free.append(row)
+
+    def gather(self, rows: Sequence[int], shape: tuple[int, ...]) -> StepFactors | None:
+        """Return the factors of ``rows``, with leading dimensions ``shape``; None when no row is steered."""
+        steered = [self._effects[row] for row in set(rows) if row]
+        if not steered:
+            return None
+        index = torch.tensor(rows)
+
+        def pick(table: Tensor) -> Tensor:
+            return table[index].view(*shape, -1)
+
+        return StepFactors(
+            heads={layer: pick(self._heads[layer]) for layer in _union(effect.heads for effect in steered)},
+            neurons={layer: pick(self._neurons[layer]) for layer in _union(effect.neurons for effect in steered)},
+            own_attention=pick(self._own_attention) if any(e.own_attention for e in steered) else None,
+            intercept=(
+                pick(self._intercept)
+                if self._intercept is not None and any(e.intercept is not None for e in steered)
+                else None
+            ),
+        )
+
+    def _write(self, row: int, effect: Effect) -> None:
+        if row >= self._capacity:
+            self._grow()
+        for layer, factors in effect.heads.items():
+            self._layer(self._heads, layer, self._sizes.heads)[row] = factors.to(self._dtype)
+        for layer, factors in effect.neurons.items():
+            self._layer(self._neurons, layer, self._sizes.neurons)[row] = factors.to(self._dtype)
+        self._own_attention[row] = effect.own_attention
+        if effect.intercept is not None:
+            if self._intercept is None:
+                self._intercept = torch.zeros(self._capacity, self._sizes.width, dtype=self._dtype)
+            self._intercept[row] = effect.intercept.to(self._dtype)
+        self._effects[row] = effect
+
+    def _erase(self, row: int) -> None:
+        effect = self._effects[row]
+        for layer in effect.heads:
+            self._heads[layer][row] = 1
+        for layer in effect.neurons:
+            self._neurons[layer][row] = 1
+        self._own_attention[row] = 0
+        if self._intercept is not None:
+            self._intercept[row] = 0
+
+    def _layer(self, tables: dict[int, Tensor], layer: int, width: int) -> Tensor:
+        if layer not in tables:
+            tables[layer] = torch.ones(self._capacity, width, dtype=self._dtype)
+        return tables[layer]
+
+    def _grow(self) -> None:
+        def doubled(table: Tensor, fill: float) -> Tensor:
+            return torch.cat([table, torch.full_like(table, fill)])
+
+        self._heads = {layer: doubled(table, 1) for layer, table in self._heads.items()}
+        self._neurons = {layer: doubled(table, 1) for layer, table in self._neurons.items()}
+        self._own_attention = doubled(self._own_attention, 0)
+        self._intercept = None if self._intercept is None else doubled(self._intercept, 0)
+        self._capacity *= 2
+
+
+def _union(layers: Iterable[Iterable[int]]) -> list[int]:
+    return sorted({layer for some in layers for layer in some})

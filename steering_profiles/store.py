@@ -1,0 +1,155 @@
+"""Profiles on disk: load, save, hash, and the catalogue of those at hand. JSON and safetensors, never pickle."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load as load_tensors
+from safetensors.numpy import save as save_tensors
+
+from steering_profiles.errors import ProfileFormatError, ProfileNotFound
+from steering_profiles.schema import Profile
+
+SHIPPED = Path(__file__).parent / "shipped"
+"""Folder of the profiles that come with the package."""
+
+MAX_FILE_BYTES = 64 * 2**20
+
+
+def load_profile(path: str | Path) -> Profile:
+    """Read the profile at ``path``, a ``.json`` file, with the ``.safetensors`` file beside it if there is one.
+
+    Raises:
+        ProfileNotFound: there is no such file.
+        ProfileFormatError: the file is not a valid profile; the message names each field at fault.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(_read(path), parse_constant=_refuse_constant)
+        if not isinstance(content, dict):
+            raise ProfileFormatError(f"{path}: a profile is a JSON object, this is a {type(content).__name__}")
+        if "tensors" in content:
+            raise ProfileFormatError(f"{path}: tensors: belongs in {path.with_suffix('.safetensors').name}, not in the JSON")
+        beside = path.with_suffix(".safetensors")
+        tensors = load_tensors(_read(beside)) if beside.exists() else {}
+        profile = Profile.model_validate({**content, "tensors": tensors})
+    except ValidationError as exc:
+        faults = "; ".join(f"{_dotted(e['loc'])}: {e['msg']}" for e in exc.errors())
+        raise ProfileFormatError(f"{path}: {faults}") from exc
+    except (ValueError, RecursionError, SafetensorError) as exc:
+        raise ProfileFormatError(f"{path}: {exc}") from exc
+    if profile.name != path.stem:
+        raise ProfileFormatError(f"{path}: name is {profile.name!r}, but the file's name says {path.stem!r}")
+    return profile
+
+
+def save_profile(profile: Profile, folder: str | Path) -> Path:
+    """Write ``profile`` to ``folder/NAME.json`` (and ``NAME.safetensors`` where it has tensors); return the JSON's path.
+
+    The bytes depend on the profile alone, so the same fit writes the same file.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{profile.name}.json"
+    beside = path.with_suffix(".safetensors")
+    if profile.tensors:
+        _write_whole(beside, _tensor_bytes(profile.tensors))
+    else:
+        beside.unlink(missing_ok=True)
+    text = json.dumps(profile.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
+    _write_whole(path, (text + "\n").encode())
+    return path
+
+
+def content_hash(profile: Profile) -> str:
+    """Return ``sha256:...`` over everything in ``profile``, tensors included: equal hashes mean equal profiles."""
+    canonical = json.dumps(profile.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    digest = hashlib.sha256(canonical.encode())
+    digest.update(_tensor_bytes(profile.tensors))
+    return f"sha256:{digest.hexdigest()}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One profile of a catalogue: where it lies, its hash, and whether it came with the package."""
+
+    profile: Profile
+    path: Path
+    content_hash: str
+    shipped: bool
+
+
+class Catalogue:
+    """The profiles at hand, by name: the shipped ones and those of a folder, which win where names are equal."""
+
+    def __init__(self, entries: Mapping[str, Entry]) -> None:
+        self._entries = dict(sorted(entries.items()))
+
+    @classmethod
+    def open(cls, folder: str | Path | None = None, *, shipped: bool = True) -> "Catalogue":
+        """Read every ``*.json`` of ``folder`` and, unless told otherwise, the shipped profiles.
+
+        Raises:
+            ProfileNotFound: ``folder`` is not a folder.
+            ProfileFormatError: some file in it is not a valid profile.
+        """
+        entries = _entries_in(SHIPPED, shipped=True) if shipped else {}
+        if folder is not None:
+            if not Path(folder).is_dir():
+                raise ProfileNotFound(f"profiles folder {str(folder)!r} is not a folder")
+            entries |= _entries_in(Path(folder), shipped=False)
+        return cls(entries)
+
+    def __getitem__(self, name: str) -> Entry:
+        try:
+            return self._entries[name]
+        except KeyError:
+            known = ", ".join(self._entries) or "none"
+            raise ProfileNotFound(f"no profile named {name!r}; known profiles: {known}") from None
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+
+def _entries_in(folder: Path, *, shipped: bool) -> dict[str, Entry]:
+    profiles = {path: load_profile(path) for path in sorted(folder.glob("*.json"))}
+    return {p.name: Entry(p, path, content_hash(p), shipped) for path, p in profiles.items()}
+
+
+def _tensor_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
+    return save_tensors({name: np.ascontiguousarray(tensors[name], dtype=np.float32) for name in sorted(tensors)})
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ProfileFormatError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, which no profile is")
+        return path.read_bytes()
+    except OSError as exc:
+        raise ProfileNotFound(f"no profile can be read at {path}: {exc.strerror}") from exc
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never half of it."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def _refuse_constant(token: str) -> float:
+    raise ValueError(f"{token} is not a number that JSON has")
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location) or "profile"

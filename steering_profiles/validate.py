@@ -1,0 +1,66 @@
+"""Does a profile fit a model? Compared by sizes and fingerprint, as data; no torch."""
+
+from dataclasses import dataclass
+
+from steering_profiles.errors import ProfileMismatch
+from steering_profiles.schema import ModelIdentity, Profile
+
+_SIZES = ("layers", "heads", "head_dim", "neurons", "width")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a profile fits a model: the reasons why not, and those among them that no force can lift."""
+
+    differences: tuple[str, ...]
+    """What differs between the profile's model and this one; empty when the profile was made for it."""
+    obstacles: tuple[str, ...]
+    """Components that this model does not have; with any of them the profile cannot be applied at all."""
+
+    @property
+    def matches(self) -> bool:
+        """Whether the profile was fitted on this very model."""
+        return not self.differences and not self.obstacles
+
+
+def compare(profile: Profile, model: ModelIdentity) -> Fit:
+    """Compare the model that ``profile`` was fitted on with ``model``."""
+    made_for = profile.model
+    differences = [
+        f"{field} is {getattr(model, field)} here, {getattr(made_for, field)} in the profile"
+        for field in ("architecture", *_SIZES, "kv_heads", "vocab_size")
+        if getattr(model, field) != getattr(made_for, field)
+    ]
+    if not differences and model.fingerprint != made_for.fingerprint:
+        differences.append("the fingerprint of config and tokenizer differs")
+
+    obstacles = [
+        f"heads: layer {s.layer} head {s.head}, but the model has {model.layers} layers of {model.heads} heads"
+        for s in profile.heads
+        if s.layer >= model.layers or s.head >= model.heads
+    ] + [
+        f"neurons: layer {s.layer} neuron {s.neuron}, but the model has {model.layers} layers of {model.neurons} neurons"
+        for s in profile.neurons
+        if s.layer >= model.layers or s.neuron >= model.neurons
+    ]
+    if profile.tensors and made_for.width != model.width:
+        obstacles.append(f"final_layer: the intercept has {made_for.width} entries, the model's stream {model.width}")
+    return Fit(tuple(differences), tuple(obstacles))
+
+
+def require_fit(profile: Profile, model: ModelIdentity, *, force: bool = False) -> Fit:
+    """Return how ``profile`` fits ``model``, or refuse it.
+
+    ``force`` accepts a profile made for another model as long as every component it names exists in this one.
+
+    Raises:
+        ProfileMismatch: with all reasons in the message.
+    """
+    fit = compare(profile, model)
+    refused = fit.obstacles if force else fit.differences + fit.obstacles
+    if refused:
+        hint = "" if force or fit.obstacles else " (it can be forced: the components it names exist here)"
+        raise ProfileMismatch(
+            f"profile {profile.name!r} was made for {profile.model.id}, not for {model.id}: {'; '.join(refused)}{hint}"
+        )
+    return fit
