@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints,
 
 from steering_profiles.errors import StrengthError
 
-FORMAT_VERSION = 1
 BASELINE = "baseline"
 """The name of the unsteered arm, which no profile may take."""
 
@@ -93,7 +92,7 @@ class Profile(_Frozen):
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
-    format_version: Literal[1] = FORMAT_VERSION
+    format_version: Literal[1] = 1
     name: ProfileName
     description: str
     method: Literal["rasteer", "final-layer", "manual"]
@@ -148,7 +147,9 @@ def check_strength(strength: float) -> float:
         StrengthError: if it is not, naming the value and the range.
     """
     if not -MAX_STRENGTH <= strength <= MAX_STRENGTH:  # false for NaN too
-        raise StrengthError(f"strength is {strength}; allowed are finite numbers in {-MAX_STRENGTH:g}..{MAX_STRENGTH:g}")
+        raise StrengthError(
+            f"strength is {strength}; allowed are finite numbers in {-MAX_STRENGTH:g}..{MAX_STRENGTH:g}"
+        )
     return strength
 
 

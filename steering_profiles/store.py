@@ -34,7 +34,9 @@ def load_profile(path: str | Path) -> Profile:
         if not isinstance(content, dict):
             raise ProfileFormatError(f"{path}: a profile is a JSON object, this is a {type(content).__name__}")
         if "tensors" in content:
-            raise ProfileFormatError(f"{path}: tensors: belongs in {path.with_suffix('.safetensors').name}, not in the JSON")
+            raise ProfileFormatError(
+                f"{path}: tensors: belongs in {path.with_suffix('.safetensors').name}, not in the JSON"
+            )
         beside = path.with_suffix(".safetensors")
         tensors = load_tensors(_read(beside)) if beside.exists() else {}
         profile = Profile.model_validate({**content, "tensors": tensors})
@@ -49,7 +51,8 @@ def load_profile(path: str | Path) -> Profile:
 
 
 def save_profile(profile: Profile, folder: str | Path) -> Path:
-    """Write ``profile`` to ``folder/NAME.json`` (and ``NAME.safetensors`` where it has tensors); return the JSON's path.
+    """Write ``profile`` to ``folder/NAME.json`` (and ``NAME.safetensors`` where it has tensors); return the JSON's
+    path.
 
     The bytes depend on the profile alone, so the same fit writes the same file.
     """

@@ -39,7 +39,7 @@ def compare(profile: Profile, model: ModelIdentity) -> Fit:
         for s in profile.heads
         if s.layer >= model.layers or s.head >= model.heads
     ] + [
-        f"neurons: layer {s.layer} neuron {s.neuron}, but the model has {model.layers} layers of {model.neurons} neurons"
+        f"neurons: layer {s.layer} neuron {s.neuron}, but the model has {model.layers} layers of {model.neurons}"
         for s in profile.neurons
         if s.layer >= model.layers or s.neuron >= model.neurons
     ]

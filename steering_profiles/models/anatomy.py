@@ -88,7 +88,8 @@ class Anatomy:
         """
         sizes = self.sizes
         values = self.family.select_values(projected, sizes).unflatten(-1, (sizes.kv_heads, sizes.head_dim))
-        return values.repeat_interleave(sizes.heads // sizes.kv_heads, dim=-2).flatten(-2)
+        repeated: Tensor = values.repeat_interleave(sizes.heads // sizes.kv_heads, dim=-2).flatten(-2)
+        return repeated
 
     def head_output_weight(self, layer: int) -> Tensor:
         """Return ``W_O`` of every head of ``layer``: ``[heads, head_dim, width]``, so that ``a = z @ W_O``."""

@@ -9,8 +9,8 @@ from transformers import PretrainedConfig, PreTrainedTokenizerBase
 from steering_profiles.models.anatomy import Anatomy
 from steering_profiles.schema import ModelIdentity
 
-# The settings that decide what a component computes. Those that only say how the weights are stored (dtype, quantisation) or
-# how text is generated stay out, so that a dequantised or half-precision copy is the same model.
+# The settings that decide what a component computes. Those that only say how the weights are stored (dtype,
+# quantisation) or how text is generated stay out, so that a dequantised or half-precision copy is the same model.
 _CONFIG_FIELDS = (
     "model_type",
     "hidden_size",

@@ -50,7 +50,14 @@ class LoadedModel:
     @property
     def dtype(self) -> torch.dtype:
         """The floating-point type that the model computes in."""
-        return self.model.dtype
+        dtype: torch.dtype = self.model.dtype
+        return dtype
+
+    @property
+    def input_device(self) -> torch.device:
+        """Where token ids are expected."""
+        weight: torch.Tensor = self.model.get_input_embeddings().weight
+        return weight.device
 
     @property
     def context_length(self) -> int:

@@ -1,7 +1,7 @@
 """Forward hooks that apply per-row factors to a running model.
 
-The hooks are attached once and stay; what they do in one forward pass is set by :meth:`SteeringHandle.step`. Outside of a
-step they do nothing, and within it only the layers that some row steers are touched.
+The hooks are attached once and stay; what they do in one forward pass is set by :meth:`SteeringHandle.step`. Outside
+of a step they do nothing, and within it only the layers that some row steers are touched.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from steering_profiles.errors import HookError
 from steering_profiles.models import Anatomy, LoadedModel
 from steering_profiles.steering.effects import Steering
-from steering_profiles.steering.table import StepFactors, SteeringTable
+from steering_profiles.steering.table import SteeringTable, StepFactors
 
 
 def attach(loaded: LoadedModel) -> "SteeringHandle":

@@ -72,6 +72,10 @@ class Backend(Protocol):
         """Turn a prompt into token ids."""
         ...
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Turn token ids into text."""
+        ...
+
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
         """Turn chat messages into the token ids of the model's chat template, ready for the assistant's turn.
 

@@ -66,6 +66,11 @@ class LocalBackend:
         with self._tokenizing:
             return encode_prompt(self._tokenizer, text)
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Turn token ids into text."""
+        with self._tokenizing:
+            return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
         """Turn chat messages into token ids by the model's chat template, ready for the assistant's turn.
 
@@ -85,8 +90,7 @@ class LocalBackend:
 
     def token_text(self, token: int) -> str:
         """Return the text of one token by itself; bytes that are no character of their own come as U+FFFD."""
-        with self._tokenizing:
-            return str(self._tokenizer.decode([token], clean_up_tokenization_spaces=False))
+        return self.decode([token])
 
     async def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Chunk], None]:
         """Run ``requests`` in one batch and yield ``(index, chunk)`` as they come, until every one has finished.

@@ -67,9 +67,7 @@ def open_backend(settings: "ServerSettings") -> "LocalBackend":
     return LocalBackend(
         load_model(settings.model_source),
         catalogue,
-        EngineLimits(
-            max_batch=settings.max_batch, max_queue=settings.max_queue, max_length=settings.max_model_len
-        ),
+        EngineLimits(max_batch=settings.max_batch, max_queue=settings.max_queue, max_length=settings.max_model_len),
         served_name=settings.served_name,
         force_profiles=settings.force_profiles,
     )
@@ -104,6 +102,6 @@ def _run(backend: "LocalBackend", settings: "ServerSettings", listener: socket.s
 
     from steering_server.api.app import create_app
 
-    app = create_app(backend, settings)
+    app = create_app(backend)
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
     uvicorn.Server(config).run(sockets=[listener])

@@ -33,7 +33,7 @@ class Runner:
 
     def __init__(self, loaded: LoadedModel, *, slots: int, length: int) -> None:
         self._model = loaded.model
-        self._device = loaded.model.get_input_embeddings().weight.device
+        self._device = loaded.input_device
         self._attention_before = loaded.model.config._attn_implementation
         self.store = KVStore(loaded, slots, length)
         self.steering: SteeringHandle = attach(loaded)

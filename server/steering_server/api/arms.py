@@ -1,0 +1,157 @@
+"""Which arms a request asks for: by model name, by ``steering``, or by ``arms``."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from steering_profiles.schema import BASELINE
+from steering_server.api.schemas.requests import ArmRequest, GenerationBody, shown
+from steering_server.api.schemas.responses import Applied, AppliedArms, AppliedProfile
+from steering_server.backends.base import Backend, ProfileCard, ProfileStrength
+from steering_server.errors import NotFound, RequestError
+
+SEPARATOR = "+"
+"""Joins the served name and profiles, as in ``model+a+b``."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to run the prompt: a label, and the profiles applied under it."""
+
+    label: str
+    profiles: tuple[ProfileStrength, ...]
+    applied: Applied
+
+
+@dataclass(frozen=True)
+class Arms:
+    """The arms of a request, in order."""
+
+    model: str
+    """The model's name in the answer."""
+    arms: tuple[Arm, ...]
+    named: bool
+    """Whether the request asked for arms, so that each choice says which one it is."""
+
+    @property
+    def steering(self) -> Applied | AppliedArms:
+        """What was applied, for the answer's ``steering`` field."""
+        applied = tuple(arm.applied for arm in self.arms)
+        return AppliedArms(arms=applied) if self.named else applied[0]
+
+    @property
+    def header(self) -> str:
+        """What was applied, for the ``x-steering`` header."""
+        return ", ".join(_header(arm.applied) for arm in self.arms)
+
+
+def resolve_arms(body: GenerationBody, backend: Backend) -> Arms:
+    """Find the arms that ``body`` asks for.
+
+    Raises:
+        NotFound: no such model or profile.
+        RequestError: arms are asked for in more than one way, twice alike, or with a profile that cannot be used.
+    """
+    served = backend.model.name
+    model = body.model or served
+    in_name = _profiles_in_name(model, backend)
+    asked = [name for name, given in (("model", in_name), ("steering", body.steering), ("arms", body.arms)) if given]
+    if len(asked) > 1:
+        raise RequestError(f"{asked[1]}: steering is asked for by {asked[0]} already; use one of them", param=asked[1])
+    if body.arms:
+        arms = tuple(_requested_arm(arm, f"arms.{i}", backend) for i, arm in enumerate(body.arms))
+        _refuse_equal_labels(arms)
+        return Arms(model, arms, named=True)
+    if body.steering:
+        names, param, strength = _names(body.steering.profile), "steering.profile", body.steering.strength
+    else:
+        names, param, strength = in_name, "model", 1.0
+    return Arms(model, (_arm(None, names, strength, param, backend.profiles),), named=False)
+
+
+def _profiles_in_name(model: str, backend: Backend) -> tuple[str, ...]:
+    served = backend.model.name
+    if model == served:
+        return ()
+    prefix, names = model[: len(served) + 1], model[len(served) + 1 :]
+    if prefix != served + SEPARATOR:
+        raise NotFound(
+            f"model: no model named {shown(model)}; this server has {served}, and {served}{SEPARATOR}PROFILE",
+            param="model",
+            code="model_not_found",
+        )
+    return tuple(names.split(SEPARATOR))
+
+
+def _requested_arm(arm: str | ArmRequest, param: str, backend: Backend) -> Arm:
+    if isinstance(arm, ArmRequest):
+        return _arm(arm.name, _names(arm.profile), arm.strength, f"{param}.profile", backend.profiles)
+    names = () if arm == BASELINE else tuple(arm.split(SEPARATOR))
+    return _arm(arm, names, 1.0, param, backend.profiles)
+
+
+def _names(profile: str | Sequence[str]) -> tuple[str, ...]:
+    return tuple(profile.split(SEPARATOR)) if isinstance(profile, str) else tuple(profile)
+
+
+def _arm(
+    label: str | None, names: tuple[str, ...], strength: float, param: str, cards: Mapping[str, ProfileCard]
+) -> Arm:
+    repeated = next((name for name in names if names.count(name) > 1), None)
+    if repeated is not None:
+        raise RequestError(f"{param}: profile {shown(repeated)} is named twice", param=param)
+    applied = tuple(
+        AppliedProfile(profile=name, content_hash=_usable(name, param, cards).entry.content_hash, strength=strength)
+        for name in names
+    )
+    joined = SEPARATOR.join(names)
+    if label is None:
+        label = joined if strength == 1 else f"{joined}@{strength:g}"
+    return Arm(
+        label=label or BASELINE,
+        profiles=tuple(ProfileStrength(name, strength) for name in names),
+        applied=Applied(
+            arm=label or BASELINE,
+            profile=joined or None,
+            content_hash=_joined_hash(applied),
+            strength=strength if names else 0.0,
+            profiles=applied,
+        ),
+    )
+
+
+def _usable(name: str, param: str, cards: Mapping[str, ProfileCard]) -> ProfileCard:
+    card = cards.get(name)
+    if card is None:
+        known = ", ".join(known for known, card in cards.items() if card.usable) or "none"
+        code = "model_not_found" if param == "model" else "profile_not_found"
+        raise NotFound(f"{param}: no profile named {shown(name)}; this server has: {known}", param=param, code=code)
+    if not card.usable:
+        raise RequestError(f"{param}: profile {name} does not fit the model: {card.reason}", param=param)
+    return card
+
+
+def _joined_hash(applied: Sequence[AppliedProfile]) -> str | None:
+    if len(applied) < 2:
+        return applied[0].content_hash if applied else None
+    joined = "+".join(profile.content_hash for profile in applied)
+    return f"sha256:{hashlib.sha256(joined.encode()).hexdigest()}"
+
+
+def _refuse_equal_labels(arms: Sequence[Arm]) -> None:
+    labels = [arm.label for arm in arms]
+    for index, label in enumerate(labels):
+        if label in labels[:index]:
+            raise RequestError(
+                f"arms.{index}: label {shown(label)} is used twice; give one of them a name", param=f"arms.{index}"
+            )
+
+
+def _header(applied: Applied) -> str:
+    if not applied.profiles:
+        return applied.arm
+    profiles = "".join(
+        f";profile={one.profile};hash={one.content_hash.removeprefix('sha256:')[:12]};strength={one.strength:g}"
+        for one in applied.profiles
+    )
+    return applied.arm + profiles

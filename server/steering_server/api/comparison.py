@@ -1,0 +1,64 @@
+"""Where the arms of a request part, and how likely each finds the other's tokens."""
+
+from collections.abc import Sequence
+from itertools import combinations, permutations
+
+from steering_server.api.generation import Plan, score
+from steering_server.api.schemas.responses import ArmPair, Comparison
+from steering_server.backends.base import Backend
+from steering_server.engine.requests import Chunk
+
+
+def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
+    """Return the first position at which two sequences of tokens differ, or None if they are the same.
+
+    A sequence that ends where the other goes on differs from it there.
+    """
+    for position, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return position
+    return None if len(one) == len(other) else min(len(one), len(other))
+
+
+async def compare(plan: Plan, answers: Sequence[Chunk], backend: Backend) -> Comparison | None:
+    """Compare every pair of arms, for every prompt and every n; None where the request has one arm."""
+    if len(plan.arms.arms) < 2:
+        return None
+    pairs = _pairs(plan)
+    scored = await _cross_scores(plan, answers, pairs, backend) if plan.sampling.logprobs is not None else None
+    compared = []
+    for i, j in pairs:
+        a, b = plan.slots[i].arm.label, plan.slots[j].arm.label
+        logprobs = None
+        if scored is not None:
+            own = {index: [token.logprob for token in answers[index].logprobs] for index in (i, j)}
+            logprobs = {a: {a: own[i], b: scored[i, j]}, b: {a: scored[j, i], b: own[j]}}
+        compared.append(
+            ArmPair(
+                arms=(a, b),
+                choices=(i, j),
+                first_difference=first_difference(answers[i].tokens, answers[j].tokens),
+                logprobs=logprobs,
+            )
+        )
+    return Comparison(pairs=tuple(compared))
+
+
+def _pairs(plan: Plan) -> list[tuple[int, int]]:
+    """Return the indices of choices that differ in their arm alone."""
+    alike: dict[tuple[int, int], list[int]] = {}
+    for index, slot in enumerate(plan.slots):
+        alike.setdefault((id(slot.prompt), slot.draw), []).append(index)
+    return [pair for indices in alike.values() for pair in combinations(indices, 2)]
+
+
+async def _cross_scores(
+    plan: Plan, answers: Sequence[Chunk], pairs: Sequence[tuple[int, int]], backend: Backend
+) -> dict[tuple[int, int], list[float]]:
+    """Return, for choices ``(i, j)``, the log-probabilities of i's tokens under j's arm."""
+    wanted = [ordered for pair in pairs for ordered in permutations(pair)]
+    nonempty = [(i, j) for i, j in wanted if answers[i].tokens]
+    scored = await score(
+        backend, [(plan.slots[j].arm, plan.slots[i].prompt.tokens, answers[i].tokens) for i, j in nonempty]
+    )
+    return {ordered: [] for ordered in wanted} | dict(zip(nonempty, scored, strict=True))

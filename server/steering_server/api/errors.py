@@ -1,0 +1,155 @@
+"""Every error as OpenAI shapes it: message, type, the field at fault, a code. Errors map to HTTP here alone."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from steering_profiles.errors import StrengthError
+from steering_server.api.schemas.requests import shown
+from steering_server.api.schemas.responses import ErrorBody, ErrorResponse
+from steering_server.errors import EngineError, NotFound, Overloaded, RequestError
+
+RETRY_AFTER_SECONDS = 1
+
+_log = structlog.get_logger("steering_server.api")
+
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": meaning}
+    for status, meaning in {
+        400: "The request cannot be served as asked; `param` names the field",
+        404: "No such model or profile",
+        413: "The body is too large",
+        429: "Too much is queued; see Retry-After",
+        500: "The server failed",
+    }.items()
+}
+"""For the OpenAPI description of every route that takes a body."""
+
+
+def install(app: FastAPI) -> None:
+    """Make ``app`` answer every error in OpenAI's shape."""
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(RequestError, _refused)
+    app.add_exception_handler(StrengthError, _refused)
+    app.add_exception_handler(EngineError, _failed)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _unexpected)
+
+
+def error_body(exc: Exception) -> tuple[int, ErrorBody]:
+    """Return the status and the body that answer ``exc``."""
+    param, code = getattr(exc, "param", None), getattr(exc, "code", None)
+    if isinstance(exc, NotFound):
+        return 404, ErrorBody(message=str(exc), type="not_found_error", param=param, code=code)
+    if isinstance(exc, Overloaded):
+        return 429, ErrorBody(message=str(exc), type="rate_limit_error", param=param, code="queue_full")
+    if isinstance(exc, RequestError | StrengthError):
+        return 400, ErrorBody(message=str(exc), type="invalid_request_error", param=param, code=code)
+    message = str(exc) if isinstance(exc, EngineError) else "the server failed on this request"
+    return 500, ErrorBody(message=message, type="server_error", param=None, code=None)
+
+
+def respond(status: int, body: ErrorBody, headers: dict[str, str] | None = None) -> JSONResponse:
+    """Answer with an error."""
+    return JSONResponse(ErrorResponse(error=body).model_dump(), status, headers)
+
+
+async def _refused(request: Request, exc: Exception) -> JSONResponse:
+    status, body = error_body(exc)
+    return respond(status, body, {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 429 else None)
+
+
+async def _failed(request: Request, exc: Exception) -> JSONResponse:
+    return respond(*error_body(exc))
+
+
+async def _unexpected(request: Request, exc: Exception) -> JSONResponse:
+    _log.error("unexpected_error", path=request.url.path, exc_info=exc)
+    return respond(*error_body(exc))
+
+
+async def _http(request: Request, exc: Exception) -> JSONResponse:
+    if not isinstance(exc, HTTPException):
+        raise exc
+    message = {
+        400: "the body could not be read as JSON",
+        404: f"no such route: {request.method} {shown(request.url.path)}",
+        405: f"method {request.method} is not allowed on {shown(request.url.path)}",
+    }.get(exc.status_code, str(exc.detail))
+    kind = "not_found_error" if exc.status_code == 404 else "invalid_request_error"
+    body = ErrorBody(message=message, type=kind, param=None, code=None)
+    return respond(exc.status_code, body, dict(exc.headers or {}))
+
+
+async def _invalid(request: Request, exc: Exception) -> JSONResponse:
+    if not isinstance(exc, RequestValidationError):
+        raise exc
+    errors = exc.errors()
+    if errors and errors[0]["type"] == "json_invalid":
+        reason = errors[0].get("ctx", {}).get("error", "")
+        body = ErrorBody(
+            message=f"the body is not valid JSON: {reason}",
+            type="invalid_request_error",
+            param=None,
+            code="json_invalid",
+        )
+        return respond(400, body)
+    param, message = _first_fault(errors, exc.body)
+    return respond(400, ErrorBody(message=message, type="invalid_request_error", param=param, code=None))
+
+
+def _first_fault(errors: Sequence[Any], body: Any) -> tuple[str | None, str]:
+    """Return the first field at fault and what is wrong with it, all alternatives of a union in one message."""
+    faults = [_fault(error, body) for error in errors]
+    param = faults[0][0] if faults else None
+    reasons = list(dict.fromkeys(reason for field, reason in faults if field == param))
+    # Of a union's alternatives those that looked deeper say more; the field itself is what all of them are about.
+    message = " or ".join(reasons) or "the request is not valid"
+    if param is None:
+        return None, f"body: {message}"
+    value = _value_at(body, param)
+    given = "" if value is _NOTHING or "unknown field" in message or "not supported" in message else shown(value)
+    return param, f"{param}: {message}" + (f" (given: {given})" if given else "")
+
+
+def _fault(error: Any, body: Any) -> tuple[str | None, str]:
+    path: list[str] = []
+    here = body
+    for part in error["loc"][1:]:
+        # A location also names the branches of unions, which are no part of the body.
+        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int) and part <
+        len(here)):
+            here = here[part]
+        elif error["type"] != "missing" or part != error["loc"][-1]:
+            continue
+        path.append(str(part))
+    reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if error["type"] == "value_error":
+        # Rules about a whole object name their field at the beginning of the message.
+        field, separator, rest = reason.partition(": ")
+        if separator and " " not in field:
+            return ".".join([*path, field]), rest
+    elif error["type"] == "missing":
+        reason = "is required"
+    else:
+        reason = f"must be {reason}" if error["msg"].startswith("Input should be ") else reason
+    return ".".join(path) or None, reason
+
+
+_NOTHING = object()
+
+
+def _value_at(body: Any, param: str) -> Any:
+    for part in param.split("."):
+        if isinstance(body, dict) and part in body:
+            body = body[part]
+        elif isinstance(body, list) and part.isdigit() and int(part) < len(body):
+            body = body[int(part)]
+        else:
+            return _NOTHING
+    return body

@@ -1,0 +1,162 @@
+"""From a request to sequences and back: one sequence per prompt, arm and n, all in one batch."""
+
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+
+from steering_server.api.arms import Arm, Arms
+from steering_server.api.schemas.requests import MAX_SEQUENCES
+from steering_server.api.schemas.responses import Usage
+from steering_server.backends.base import Backend, GenerationRequest, ModelCard
+from steering_server.engine.requests import Chunk, SamplingParams
+from steering_server.errors import RequestError
+
+_SCORED_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One prompt: its tokens and, for an echo, its text."""
+
+    tokens: tuple[int, ...]
+    text: str
+
+
+@dataclass(frozen=True)
+class Slot:
+    """The place of one sequence among a request's choices, which is its index."""
+
+    prompt: Prompt
+    arm: Arm
+    draw: int
+    """Which of the n sequences of its prompt and arm it is. All arms of a draw see the same random numbers."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that one request runs."""
+
+    prompts: tuple[Prompt, ...]
+    arms: Arms
+    sampling: SamplingParams
+    slots: tuple[Slot, ...]
+
+    @property
+    def requests(self) -> list[GenerationRequest]:
+        """The sequences to generate, in the order of the choices."""
+        return [
+            GenerationRequest(
+                slot.prompt.tokens, replace(self.sampling, seed=self.sampling.seed + slot.draw), slot.arm.profiles
+            )
+            for slot in self.slots
+        ]
+
+    def usage(self, answers: Sequence[Chunk]) -> Usage:
+        """Count tokens: every prompt once, every generated token."""
+        prompt = sum(len(prompt.tokens) for prompt in self.prompts)
+        completion = sum(len(answer.tokens) for answer in answers)
+        return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+
+
+def make_plan(prompts: Sequence[Prompt], arms: Arms, n: int, sampling: SamplingParams, model: ModelCard) -> Plan:
+    """Lay out the sequences of a request: by prompt, then arm, then n.
+
+    Raises:
+        RequestError: there would be too many sequences, or one of them would not fit the context.
+    """
+    count = len(prompts) * len(arms.arms) * n
+    if count > MAX_SEQUENCES:
+        raise RequestError(
+            f"n: {len(prompts)} prompts x {len(arms.arms)} arms x n = {n} make {count} sequences; "
+            f"at most {MAX_SEQUENCES} are allowed in one request",
+            param="n",
+        )
+    for prompt in prompts:
+        _check_length(prompt, sampling.max_tokens, model.context_length)
+        _check_vocabulary(prompt, model.identity.vocab_size)
+    slots = tuple(Slot(prompt, arm, draw) for prompt in prompts for arm in arms.arms for draw in range(n))
+    return Plan(tuple(prompts), arms, sampling, slots)
+
+
+def draw_seed(given: int | None) -> int:
+    """Return the seed that was given, or a fresh one."""
+    return secrets.randbits(62) if given is None else given
+
+
+async def gather(backend: Backend, requests: Sequence[GenerationRequest]) -> list[Chunk]:
+    """Run ``requests`` and return the whole result of each."""
+    chunks: list[list[Chunk]] = [[] for _ in requests]
+    async with aclosing(backend.generate(requests)) as reports:
+        async for index, chunk in reports:
+            chunks[index].append(chunk)
+    return [joined(parts) for parts in chunks]
+
+
+async def score(
+    backend: Backend, requests: Sequence[tuple[Arm, tuple[int, ...], tuple[int, ...]]]
+) -> list[list[float]]:
+    """Return the log-probabilities of ``(arm, prompt, completion)``'s completion tokens under the arm."""
+    scored: list[list[float]] = []
+    for start in range(0, len(requests), _SCORED_AT_ONCE):
+        sequences = [
+            GenerationRequest(
+                prompt + completion, SamplingParams(max_tokens=0, prompt_logprobs_from=len(prompt)), arm.profiles
+            )
+            for arm, prompt, completion in requests[start : start + _SCORED_AT_ONCE]
+        ]
+        for answer in await gather(backend, sequences):
+            scored.append([token.logprob for token in answer.prompt_logprobs or () if token is not None])
+    return scored
+
+
+def joined(chunks: Sequence[Chunk]) -> Chunk:
+    """Join the chunks of one sequence."""
+    return Chunk(
+        text="".join(chunk.text for chunk in chunks),
+        tokens=tuple(token for chunk in chunks for token in chunk.tokens),
+        offsets=tuple(offset for chunk in chunks for offset in chunk.offsets),
+        logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
+        prompt_logprobs=next((c.prompt_logprobs for c in chunks if c.prompt_logprobs is not None), None),
+        finish_reason=chunks[-1].finish_reason if chunks else None,
+    )
+
+
+async def begun(
+    reports: AsyncGenerator[tuple[int, Chunk], None],
+) -> AsyncGenerator[tuple[int, Chunk], None]:
+    """Wait for the first report, so that what goes wrong at once is answered with a status of its own."""
+    first = await anext(reports)
+
+    async def all_of_it() -> AsyncGenerator[tuple[int, Chunk], None]:
+        async with aclosing(reports):
+            yield first
+            async for report in reports:
+                yield report
+
+    return all_of_it()
+
+
+def _check_length(prompt: Prompt, max_tokens: int, context: int) -> None:
+    length = len(prompt.tokens)
+    if not length:
+        raise RequestError("prompt: is empty; at least one token is needed", param="prompt")
+    if length + min(max_tokens, 1) > context:
+        raise RequestError(
+            f"prompt: is {length} tokens long; the model's context holds {context}, completion included",
+            param="prompt",
+            code="context_length_exceeded",
+        )
+    if length + max_tokens > context:
+        raise RequestError(
+            f"max_tokens: is {max_tokens}; after the prompt's {length} tokens the context of {context} holds "
+            f"{context - length} more",
+            param="max_tokens",
+            code="context_length_exceeded",
+        )
+
+
+def _check_vocabulary(prompt: Prompt, size: int) -> None:
+    outside = next((token for token in prompt.tokens if token >= size), None)
+    if outside is not None:
+        raise RequestError(f"prompt: token id {outside} is outside the vocabulary, 0..{size - 1}", param="prompt")

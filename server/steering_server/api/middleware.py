@@ -1,0 +1,90 @@
+"""What happens around every request: an id, a log line, a limit on the body."""
+
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from steering_server.api.disconnect import ClientGone
+from steering_server.api.errors import respond
+from steering_server.api.schemas.responses import ErrorBody
+
+MAX_BODY_BYTES = 16 * 2**20
+
+_log = structlog.get_logger("steering_server.api")
+
+
+class RequestLog:
+    """Gives every request an id, in ``x-request-id``, and writes one line about it when it has been answered."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id, began, status = uuid.uuid4().hex, time.perf_counter(), 0
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_with_id)
+        except ClientGone:
+            status = 499  # as nginx logs it
+        finally:
+            _log.info(
+                "request",
+                method=scope["method"],
+                path=scope["path"],
+                status=status,
+                ms=round(1000 * (time.perf_counter() - began), 1),
+                request_id=request_id,
+                steering=scope.get("steering"),
+            )
+
+
+class BodyLimit:
+    """Refuses bodies of more than ``MAX_BODY_BYTES``, as soon as that is known."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        too_large = declared.isdigit() and int(declared) > MAX_BODY_BYTES
+        body: list[Message] = []
+        size, more = 0, not too_large
+        while more and not too_large:
+            message = await receive()
+            body.append(message)
+            size += len(message.get("body", b""))
+            too_large = size > MAX_BODY_BYTES
+            more = message.get("more_body", False)
+        if too_large:
+            error = ErrorBody(
+                message=f"the body is larger than {MAX_BODY_BYTES >> 20} MiB",
+                type="invalid_request_error",
+                param=None,
+                code="body_too_large",
+            )
+            await respond(413, error, {"connection": "close"})(scope, receive, send)
+            return
+        body.reverse()
+
+        async def replay() -> Message:
+            return body.pop() if body else await receive()
+
+        await self._app(scope, replay, send)

@@ -1,0 +1,86 @@
+"""What this server has: ``/v1/models``, ``/v1/profiles`` and ``/health``."""
+
+from fastapi import APIRouter
+
+from steering_server.api.arms import SEPARATOR
+from steering_server.api.errors import ERROR_RESPONSES
+from steering_server.api.schemas.requests import shown
+from steering_server.api.schemas.responses import (
+    Health,
+    ModelList,
+    ModelObject,
+    ProfileDetail,
+    ProfileList,
+    ProfileObject,
+)
+from steering_server.api.state import State
+from steering_server.backends.base import Backend, ProfileCard
+from steering_server.errors import NotFound
+
+router = APIRouter()
+_NOT_FOUND = {404: ERROR_RESPONSES[404]}
+
+
+@router.get("/v1/models")
+async def list_models(state: State) -> ModelList:
+    """List the baseline and the model steered by each usable profile."""
+    return ModelList(data=_models(state.backend))
+
+
+@router.get("/v1/models/{model:path}", responses=_NOT_FOUND)
+async def show_model(model: str, state: State) -> ModelObject:
+    """Show one of the models listed."""
+    for known in _models(state.backend):
+        if known.id == model:
+            return known
+    raise NotFound(f"no model named {shown(model)}", param="model", code="model_not_found")
+
+
+@router.get("/v1/profiles")
+async def list_profiles(state: State) -> ProfileList:
+    """List every profile of the catalogue, usable on this model or not."""
+    return ProfileList(data=[_summary(state.backend, card) for card in state.backend.profiles.values()])
+
+
+@router.get("/v1/profiles/{name}", responses=_NOT_FOUND)
+async def show_profile(name: str, state: State) -> ProfileDetail:
+    """Show one profile with its whole content."""
+    card = state.backend.profiles.get(name)
+    if card is None:
+        known = ", ".join(state.backend.profiles) or "none"
+        raise NotFound(f"no profile named {shown(name)}; known: {known}", param="name", code="profile_not_found")
+    summary = _summary(state.backend, card)
+    return ProfileDetail(**summary.model_dump(), profile=card.entry.profile.model_dump(mode="json"))
+
+
+@router.get("/health")
+async def health(state: State) -> Health:
+    """Say that the server is up and its model loaded."""
+    return Health(model=state.backend.model.name)
+
+
+def _models(backend: Backend) -> list[ModelObject]:
+    served = backend.model
+    names = [served.name] + [_steered(backend, name) for name, card in backend.profiles.items() if card.usable]
+    return [ModelObject(id=name, created=served.created) for name in names]
+
+
+def _steered(backend: Backend, profile: str) -> str:
+    return f"{backend.model.name}{SEPARATOR}{profile}"
+
+
+def _summary(backend: Backend, card: ProfileCard) -> ProfileObject:
+    profile = card.entry.profile
+    return ProfileObject(
+        name=profile.name,
+        description=profile.description,
+        method=profile.method,
+        summary=profile.summary,
+        content_hash=card.entry.content_hash,
+        model=profile.model.id,
+        model_name=_steered(backend, profile.name) if card.usable else None,
+        shipped=card.entry.shipped,
+        usable=card.usable,
+        forced=card.forced,
+        reason=card.reason,
+    )

@@ -1,0 +1,163 @@
+"""``POST /v1/chat/completions``."""
+
+import time
+import uuid
+from dataclasses import dataclass
+
+import anyio
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
+
+from steering_server.api.arms import resolve_arms
+from steering_server.api.comparison import compare
+from steering_server.api.disconnect import unless_gone
+from steering_server.api.errors import ERROR_RESPONSES
+from steering_server.api.generation import Plan, Prompt, draw_seed, gather, make_plan
+from steering_server.api.logprobs import chat_logprobs
+from steering_server.api.schemas.requests import ChatBody
+from steering_server.api.schemas.responses import (
+    ChatChoice,
+    ChatChunkChoice,
+    ChatCompletion,
+    ChatCompletionChunk,
+    ChatDelta,
+    ChatLogprobs,
+    ChatMessage,
+    Comparison,
+    Usage,
+)
+from steering_server.api.state import State, remember_steering
+from steering_server.api.streaming import stream
+from steering_server.backends.base import Backend
+from steering_server.engine.requests import Chunk, SamplingParams
+from steering_server.errors import RequestError
+
+router = APIRouter()
+
+
+@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=ERROR_RESPONSES)
+async def create_chat_completion(request: Request, body: ChatBody, state: State) -> Response:
+    """Answer a conversation by the model's chat template, steered or not, with one arm or several."""
+    backend = state.backend
+    arms = resolve_arms(body, backend)
+    remember_steering(request, arms)
+    prompt = Prompt(await anyio.to_thread.run_sync(_render, body, backend), "")
+    plan = make_plan(
+        [prompt],
+        arms,
+        body.n,
+        SamplingParams(
+            max_tokens=_limit(body, prompt, backend),
+            temperature=body.temperature,
+            top_p=body.top_p,
+            seed=draw_seed(body.seed),
+            stop=body.stops,
+            logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        ),
+        backend.model,
+    )
+    writer = _Writer(plan, backend, f"chatcmpl-{uuid.uuid4().hex}", int(time.time()))
+    headers = {"x-steering": arms.header}
+    if body.stream:
+        return await stream(
+            plan,
+            backend,
+            opening=writer.openings(),
+            shape=writer.chunk,
+            last=writer.last,
+            with_usage=body.stream_options is not None and body.stream_options.include_usage,
+            headers=headers,
+        )
+    answers = await unless_gone(request, gather(backend, plan.requests))
+    comparison = await unless_gone(request, compare(plan, answers, backend))
+    completion = writer.whole(answers, comparison)
+    return Response(completion.model_dump_json(), headers=headers, media_type="application/json")
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes the answer to one request, whole or in chunks."""
+
+    plan: Plan
+    backend: Backend
+    id: str
+    created: int
+
+    def whole(self, answers: list[Chunk], comparison: Comparison | None) -> ChatCompletion:
+        choices = [
+            ChatChoice(
+                index=index,
+                message=ChatMessage(content=answer.text),
+                logprobs=self._logprobs(answer),
+                finish_reason=answer.finish_reason,
+                arm=self._arm(index),
+            )
+            for index, answer in enumerate(answers)
+        ]
+        return ChatCompletion(
+            id=self.id,
+            created=self.created,
+            model=self.plan.arms.model,
+            choices=choices,
+            usage=self.plan.usage(answers),
+            steering=self.plan.arms.steering,
+            comparison=comparison,
+        )
+
+    def openings(self) -> list[BaseModel]:
+        delta = ChatDelta(role="assistant", content="")
+        return [
+            self._envelope([ChatChunkChoice(index=index, delta=delta, finish_reason=None, arm=self._arm(index))])
+            for index in range(len(self.plan.slots))
+        ]
+
+    def chunk(self, index: int, chunk: Chunk) -> ChatCompletionChunk:
+        choice = ChatChunkChoice(
+            index=index,
+            delta=ChatDelta(content=chunk.text) if chunk.text else ChatDelta(),
+            logprobs=self._logprobs(chunk) if chunk.logprobs else None,
+            finish_reason=chunk.finish_reason,
+            arm=self._arm(index),
+        )
+        return self._envelope([choice])
+
+    def last(self, usage: Usage | None, comparison: Comparison | None) -> ChatCompletionChunk:
+        return self._envelope([], usage, comparison)
+
+    def _envelope(
+        self, choices: list[ChatChunkChoice], usage: Usage | None = None, comparison: Comparison | None = None
+    ) -> ChatCompletionChunk:
+        return ChatCompletionChunk(
+            id=self.id,
+            created=self.created,
+            model=self.plan.arms.model,
+            choices=choices,
+            usage=usage,
+            steering=self.plan.arms.steering,
+            comparison=comparison,
+        )
+
+    def _arm(self, index: int) -> str | None:
+        return self.plan.slots[index].arm.label if self.plan.arms.named else None
+
+    def _logprobs(self, chunk: Chunk) -> ChatLogprobs | None:
+        return chat_logprobs(chunk, self.backend) if self.plan.sampling.logprobs is not None else None
+
+
+def _render(body: ChatBody, backend: Backend) -> tuple[int, ...]:
+    roles = {"developer": "system"}  # OpenAI's newer name for it
+    return backend.render_chat(
+        [{"role": roles.get(message.role, message.role), "content": message.text} for message in body.messages]
+    )
+
+
+def _limit(body: ChatBody, prompt: Prompt, backend: Backend) -> int:
+    room = backend.model.context_length - len(prompt.tokens)
+    if room < 1:
+        raise RequestError(
+            f"messages: are {len(prompt.tokens)} tokens long; the model's context holds "
+            f"{backend.model.context_length}, answer included",
+            param="messages",
+            code="context_length_exceeded",
+        )
+    return room if body.token_limit is None else body.token_limit

@@ -1,0 +1,143 @@
+"""``POST /v1/completions``."""
+
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import anyio
+from fastapi import APIRouter, Request, Response
+
+from steering_server.api.arms import resolve_arms
+from steering_server.api.comparison import compare
+from steering_server.api.disconnect import unless_gone
+from steering_server.api.errors import ERROR_RESPONSES
+from steering_server.api.generation import Plan, Prompt, draw_seed, gather, make_plan
+from steering_server.api.logprobs import add, completion_logprobs, echoed_logprobs
+from steering_server.api.schemas.requests import CompletionBody
+from steering_server.api.schemas.responses import Comparison, Completion, CompletionChoice, CompletionLogprobs, Usage
+from steering_server.api.state import State, remember_steering
+from steering_server.api.streaming import stream
+from steering_server.backends.base import Backend
+from steering_server.engine.requests import Chunk, SamplingParams
+
+router = APIRouter()
+
+
+@router.post("/v1/completions", response_model=Completion, responses=ERROR_RESPONSES)
+async def create_completion(request: Request, body: CompletionBody, state: State) -> Response:
+    """Continue a prompt, steered or not, with one arm or several."""
+    backend = state.backend
+    arms = resolve_arms(body, backend)
+    remember_steering(request, arms)
+    plan = make_plan(
+        await anyio.to_thread.run_sync(_read_prompts, body, backend),
+        arms,
+        body.n,
+        SamplingParams(
+            max_tokens=body.max_tokens,
+            temperature=body.temperature,
+            top_p=body.top_p,
+            seed=draw_seed(body.seed),
+            stop=body.stops,
+            logprobs=body.logprobs,
+            prompt_logprobs_from=0 if body.echo and body.logprobs is not None else None,
+        ),
+        backend.model,
+    )
+    writer = _Writer(plan, body, backend, f"cmpl-{uuid.uuid4().hex}", int(time.time()))
+    headers = {"x-steering": arms.header}
+    if body.stream:
+        return await stream(
+            plan,
+            backend,
+            opening=[],
+            shape=writer.chunk,
+            last=writer.last,
+            with_usage=body.stream_options is not None and body.stream_options.include_usage,
+            headers=headers,
+        )
+    answers = await unless_gone(request, gather(backend, plan.requests))
+    comparison = await unless_gone(request, compare(plan, answers, backend))
+    completion = writer.envelope(
+        [writer.choice(index, answer, starts=True) for index, answer in enumerate(answers)],
+        plan.usage(answers),
+        comparison,
+    )
+    return Response(completion.model_dump_json(), headers=headers, media_type="application/json")
+
+
+@dataclass
+class _Writer:
+    """Writes the answer to one request, whole or in chunks."""
+
+    plan: Plan
+    body: CompletionBody
+    backend: Backend
+    id: str
+    created: int
+
+    def __post_init__(self) -> None:
+        self._begun: set[int] = set()
+
+    def envelope(
+        self, choices: list[CompletionChoice], usage: Usage | None = None, comparison: Comparison | None = None
+    ) -> Completion:
+        return Completion(
+            id=self.id,
+            created=self.created,
+            model=self.plan.arms.model,
+            choices=choices,
+            usage=usage,
+            steering=self.plan.arms.steering,
+            comparison=comparison,
+        )
+
+    def chunk(self, index: int, chunk: Chunk) -> Completion:
+        starts = index not in self._begun
+        self._begun.add(index)
+        return self.envelope([self.choice(index, chunk, starts=starts)])
+
+    def last(self, usage: Usage | None, comparison: Comparison | None) -> Completion:
+        return self.envelope([], usage, comparison)
+
+    def choice(self, index: int, chunk: Chunk, *, starts: bool) -> CompletionChoice:
+        slot = self.plan.slots[index]
+        return CompletionChoice(
+            index=index,
+            text=(slot.prompt.text if self.body.echo and starts else "") + chunk.text,
+            logprobs=self._logprobs(slot.prompt, chunk, starts),
+            finish_reason=chunk.finish_reason,
+            arm=slot.arm.label if self.plan.arms.named else None,
+        )
+
+    def _logprobs(self, prompt: Prompt, chunk: Chunk, starts: bool) -> CompletionLogprobs | None:
+        if self.body.logprobs is None:
+            return None
+        shift = len(prompt.text) if self.body.echo else 0
+        logprobs = completion_logprobs(chunk, self.body.logprobs, self.backend, shift=shift)
+        if self.body.echo and starts:
+            return add(echoed_logprobs(prompt, chunk, self.body.logprobs, self.backend), logprobs)
+        return logprobs
+
+
+def _read_prompts(body: CompletionBody, backend: Backend) -> list[Prompt]:
+    """Turn whichever form of prompt was sent into tokens, with the text where an echo needs it."""
+    given = body.prompt
+    if isinstance(given, str):
+        return [Prompt(backend.encode(given), given)]
+    if isinstance(given[0], int):
+        return [_from_tokens(tuple(token for token in given if isinstance(token, int)), body, backend)]
+    return [
+        Prompt(backend.encode(one), one) if isinstance(one, str) else _from_tokens(_tokens(one), body, backend)
+        for one in given
+    ]
+
+
+def _tokens(prompt: int | Sequence[int]) -> tuple[int, ...]:
+    return (prompt,) if isinstance(prompt, int) else tuple(prompt)
+
+
+def _from_tokens(tokens: tuple[int, ...], body: CompletionBody, backend: Backend) -> Prompt:
+    known = all(token < backend.model.identity.vocab_size for token in tokens)
+    return Prompt(tokens, backend.decode(tokens) if body.echo and known else "")

@@ -1,0 +1,207 @@
+"""Request bodies, strictly: no field is ignored and no value is bent into another type.
+
+Fields of OpenAI's that this server does not implement are known by name. Official clients may send them at their
+neutral value, which changes nothing; at any other value they are refused.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StringConstraints,
+    model_validator,
+)
+
+from steering_profiles.schema import MAX_STRENGTH
+
+MAX_ARMS = 8
+MAX_PROMPTS = 64
+MAX_SEQUENCES = 128
+"""Most sequences of one request: prompts times arms times n."""
+
+
+def _number(value: Any) -> Any:
+    """Take an integer for a float, as JSON writes 1.0, but neither a string nor a boolean."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ValueError("Input should be a valid number")
+    return value
+
+
+def shown(value: Any, most: int = 80) -> str:
+    """Return ``value`` as it may stand in a message: in ASCII, and not longer than ``most`` characters."""
+    text = value if isinstance(value, str) and value.isascii() and value.isprintable() else ascii(value)
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _encodable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds a lone surrogate, which is no character") from None
+    return text
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Text = Annotated[str, Field(strict=True), BeforeValidator(lambda v: _encodable(v) if isinstance(v, str) else v)]
+NonEmptyText = Annotated[Text, StringConstraints(min_length=1)]
+TokenId = Annotated[StrictInt, Field(ge=0)]
+Strength = Annotated[Number, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
+Stop = NonEmptyText | Annotated[list[NonEmptyText], Field(max_length=4)]
+Profiles = NonEmptyText | Annotated[list[NonEmptyText], Field(min_length=1, max_length=16)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    """Fields that OpenAI has and this server does not, with the values that change nothing; null never does."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known_fields_only(cls, body: Any) -> Any:
+        """Take null for the default, as OpenAI does, and refuse what would otherwise be ignored."""
+        if not isinstance(body, dict):
+            return body
+        given = {name: value for name, value in body.items() if value is not None}
+        for name, neutral in cls.neutral.items():
+            if name in given:
+                value = given.pop(name)
+                if not any(value == known and isinstance(value, bool) == isinstance(known, bool) for known in neutral):
+                    allowed = " or ".join(["null", *map(repr, neutral)])
+                    raise ValueError(f"{name}: not supported by this server; leave it out or send {allowed}")
+        unknown = next((name for name in given if name not in cls.model_fields), None)
+        if unknown is not None:
+            raise ValueError(f"{shown(unknown)}: unknown field; allowed: {', '.join(cls.model_fields)}")
+        return given
+
+
+class SteeringRequest(_Strict):
+    """Which profiles to apply and how strongly."""
+
+    profile: Profiles = Field(description="A profile's name, or several.")
+    strength: Strength = Field(1.0, description="0 is no steering, 1 the profile as it was fitted.")
+
+
+class ArmRequest(SteeringRequest):
+    """An arm with a strength or a label of its own."""
+
+    name: Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._+@-]{1,64}$")] | None = Field(
+        None, description="The arm's label in the answer."
+    )
+
+
+class StreamOptions(_Strict):
+    """What a stream carries besides tokens."""
+
+    include_usage: StrictBool = False
+    include_obfuscation: StrictBool | None = None
+
+
+class GenerationBody(_Strict):
+    """What completions and chat completions have in common."""
+
+    model: NonEmptyText | None = Field(None, description="The served name, or name+profile. Default: the baseline.")
+    temperature: Annotated[Number, Field(ge=0, le=2)] = 1.0
+    top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    n: Annotated[StrictInt, Field(ge=1, le=64)] = 1
+    stop: Stop | None = None
+    seed: Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | None = None
+    stream: StrictBool = False
+    stream_options: StreamOptions | None = None
+    user: Text | None = Field(None, description="Accepted as OpenAI does; not used.")
+    steering: SteeringRequest | None = Field(None, description="Steer this request.")
+    arms: Annotated[list[NonEmptyText | ArmRequest], Field(min_length=1, max_length=MAX_ARMS)] | None = Field(
+        None, description="Run several arms side by side: 'baseline', 'profile', 'a+b', or objects."
+    )
+
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "frequency_penalty": (0,),
+        "presence_penalty": (0,),
+        "logit_bias": ({},),
+    }
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The stop strings, as many as were given."""
+        if self.stop is None:
+            return ()
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
+
+
+class CompletionBody(GenerationBody):
+    """Body of ``POST /v1/completions``."""
+
+    prompt: (
+        Text
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[TokenId], Field(min_length=1)]
+        | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)]
+    ) = Field(description="A string, a list of strings, token ids, or a list of lists of token ids.")
+    max_tokens: Annotated[StrictInt, Field(ge=0)] = 16
+    logprobs: Annotated[StrictInt, Field(ge=0, le=5)] | None = None
+    echo: StrictBool = False
+
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = GenerationBody.neutral | {"best_of": (1,), "suffix": ("",)}
+
+    @model_validator(mode="after")
+    def _something_to_answer(self) -> Self:
+        if self.max_tokens == 0 and not self.echo:
+            raise ValueError("max_tokens: 0 is allowed only with echo, else there is nothing to answer")
+        return self
+
+
+class TextPart(_Strict):
+    """A piece of a message's content."""
+
+    type: Literal["text"]
+    text: Text
+
+
+class Message(_Strict):
+    """One message of a conversation."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | Annotated[list[TextPart], Field(min_length=1)]
+    name: Text | None = None
+
+    @property
+    def text(self) -> str:
+        """The content as one string."""
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatBody(GenerationBody):
+    """Body of ``POST /v1/chat/completions``."""
+
+    messages: Annotated[list[Message], Field(min_length=1)]
+    max_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Default: what the context holds.")
+    max_completion_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Same as max_tokens.")
+    logprobs: StrictBool = False
+    top_logprobs: Annotated[StrictInt, Field(ge=0, le=20)] | None = None
+
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = GenerationBody.neutral | {
+        "tools": ([],),
+        "tool_choice": ("none", "auto"),
+        "functions": ([],),
+        "response_format": ({"type": "text"},),
+        "store": (False,),
+        "metadata": ({},),
+    }
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs: needs logprobs to be true")
+        if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
+            raise ValueError("max_tokens: differs from max_completion_tokens; send one of them")
+        return self
+
+    @property
+    def token_limit(self) -> int | None:
+        """The most tokens to generate, if one was given."""
+        return self.max_completion_tokens or self.max_tokens

@@ -1,0 +1,82 @@
+"""``steer evaluate``: how much a profile helps, and how far that reaches."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_source
+from steering_server.cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from steering_profiles.evaluation import Accuracy
+    from steering_profiles.schema import Profile
+
+
+def evaluate(
+    profile: Annotated[str, typer.Argument(help="Name of a profile, or path of its .json file.")],
+    folder: Annotated[
+        Path | None, typer.Option("--profiles", metavar="DIR", help="Folder of your own profiles.")
+    ] = None,
+    strength: Annotated[float, typer.Option(help="Strength at which it is applied.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Decides which prompts are test; the fit's own by default.")] = 0,
+    output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
+    force: Annotated[bool, typer.Option(help="Apply it although it was made for another model.")] = False,
+    model: Model = None,
+    dtype: Dtype = None,
+    device_map: DeviceMap = None,
+    max_memory: MaxMemory = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Measure a profile: accuracy with and without it, on the test prompts and on shapes that no fit saw.
+
+    [dim]steer evaluate parentheses[/]
+    """
+    from steering_profiles.evaluation import TokenPredictor
+    from steering_profiles.models import load_model
+    from steering_profiles.steering import AppliedProfile
+    from steering_profiles.tasks import parentheses, parentheses_variants
+    from steering_profiles.validate import require_fit
+
+    applied = AppliedProfile(_find(profile, folder), strength)
+    with Console(stderr=True).status("loading the model"):
+        loaded = load_model(model_source(model, dtype, device_map, max_memory, cache_dir))
+    require_fit(applied.profile, loaded.identity, force=force)
+    sets = {"test": parentheses(loaded.tokenizer, seed).test} | parentheses_variants(loaded.tokenizer, seed)
+    results: dict[str, tuple[Accuracy, Accuracy]] = {}
+    with progress_bars() as progress, TokenPredictor(loaded) as predictor:
+        progress.stage("measuring", 2 * sum(len(examples) for examples in sets.values()))
+        for name, examples in sets.items():
+            results[name] = (
+                predictor.accuracy(examples, progress=progress),
+                predictor.accuracy(examples, (applied,), progress),
+            )
+    Console().print(_table(applied.profile, strength, results))
+    if output is not None:
+        figures = {
+            name: {"without": before.percent, "with": after.percent} for name, (before, after) in results.items()
+        }
+        record = {"profile": applied.profile.name, "content_hash": applied.key[0], "strength": strength}
+        output.write_text(json.dumps(record | {"accuracy": figures}, indent=2) + "\n")
+
+
+def _find(profile: str, folder: Path | None) -> "Profile":
+    from steering_profiles.store import Catalogue, load_profile
+
+    if profile.endswith(".json"):
+        return load_profile(profile)
+    return Catalogue.open(folder)[profile].profile
+
+
+def _table(profile: "Profile", strength: float, results: "dict[str, tuple[Accuracy, Accuracy]]") -> Table:
+    groups = list(next(iter(results.values()))[0].counts)
+    title = f"{profile.name} ({profile.summary}) at strength {strength:g}: accuracy without -> with, %"
+    table = Table("prompts", *groups, "all", title=title)
+    for name, (before, after) in results.items():
+        cells = [f"{before.percent[group]:.0f} -> {after.percent[group]:.0f}" for group in groups]
+        overall = [100 * accuracy.right / accuracy.asked for accuracy in (before, after)]
+        table.add_row(name, *cells, f"{overall[0]:.1f} -> {overall[1]:.1f}")
+    return table

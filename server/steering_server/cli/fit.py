@@ -1,0 +1,118 @@
+"""``steer fit``: make a profile for a task."""
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_source
+from steering_server.cli.progress import progress_bars
+
+if TYPE_CHECKING:
+    from steering_profiles.fitting import FitResult
+
+
+def fit(
+    task: Annotated[str, typer.Argument(help="What the model should get right: parentheses.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write NAME.json to.")],
+    name: Annotated[str | None, typer.Option(help="The profile's name. [default: the task's]")] = None,
+    seed: Annotated[int, typer.Option(help="Decides which prompts are train, dev and test.")] = 0,
+    metric: Annotated[str, typer.Option(help="What heads are ranked by: f1, recall or precision.")] = "f1",
+    model: Model = None,
+    dtype: Dtype = None,
+    device_map: DeviceMap = None,
+    max_memory: MaxMemory = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Fit a steering profile: find the attention heads that promote the right answer, and scale them up.
+
+    Heads are ranked on the task's train prompts, how many to scale and by how much is chosen on its dev prompts, and
+    the figures printed are those of its test prompts, which neither saw.
+
+    [dim]steer fit parentheses --out my-profiles[/]
+    [dim]steer serve --profiles my-profiles[/]
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    from steering_profiles.fitting import FitSettings, fit_heads
+    from steering_profiles.fitting.ranking import METRICS
+    from steering_profiles.models import load_model
+    from steering_profiles.schema import ProfileName
+    from steering_profiles.store import save_profile
+    from steering_profiles.tasks import TASKS
+    from steering_server.errors import ConfigError
+
+    if task not in TASKS:
+        raise ConfigError(f"task is {task!r}; known tasks: {', '.join(TASKS)}")
+    chosen_metric = next((known for known in METRICS if known == metric), None)
+    if chosen_metric is None:
+        raise ConfigError(f"metric is {metric!r}; allowed: {', '.join(METRICS)}")
+    profile_name = name or task
+    try:
+        TypeAdapter(ProfileName).validate_python(profile_name)
+    except ValidationError as exc:
+        raise ConfigError(f"name is {profile_name!r}; allowed: lower-case letters, digits, '.', '_' and '-'") from exc
+
+    console = Console()
+    with Console(stderr=True).status("loading the model"):
+        loaded = load_model(model_source(model, dtype, device_map, max_memory, cache_dir))
+    made = TASKS[task](loaded.tokenizer, seed)
+    for reason in made.left_out:
+        console.print(f"left out: {reason}", style="yellow", markup=False)
+    with progress_bars() as progress:
+        result = fit_heads(
+            loaded,
+            made,
+            name=profile_name,
+            command=_command(task, out, name, seed, metric, model, dtype),
+            settings=FitSettings(metric=chosen_metric),
+            progress=progress,
+        )
+    path = save_profile(result.profile, out)
+    _report(console, result)
+    console.print(f"wrote {path}", markup=False)
+
+
+def _command(
+    task: str, out: Path, name: str | None, seed: int, metric: str, model: str | None, dtype: str | None
+) -> str:
+    """Return the command that makes the profile again; options left at their defaults are not spelled out."""
+    words = ["steer", "fit", task, "--out", str(out)]
+    for option, value, default in (
+        ("--name", name, None),
+        ("--seed", seed, 0),
+        ("--metric", metric, "f1"),
+        ("--model", model, None),
+        ("--dtype", dtype, None),
+    ):
+        if value != default:
+            words += [option, str(value)]
+    return shlex.join(words)
+
+
+def _report(console: Console, result: "FitResult") -> None:
+    console.print(_grid_table(result))
+    point = result.chosen.point
+    console.print(f"chosen on dev: the top {point.k} heads, scaled by {point.alpha:g}")
+    heads = ", ".join(f"L{head.layer}H{head.head}" for head in result.profile.heads)
+    console.print(f"heads: {heads or 'none'}")
+    table = Table("sub-task", "without", "with", title="test accuracy, %")
+    after = result.after.percent
+    for group, before in result.before.percent.items():
+        table.add_row(group, f"{before:.1f}", f"{after[group]:.1f}")
+    console.print(table)
+
+
+def _grid_table(result: "FitResult") -> Table:
+    points = {(m.point.k, m.point.alpha): m.accuracy for m in result.grid}
+    alphas = sorted({alpha for k, alpha in points if k})
+    table = Table("heads", *(f"x{alpha:g}" for alpha in alphas), title="dev accuracy, % (dim: ruled out early)")
+    most = max(accuracy.asked for accuracy in points.values())
+    for k in sorted({k for k, _ in points}):
+        row = [points[(k, alpha) if k else (0, 1.0)] for alpha in alphas]
+        cells = [(f"{100 * accuracy.right / accuracy.asked:.0f}", accuracy.asked == most) for accuracy in row]
+        table.add_row(str(k), *(text if whole else f"[dim]{text}[/]" for text, whole in cells))
+    return table

@@ -1,0 +1,99 @@
+"""Accuracy on next-token prompts: greedy decoding, so right means that the answer is the likeliest of all tokens."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from steering_profiles.models import LoadedModel
+from steering_profiles.progress import Progress, Silent
+from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach
+from steering_profiles.tasks.task import Example
+
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Right answers per group: ``{group: (right, asked)}``."""
+
+    counts: dict[str, tuple[int, int]]
+
+    @property
+    def right(self) -> int:
+        """Right answers over all groups."""
+        return sum(right for right, _ in self.counts.values())
+
+    @property
+    def asked(self) -> int:
+        """Prompts over all groups."""
+        return sum(asked for _, asked in self.counts.values())
+
+    @property
+    def percent(self) -> dict[str, float]:
+        """Percentage of right answers per group, to one decimal."""
+        return {group: round(100 * right / asked, 1) for group, (right, asked) in self.counts.items()}
+
+    def __add__(self, other: "Accuracy") -> "Accuracy":
+        """Pool the prompts of two measurements."""
+        counts = dict(self.counts)
+        for group, (right, asked) in other.counts.items():
+            before = counts.get(group, (0, 0))
+            counts[group] = (before[0] + right, before[1] + asked)
+        return Accuracy(counts)
+
+
+class TokenPredictor:
+    """Predicts the token after a prompt, steered or not. A context manager: on leaving it the model is plain again."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self._loaded = loaded
+        self._handle: SteeringHandle = attach(loaded)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._handle.remove()
+
+    def predict(
+        self, examples: Sequence[Example], steering: Steering = UNSTEERED, progress: Progress | None = None
+    ) -> list[int]:
+        """Return the likeliest next token of each example's prompt."""
+        progress = progress or Silent()
+        predicted = [0] * len(examples)
+        for indices, logits in self._batches(examples, steering):
+            for index, token in zip(indices, logits.argmax(dim=-1).tolist(), strict=True):
+                predicted[index] = token
+            progress.advance(len(indices))
+        return predicted
+
+    def accuracy(
+        self, examples: Sequence[Example], steering: Steering = UNSTEERED, progress: Progress | None = None
+    ) -> Accuracy:
+        """Measure how many of ``examples`` are answered right."""
+        counts = {example.group: (0, 0) for example in examples}
+        for example, token in zip(examples, self.predict(examples, steering, progress), strict=True):
+            right, asked = counts[example.group]
+            counts[example.group] = (right + (token == example.answer), asked + 1)
+        return Accuracy(counts)
+
+    @torch.inference_mode()
+    def _batches(self, examples: Sequence[Example], steering: Steering) -> Iterator[tuple[list[int], Tensor]]:
+        for indices in equal_length_batches(examples):
+            tokens = torch.tensor([examples[index].prompt for index in indices], device=self._loaded.input_device)
+            with self._handle.applied([steering] * len(indices)):
+                logits = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
+            yield indices, logits[:, -1]
+
+
+def equal_length_batches(examples: Sequence[Example]) -> Iterator[list[int]]:
+    """Yield indices of prompts of the same length, at most ``BATCH_SIZE`` at a time, so that nothing need be padded."""
+    by_length: dict[int, list[int]] = {}
+    for index, example in enumerate(examples):
+        by_length.setdefault(len(example.prompt), []).append(index)
+    for indices in by_length.values():
+        for start in range(0, len(indices), BATCH_SIZE):
+            yield indices[start : start + BATCH_SIZE]
