@@ -119,7 +119,7 @@ def _neighbours(point: Point, points: Sequence[Point]) -> list[Point]:
 def _balanced_slices(dev: Sequence[Example]) -> list[list[Example]]:
     """Cut ``dev`` into slices in which every group has its share."""
     rank_in_group: dict[str, int] = {}
-    ranked = []
+    ranked: list[tuple[int, int]] = []
     for example in dev:
         rank_in_group[example.group] = rank_in_group.get(example.group, -1) + 1
         ranked.append((rank_in_group[example.group], len(ranked)))

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pydantic import JsonValue
+
 from steering_profiles import __version__
 from steering_profiles.evaluation import Accuracy, TokenPredictor
 from steering_profiles.fitting.grid import ALPHA, TOP_K, Measured, Point, make_grid, search
@@ -118,6 +120,6 @@ def _answers(task: Task) -> Sequence[int]:
     return [index[example.group] for example in task.train]
 
 
-def _point_record(measured: Measured) -> list[int | float]:
+def _point_record(measured: Measured) -> list[JsonValue]:
     """``[k, alpha, right, prompts]``: compact, since there are many."""
     return [measured.point.k, measured.point.alpha, measured.accuracy.right, measured.accuracy.asked]

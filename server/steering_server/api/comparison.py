@@ -1,7 +1,7 @@
 """Where the arms of a request part, and how likely each finds the other's tokens."""
 
 from collections.abc import Sequence
-from itertools import combinations, permutations
+from itertools import combinations
 
 from steering_server.api.generation import Plan, score
 from steering_server.api.schemas.responses import ArmPair, Comparison
@@ -56,9 +56,10 @@ async def _cross_scores(
     plan: Plan, answers: Sequence[Chunk], pairs: Sequence[tuple[int, int]], backend: Backend
 ) -> dict[tuple[int, int], list[float]]:
     """Return, for choices ``(i, j)``, the log-probabilities of i's tokens under j's arm."""
-    wanted = [ordered for pair in pairs for ordered in permutations(pair)]
+    wanted = [ordered for i, j in pairs for ordered in ((i, j), (j, i))]
     nonempty = [(i, j) for i, j in wanted if answers[i].tokens]
     scored = await score(
         backend, [(plan.slots[j].arm, plan.slots[i].prompt.tokens, answers[i].tokens) for i, j in nonempty]
     )
-    return {ordered: [] for ordered in wanted} | dict(zip(nonempty, scored, strict=True))
+    none: dict[tuple[int, int], list[float]] = {ordered: [] for ordered in wanted}
+    return none | dict(zip(nonempty, scored, strict=True))

@@ -122,8 +122,9 @@ def _fault(error: Any, body: Any) -> tuple[str | None, str]:
     here = body
     for part in error["loc"][1:]:
         # A location also names the branches of unions, which are no part of the body.
-        if (isinstance(here, dict) and part in here) or (isinstance(here, list) and isinstance(part, int) and part <
-        len(here)):
+        if (isinstance(here, dict) and part in here) or (
+            isinstance(here, list) and isinstance(part, int) and part < len(here)
+        ):
             here = here[part]
         elif error["type"] != "missing" or part != error["loc"][-1]:
             continue

@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_source
+from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
 from steering_server.cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -40,10 +40,12 @@ def evaluate(
     from steering_profiles.steering import AppliedProfile
     from steering_profiles.tasks import parentheses, parentheses_variants
     from steering_profiles.validate import require_fit
+    from steering_server.config import load_settings
 
     applied = AppliedProfile(_find(profile, folder), strength)
+    settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     with Console(stderr=True).status("loading the model"):
-        loaded = load_model(model_source(model, dtype, device_map, max_memory, cache_dir))
+        loaded = load_model(settings.model_source)
     require_fit(applied.profile, loaded.identity, force=force)
     sets = {"test": parentheses(loaded.tokenizer, seed).test} | parentheses_variants(loaded.tokenizer, seed)
     results: dict[str, tuple[Accuracy, Accuracy]] = {}

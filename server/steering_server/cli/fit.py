@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_source
+from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
 from steering_server.cli.progress import progress_bars
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def fit(
     from steering_profiles.schema import ProfileName
     from steering_profiles.store import save_profile
     from steering_profiles.tasks import TASKS
+    from steering_server.config import load_settings
     from steering_server.errors import ConfigError
 
     if task not in TASKS:
@@ -57,8 +58,9 @@ def fit(
         raise ConfigError(f"name is {profile_name!r}; allowed: lower-case letters, digits, '.', '_' and '-'") from exc
 
     console = Console()
+    settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     with Console(stderr=True).status("loading the model"):
-        loaded = load_model(model_source(model, dtype, device_map, max_memory, cache_dir))
+        loaded = load_model(settings.model_source)
     made = TASKS[task](loaded.tokenizer, seed)
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)

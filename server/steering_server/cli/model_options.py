@@ -2,14 +2,11 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 
 import typer
 
 from steering_server.errors import ConfigError
-
-if TYPE_CHECKING:
-    from steering_profiles.models import ModelSource
 
 _PANEL = "Model"
 
@@ -42,24 +39,22 @@ CacheDir = Annotated[
 ]
 
 
-def model_source(
+def model_settings(
     model: str | None, dtype: str | None, device_map: str | None, max_memory: list[str] | None, cache_dir: Path | None
-) -> "ModelSource":
-    """Make the model source that these options describe; None leaves the default.
+) -> dict[str, Any]:
+    """Return those of these options that were given, as settings.
 
     Raises:
         ConfigError: an option cannot be understood; the message names it.
     """
-    from steering_profiles.models import ModelSource
-
-    given = {
+    options = {
         "model": model,
         "dtype": dtype,
         "device_map": parse_device_map(device_map),
         "max_memory": parse_max_memory(max_memory),
-        "cache": cache_dir,
+        "cache_dir": cache_dir,
     }
-    return ModelSource(**{name: value for name, value in given.items() if value is not None})
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def parse_device_map(text: str | None) -> str | dict[str, int | str] | None:

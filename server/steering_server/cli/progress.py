@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bars
 
 
@@ -13,7 +13,7 @@ class _StagedBars:
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars
-        self._current = None
+        self._current: TaskID | None = None
 
     def stage(self, name: str, total: int) -> None:
         if self._current is not None:

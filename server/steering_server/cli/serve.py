@@ -8,7 +8,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model
+from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
 
 if TYPE_CHECKING:
     from steering_server.backends.local import LocalBackend
@@ -44,33 +44,30 @@ def serve(
     Without a model it serves the embedded default and the profiles shipped for it. Every option can be given as an
     environment variable: STEER_PORT=8123 is --port 8123.
     """
+    from steering_server.cli.opening import open_backend
     from steering_server.config import load_settings
+    from steering_server.logs import configure_logs
 
-    given = {name: value for name, value in locals().items() if value is not None and name != "load_settings"}
-    settings = load_settings(**given)
+    options = {
+        "host": host,
+        "port": port,
+        "profiles": profiles,
+        "force_profiles": force_profiles,
+        "served_name": served_name,
+        "max_batch": max_batch,
+        "max_queue": max_queue,
+        "max_model_len": max_model_len,
+        "log_level": log_level,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    settings = load_settings(**given, **model_settings(model, dtype, device_map, max_memory, cache_dir))
+    configure_logs(settings.log_level)
     listener = _listen(settings)
     console = Console(stderr=True, highlight=False)
     with console.status("loading the model"):
         backend = open_backend(settings)
     _greet(console, backend, listener)
     _run(backend, settings, listener)
-
-
-def open_backend(settings: "ServerSettings") -> "LocalBackend":
-    """Load the model and the profiles that ``settings`` name and put the engine on them."""
-    from steering_profiles.models import load_model
-    from steering_profiles.store import Catalogue
-    from steering_server.backends.local import LocalBackend
-    from steering_server.engine.engine import EngineLimits
-
-    catalogue = Catalogue.open(settings.profiles)  # first: it is read in no time, the model is not
-    return LocalBackend(
-        load_model(settings.model_source),
-        catalogue,
-        EngineLimits(max_batch=settings.max_batch, max_queue=settings.max_queue, max_length=settings.max_model_len),
-        served_name=settings.served_name,
-        force_profiles=settings.force_profiles,
-    )
 
 
 def _listen(settings: "ServerSettings") -> socket.socket:

@@ -1,5 +1,7 @@
 """What this server has: ``/v1/models``, ``/v1/profiles`` and ``/health``."""
 
+from typing import Any
+
 from fastapi import APIRouter
 
 from steering_server.api.arms import SEPARATOR
@@ -18,7 +20,7 @@ from steering_server.backends.base import Backend, ProfileCard
 from steering_server.errors import NotFound
 
 router = APIRouter()
-_NOT_FOUND = {404: ERROR_RESPONSES[404]}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: ERROR_RESPONSES[404]}
 
 
 @router.get("/v1/models")

@@ -1,0 +1,155 @@
+"""The sync client."""
+
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+from pydantic import BaseModel
+
+from steering_client import protocol
+from steering_client.comparison import Comparison
+from steering_client.errors import StreamInterrupted
+from steering_client.events import EventDecoder
+from steering_client.protocol import Arm, ChatOptions, CompletionOptions, MessageParam, Prompt
+from steering_client.types import (
+    ChatChunk,
+    ChatCompletion,
+    Completion,
+    CompletionChunk,
+    Health,
+    Model,
+    ModelList,
+    Profile,
+    ProfileList,
+)
+
+AnswerT = TypeVar("AnswerT", bound=BaseModel)
+
+
+class SteeringClient:
+    """Talks to a steering server.
+
+    Every method raises :class:`~steering_client.SteeringClientError` and nothing of httpx's.
+    """
+
+    def __init__(
+        self,
+        base_url: str = "http://127.0.0.1:8000",
+        *,
+        api_key: str | None = None,
+        timeout: float = 600.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self._base_url = base_url
+        self._http = httpx.Client(
+            base_url=base_url, headers=protocol.headers(api_key), timeout=timeout, transport=transport
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def complete(
+        self,
+        prompt: Prompt,
+        *,
+        profile: str | Sequence[str] | None = None,
+        strength: float = 1.0,
+        **options: Unpack[CompletionOptions],
+    ) -> Completion:
+        """Continue a prompt, steered by ``profile`` if one is named."""
+        body = protocol.completion_body(prompt, profile, strength, **options)
+        return self._post("/v1/completions", body, Completion)
+
+    def stream(
+        self,
+        prompt: Prompt,
+        *,
+        profile: str | Sequence[str] | None = None,
+        strength: float = 1.0,
+        **options: Unpack[CompletionOptions],
+    ) -> Iterator[CompletionChunk]:
+        """Continue a prompt and yield its text as it comes. Closing the iterator stops the server's work on it."""
+        body = protocol.completion_body(prompt, profile, strength, **options)
+        yield from self._events("/v1/completions", body, CompletionChunk)
+
+    def chat(
+        self,
+        messages: Sequence[MessageParam],
+        *,
+        profile: str | Sequence[str] | None = None,
+        strength: float = 1.0,
+        **options: Unpack[ChatOptions],
+    ) -> ChatCompletion:
+        """Answer a conversation, steered by ``profile`` if one is named."""
+        body = protocol.chat_body(messages, profile, strength, **options)
+        return self._post("/v1/chat/completions", body, ChatCompletion)
+
+    def stream_chat(
+        self,
+        messages: Sequence[MessageParam],
+        *,
+        profile: str | Sequence[str] | None = None,
+        strength: float = 1.0,
+        **options: Unpack[ChatOptions],
+    ) -> Iterator[ChatChunk]:
+        """Answer a conversation and yield the answer as it comes."""
+        body = protocol.chat_body(messages, profile, strength, **options)
+        yield from self._events("/v1/chat/completions", body, ChatChunk)
+
+    def compare(
+        self, prompt: str, arms: Sequence[Arm] = ("baseline", "parentheses"), **options: Unpack[CompletionOptions]
+    ) -> Comparison:
+        """Run one prompt under several arms in one batch and tell where they part."""
+        body = protocol.comparison_body(prompt, arms, **options)
+        return Comparison(self._post("/v1/completions", body, Completion))
+
+    def models(self) -> tuple[Model, ...]:
+        """List the names that requests can carry as ``model``."""
+        return (self._get("/v1/models", ModelList)).data
+
+    def profiles(self) -> tuple[Profile, ...]:
+        """List the server's profiles."""
+        return (self._get("/v1/profiles", ProfileList)).data
+
+    def profile(self, name: str) -> Profile:
+        """Return one profile with its whole content."""
+        return self._get(f"/v1/profiles/{name}", Profile)
+
+    def health(self) -> Health:
+        """Return the server's state."""
+        return self._get("/health", Health)
+
+    def _get(self, path: str, shape: type[AnswerT]) -> AnswerT:
+        try:
+            return protocol.read_answer(self._http.get(path), shape)
+        except httpx.HTTPError as exc:
+            raise protocol.translate(exc, self._base_url) from exc
+
+    def _post(self, path: str, body: dict[str, Any], shape: type[AnswerT]) -> AnswerT:
+        try:
+            return protocol.read_answer(self._http.post(path, json=body), shape)
+        except httpx.HTTPError as exc:
+            raise protocol.translate(exc, self._base_url) from exc
+
+    def _events(self, path: str, body: dict[str, Any], shape: type[AnswerT]) -> Generator[AnswerT, None, None]:
+        decoder = EventDecoder()
+        try:
+            with self._http.stream("POST", path, json=body | {"stream": True}) as response:
+                if not response.is_success:
+                    response.read()
+                    protocol.raise_for_error(response)
+                for piece in response.iter_bytes():
+                    for data in decoder.feed(piece):
+                        if data == protocol.DONE:
+                            return
+                        yield protocol.read_event(data, shape)
+        except httpx.HTTPError as exc:
+            raise protocol.translate(exc, self._base_url) from exc
+        raise StreamInterrupted("the stream ended before the server said that it was done")

@@ -1,0 +1,105 @@
+"""``steer compare``: one prompt under several arms, side by side."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.columns import Columns
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
+
+if TYPE_CHECKING:
+    from steering_client import AsyncSteeringClient, Comparison
+    from steering_server.config import ServerSettings
+
+    Ask = Callable[[AsyncSteeringClient], Awaitable[Comparison]]
+
+
+def compare(
+    prompt: Annotated[str, typer.Argument(help=r"The prompt; \n stands for a new line.")],
+    arms: Annotated[str, typer.Option(help="Arms, separated by commas: baseline, a profile, or several as a+b.")] = (
+        "baseline,parentheses"
+    ),
+    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to generate.")] = 16,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="All arms draw the same random numbers.")] = 0,
+    url: Annotated[str | None, typer.Option(help="Ask this server, rather than load a model here.")] = None,
+    profiles: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of your own profiles.")] = None,
+    model: Model = None,
+    dtype: Dtype = None,
+    device_map: DeviceMap = None,
+    max_memory: MaxMemory = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    r"""Complete a prompt under several arms and mark where they part.
+
+    [dim]steer compare '#print the string 123\nprint(str(str(str(123' --max-tokens 1[/]
+    [dim]steer compare "The capital of France is" --arms baseline,parentheses --url http://127.0.0.1:8000[/]
+    """
+    from steering_server.config import load_settings
+    from steering_server.errors import ConfigError
+
+    given = model_settings(model, dtype, device_map, max_memory, cache_dir)
+    given |= {"profiles": profiles} if profiles is not None else {}
+    if url is not None and given:
+        raise ConfigError(f"--url asks a running server; {', '.join(given)} cannot be chosen from here")
+    text = prompt.replace(r"\n", "\n")
+
+    async def ask(client: "AsyncSteeringClient") -> "Comparison":
+        names = [arm.strip() for arm in arms.split(",")]
+        return await client.compare(text, names, max_tokens=max_tokens, temperature=temperature, seed=seed, logprobs=0)
+
+    comparison = asyncio.run(_remote(url, ask) if url is not None else _here(load_settings(**given), ask))
+    _show(Console(), text, comparison)
+
+
+async def _remote(url: str, ask: "Ask") -> "Comparison":
+    from steering_client import AsyncSteeringClient
+
+    async with AsyncSteeringClient(url) as client:
+        return await ask(client)
+
+
+async def _here(settings: "ServerSettings", ask: "Ask") -> "Comparison":
+    """Ask the server's own application, in this process and without a port: the same code answers."""
+    import httpx
+
+    from steering_client import AsyncSteeringClient
+    from steering_server.api.app import create_app
+    from steering_server.cli.opening import open_backend
+    from steering_server.logs import configure_logs
+
+    configure_logs("warning")
+    with Console(stderr=True).status("loading the model"):
+        backend = open_backend(settings)
+    await backend.start()
+    try:
+        transport = httpx.ASGITransport(create_app(backend))
+        async with AsyncSteeringClient("http://in-process", transport=transport) as client:
+            return await ask(client)
+    finally:
+        await backend.close()
+
+
+def _show(console: Console, prompt: str, comparison: "Comparison") -> None:
+    console.print(Text(prompt, style="dim"))
+    same = len(comparison.common_prefix)
+    panels = []
+    for arm, text in comparison.texts.items():
+        body = Text(text[:same])
+        body.append(text[same:], style="bold yellow")
+        panels.append(Panel(body, title=Text(arm), title_align="left"))
+    console.print(Columns(panels, equal=True, expand=True))
+    for pair in comparison.pairs:
+        one, other = pair.arms
+        if pair.first_difference is None:
+            console.print(f"{one} and {other}: the same {len(comparison.texts[one])} characters", markup=False)
+            continue
+        console.print(f"{one} and {other} part at token {pair.first_difference + 1}", markup=False)
+        for whose, under in (pair.logprobs or {}).items():
+            totals = ", ".join(f"{sum(values):.2f} under {arm}" for arm, values in under.items())
+            console.print(f"  log-probability of {whose}'s tokens: {totals}", markup=False)

@@ -1,0 +1,23 @@
+"""From settings to a backend: load the model, check the profiles, put the engine on it."""
+
+from steering_profiles.models import load_model
+from steering_profiles.store import Catalogue
+from steering_server.backends.local import LocalBackend
+from steering_server.config import ServerSettings
+from steering_server.engine.engine import EngineLimits
+
+
+def open_backend(settings: ServerSettings) -> LocalBackend:
+    """Load the model and the profiles that ``settings`` name.
+
+    Raises:
+        SteeringError: one of them cannot be loaded, or a profile does not fit the model.
+    """
+    catalogue = Catalogue.open(settings.profiles)  # first: it is read in no time, the model is not
+    return LocalBackend(
+        load_model(settings.model_source),
+        catalogue,
+        EngineLimits(max_batch=settings.max_batch, max_queue=settings.max_queue, max_length=settings.max_model_len),
+        served_name=settings.served_name,
+        force_profiles=settings.force_profiles,
+    )

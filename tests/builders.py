@@ -1,0 +1,131 @@
+"""Small models of random weights, a tokenizer for them, and profiles that fit them: built, not downloaded."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+from steering_profiles.models import LoadedModel, assemble
+from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, HeadScale, NeuronScale, Profile
+from steering_profiles.steering import AppliedProfile, Steering
+
+FAMILIES = ("llama", "gpt2")
+CONTEXT = 512
+CLOSERS = (")", "))", ")))", "))))")
+CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+
+
+def build_tokenizer() -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer: one token per byte, one per run of closing parentheses, and an end-of-text token."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {symbol: index for index, symbol in enumerate([*alphabet, *CLOSERS[1:], "<end>"])}
+    merges = [(")", ")"), ("))", ")"), (")))", ")")]
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken("<end>", special=True)])
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>")
+    fast.chat_template = CHAT_TEMPLATE
+    return fast
+
+
+def build_model(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, layers: int = 3) -> LoadedModel:
+    """A small model of random weights, wide enough apart that prompts and steering change its choices."""
+    tokenizer = build_tokenizer()
+    torch.manual_seed(seed)
+    model: PreTrainedModel
+    if family == "llama":
+        # Grouped-query attention, and a head_dim that is not width / heads.
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=24,
+                intermediate_size=40,
+                num_hidden_layers=layers,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                head_dim=8,
+                max_position_embeddings=CONTEXT,
+                eos_token_id=tokenizer.eos_token_id,
+                bos_token_id=None,
+                tie_word_embeddings=False,
+            )
+        )
+    else:
+        model = GPT2LMHeadModel(
+            GPT2Config(
+                vocab_size=len(tokenizer),
+                n_embd=24,
+                n_layer=layers,
+                n_head=4,
+                n_positions=CONTEXT,
+                eos_token_id=tokenizer.eos_token_id,
+                bos_token_id=None,
+            )
+        )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.25)
+            if parameter.ndim == 1:
+                parameter.add_(0.5)  # gains near 0 would silence a layer, biases of 0 would hide a mistake in them
+    return assemble(f"tiny-{family}", model.to(dtype).eval(), tokenizer)
+
+
+def build_profile(
+    loaded: LoadedModel,
+    name: str = "test",
+    *,
+    heads: Sequence[tuple[int, int, float]] = (),
+    neurons: Sequence[tuple[int, int, float]] = (),
+    own_attention: float = 0.0,
+    intercept_scale: float = 0.0,
+    seed: int = 0,
+) -> Profile:
+    """A profile for ``loaded`` with the given scales and, if ``intercept_scale`` is not 0, a random intercept."""
+    width = loaded.anatomy.sizes.width
+    intercept = np.random.default_rng(seed).normal(size=width).astype(np.float32)
+    return Profile(
+        name=name,
+        description="A profile for tests.",
+        method="manual",
+        model=loaded.identity,
+        heads=tuple(HeadScale(layer=layer, head=head, scale=scale) for layer, head, scale in heads),
+        neurons=tuple(NeuronScale(layer=layer, neuron=neuron, scale=scale) for layer, neuron, scale in neurons),
+        final_layer=FinalLayer(own_attention=own_attention, intercept_scale=intercept_scale),
+        tensors={INTERCEPT_TENSOR: intercept} if intercept_scale else {},
+    )
+
+
+def steer(*profiles: Profile, strength: float = 1.0) -> Steering:
+    """Apply profiles at one strength."""
+    return tuple(AppliedProfile(profile, strength) for profile in profiles)
+
+
+def every_effect(loaded: LoadedModel) -> dict[str, Steering]:
+    """One steering per kind of effect, a fraction of one, and all of them together."""
+    last = loaded.anatomy.sizes.layers - 1
+    heads = build_profile(loaded, "heads", heads=[(0, 1, 3.0), (1, 0, -1.0), (last, 3, 2.5)])
+    neurons = build_profile(loaded, "neurons", neurons=[(0, 2, 4.0), (1, 7, 0.0), (last, 11, 6.0)])
+    own = build_profile(loaded, "own", own_attention=1.0)
+    intercept = build_profile(loaded, "intercept", intercept_scale=0.7)
+    return {
+        "plain": (),
+        "heads": steer(heads),
+        "neurons": steer(neurons),
+        "own attention": steer(own),
+        "intercept": steer(intercept),
+        "half": steer(heads, strength=0.5),
+        "all": steer(heads, neurons, own, intercept),
+    }
