@@ -31,7 +31,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level tokenizer: one token per byte, one per run of closing parentheses, and an end-of-text token."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {symbol: index for index, symbol in enumerate([*alphabet, *CLOSERS[1:], "<end>"])}
-    merges = [(")", ")"), ("))", ")"), (")))", ")")]
+    merges = [(")", ")"), ("))", "))"), ("))", ")")]
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -76,10 +76,13 @@ def build_model(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 
             )
         )
     with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.normal_(0.0, 0.25)
-            if parameter.ndim == 1:
-                parameter.add_(0.5)  # gains near 0 would silence a layer, biases of 0 would hide a mistake in them
+        for name, parameter in model.named_parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0.0, 0.25)
+            elif name.endswith("bias"):
+                parameter.normal_(0.0, 0.1)  # at 0, as they are made, they would hide a mistake in them
+            else:
+                parameter.normal_(1.0, 0.25)  # the gains of norms
     return assemble(f"tiny-{family}", model.to(dtype).eval(), tokenizer)
 
 

@@ -1,0 +1,208 @@
+"""The engine generates what the model would, for every row by itself, however rows are batched and steered."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+
+import pytest
+import torch
+
+from steering_profiles.models import LoadedModel
+from steering_profiles.steering import UNSTEERED, Steering, attach
+from steering_server.engine.engine import Engine, EngineLimits
+from steering_server.engine.requests import Chunk, SamplingParams, SequenceRequest
+from steering_server.errors import EngineError, Overloaded
+from tests.builders import FAMILIES, build_model, build_profile, every_effect, steer
+
+GREEDY = SamplingParams(max_tokens=12, temperature=0)
+PROMPTS = [(72, 69, 76), (40, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12), (9,), (65,) * 30]
+
+
+class Running:
+    """An engine at work, and what its sequences report."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def run(self, *requests: SequenceRequest) -> list[Chunk]:
+        """Run ``requests`` as one group and return each one's chunks, joined."""
+        results = [Chunk() for _ in requests]
+        finished = threading.Semaphore(0)
+        errors: list[EngineError] = []
+
+        def emit(index: int, report: Chunk | EngineError) -> None:
+            if isinstance(report, EngineError):
+                errors.append(report)
+                finished.release(len(requests))
+            else:
+                results[index] += report
+                if report.finish_reason:
+                    finished.release()
+
+        self.engine.submit(requests, emit)
+        for _ in requests:
+            assert finished.acquire(timeout=60), "the engine never answered"
+        if errors:
+            raise errors[0]
+        return results
+
+
+@contextmanager
+def running(loaded: LoadedModel, **limits: int) -> Iterator[Running]:
+    engine = Engine(loaded, EngineLimits(**limits))
+    engine._end_tokens = frozenset()  # random weights end at random
+    engine.start()
+    try:
+        yield Running(engine)
+    finally:
+        engine.close()
+
+
+@torch.no_grad()
+def reference(
+    loaded: LoadedModel, prompt: Sequence[int], steering: Steering = UNSTEERED, tokens: int = 12
+) -> list[int]:
+    """Greedy decoding the slow, obvious way: the whole text again for every token, by the stock model."""
+    sequence = list(prompt)
+    handle = attach(loaded)
+    for _ in range(tokens):
+        with handle.applied([steering]):
+            sequence.append(int(loaded.model(torch.tensor([sequence]), use_cache=False).logits[0, -1].argmax()))
+    handle.remove()
+    return sequence[len(prompt) :]
+
+
+@pytest.mark.parametrize("limits", [{}, {"step_tokens": 4}, {"max_batch": 2}], ids=["whole", "chunked", "few slots"])
+def test_a_batch_generates_what_the_model_would_row_by_row(tiny: LoadedModel, limits: dict[str, int]):
+    expected = [reference(tiny, prompt) for prompt in PROMPTS]
+    assert len({tuple(tokens) for tokens in expected}) == len(expected)
+    with running(tiny, **limits) as at_work:
+        results = at_work.run(*(SequenceRequest(prompt, GREEDY) for prompt in PROMPTS))
+    assert [list(result.tokens) for result in results] == expected
+
+
+def test_a_batch_mixes_profiles_strengths_and_unsteered_rows(tiny: LoadedModel):
+    effects = every_effect(tiny)
+    expected = {name: reference(tiny, PROMPTS[1], steering) for name, steering in effects.items()}
+    assert len({tuple(tokens) for tokens in expected.values()}) >= len(effects) - 1
+    with running(tiny, step_tokens=16) as at_work:
+        results = at_work.run(*(SequenceRequest(PROMPTS[1], GREEDY, steering) for steering in effects.values()))
+    assert {name: list(result.tokens) for name, result in zip(effects, results, strict=True)} == expected
+
+
+def test_the_embedded_model_generates_the_same_tokens_as_its_own_generate(embedded: LoadedModel):
+    ids = embedded.tokenizer("The capital of France is", return_tensors="pt")
+    generated = embedded.model.generate(**ids, max_new_tokens=8, do_sample=False)[0, ids["input_ids"].shape[1] :]
+    with running(embedded, max_length=128) as at_work:
+        prompt = tuple(ids["input_ids"][0].tolist())
+        (result,) = at_work.run(SequenceRequest(prompt, replace(GREEDY, max_tokens=8)))
+    assert list(result.tokens) == generated.tolist()
+
+
+def test_a_seeded_row_draws_the_same_tokens_alone_and_in_a_batch(tiny: LoadedModel):
+    warm = SamplingParams(max_tokens=20, temperature=1.5, top_p=0.9, seed=7)
+    other = SequenceRequest(PROMPTS[3], replace(warm, seed=1))
+    with running(tiny) as at_work:
+        (alone,) = at_work.run(SequenceRequest(PROMPTS[0], warm))
+        among = at_work.run(other, SequenceRequest(PROMPTS[0], warm), other)[1]
+        (reseeded,) = at_work.run(SequenceRequest(PROMPTS[0], replace(warm, seed=8)))
+    assert alone.tokens == among.tokens != reseeded.tokens
+
+
+@pytest.mark.parametrize("step_tokens", [512, 5])
+def test_prompt_tokens_are_scored_from_the_position_asked_for(tiny: LoadedModel, step_tokens: int):
+    prompt = PROMPTS[1]
+    expected = tiny.model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+    for start in (0, 1, 6):
+        scoring = SamplingParams(max_tokens=0, prompt_logprobs_from=start)
+        with running(tiny, step_tokens=step_tokens) as at_work:
+            (result,) = at_work.run(SequenceRequest(prompt, scoring))
+        scored = list(result.prompt_logprobs or ())
+        assert len(scored) == len(prompt) - start
+        if start == 0:
+            assert scored.pop(0) is None
+        for position, one in enumerate(scored, start=max(start, 1)):
+            assert one is not None
+            assert one.token == prompt[position]
+            assert one.logprob == pytest.approx(expected[position - 1, prompt[position]].item(), abs=1e-5)
+
+
+def test_generation_stops_at_an_end_token_which_is_not_reported(tiny: LoadedModel):
+    expected = reference(tiny, PROMPTS[0])
+    with running(tiny) as at_work:
+        at_work.engine._end_tokens = frozenset({expected[5]})
+        (result,) = at_work.run(SequenceRequest(PROMPTS[0], GREEDY))
+    assert list(result.tokens) == expected[: expected.index(expected[5])]
+    assert result.finish_reason == "stop"
+
+
+def test_logprobs_come_one_per_token_with_the_alternatives_asked_for(tiny: LoadedModel):
+    with running(tiny) as at_work:
+        (result,) = at_work.run(SequenceRequest(PROMPTS[0], replace(GREEDY, logprobs=3)))
+    assert [one.token for one in result.logprobs] == list(result.tokens)
+    assert all(one.top[0] == (one.token, one.logprob) and len(one.top) == 3 for one in result.logprobs)
+
+
+def test_a_cancelled_group_frees_its_slot_and_reports_nothing_more():
+    loaded = build_model("llama", dtype=torch.float32)
+    with running(loaded, max_batch=1) as at_work:
+        begun, after_cancel = threading.Event(), []
+
+        def emit(index: int, report: Chunk | EngineError) -> None:
+            (after_cancel.append(report) if begun.is_set() and group.cancelled else begun.set())
+
+        group = at_work.engine.submit([SequenceRequest(PROMPTS[0], replace(GREEDY, max_tokens=500))], emit)
+        assert begun.wait(30)
+        at_work.engine.cancel(group)
+        (result,) = at_work.run(SequenceRequest(PROMPTS[0], GREEDY))
+        assert len(result.tokens) == 12
+        assert not any(isinstance(report, Chunk) and report.finish_reason for report in after_cancel)
+
+
+def test_more_than_the_queue_holds_is_refused_and_what_was_accepted_still_answered():
+    loaded = build_model("llama", dtype=torch.float32)
+    with running(loaded, max_batch=1, max_queue=1) as at_work:
+        request = SequenceRequest(PROMPTS[0], GREEDY)
+        with pytest.raises(Overloaded, match="of 1 allowed"):
+            at_work.engine.submit([request] * 3, lambda index, report: None)
+        assert len(at_work.run(request)) == 1
+
+
+def test_output_that_is_not_finite_fails_its_own_request_only():
+    loaded = build_model("llama", dtype=torch.float16)
+    exploding = steer(build_profile(loaded, heads=[(layer, head, 3e4) for layer in range(3) for head in range(4)]))
+    with running(loaded) as at_work:
+        with pytest.raises(EngineError, match="not finite"):
+            at_work.run(SequenceRequest(PROMPTS[0], GREEDY, tuple(replace(one, strength=10.0) for one in exploding)))
+        assert at_work.run(SequenceRequest(PROMPTS[0], GREEDY))[0].finish_reason == "length"
+
+
+def test_a_step_that_fails_fails_those_in_it_and_the_engine_goes_on(monkeypatch: pytest.MonkeyPatch):
+    loaded = build_model("llama", dtype=torch.float32)
+    with running(loaded) as at_work:
+        with monkeypatch.context() as broken:
+            broken.setattr(at_work.engine._runner, "run", lambda rows: 1 / 0)
+            with pytest.raises(EngineError, match="division by zero"):
+                at_work.run(SequenceRequest(PROMPTS[0], GREEDY))
+        assert at_work.run(SequenceRequest(PROMPTS[0], GREEDY))[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_closing_gives_the_model_back_as_it_was(family: str):
+    loaded = build_model(family)
+    before = loaded.model(torch.tensor([PROMPTS[1]])).logits
+    with running(loaded) as at_work:
+        at_work.run(SequenceRequest(PROMPTS[0], GREEDY, every_effect(loaded)["all"]))
+    assert torch.equal(loaded.model(torch.tensor([PROMPTS[1]])).logits, before)
+
+
+def test_closing_tells_those_who_still_wait():
+    loaded = build_model("llama", dtype=torch.float32)
+    engine = Engine(loaded, EngineLimits())
+    reports: list[Chunk | EngineError] = []
+    engine.submit([SequenceRequest(PROMPTS[0], GREEDY)], lambda index, report: reports.append(report))
+    engine.close()
+    assert [str(report) for report in reports] == ["the server is shutting down"]
+    with pytest.raises(EngineError, match="shutting down"):
+        engine.submit([SequenceRequest(PROMPTS[0], GREEDY)], lambda index, report: None)
