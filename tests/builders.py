@@ -27,12 +27,14 @@ CHAT_TEMPLATE = (
 )
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A byte-level tokenizer: one token per byte, one per run of closing parentheses, and an end-of-text token."""
+def build_tokenizer(closers: int = len(CLOSERS)) -> PreTrainedTokenizerFast:
+    """A byte-level tokenizer: one token per byte, per run of up to ``closers`` parentheses, and for the end of text."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {symbol: index for index, symbol in enumerate([*alphabet, *CLOSERS[1:], "<end>"])}
-    merges = [(")", ")"), ("))", "))"), ("))", ")")]
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
+    vocabulary = {symbol: index for index, symbol in enumerate([*alphabet, *CLOSERS[1:closers], "<end>"])}
+    merges = {"))": (")", ")"), "))))": ("))", "))"), ")))": ("))", ")")}
+    tokenizer = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=[pair for made, pair in merges.items() if made in vocabulary])
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken("<end>", special=True)])

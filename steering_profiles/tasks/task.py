@@ -43,6 +43,6 @@ class Task:
 
 
 def single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
-    """Return the one token that is ``text``, or None if the tokenizer splits it."""
+    """Return the one token that is ``text``, or None if the tokenizer splits or does not know it."""
     tokens: Sequence[int] = tokenizer.encode(text, add_special_tokens=False)
-    return tokens[0] if len(tokens) == 1 else None
+    return tokens[0] if len(tokens) == 1 and tokens[0] != tokenizer.unk_token_id else None

@@ -1,0 +1,93 @@
+"""The search over k and alpha: what it chooses is what the whole grid on the whole of dev would choose."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steering_profiles.evaluation import Accuracy
+from steering_profiles.fitting.grid import ALPHA, SLICE, TOP_K, Point, make_grid, search
+from steering_profiles.tasks.task import Example
+
+DEV = [Example(group, "", (1,), 1) for group in "ab" for _ in range(125)]
+
+
+def chooser(errors: dict[Point, int], calls: list[Point] | None = None):
+    """A measurement in which a point gets the first of its prompts wrong, as many as ``errors`` says."""
+    wrong = {point: {id(example) for example in DEV[-count:]} if count else set() for point, count in errors.items()}
+
+    def measure(point: Point, examples: Sequence[Example]) -> Accuracy:
+        if calls is not None:
+            calls.append(point)
+        groups = {example.group for example in examples}
+        return Accuracy(
+            {
+                group: (
+                    sum(e.group == group and id(e) not in wrong[point] for e in examples),
+                    sum(e.group == group for e in examples),
+                )
+                for group in groups
+            }
+        )
+
+    return measure
+
+
+def exhaustive(errors: dict[Point, int]) -> Point:
+    """The rule, written out: worst of a point and its neighbours in alpha; then disturbance; then k."""
+
+    def standing(point: Point) -> tuple[int, float, int]:
+        row = sorted((p for p in errors if p.k == point.k), key=lambda p: p.alpha)
+        at = row.index(point)
+        return max(errors[p] for p in row[max(0, at - 1) : at + 2]), point.disturbance, point.k
+
+    return min(errors, key=standing)
+
+
+POINTS = make_grid((0, 5, 10), (1.1, 1.2, 1.3, 1.4))
+
+
+def test_the_default_grid_is_the_papers():
+    grid = make_grid()
+    assert len(grid) == 1 + (len(TOP_K) - 1) * len(ALPHA)
+    assert (TOP_K, ALPHA) == ((0, 5, 10, 20, 30, 40, 50, 60), (1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0))
+
+
+@given(st.lists(st.integers(0, 250), min_size=len(POINTS), max_size=len(POINTS)))
+def test_the_choice_is_that_of_the_whole_grid_on_the_whole_of_dev(counts: list[int]):
+    errors = dict(zip(POINTS, counts, strict=True))
+    best, _ = search(POINTS, DEV, chooser(errors))
+    assert best.point == exhaustive(errors)
+    assert best.errors == errors[best.point]
+    assert best.accuracy.asked == len(DEV)
+
+
+def test_a_point_whose_neighbour_fails_is_not_chosen_over_one_inside_the_plateau():
+    row = make_grid((5,), (1.1, 1.2, 1.3, 1.4))
+    errors = dict(zip(row, [9, 0, 0, 0], strict=True))
+    best, _ = search(row, DEV, chooser(errors))
+    assert best.point == Point(5, 1.3)
+
+
+def test_of_equals_the_one_that_disturbs_least_is_chosen():
+    best, _ = search(POINTS, DEV, chooser(dict.fromkeys(POINTS, 0)))
+    assert best.point == Point(0, 1.0)
+
+
+def test_points_that_cannot_win_any_more_are_not_measured_to_the_end():
+    errors = {point: 0 if point.k == 0 else 240 for point in POINTS}
+    calls: list[Point] = []
+    _, measured = search(POINTS, DEV, chooser(errors, calls))
+    assert all(m.accuracy.asked == SLICE for m in measured if m.point.k)
+
+
+def test_every_point_is_reported_with_as_much_as_was_measured_of_it():
+    _, measured = search(POINTS, DEV, chooser(dict.fromkeys(POINTS, 3)))
+    assert [m.point for m in measured] == POINTS
+    assert all(m.accuracy.asked >= SLICE for m in measured)
+
+
+def test_a_grid_without_points_is_refused():
+    with pytest.raises(ValueError, match="no points"):
+        search([], DEV, chooser({}))
