@@ -16,7 +16,7 @@ from transformers import (
 
 from steering_profiles.models import LoadedModel, assemble
 from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, HeadScale, NeuronScale, Profile
-from steering_profiles.steering import AppliedProfile, Steering
+from steering_profiles.steering import UNSTEERED, AppliedProfile, Steering, attach
 
 FAMILIES = ("llama", "gpt2")
 CONTEXT = 512
@@ -134,3 +134,15 @@ def every_effect(loaded: LoadedModel) -> dict[str, Steering]:
         "half": steer(heads, strength=0.5),
         "all": steer(heads, neurons, own, intercept),
     }
+
+
+@torch.no_grad()
+def greedy(loaded: LoadedModel, prompt: Sequence[int], steering: Steering = UNSTEERED, tokens: int = 12) -> list[int]:
+    """Greedy decoding the slow, obvious way: the whole text again for every token, by the stock model."""
+    sequence = list(prompt)
+    handle = attach(loaded)
+    for _ in range(tokens):
+        with handle.applied([steering]):
+            sequence.append(int(loaded.model(torch.tensor([sequence]), use_cache=False).logits[0, -1].argmax()))
+    handle.remove()
+    return sequence[len(prompt) :]

@@ -1,7 +1,7 @@
 """The engine generates what the model would, for every row by itself, however rows are batched and steered."""
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import UNSTEERED, Steering, attach
 from steering_server.engine.engine import Engine, EngineLimits
 from steering_server.engine.requests import Chunk, SamplingParams, SequenceRequest
 from steering_server.errors import EngineError, Overloaded
-from tests.builders import FAMILIES, build_model, build_profile, every_effect, steer
+from tests.builders import FAMILIES, build_model, build_profile, every_effect, greedy, steer
 
 GREEDY = SamplingParams(max_tokens=12, temperature=0)
 PROMPTS = [(72, 69, 76), (40, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12), (9,), (65,) * 30]
@@ -59,23 +58,9 @@ def running(loaded: LoadedModel, **limits: int) -> Iterator[Running]:
         engine.close()
 
 
-@torch.no_grad()
-def reference(
-    loaded: LoadedModel, prompt: Sequence[int], steering: Steering = UNSTEERED, tokens: int = 12
-) -> list[int]:
-    """Greedy decoding the slow, obvious way: the whole text again for every token, by the stock model."""
-    sequence = list(prompt)
-    handle = attach(loaded)
-    for _ in range(tokens):
-        with handle.applied([steering]):
-            sequence.append(int(loaded.model(torch.tensor([sequence]), use_cache=False).logits[0, -1].argmax()))
-    handle.remove()
-    return sequence[len(prompt) :]
-
-
 @pytest.mark.parametrize("limits", [{}, {"step_tokens": 4}, {"max_batch": 2}], ids=["whole", "chunked", "few slots"])
 def test_a_batch_generates_what_the_model_would_row_by_row(tiny: LoadedModel, limits: dict[str, int]):
-    expected = [reference(tiny, prompt) for prompt in PROMPTS]
+    expected = [greedy(tiny, prompt) for prompt in PROMPTS]
     assert len({tuple(tokens) for tokens in expected}) == len(expected)
     with running(tiny, **limits) as at_work:
         results = at_work.run(*(SequenceRequest(prompt, GREEDY) for prompt in PROMPTS))
@@ -84,7 +69,7 @@ def test_a_batch_generates_what_the_model_would_row_by_row(tiny: LoadedModel, li
 
 def test_a_batch_mixes_profiles_strengths_and_unsteered_rows(tiny: LoadedModel):
     effects = every_effect(tiny)
-    expected = {name: reference(tiny, PROMPTS[1], steering) for name, steering in effects.items()}
+    expected = {name: greedy(tiny, PROMPTS[1], steering) for name, steering in effects.items()}
     assert len({tuple(tokens) for tokens in expected.values()}) >= len(effects) - 1
     with running(tiny, step_tokens=16) as at_work:
         results = at_work.run(*(SequenceRequest(PROMPTS[1], GREEDY, steering) for steering in effects.values()))
@@ -129,7 +114,7 @@ def test_prompt_tokens_are_scored_from_the_position_asked_for(tiny: LoadedModel,
 
 
 def test_generation_stops_at_an_end_token_which_is_not_reported(tiny: LoadedModel):
-    expected = reference(tiny, PROMPTS[0])
+    expected = greedy(tiny, PROMPTS[0])
     with running(tiny) as at_work:
         at_work.engine._end_tokens = frozenset({expected[5]})
         (result,) = at_work.run(SequenceRequest(PROMPTS[0], GREEDY))

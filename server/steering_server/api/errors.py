@@ -107,8 +107,11 @@ def _first_fault(errors: Sequence[Any], body: Any) -> tuple[str | None, str]:
     """Return the first field at fault and what is wrong with it, all alternatives of a union in one message."""
     faults = [_fault(error, body) for error in errors]
     param = faults[0][0] if faults else None
+    if param is not None:
+        # A union is refused once per alternative; the one that got furthest into the value is what was meant.
+        same_field = [field for field, _ in faults if field and field.split(".")[0] == param.split(".")[0]]
+        param = max(same_field, key=lambda field: field.count("."))
     reasons = list(dict.fromkeys(reason for field, reason in faults if field == param))
-    # Of a union's alternatives those that looked deeper say more; the field itself is what all of them are about.
     message = " or ".join(reasons) or "the request is not valid"
     if param is None:
         return None, f"body: {message}"

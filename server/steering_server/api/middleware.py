@@ -12,6 +12,7 @@ from steering_server.api.errors import respond
 from steering_server.api.schemas.responses import ErrorBody
 
 MAX_BODY_BYTES = 16 * 2**20
+_DRAINED_BYTES = 4 * MAX_BODY_BYTES
 
 _log = structlog.get_logger("steering_server.api")
 
@@ -53,7 +54,7 @@ class RequestLog:
 
 
 class BodyLimit:
-    """Refuses bodies of more than ``MAX_BODY_BYTES``, as soon as that is known."""
+    """Refuses bodies of more than ``MAX_BODY_BYTES``, however they are sent."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -63,16 +64,16 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        declared = dict(scope["headers"]).get(b"content-length", b"0")
-        too_large = declared.isdigit() and int(declared) > MAX_BODY_BYTES
         body: list[Message] = []
-        size, more = 0, not too_large
-        while more and not too_large:
+        size, more = 0, True
+        # What is past the limit is read and dropped, up to a point: a client that still sends would not see the answer.
+        while more and size <= _DRAINED_BYTES:
             message = await receive()
-            body.append(message)
             size += len(message.get("body", b""))
-            too_large = size > MAX_BODY_BYTES
             more = message.get("more_body", False)
+            if size <= MAX_BODY_BYTES:
+                body.append(message)
+        too_large = size > MAX_BODY_BYTES
         if too_large:
             error = ErrorBody(
                 message=f"the body is larger than {MAX_BODY_BYTES >> 20} MiB",

@@ -38,7 +38,7 @@ def compare(
     r"""Complete a prompt under several arms and mark where they part.
 
     [dim]steer compare '#print the string 123\nprint(str(str(str(123' --max-tokens 1[/]
-    [dim]steer compare "The capital of France is" --arms baseline,parentheses --url http://127.0.0.1:8000[/]
+    [dim]steer compare "def add(a, b):" --url http://127.0.0.1:8000[/]
     """
     from steering_server.config import load_settings
     from steering_server.errors import ConfigError
@@ -99,7 +99,7 @@ def _show(console: Console, prompt: str, comparison: "Comparison") -> None:
         if pair.first_difference is None:
             console.print(f"{one} and {other}: the same {len(comparison.texts[one])} characters", markup=False)
             continue
-        console.print(f"{one} and {other} part at token {pair.first_difference + 1}", markup=False)
+        console.print(f"{one} and {other} part at token {pair.first_difference + 1}", markup=False, soft_wrap=True)
         for whose, under in (pair.logprobs or {}).items():
             totals = ", ".join(f"{sum(values):.2f} under {arm}" for arm, values in under.items())
-            console.print(f"  log-probability of {whose}'s tokens: {totals}", markup=False)
+            console.print(f"  log-probability of {whose}'s tokens: {totals}", markup=False, soft_wrap=True)

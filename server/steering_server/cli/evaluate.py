@@ -31,7 +31,10 @@ def evaluate(
     max_memory: MaxMemory = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Measure a profile: accuracy with and without it, on the test prompts and on shapes that no fit saw.
+    """Measure a profile: accuracy without and with it.
+
+    On the test prompts, and on prompts of shapes that no fit saw, which tell
+    how far it generalises.
 
     [dim]steer evaluate parentheses[/]
     """

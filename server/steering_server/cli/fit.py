@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def fit(
     task: Annotated[str, typer.Argument(help="What the model should get right: parentheses.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write NAME.json to.")],
-    name: Annotated[str | None, typer.Option(help="The profile's name. [default: the task's]")] = None,
+    name: Annotated[str | None, typer.Option(help="The profile's name. (default: the task's)")] = None,
     seed: Annotated[int, typer.Option(help="Decides which prompts are train, dev and test.")] = 0,
     metric: Annotated[str, typer.Option(help="What heads are ranked by: f1, recall or precision.")] = "f1",
     model: Model = None,
@@ -27,10 +27,11 @@ def fit(
     max_memory: MaxMemory = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Fit a steering profile: find the attention heads that promote the right answer, and scale them up.
+    """Fit a steering profile: find the heads that promote the right answer.
 
-    Heads are ranked on the task's train prompts, how many to scale and by how much is chosen on its dev prompts, and
-    the figures printed are those of its test prompts, which neither saw.
+    Heads are ranked on the task's train prompts. How many to scale, and by
+    how much, is chosen on its dev prompts. The figures printed are those of
+    its test prompts, which neither saw.
 
     [dim]steer fit parentheses --out my-profiles[/]
     [dim]steer serve --profiles my-profiles[/]

@@ -13,13 +13,13 @@ _PANEL = "Model"
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Hub id, folder or .gguf file. [default: the embedded SmolLM2-135M-Instruct]", rich_help_panel=_PANEL
+        help="Hub id, folder or .gguf file. (default: the embedded SmolLM2-135M-Instruct)", rich_help_panel=_PANEL
     ),
 ]
 Dtype = Annotated[
     str | None,
     typer.Option(
-        help="auto, float32, bfloat16 or float16. [default: auto, bfloat16 where the hardware is fast at it]",
+        help="auto, float32, bfloat16 or float16. (default: auto, bfloat16 where the hardware is fast at it)",
         rich_help_panel=_PANEL,
     ),
 ]

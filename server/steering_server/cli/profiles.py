@@ -16,9 +16,9 @@ def profiles(
 ) -> None:
     """List the profiles at hand, or show one.
 
-    [dim]steer profiles[/]                       the shipped ones
-    [dim]steer profiles --profiles my-profiles[/]  and your own
-    [dim]steer profiles parentheses[/]           one, with the figures it was chosen by
+    [dim]steer profiles[/]
+    [dim]steer profiles parentheses[/]
+    [dim]steer profiles --profiles my-profiles[/]
     """
     from steering_profiles.store import Catalogue
 
@@ -27,16 +27,14 @@ def profiles(
     if name is not None:
         console.print_json(catalogue[name].profile.model_dump_json())
         return
-    table = Table("name", "model", "method", "changes", "hash", "from", "description")
+    table = Table("name", "changes", "made for", "hash", "from")
     for entry in (catalogue[each] for each in catalogue):
         profile = entry.profile
         table.add_row(
             profile.name,
-            profile.model.id,
-            profile.method,
             profile.summary,
+            profile.model.id,
             entry.content_hash.removeprefix("sha256:")[:12],
             "shipped" if entry.shipped else str(entry.path.parent),
-            profile.description,
         )
     console.print(table)

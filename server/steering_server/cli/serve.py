@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def serve(
     model: Model = None,
-    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on. [default: 8000]")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on. (default: 8000)")] = None,
     profiles: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of your own profiles, besides the shipped ones.")
     ] = None,
@@ -26,14 +26,14 @@ def serve(
         bool | None, typer.Option("--force-profiles", help="Apply profiles made for another model where they can be.")
     ] = None,
     served_name: Annotated[
-        str | None, typer.Option(help="The model's name in requests. [default: the model's own]")
+        str | None, typer.Option(help="The model's name in requests. (default: the model's own)")
     ] = None,
-    max_batch: Annotated[int | None, typer.Option(min=1, help="Sequences that run at once. [default: 32]")] = None,
-    max_queue: Annotated[int | None, typer.Option(min=0, help="Sequences that may wait. [default: 256]")] = None,
+    max_batch: Annotated[int | None, typer.Option(min=1, help="Sequences that run at once. (default: 32)")] = None,
+    max_queue: Annotated[int | None, typer.Option(min=0, help="Sequences that may wait. (default: 256)")] = None,
     max_model_len: Annotated[
-        int | None, typer.Option(min=2, help="Tokens of prompt and completion together. [default: the model's own]")
+        int | None, typer.Option(min=2, help="Tokens of prompt and completion together. (default: the model's own)")
     ] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. [default: info]")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. (default: info)")] = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
     max_memory: MaxMemory = None,
@@ -41,8 +41,9 @@ def serve(
 ) -> None:
     """Serve a model, steered and unsteered, over an OpenAI-like HTTP API.
 
-    Without a model it serves the embedded default and the profiles shipped for it. Every option can be given as an
-    environment variable: STEER_PORT=8123 is --port 8123.
+    Without a model it serves the embedded default and its shipped profiles.
+    Every option can be given as an environment variable: STEER_PORT=8123 is
+    --port 8123.
     """
     from steering_server.cli.opening import open_backend
     from steering_server.config import load_settings

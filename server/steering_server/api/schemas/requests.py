@@ -47,8 +47,9 @@ def _encodable(text: str) -> str:
 
 
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Text = Annotated[str, Field(strict=True), BeforeValidator(lambda v: _encodable(v) if isinstance(v, str) else v)]
-NonEmptyText = Annotated[Text, StringConstraints(min_length=1)]
+_whole_characters = BeforeValidator(lambda value: _encodable(value) if isinstance(value, str) else value)
+Text = Annotated[str, Field(strict=True), _whole_characters]
+NonEmptyText = Annotated[str, Field(strict=True, min_length=1), _whole_characters]
 TokenId = Annotated[StrictInt, Field(ge=0)]
 Strength = Annotated[Number, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
 Stop = NonEmptyText | Annotated[list[NonEmptyText], Field(max_length=4)]

@@ -1,0 +1,148 @@
+"""Whatever is wrong with a request is answered with a 4xx that names the field, and the server goes on."""
+
+import json
+
+import httpx
+import pytest
+
+GOOD = {"prompt": "x", "max_tokens": 2}
+
+REFUSED = {
+    "no prompt": ({"prompt": None}, "prompt", "required"),
+    "empty prompt": ({"prompt": ""}, "prompt", "empty"),
+    "empty list of prompts": ({"prompt": []}, "prompt", "at least 1"),
+    "prompt of another type": ({"prompt": {"text": "x"}}, "prompt", "valid string"),
+    "mixed prompts": ({"prompt": ["x", 1]}, "prompt.1", "valid string"),
+    "token outside the vocabulary": ({"prompt": [5, 260]}, "prompt", "0..259"),
+    "negative token": ({"prompt": [-1]}, "prompt.0", "greater than or equal to 0"),
+    "prompt longer than the context": ({"prompt": "x" * 600}, "prompt", "context holds 512"),
+    "completion longer than the context": ({"max_tokens": 512}, "max_tokens", "511 more"),
+    "lone surrogate": ({"prompt": "\ud800"}, "prompt", "surrogate"),
+    "negative max_tokens": ({"max_tokens": -1}, "max_tokens", "greater than or equal to 0"),
+    "no tokens and no echo": ({"max_tokens": 0}, "max_tokens", "only with echo"),
+    "number as text": ({"max_tokens": "5"}, "max_tokens", "valid integer"),
+    "boolean as number": ({"max_tokens": True}, "max_tokens", "valid integer"),
+    "fraction": ({"n": 1.5}, "n", "valid integer"),
+    "n of none": ({"n": 0}, "n", "greater than or equal to 1"),
+    "too many sequences": ({"n": 64, "prompt": ["x"] * 3}, "n", "at most 128"),
+    "temperature too high": ({"temperature": 2.1}, "temperature", "less than or equal to 2"),
+    "temperature as text": ({"temperature": "hot"}, "temperature", "valid number"),
+    "top_p of nothing": ({"top_p": 0}, "top_p", "greater than 0"),
+    "empty stop": ({"stop": [""]}, "stop.0", "at least 1 character"),
+    "five stops": ({"stop": list("abcde")}, "stop", "at most 4"),
+    "seed too large": ({"seed": 2**63}, "seed", "less than"),
+    "logprobs too many": ({"logprobs": 6}, "logprobs", "less than or equal to 5"),
+    "stream as text": ({"stream": "yes"}, "stream", "valid boolean"),
+    "unknown field": ({"max_token": 5}, "max_token", "unknown field"),
+    "unknown field inside": ({"steering": {"profile": "heads", "power": 2}}, "steering.power", "unknown field"),
+    "what is not supported": ({"frequency_penalty": 0.5}, "frequency_penalty", "not supported"),
+    "steering without profile": ({"steering": {"strength": 1}}, "steering.profile", "required"),
+    "steering as text": ({"steering": "heads"}, "steering", "dictionary"),
+    "strength too large": ({"steering": {"profile": "heads", "strength": 11}}, "steering.strength", "equal to 10"),
+    "strength as text": ({"steering": {"profile": "heads", "strength": "1"}}, "steering.strength", "valid number"),
+    "profile named twice": ({"steering": {"profile": ["heads", "heads"]}}, "steering.profile", "twice"),
+    "no arms": ({"arms": []}, "arms", "at least 1"),
+    "nine arms": ({"arms": ["baseline"] * 9}, "arms", "at most 8"),
+    "equal arms": ({"arms": ["heads", "heads"]}, "arms.1", "used twice"),
+    "arms and steering": ({"arms": ["heads"], "steering": {"profile": "heads"}}, "arms", "one of them"),
+    "arms and steered model": ({"arms": ["heads"], "model": "tiny-llama+heads"}, "arms", "one of them"),
+    "arm name with a line break": ({"arms": [{"profile": "heads", "name": "a\nb"}]}, "arms.0.name", "pattern"),
+}
+
+NOT_FOUND = {
+    "model": ({"model": "gpt-9"}, "model", "tiny-llama"),
+    "profile in the model's name": ({"model": "tiny-llama+nope"}, "model", "final, heads"),
+    "profile": ({"steering": {"profile": "nope"}}, "steering.profile", "final, heads"),
+    "profile of an arm": ({"arms": ["baseline", "nope"]}, "arms.1", "final, heads"),
+    "profile by path": ({"steering": {"profile": "../heads.json"}}, "steering.profile", "final, heads"),
+}
+
+
+def error_of(response: httpx.Response) -> dict:
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    return error
+
+
+@pytest.fixture(autouse=True)
+def _still_serving(http):
+    yield
+    assert http.post("/v1/completions", json=GOOD).status_code == 200
+
+
+@pytest.mark.parametrize(("body", "param", "says"), REFUSED.values(), ids=REFUSED)
+def test_a_wrong_value_is_a_400_that_names_the_field_and_what_is_allowed(http, body, param, says):
+    response = http.post(
+        "/v1/completions", content=json.dumps(GOOD | body), headers={"content-type": "application/json"}
+    )
+    assert response.status_code == 400, response.text
+    error = error_of(response)
+    assert error["type"] == "invalid_request_error"
+    assert error["param"] == param, error
+    assert says in error["message"]
+    assert param in error["message"]
+
+
+@pytest.mark.parametrize(("body", "param", "known"), NOT_FOUND.values(), ids=NOT_FOUND)
+def test_what_is_not_there_is_a_404_that_lists_what_is(http, body, param, known):
+    response = http.post("/v1/completions", json=GOOD | body)
+    assert response.status_code == 404, response.text
+    error = error_of(response)
+    assert (error["type"], error["param"]) == ("not_found_error", param)
+    assert known in error["message"]
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
+def test_a_strength_that_is_no_number_is_refused_by_name(http, number):
+    body = f'{{"prompt": "x", "steering": {{"profile": "heads", "strength": {number}}}}}'
+    response = http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert error_of(response)["param"] == "steering.strength"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b'"x"', b"null", b"\xff\xfe", b"[" * 100_000, b'{"prompt": "x", "n": ' + b"9" * 5000 + b"}"],
+    ids=["empty", "cut off", "list", "text", "null", "not UTF-8", "deeply nested", "huge number"],
+)
+@pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
+def test_a_body_that_is_no_json_object_is_a_400(http, path, body):
+    response = http.post(path, content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400, response.text
+    assert error_of(response)["type"] == "invalid_request_error"
+
+
+def test_a_body_past_the_limit_is_a_413(http):
+    response = http.post("/v1/completions", json={"prompt": "x" * (17 * 2**20)})
+    assert response.status_code == 413
+    assert "16 MiB" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("GET", "/v1/completions", 405), ("GET", "/v2/models", 404), ("GET", "/v1/profiles/nope", 404),
+     ("GET", "/v1/models/nope", 404), ("GET", "/v1/profiles/..%2Fheads", 404)],
+)  # fmt: skip
+def test_a_wrong_route_is_answered_in_the_same_shape(http, method, path, status):
+    response = http.request(method, path)
+    assert response.status_code == status
+    error_of(response)
+
+
+CHAT_REFUSED = {
+    "no messages": ({"messages": []}, "messages"),
+    "unknown role": ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+    "no content": ({"messages": [{"role": "user"}]}, "messages.0.content"),
+    "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
+    "top_logprobs alone": ({"top_logprobs": 2}, "top_logprobs"),
+    "tools": ({"tools": [{"type": "function"}]}, "tools"),
+    "longer than the context": ({"messages": [{"role": "user", "content": "x" * 600}]}, "messages"),
+}
+
+
+@pytest.mark.parametrize(("body", "param"), CHAT_REFUSED.values(), ids=CHAT_REFUSED)
+def test_a_wrong_chat_request_names_its_field_too(http, body, param):
+    good = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
+    response = http.post("/v1/chat/completions", json=good | body)
+    assert response.status_code == 400, response.text
+    assert error_of(response)["param"] == param
