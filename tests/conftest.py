@@ -3,6 +3,7 @@
 import pytest
 
 from steering_profiles.models import LoadedModel, ModelSource, load_model
+from steering_server.logs import configure_logs
 from tests.builders import FAMILIES, build_model
 
 
@@ -16,3 +17,8 @@ def tiny(request: pytest.FixtureRequest) -> LoadedModel:
 def embedded() -> LoadedModel:
     """The real default model."""
     return load_model(ModelSource())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quiet_logs() -> None:
+    configure_logs("error")

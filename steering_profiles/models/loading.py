@@ -1,7 +1,8 @@
 """Load a model: hub id, local folder, GGUF file, or the embedded default; placed by accelerate."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -9,6 +10,7 @@ from typing import Any, Literal, get_args
 import torch
 from platformdirs import user_cache_path
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from steering_profiles.errors import ModelLoadError
 from steering_profiles.models import embedded
@@ -72,13 +74,15 @@ def load_model(source: ModelSource) -> LoadedModel:
         ModelLoadError: it cannot be found or read; the message says what to do.
         UnknownArchitecture: its architecture has no known anatomy. Found out before the weights are read.
     """
-    name, location, extra = _locate(source)
+    dtype = _dtype(source)
     try:
-        config = AutoConfig.from_pretrained(location, **extra)
-        for architecture in config.architectures or ():
-            family_of(architecture, FAMILIES)
-        tokenizer = AutoTokenizer.from_pretrained(location, **extra)
-        model = AutoModelForCausalLM.from_pretrained(location, dtype=_dtype(source), **_placement(source), **extra)
+        with quietly():
+            name, location, extra = _locate(source)
+            config = AutoConfig.from_pretrained(location, **extra)
+            for architecture in config.architectures or ():
+                family_of(architecture, FAMILIES)
+            tokenizer = AutoTokenizer.from_pretrained(location, **extra)
+            model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, **_placement(source), **extra)
     except (OSError, ValueError, RuntimeError, ImportError) as exc:
         raise ModelLoadError(f"cannot load model {source.model!r}: {_first_line(exc)}") from exc
     return assemble(name, model.eval(), tokenizer)
@@ -102,6 +106,20 @@ def fast_dtype() -> torch.dtype:
     supports = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
     fast = supports.get("avx512_bf16") or supports.get("amx_bf16") or supports.get("bf16")
     return torch.bfloat16 if fast else torch.float32
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep transformers from writing progress bars and warnings of its own to the terminal."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def _locate(source: ModelSource) -> tuple[str, str, dict[str, Any]]:

@@ -1,0 +1,149 @@
+"""The server as a whole: its catalogue, many requests at once, clients that leave, and a full queue."""
+
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import schemathesis
+import torch
+from hypothesis import HealthCheck, given, settings
+
+from steering_profiles.errors import ProfileMismatch
+from steering_profiles.models import LoadedModel
+from steering_profiles.store import content_hash
+from steering_server.engine.engine import EngineLimits
+from tests.api.conftest import profiles_for
+from tests.builders import build_model, build_profile
+from tests.serving import serving
+
+LONG = {"prompt": "x", "max_tokens": 500, "temperature": 0, "logprobs": 0}
+SHORT = {"prompt": "x", "max_tokens": 2, "temperature": 0}
+
+
+def test_health_names_the_model(http):
+    assert http.get("/health").json() == {"status": "ok", "model": "tiny-llama"}
+
+
+def test_profiles_are_listed_with_what_they_change(http, model: LoadedModel):
+    listed = {profile["name"]: profile for profile in http.get("/v1/profiles").json()["data"]}
+    assert set(listed) == {"heads", "final"}
+    assert listed["heads"]["summary"] == "3 heads x -2..4"
+    assert listed["final"]["summary"] == "own-position attention 1, intercept x 0.9"
+    assert listed["heads"]["content_hash"] == content_hash(profiles_for(model)[0])
+    assert listed["heads"]["model_name"] == "tiny-llama+heads"
+
+
+def test_one_profile_comes_with_its_whole_content(http, model: LoadedModel):
+    shown = http.get("/v1/profiles/heads").json()
+    assert shown["profile"] == profiles_for(model)[0].model_dump(mode="json")
+
+
+def test_every_answer_has_a_request_id_of_its_own(http):
+    ids = {http.get("/health").headers["x-request-id"] for _ in range(3)}
+    assert len(ids) == 3
+
+
+def test_a_long_completion_holds_up_neither_health_nor_another_request(http, url):
+    done = threading.Event()
+
+    def run_long() -> None:
+        httpx.post(f"{url}/v1/completions", json=LONG | {"n": 8, "temperature": 1}, timeout=120)
+        done.set()
+
+    thread = threading.Thread(target=run_long)
+    thread.start()
+    time.sleep(0.2)
+    assert http.get("/health").status_code == 200
+    assert http.post("/v1/completions", json=SHORT).status_code == 200
+    assert not done.is_set(), "the long completion was over too soon to show anything"
+    thread.join()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_its_place(stream: bool, tmp_path: Path):
+    limits = EngineLimits(max_batch=1, max_queue=1)
+    with serving(build_model("llama", dtype=torch.float32, layers=24), tmp_path, limits=limits) as url:
+        began = time.perf_counter()
+        body = LONG | {"stream": stream}
+        if stream:
+            with httpx.stream("POST", f"{url}/v1/completions", json=body) as response:
+                next(response.iter_lines())
+        else:
+            with pytest.raises(httpx.ReadTimeout):
+                httpx.post(f"{url}/v1/completions", json=body, timeout=0.3)
+        assert httpx.post(f"{url}/v1/completions", json=SHORT, timeout=60).status_code == 200
+        abandoned = time.perf_counter() - began
+        began = time.perf_counter()
+        assert httpx.post(f"{url}/v1/completions", json=LONG, timeout=60).status_code == 200
+        assert abandoned < (time.perf_counter() - began) * 0.8 + 0.3
+
+
+def test_more_than_may_wait_is_a_429_that_says_when_to_come_back(tmp_path: Path):
+    limits = EngineLimits(max_batch=1, max_queue=0)
+    with serving(build_model("llama", dtype=torch.float32), tmp_path, limits=limits) as url:
+        response = httpx.post(f"{url}/v1/completions", json=SHORT | {"n": 2})
+        assert response.status_code == 429
+        assert int(response.headers["retry-after"]) > 0
+        assert response.json()["error"]["type"] == "rate_limit_error"
+        streamed = httpx.post(f"{url}/v1/completions", json=SHORT | {"n": 2, "stream": True})
+        assert streamed.status_code == 429
+        assert httpx.post(f"{url}/v1/completions", json=SHORT).status_code == 200
+
+
+def test_a_failure_while_streaming_is_an_event_without_a_done(tmp_path: Path):
+    loaded = build_model("llama", dtype=torch.float16)
+    exploding = build_profile(
+        loaded, "exploding", heads=[(layer, head, 3e4) for layer in range(3) for head in range(4)]
+    )
+    with serving(loaded, tmp_path, [exploding]) as url:
+        body = SHORT | {"steering": {"profile": "exploding", "strength": 10}}
+        response = httpx.post(f"{url}/v1/completions", json=body)
+        assert response.status_code == 500
+        assert "not finite" in response.json()["error"]["message"]
+        assert httpx.post(f"{url}/v1/completions", json=SHORT).status_code == 200
+
+
+def test_a_profile_for_another_model_stops_the_server_unless_it_is_forced(tmp_path: Path):
+    stranger = build_profile(build_model("llama", layers=2), "stranger", heads=[(0, 1, 2.0)])
+    loaded = build_model("llama", dtype=torch.float32)
+    with (
+        pytest.raises(ProfileMismatch, match="layers is 3 here, 2 in the profile"),
+        serving(loaded, tmp_path, [stranger]),
+    ):
+        pass
+    with serving(loaded, tmp_path, force=True) as url:
+        (listed,) = httpx.get(f"{url}/v1/profiles").json()["data"]
+        assert (listed["usable"], listed["forced"]) == (True, True)
+        assert "layers is 3 here" in listed["reason"]
+        answer = httpx.post(f"{url}/v1/completions", json=SHORT | {"arms": ["stranger"]})
+        assert answer.status_code == 200
+
+
+def test_a_shipped_profile_for_another_model_is_listed_as_unusable(tmp_path: Path):
+    with serving(build_model("llama", dtype=torch.float32), tmp_path, shipped=True) as url:
+        listed = {profile["name"]: profile for profile in httpx.get(f"{url}/v1/profiles").json()["data"]}
+        assert listed["parentheses"]["usable"] is False
+        assert listed["parentheses"]["model_name"] is None
+        response = httpx.post(f"{url}/v1/completions", json=SHORT | {"steering": {"profile": "parentheses"}})
+        assert response.status_code == 400
+        assert "does not fit" in response.json()["error"]["message"]
+
+
+def test_whatever_its_description_allows_is_answered_as_it_describes(url):
+    """Property-based requests from the server's own OpenAPI description: no 5xx, and answers of the shape described."""
+    for operation in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations():
+        check_operation(operation.ok())
+
+
+def check_operation(operation: schemathesis.schemas.APIOperation) -> None:
+    @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(case=operation.as_strategy())
+    def check(case: schemathesis.Case) -> None:
+        response = case.call()
+        assert response.status_code < 500, response.text
+        if response.status_code != 200 or "event-stream" not in response.headers["content-type"][0]:
+            operation.validate_response(response)
+
+    check()
