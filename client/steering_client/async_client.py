@@ -109,9 +109,9 @@ class AsyncSteeringClient:
                 yield chunk
 
     async def compare(
-        self, prompt: str, arms: Sequence[Arm] = ("baseline", "parentheses"), **options: Unpack[CompletionOptions]
+        self, prompt: Prompt, arms: Sequence[Arm] = ("baseline", "parentheses"), **options: Unpack[CompletionOptions]
     ) -> Comparison:
-        """Run one prompt under several arms in one batch and tell where they part."""
+        """Run a prompt (or several) under several arms in one batch and tell where they part."""
         body = protocol.comparison_body(prompt, arms, **options)
         return Comparison(await self._post("/v1/completions", body, Completion))
 

@@ -77,7 +77,7 @@ def chat_body(
     return {"messages": list(messages), **options, **_steering(profile, strength)}
 
 
-def comparison_body(prompt: str, arms: Sequence[Arm], **options: Unpack[CompletionOptions]) -> dict[str, Any]:
+def comparison_body(prompt: Prompt, arms: Sequence[Arm], **options: Unpack[CompletionOptions]) -> dict[str, Any]:
     """Return the body of a request that runs several arms."""
     return {"prompt": prompt, "arms": list(arms), **options}
 

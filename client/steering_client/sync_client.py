@@ -104,9 +104,9 @@ class SteeringClient:
         yield from self._events("/v1/chat/completions", body, ChatChunk)
 
     def compare(
-        self, prompt: str, arms: Sequence[Arm] = ("baseline", "parentheses"), **options: Unpack[CompletionOptions]
+        self, prompt: Prompt, arms: Sequence[Arm] = ("baseline", "parentheses"), **options: Unpack[CompletionOptions]
     ) -> Comparison:
-        """Run one prompt under several arms in one batch and tell where they part."""
+        """Run a prompt (or several) under several arms in one batch and tell where they part."""
         body = protocol.comparison_body(prompt, arms, **options)
         return Comparison(self._post("/v1/completions", body, Completion))
 

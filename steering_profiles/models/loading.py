@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from platformdirs import user_cache_path
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
@@ -83,7 +85,8 @@ def load_model(source: ModelSource) -> LoadedModel:
                 family_of(architecture, FAMILIES)
             tokenizer = AutoTokenizer.from_pretrained(location, **extra)
             model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, **_placement(source), **extra)
-    except (OSError, ValueError, RuntimeError, ImportError) as exc:
+    except (OSError, ValueError, RuntimeError, ImportError, AssertionError, SafetensorError) as exc:
+        # transformers and torch use all of these for a model, a device or a file that is not there or not right
         raise ModelLoadError(f"cannot load model {source.model!r}: {_first_line(exc)}") from exc
     return assemble(name, model.eval(), tokenizer)
 
@@ -110,14 +113,17 @@ def fast_dtype() -> torch.dtype:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep transformers from writing progress bars and warnings of its own to the terminal."""
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    """Keep transformers and huggingface_hub from writing bars and warnings of their own to the terminal."""
+    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
+        hub_logging.set_verbosity(hub_verbosity)
         if bars:
             logging.enable_progress_bar()
 

@@ -1,6 +1,8 @@
 """``steer serve``: load the model, check the profiles, serve."""
 
+import signal
 import socket
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,6 +63,8 @@ def serve(
         "log_level": log_level,
     }
     given = {name: value for name, value in options.items() if value is not None}
+    # uvicorn finishes what runs and then raises the signal again; that is an orderly end.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = load_settings(**given, **model_settings(model, dtype, device_map, max_memory, cache_dir))
     configure_logs(settings.log_level)
     listener = _listen(settings)

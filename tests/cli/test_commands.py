@@ -1,0 +1,146 @@
+"""The command ``steer``, run as a user runs it."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from steering_profiles.store import load_profile, save_profile
+from tests.builders import build_model, build_profile
+
+STEER = str(Path(sys.executable).with_name("steer"))
+
+
+def steer(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [STEER, *args], capture_output=True, text=True, timeout=200, env=os.environ | {"COLUMNS": "120"} | env
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model in a folder, as a user would bring one, and beside it a folder of profiles for it."""
+    root = tmp_path_factory.mktemp("own")
+    loaded = build_model("llama", dtype=torch.float32)
+    loaded.model.save_pretrained(root / "own-model")
+    loaded.tokenizer.save_pretrained(root / "own-model")
+    save_profile(build_profile(loaded, "strong", heads=[(0, 1, 4.0), (1, 2, -2.0), (2, 0, 3.0)]), root / "profiles")
+    return root
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    process = subprocess.Popen(
+        [STEER, "serve", "--model", str(folder / "own-model"), "--profiles", str(folder / "profiles")],
+        env=os.environ | {"STEER_PORT": str(port)},
+        stderr=subprocess.DEVNULL,
+    )
+    url = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            httpx.get(f"{url}/health")
+            break
+        except httpx.ConnectError:
+            assert process.poll() is None, "the server did not start"
+            time.sleep(0.1)
+    yield url
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+
+
+def test_help_is_quick_and_names_every_command():
+    result = steer("--help")
+    assert result.returncode == 0
+    for command in ("serve", "compare", "fit", "evaluate", "profiles"):
+        assert re.search(rf"\b{command}\b", result.stdout)
+
+
+def test_profiles_lists_the_shipped_one_and_shows_it_whole():
+    assert "parentheses" in steer("profiles").stdout
+    shown = json.loads(steer("profiles", "parentheses").stdout)
+    assert shown["provenance"]["command"] == "steer fit parentheses --out steering_profiles/shipped"
+
+
+def test_serve_takes_a_model_and_profiles_of_ones_own(server: str):
+    assert httpx.get(f"{server}/health").json()["model"] == "own-model"
+    models = [model["id"] for model in httpx.get(f"{server}/v1/models").json()["data"]]
+    assert models == ["own-model", "own-model+strong"]
+
+
+def test_compare_prints_both_texts_and_where_they_part_by_url_and_in_process_alike(server: str, folder: Path):
+    arguments = ["compare", r"print(str(1\n", "--arms", "baseline,strong", "--max-tokens", "6"]
+    remote = steer(*arguments, "--url", server)
+    own = steer(*arguments, "--model", str(folder / "own-model"), "--profiles", str(folder / "profiles"))
+    assert remote.returncode == own.returncode == 0, own.stderr
+    assert "part at token" in remote.stdout
+    assert remote.stdout == own.stdout
+
+
+def test_fit_writes_a_profile_that_evaluate_measures(folder: Path, tmp_path: Path):
+    model = ["--model", str(folder / "own-model"), "--dtype", "float32"]
+    fitted = steer("fit", "parentheses", "--out", str(tmp_path), "--name", "mine", *model)
+    assert fitted.returncode == 0, fitted.stderr
+    profile = load_profile(tmp_path / "mine.json")
+    assert profile.provenance is not None
+    assert "--name mine" in profile.provenance.command
+    figures = tmp_path / "figures.json"
+    measured = steer("evaluate", str(tmp_path / "mine.json"), *model, "--json", str(figures))
+    assert measured.returncode == 0, measured.stderr
+    assert json.loads(figures.read_text())["accuracy"]["test"]["with"] == profile.provenance.test["after"]
+
+
+WRONG = {
+    "no such model": (["serve", "--model", "./nowhere/model"], "'./nowhere/model' does not exist"),
+    "no such profiles folder": (["serve", "--profiles", "./nowhere"], "nowhere"),
+    "unknown dtype": (["serve", "--dtype", "int3"], "dtype is 'int3'"),
+    "memory without a size": (["serve", "--max-memory", "cpu"], "DEVICE=SIZE"),
+    "a device map that is no JSON": (["serve", "--device-map", "{"], "not JSON"),
+    "unknown task": (["fit", "poetry", "--out", "."], "known tasks: parentheses"),
+    "unknown metric": (["fit", "parentheses", "--out", ".", "--metric", "luck"], "f1, recall, precision"),
+    "a name no profile may have": (["fit", "parentheses", "--out", ".", "--name", "A+B"], "name is 'A+B'"),
+    "unknown profile": (["evaluate", "nope"], "known profiles: parentheses"),
+    "a profile file that is not there": (["evaluate", "./nope.json"], "nope.json"),
+    "strength out of range": (["evaluate", "parentheses", "--strength", "nan"], "-10..10"),
+    "no server there": (["compare", "x", "--url", "http://127.0.0.1:1"], "cannot reach http://127.0.0.1:1"),
+    "a model for a running server": (["compare", "x", "--url", "http://h", "--model", "m"], "--url asks a running"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_one_line_and_exit_status_one(arguments: list[str], says: str):
+    result = steer(*arguments)
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert says in result.stderr
+
+
+def test_a_wrong_variable_is_named():
+    result = steer("serve", STEER_MAX_BATCH="none")
+    assert result.returncode == 1
+    assert "max_batch is 'none'" in result.stderr
+
+
+def test_a_port_in_use_is_known_before_the_model_is_loaded():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = steer("serve", "--port", str(taken.getsockname()[1]), "--model", "./nowhere/model")
+    assert result.returncode == 1
+    assert "cannot listen on 127.0.0.1 port" in result.stderr
+
+
+def test_an_arm_that_is_not_there_is_named(server: str):
+    result = steer("compare", "x", "--arms", "baseline,nope", "--url", server)
+    assert result.returncode == 1
+    assert "no profile named nope" in result.stderr
