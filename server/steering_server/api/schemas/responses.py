@@ -93,11 +93,15 @@ class CompletionChoice(_Response):
 
 
 class _Envelope(_Response):
+    """What all answers have; each kind says what its object and its choices are."""
+
     absent_if_none = frozenset({"usage", "comparison"})
 
     id: str
+    object: str
     created: int
     model: str
+    choices: list[Any]
     usage: Usage | None = None
     steering: Applied | AppliedArms
     comparison: Comparison | None = None
