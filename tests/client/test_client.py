@@ -158,9 +158,11 @@ def test_a_stream_that_ends_early_is_an_error(events: str, says: str):
     def answer_once() -> None:
         connection, _ = listener.accept()
         with connection:
-            connection.recv(65536)
             head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
             connection.sendall((head + events).encode())
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass  # to the end: closing on unread bytes would reset the connection
 
     thread = threading.Thread(target=answer_once)
     thread.start()
