@@ -11,7 +11,7 @@ import torch
 from steering_profiles.models import LoadedModel
 from steering_server.engine.engine import Engine, EngineLimits
 from steering_server.engine.requests import Chunk, SamplingParams, SequenceRequest
-from steering_server.errors import EngineError, Overloaded
+from steering_server.errors import ConfigError, EngineError, Overloaded
 from tests.builders import FAMILIES, build_model, build_profile, every_effect, greedy, steer
 
 GREEDY = SamplingParams(max_tokens=12, temperature=0)
@@ -129,20 +129,21 @@ def test_logprobs_come_one_per_token_with_the_alternatives_asked_for(tiny: Loade
     assert all(one.top[0] == (one.token, one.logprob) and len(one.top) == 3 for one in result.logprobs)
 
 
-def test_a_cancelled_group_frees_its_slot_and_reports_nothing_more():
+def test_a_cancelled_group_frees_its_slot_and_never_finishes():
     loaded = build_model("llama", dtype=torch.float32)
     with running(loaded, max_batch=1) as at_work:
-        begun, after_cancel = threading.Event(), []
+        begun, reports = threading.Event(), []
 
         def emit(index: int, report: Chunk | EngineError) -> None:
-            (after_cancel.append(report) if begun.is_set() and group.cancelled else begun.set())
+            reports.append(report)
+            begun.set()
 
         group = at_work.engine.submit([SequenceRequest(PROMPTS[0], replace(GREEDY, max_tokens=500))], emit)
         assert begun.wait(30)
         at_work.engine.cancel(group)
         (result,) = at_work.run(SequenceRequest(PROMPTS[0], GREEDY))
         assert len(result.tokens) == 12
-        assert not any(isinstance(report, Chunk) and report.finish_reason for report in after_cancel)
+        assert not any(isinstance(report, EngineError) or report.finish_reason for report in reports)
 
 
 def test_more_than_the_queue_holds_is_refused_and_what_was_accepted_still_answered():
@@ -191,3 +192,10 @@ def test_closing_tells_those_who_still_wait():
     assert [str(report) for report in reports] == ["the server is shutting down"]
     with pytest.raises(EngineError, match="shutting down"):
         engine.submit([SequenceRequest(PROMPTS[0], GREEDY)], lambda index, report: None)
+
+
+def test_more_memory_than_there_is_is_refused_in_one_line_that_says_what_to_lower():
+    loaded = build_model("llama", dtype=torch.float32)
+    with pytest.raises(ConfigError, match=r"GiB of keys and values.*max_batch"):
+        Engine(loaded, EngineLimits(max_batch=10**9))
+    assert torch.isfinite(loaded.model(torch.tensor([PROMPTS[0]])).logits).all()
