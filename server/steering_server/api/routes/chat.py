@@ -2,17 +2,17 @@
 
 import time
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import anyio
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from steering_server.api.answering import answer
 from steering_server.api.arms import resolve_arms
-from steering_server.api.comparison import compare
-from steering_server.api.disconnect import unless_gone
 from steering_server.api.errors import ERROR_RESPONSES
-from steering_server.api.generation import Plan, Prompt, draw_seed, gather, make_plan
+from steering_server.api.generation import Plan, Prompt, draw_seed, make_plan
 from steering_server.api.logprobs import chat_logprobs
 from steering_server.api.schemas.requests import ChatBody
 from steering_server.api.schemas.responses import (
@@ -27,7 +27,6 @@ from steering_server.api.schemas.responses import (
     Usage,
 )
 from steering_server.api.state import State, remember_steering
-from steering_server.api.streaming import stream
 from steering_server.backends.base import Backend
 from steering_server.engine.requests import Chunk, SamplingParams
 from steering_server.errors import RequestError
@@ -57,21 +56,7 @@ async def create_chat_completion(request: Request, body: ChatBody, state: State)
         backend.model,
     )
     writer = _Writer(plan, backend, f"chatcmpl-{uuid.uuid4().hex}", int(time.time()))
-    headers = {"x-steering": arms.header}
-    if body.stream:
-        return await stream(
-            plan,
-            backend,
-            opening=writer.openings(),
-            shape=writer.chunk,
-            last=writer.last,
-            with_usage=body.stream_options is not None and body.stream_options.include_usage,
-            headers=headers,
-        )
-    answers = await unless_gone(request, gather(backend, plan.requests))
-    comparison = await unless_gone(request, compare(plan, answers, backend))
-    completion = writer.whole(answers, comparison)
-    return Response(completion.model_dump_json(), headers=headers, media_type="application/json")
+    return await answer(request, body, plan, writer, backend)
 
 
 @dataclass(frozen=True)
@@ -83,7 +68,7 @@ class _Writer:
     id: str
     created: int
 
-    def whole(self, answers: list[Chunk], comparison: Comparison | None) -> ChatCompletion:
+    def whole(self, answers: Sequence[Chunk], comparison: Comparison | None) -> ChatCompletion:
         choices = [
             ChatChoice(
                 index=index,

@@ -7,17 +7,16 @@ from dataclasses import dataclass
 
 import anyio
 from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel
 
+from steering_server.api.answering import answer
 from steering_server.api.arms import resolve_arms
-from steering_server.api.comparison import compare
-from steering_server.api.disconnect import unless_gone
 from steering_server.api.errors import ERROR_RESPONSES
-from steering_server.api.generation import Plan, Prompt, draw_seed, gather, make_plan
+from steering_server.api.generation import Plan, Prompt, draw_seed, make_plan
 from steering_server.api.logprobs import add, completion_logprobs, echoed_logprobs
 from steering_server.api.schemas.requests import CompletionBody
 from steering_server.api.schemas.responses import Comparison, Completion, CompletionChoice, CompletionLogprobs, Usage
 from steering_server.api.state import State, remember_steering
-from steering_server.api.streaming import stream
 from steering_server.backends.base import Backend
 from steering_server.engine.requests import Chunk, SamplingParams
 
@@ -46,25 +45,7 @@ async def create_completion(request: Request, body: CompletionBody, state: State
         backend.model,
     )
     writer = _Writer(plan, body, backend, f"cmpl-{uuid.uuid4().hex}", int(time.time()))
-    headers = {"x-steering": arms.header}
-    if body.stream:
-        return await stream(
-            plan,
-            backend,
-            opening=[],
-            shape=writer.chunk,
-            last=writer.last,
-            with_usage=body.stream_options is not None and body.stream_options.include_usage,
-            headers=headers,
-        )
-    answers = await unless_gone(request, gather(backend, plan.requests))
-    comparison = await unless_gone(request, compare(plan, answers, backend))
-    completion = writer.envelope(
-        [writer.choice(index, answer, starts=True) for index, answer in enumerate(answers)],
-        plan.usage(answers),
-        comparison,
-    )
-    return Response(completion.model_dump_json(), headers=headers, media_type="application/json")
+    return await answer(request, body, plan, writer, backend)
 
 
 @dataclass
@@ -80,7 +61,22 @@ class _Writer:
     def __post_init__(self) -> None:
         self._begun: set[int] = set()
 
-    def envelope(
+    def whole(self, answers: Sequence[Chunk], comparison: Comparison | None) -> Completion:
+        choices = [self._choice(index, answer, starts=True) for index, answer in enumerate(answers)]
+        return self._envelope(choices, self.plan.usage(answers), comparison)
+
+    def openings(self) -> list[BaseModel]:
+        return []
+
+    def chunk(self, index: int, chunk: Chunk) -> Completion:
+        starts = index not in self._begun
+        self._begun.add(index)
+        return self._envelope([self._choice(index, chunk, starts=starts)])
+
+    def last(self, usage: Usage | None, comparison: Comparison | None) -> Completion:
+        return self._envelope([], usage, comparison)
+
+    def _envelope(
         self, choices: list[CompletionChoice], usage: Usage | None = None, comparison: Comparison | None = None
     ) -> Completion:
         return Completion(
@@ -93,15 +89,7 @@ class _Writer:
             comparison=comparison,
         )
 
-    def chunk(self, index: int, chunk: Chunk) -> Completion:
-        starts = index not in self._begun
-        self._begun.add(index)
-        return self.envelope([self.choice(index, chunk, starts=starts)])
-
-    def last(self, usage: Usage | None, comparison: Comparison | None) -> Completion:
-        return self.envelope([], usage, comparison)
-
-    def choice(self, index: int, chunk: Chunk, *, starts: bool) -> CompletionChoice:
+    def _choice(self, index: int, chunk: Chunk, *, starts: bool) -> CompletionChoice:
         slot = self.plan.slots[index]
         return CompletionChoice(
             index=index,
