@@ -34,7 +34,8 @@ def _number(value: Any) -> Any:
 
 def shown(value: Any, most: int = 80) -> str:
     """Return ``value`` as it may stand in a message: in ASCII, and not longer than ``most`` characters."""
-    text = value if isinstance(value, str) and value.isascii() and value.isprintable() else ascii(value)
+    plain = isinstance(value, str) and value and value.isascii() and value.isprintable()
+    text = value if plain else ascii(value)
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
