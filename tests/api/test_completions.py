@@ -224,3 +224,17 @@ def test_an_echo_without_new_tokens_scores_the_prompt_alone(http):
 def test_openai_fields_at_their_neutral_value_and_nulls_change_nothing(http):
     neutral = {"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "best_of": 1, "suffix": None}
     assert texts(complete(http, **neutral, stop=None, seed=None, user="someone")) == texts(complete(http))
+
+
+def test_a_bias_can_force_or_forbid_a_token(http, model: LoadedModel):
+    (star,) = model.tokenizer.encode("*")
+    assert texts(complete(http, logit_bias={str(star): 100})) == ["*" * 8]
+    first = complete(http, logprobs=0, max_tokens=1)["choices"][0]["text"]
+    (token,) = model.tokenizer.encode(first)
+    assert not texts(complete(http, logit_bias={str(token): -100}, max_tokens=1))[0].startswith(first)
+
+
+def test_one_likeliest_token_is_the_greedy_choice_at_any_temperature(http):
+    assert texts(complete(http, temperature=2, top_k=1)) == texts(complete(http))
+    assert texts(complete(http, temperature=2, min_p=1)) == texts(complete(http))
+    assert texts(complete(http, temperature=1.5, top_k=-1, seed=1)) == texts(complete(http, temperature=1.5, seed=1))

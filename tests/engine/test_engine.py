@@ -122,6 +122,21 @@ def test_generation_stops_at_an_end_token_which_is_not_reported(tiny: LoadedMode
     assert result.finish_reason == "stop"
 
 
+def test_the_end_can_be_put_off_or_ignored(tiny: LoadedModel):
+    expected = greedy(tiny, PROMPTS[0])
+    with running(tiny) as at_work:
+        at_work.engine._end_tokens = frozenset({expected[0]})
+        ended, put_off, ignored = at_work.run(
+            SequenceRequest(PROMPTS[0], GREEDY),
+            SequenceRequest(PROMPTS[0], replace(GREEDY, min_tokens=4)),
+            SequenceRequest(PROMPTS[0], replace(GREEDY, ignore_eos=True)),
+        )
+    assert ended.tokens == ()
+    assert len(put_off.tokens) >= 4
+    assert expected[0] not in put_off.tokens[:4]
+    assert list(ignored.tokens) == expected
+
+
 def test_logprobs_come_one_per_token_with_the_alternatives_asked_for(tiny: LoadedModel):
     with running(tiny) as at_work:
         (result,) = at_work.run(SequenceRequest(PROMPTS[0], replace(GREEDY, logprobs=3)))

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from steering_server.api.arms import Arm, Arms
-from steering_server.api.schemas.requests import MAX_SEQUENCES
+from steering_server.api.schemas.requests import MAX_SEQUENCES, GenerationBody
 from steering_server.api.schemas.responses import Usage
 from steering_server.backends.base import Backend, GenerationRequest, ModelCard
 from steering_server.engine.requests import Chunk, SamplingParams
@@ -72,6 +72,12 @@ def make_plan(prompts: Sequence[Prompt], arms: Arms, n: int, sampling: SamplingP
             f"at most {MAX_SEQUENCES} are allowed in one request",
             param="n",
         )
+    outside = next((token for token, _ in sampling.logit_bias if token >= model.identity.vocab_size), None)
+    if outside is not None:
+        raise RequestError(
+            f"logit_bias: token id {outside} is outside the vocabulary, 0..{model.identity.vocab_size - 1}",
+            param="logit_bias",
+        )
     for prompt in prompts:
         _check_length(prompt, sampling.max_tokens, model.context_length)
         _check_vocabulary(prompt, model.identity.vocab_size)
@@ -79,7 +85,36 @@ def make_plan(prompts: Sequence[Prompt], arms: Arms, n: int, sampling: SamplingP
     return Plan(tuple(prompts), arms, sampling, slots)
 
 
-def draw_seed(given: int | None) -> int:
+def sampling_of(
+    body: GenerationBody, *, max_tokens: int, logprobs: int | None, prompt_logprobs_from: int | None = None
+) -> SamplingParams:
+    """Return how ``body`` asks for text to be generated.
+
+    Raises:
+        RequestError: its limits contradict each other.
+    """
+    if body.min_tokens > max_tokens:
+        raise RequestError(f"min_tokens: is {body.min_tokens}, more than max_tokens, {max_tokens}", param="min_tokens")
+    return SamplingParams(
+        max_tokens=max_tokens,
+        temperature=body.temperature,
+        top_p=body.top_p,
+        top_k=body.top_k if body.top_k is not None and body.top_k > 0 else None,
+        min_p=body.min_p,
+        repetition_penalty=body.repetition_penalty,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
+        logit_bias=tuple((int(token), bias) for token, bias in body.logit_bias.items()),
+        min_tokens=body.min_tokens,
+        ignore_eos=body.ignore_eos,
+        seed=_draw_seed(body.seed),
+        stop=body.stops,
+        logprobs=logprobs,
+        prompt_logprobs_from=prompt_logprobs_from,
+    )
+
+
+def _draw_seed(given: int | None) -> int:
     """Return the seed that was given, or a fresh one."""
     return secrets.randbits(62) if given is None else given
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from steering_profiles.models import LoadedModel
+from steering_server.engine.penalties import adjust
 from steering_server.engine.requests import Chunk, SequenceRequest
 from steering_server.engine.runner import RowInput, Runner
 from steering_server.engine.sampling import logprobs_of, sample
@@ -176,7 +177,8 @@ class Engine:
         sequences = [sequence for sequence, _ in ready]
         logits = torch.stack([row_logits for _, row_logits in ready])
         params = [sequence.request.sampling for sequence in sequences]
-        tokens = sample(logits, params, [sequence.draw() for sequence in sequences])
+        adjusted = adjust(logits, params, [sequence.history for sequence in sequences], self._end_tokens)
+        tokens = sample(adjusted, params, [sequence.draw() for sequence in sequences])
         scored = [row for row, p in enumerate(params) if p.logprobs is not None]
         logprobs = dict(
             zip(
@@ -190,7 +192,7 @@ class Engine:
             )
         )
         for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
-            if token in self._end_tokens:
+            if token in self._end_tokens and not params[row].ignore_eos:
                 self._finish(sequence, sequence.text.finish("stop"))
                 continue
             chunk = sequence.push(token, logprobs.get(row))

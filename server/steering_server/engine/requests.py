@@ -17,6 +17,23 @@ class SamplingParams:
     temperature: float = 1.0
     """0 is greedy."""
     top_p: float = 1.0
+    """Draw from the fewest likeliest tokens that together reach this probability."""
+    top_k: int | None = None
+    """Draw from this many likeliest tokens."""
+    min_p: float = 0.0
+    """Draw from tokens at least this share as likely as the likeliest."""
+    repetition_penalty: float = 1.0
+    """Divides the logits, where positive, of tokens seen in prompt or text, and multiplies them where negative."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logits of tokens that the text has."""
+    frequency_penalty: float = 0.0
+    """Subtracted from the logits of tokens as often as the text has them."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Added to the logits of these tokens."""
+    min_tokens: int = 0
+    """Tokens before which the end is not chosen."""
+    ignore_eos: bool = False
+    """Go on past the end token, which is then a token like any other."""
     seed: int = 0
     """Two sequences with the same seed draw the same random numbers, token by token."""
     stop: tuple[str, ...] = ()

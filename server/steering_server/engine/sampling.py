@@ -1,14 +1,15 @@
 """Choose the next token of every row of a batch at once."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from steering_server.engine.requests import SamplingParams, TokenLogprob
 
-_NUCLEUS_CANDIDATES = 1024
-"""Likeliest tokens among which a nucleus is looked for before the whole vocabulary is sorted."""
+_CANDIDATES = 1024
+"""Likeliest tokens that a truncated draw looks at before the whole vocabulary is sorted."""
 
 
 def sample(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]) -> list[int]:
@@ -19,15 +20,18 @@ def sample(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[
     """
     tokens = logits.argmax(dim=-1)
     warm = [row for row, p in enumerate(params) if p.temperature > 0]
-    whole = [row for row in warm if params[row].top_p >= 1]
-    nucleus = [row for row in warm if params[row].top_p < 1]
+    whole = [row for row in warm if not _is_truncated(params[row])]
+    truncated = [row for row in warm if _is_truncated(params[row])]
     if whole:
         tokens[whole] = _invert(_softmax(logits, params, whole), _column(uniforms, whole, logits))
-    if nucleus:
-        top_p = _column([p.top_p for p in params], nucleus, logits)
-        tokens[nucleus] = _draw_from_nucleus(
-            _softmax(logits, params, nucleus), top_p, _column(uniforms, nucleus, logits)
+    if truncated:
+        limits = _Limits(
+            top_p=_column([p.top_p for p in params], truncated, logits),
+            top_k=_column([p.top_k or logits.shape[-1] for p in params], truncated, logits),
+            min_p=_column([p.min_p for p in params], truncated, logits),
         )
+        u = _column(uniforms, truncated, logits)
+        tokens[truncated] = _draw_truncated(_softmax(logits, params, truncated), limits, u)
     return [int(token) for token in tokens.tolist()]
 
 
@@ -57,23 +61,47 @@ def _softmax(logits: Tensor, params: Sequence[SamplingParams], rows: Sequence[in
     return (scaled / _column([p.temperature for p in params], rows, logits)).softmax(dim=-1)
 
 
-def _draw_from_nucleus(probabilities: Tensor, top_p: Tensor, u: Tensor) -> Tensor:
-    """Draw from the fewest likeliest tokens that together reach ``top_p`` (``[rows, 1]``); ``[rows]``."""
-    values, ids = probabilities.topk(min(_NUCLEUS_CANDIDATES, probabilities.shape[-1]), dim=-1)
-    tokens = _draw_sorted(values, ids, top_p, u)
+@dataclass(frozen=True)
+class _Limits:
+    """Which tokens may be drawn; every tensor ``[rows, 1]``."""
+
+    top_p: Tensor
+    top_k: Tensor
+    min_p: Tensor
+
+    def of(self, rows: Tensor) -> "_Limits":
+        return _Limits(self.top_p[rows], self.top_k[rows], self.min_p[rows])
+
+
+def _is_truncated(params: SamplingParams) -> bool:
+    return params.top_p < 1 or params.top_k is not None or params.min_p > 0
+
+
+def _draw_truncated(probabilities: Tensor, limits: _Limits, u: Tensor) -> Tensor:
+    """Draw from the tokens within ``limits``; ``[rows]``."""
+    vocabulary = probabilities.shape[-1]
+    values, ids = probabilities.topk(min(_CANDIDATES, vocabulary), dim=-1)
+    tokens, unsure = _draw_sorted(values, ids, limits, u, vocabulary)
     # Which rows need the whole vocabulary is told by each row for itself, so that no row's draw depends on another's.
-    wide = (values.sum(dim=-1, keepdim=True) < top_p).squeeze(-1)
-    if bool(wide.any()):
-        values, ids = probabilities[wide].sort(dim=-1, descending=True)
-        tokens[wide] = _draw_sorted(values, ids, top_p[wide], u[wide])
+    if values.shape[-1] < vocabulary and bool(unsure.any()):
+        values, ids = probabilities[unsure].sort(dim=-1, descending=True)
+        tokens[unsure] = _draw_sorted(values, ids, limits.of(unsure), u[unsure], vocabulary)[0]
     return tokens
 
 
-def _draw_sorted(values: Tensor, ids: Tensor, top_p: Tensor, u: Tensor) -> Tensor:
+def _draw_sorted(values: Tensor, ids: Tensor, limits: _Limits, u: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
+    """Draw from sorted probabilities; also tell for which rows tokens past the given ones might have counted.
+
+    As elsewhere, min_p and top_k come first and top_p is a share of what they leave.
+    """
+    rank = torch.arange(values.shape[-1], device=values.device)
+    left = (rank < limits.top_k) & (values >= limits.min_p * values[:, :1])
+    narrowed = (limits.top_k < vocabulary) | (limits.min_p > 0)
+    mass = torch.where(narrowed, (values * left).sum(dim=-1, keepdim=True), 1.0)
     # A token is in the nucleus if those before it have not reached the limit yet; the first always is.
-    before = values.cumsum(dim=-1) - values
-    nucleus = values * (before < top_p)
-    return ids.gather(-1, _invert(nucleus, u).unsqueeze(-1)).squeeze(-1)
+    kept = left & (values.cumsum(dim=-1) - values < limits.top_p * mass)
+    unsure = kept[:, -1] | (narrowed.squeeze(-1) & left[:, -1])
+    return ids.gather(-1, _invert(values * kept, u).unsqueeze(-1)).squeeze(-1), unsure
 
 
 def _invert(weights: Tensor, u: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from steering_server.engine.penalties import History
 from steering_server.engine.requests import Chunk, SequenceRequest, TokenLogprob
 from steering_server.engine.runner import RowInput
 from steering_server.engine.sampling import logprobs_of
@@ -39,11 +40,13 @@ class RunningSequence:
     text: TextStream
     tokens: list[int] = field(init=False)
     computed: int = field(init=False, default=0)
+    history: History = field(init=False)
     _random: random.Random = field(init=False)
     _prompt_logprobs: list[TokenLogprob | None] = field(init=False, default_factory=list)
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)
+        self.history = History(frozenset(self.request.prompt))
         self._random = random.Random(self.request.sampling.seed)
         if self.request.sampling.prompt_logprobs_from == 0:
             self._prompt_logprobs.append(None)  # nothing precedes the first token
@@ -96,6 +99,7 @@ class RunningSequence:
     def push(self, token: int, logprob: TokenLogprob | None) -> Chunk:
         """Add a generated token; return what can be reported, the last chunk if the sequence ends with it."""
         self.tokens.append(token)
+        self.history.generated[token] += 1
         chunk = self.text.push(token, logprob)
         if not chunk.finish_reason and self.generated >= self.request.sampling.max_tokens:
             return chunk + self.text.finish("length")

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from steering_server.api.answering import answer
 from steering_server.api.arms import resolve_arms
 from steering_server.api.errors import ERROR_RESPONSES
-from steering_server.api.generation import Plan, Prompt, draw_seed, make_plan
+from steering_server.api.generation import Plan, Prompt, make_plan, sampling_of
 from steering_server.api.logprobs import chat_logprobs
 from steering_server.api.schemas.requests import ChatBody
 from steering_server.api.schemas.responses import (
@@ -28,7 +28,7 @@ from steering_server.api.schemas.responses import (
 )
 from steering_server.api.state import State, remember_steering
 from steering_server.backends.base import Backend
-from steering_server.engine.requests import Chunk, SamplingParams
+from steering_server.engine.requests import Chunk
 from steering_server.errors import RequestError
 
 router = APIRouter()
@@ -45,12 +45,9 @@ async def create_chat_completion(request: Request, body: ChatBody, state: State)
         [prompt],
         arms,
         body.n,
-        SamplingParams(
+        sampling_of(
+            body,
             max_tokens=_limit(body, prompt, backend),
-            temperature=body.temperature,
-            top_p=body.top_p,
-            seed=draw_seed(body.seed),
-            stop=body.stops,
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         ),
         backend.model,

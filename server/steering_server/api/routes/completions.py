@@ -12,13 +12,13 @@ from pydantic import BaseModel
 from steering_server.api.answering import answer
 from steering_server.api.arms import resolve_arms
 from steering_server.api.errors import ERROR_RESPONSES
-from steering_server.api.generation import Plan, Prompt, draw_seed, make_plan
+from steering_server.api.generation import Plan, Prompt, make_plan, sampling_of
 from steering_server.api.logprobs import add, completion_logprobs, echoed_logprobs
 from steering_server.api.schemas.requests import CompletionBody
 from steering_server.api.schemas.responses import Comparison, Completion, CompletionChoice, CompletionLogprobs, Usage
 from steering_server.api.state import State, remember_steering
 from steering_server.backends.base import Backend
-from steering_server.engine.requests import Chunk, SamplingParams
+from steering_server.engine.requests import Chunk
 
 router = APIRouter()
 
@@ -33,12 +33,9 @@ async def create_completion(request: Request, body: CompletionBody, state: State
         await anyio.to_thread.run_sync(_read_prompts, body, backend),
         arms,
         body.n,
-        SamplingParams(
+        sampling_of(
+            body,
             max_tokens=body.max_tokens,
-            temperature=body.temperature,
-            top_p=body.top_p,
-            seed=draw_seed(body.seed),
-            stop=body.stops,
             logprobs=body.logprobs,
             prompt_logprobs_from=0 if body.echo and body.logprobs is not None else None,
         ),

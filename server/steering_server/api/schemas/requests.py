@@ -52,6 +52,7 @@ _whole_characters = BeforeValidator(lambda value: _encodable(value) if isinstanc
 Text = Annotated[str, Field(strict=True), _whole_characters]
 NonEmptyText = Annotated[str, Field(strict=True, min_length=1), _whole_characters]
 TokenId = Annotated[StrictInt, Field(ge=0)]
+TokenKey = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9]{1,9}$")]
 Strength = Annotated[Number, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
 Stop = NonEmptyText | Annotated[list[NonEmptyText], Field(max_length=4)]
 Profiles = NonEmptyText | Annotated[list[NonEmptyText], Field(min_length=1, max_length=16)]
@@ -110,6 +111,18 @@ class GenerationBody(_Strict):
     model: NonEmptyText | None = Field(None, description="The served name, or name+profile. Default: the baseline.")
     temperature: Annotated[Number, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[StrictInt, Field(ge=-1)] | None = Field(
+        None, description="Likeliest tokens drawn from; -1 or 0: all."
+    )
+    min_p: Annotated[Number, Field(ge=0, le=1)] = Field(0.0, description="Least share of the likeliest's probability.")
+    repetition_penalty: Annotated[Number, Field(gt=0, le=10)] = 1.0
+    presence_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
+    logit_bias: Annotated[dict[TokenKey, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=1024)] = Field(
+        default_factory=dict, description="Token id to what is added to its logit."
+    )
+    min_tokens: Annotated[StrictInt, Field(ge=0)] = Field(0, description="Tokens before which the text does not end.")
+    ignore_eos: StrictBool = Field(False, description="Go on past the end token.")
     n: Annotated[StrictInt, Field(ge=1, le=64)] = 1
     stop: Stop | None = None
     seed: Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | None = None
@@ -120,12 +133,6 @@ class GenerationBody(_Strict):
     arms: Annotated[list[NonEmptyText | ArmRequest], Field(min_length=1, max_length=MAX_ARMS)] | None = Field(
         None, description="Run several arms side by side: 'baseline', 'profile', 'a+b', or objects."
     )
-
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "frequency_penalty": (0,),
-        "presence_penalty": (0,),
-        "logit_bias": ({},),
-    }
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -148,7 +155,7 @@ class CompletionBody(GenerationBody):
     logprobs: Annotated[StrictInt, Field(ge=0, le=5)] | None = None
     echo: StrictBool = False
 
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = GenerationBody.neutral | {"best_of": (1,), "suffix": ("",)}
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"best_of": (1,), "suffix": ("",)}
 
     @model_validator(mode="after")
     def _something_to_answer(self) -> Self:
@@ -186,7 +193,7 @@ class ChatBody(GenerationBody):
     logprobs: StrictBool = False
     top_logprobs: Annotated[StrictInt, Field(ge=0, le=20)] | None = None
 
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = GenerationBody.neutral | {
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
         "tools": ([],),
         "tool_choice": ("none", "auto"),
         "functions": ([],),
