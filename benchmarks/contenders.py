@@ -94,7 +94,7 @@ def mixed_profiles(loaded: LoadedModel, count: int) -> list[Steering]:
     """``count`` different profiles of 20 heads each, spread over the layers."""
     sizes = loaded.anatomy.sizes
     places = [(layer, head) for head in range(sizes.heads) for layer in range(sizes.layers)]
-    steerings = []
+    steerings: list[Steering] = []
     for index in range(count):
         heads = [HeadScale(layer=layer, head=head, scale=1.1) for layer, head in sorted(places[index * 20 :][:20])]
         profile = Profile(

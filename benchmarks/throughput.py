@@ -38,7 +38,7 @@ class Worker:
             raise RuntimeError("the contender has no output")
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a contender ended: {self._process.args}")
+            raise RuntimeError(f"a contender ended: {self._process.args!r}")
         answer: float = json.loads(line)
         return answer
 

@@ -179,6 +179,40 @@ def test_output_that_is_not_finite_fails_its_own_request_only():
         assert at_work.run(SequenceRequest(PROMPTS[0], GREEDY))[0].finish_reason == "length"
 
 
+def test_what_a_failed_row_leaves_behind_does_not_reach_the_next_user_of_its_slot():
+    loaded = build_model("llama", dtype=torch.float16)
+    exploding = steer(build_profile(loaded, heads=[(layer, head, 3e4) for layer in range(3) for head in range(4)]))
+    with running(loaded) as at_work:
+        rows = [SequenceRequest(prompt, GREEDY) for prompt in PROMPTS]
+        before = at_work.run(*rows)
+        long = SequenceRequest((7,) * 200, GREEDY, tuple(replace(one, strength=10.0) for one in exploding))
+        with pytest.raises(EngineError, match="not finite"):
+            at_work.run(long, long)
+        assert [row.tokens for row in at_work.run(*rows)] == [row.tokens for row in before]
+
+
+def test_one_who_cannot_take_a_report_does_not_stop_the_engine():
+    loaded = build_model("llama", dtype=torch.float32)
+
+    def gone(index: int, report: Chunk | EngineError) -> None:
+        raise RuntimeError("the event loop is closed")
+
+    with running(loaded, max_batch=1) as at_work:
+        at_work.engine.submit([SequenceRequest(PROMPTS[0], GREEDY)], gone)
+        assert at_work.run(SequenceRequest(PROMPTS[0], GREEDY))[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize("left", [0, 3])
+def test_rows_far_apart_and_close_together_attend_alike(tiny: LoadedModel, left: int):
+    """Rows that end early leave holes between the slots of those that go on."""
+    expected = greedy(tiny, PROMPTS[1], tokens=30)
+    with running(tiny) as at_work:
+        short = [SequenceRequest(PROMPTS[0], replace(GREEDY, max_tokens=1 + i)) for i in range(6)]
+        long = SequenceRequest(PROMPTS[1], replace(GREEDY, max_tokens=30))
+        results = at_work.run(*short[:left], long, *short[left:], long)
+    assert list(results[left].tokens) == list(results[-1].tokens) == expected
+
+
 def test_a_step_that_fails_fails_those_in_it_and_the_engine_goes_on(monkeypatch: pytest.MonkeyPatch):
     loaded = build_model("llama", dtype=torch.float32)
     with running(loaded) as at_work:

@@ -216,9 +216,10 @@ class Engine:
             self._release(sequence)
 
     def _fail(self, group: Group, error: EngineError) -> None:
+        for sequence in group.running:
+            self._runner.store.wipe(sequence.slot, len(sequence.tokens))
         self._release_all(group)
-        if not group.cancelled:
-            group.emit(0, error)
+        group.report(0, error)
 
     def _fail_all(self, error: EngineError) -> None:
         with self._changed:

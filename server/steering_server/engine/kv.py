@@ -1,8 +1,10 @@
 """Keys and values of the running sequences: storage allocated once, one slot per sequence."""
 
+import heapq
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,7 +42,7 @@ class KVStore:
                 "lower max_batch or max_model_len"
             ) from exc
         self.length = length
-        self._free = list(range(slots - 1, -1, -1))
+        self._free = list(range(slots))  # a heap
 
     @property
     def free_slots(self) -> int:
@@ -48,13 +50,28 @@ class KVStore:
         return len(self._free)
 
     def acquire(self) -> int:
-        """Take a free slot."""
-        return self._free.pop()
+        """Take the first free slot, so that those in use lie close together."""
+        return heapq.heappop(self._free)
+
+    def wipe(self, slot: int, length: int) -> None:
+        """Zero the first ``length`` tokens of a slot, which may be no numbers: no mask would hide those."""
+        for layer in self.layers:
+            layer.keys[slot, :, :length].zero_()
+            layer.values[slot, :, :length].zero_()
 
     def release(self, slot: int) -> None:
-        """Give a slot back; what it holds is overwritten by the next user."""
-        self._free.append(slot)
+        """Give a slot back; what it holds is overwritten, or masked, for the next user."""
+        heapq.heappush(self._free, slot)
 
 
 def _reserve(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.empty(shape, dtype=dtype, device=device), torch.empty(shape, dtype=dtype, device=device)
+    """Return zeroed keys and values. Zeroed, since what lies past a sequence's end is masked but must be a number."""
+    return _zeros(shape, dtype, device), _zeros(shape, dtype, device)
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # numpy asks the system for pages that are zero already, and so does not touch them; torch.zeros writes every byte
+    pages = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(pages).view(dtype).view(shape)

@@ -54,15 +54,14 @@ class Runner:
             wanted.extend(start + index for index in row.logits_for)
             start += len(row.tokens)
         tokens = [token for row in rows for token in row.tokens]
-        positions = self._tensor([row.position + index for row in rows for index in range(len(row.tokens))])
-        slots = self._tensor([row.slot for row in rows for _ in row.tokens])
+        packed = attention.pack(self.store, segments, self._device)
         with self.steering.step([row.steering_row for row in rows for _ in row.tokens], packed=True):
             logits: Tensor = self._model(
                 input_ids=self._tensor(tokens).unsqueeze(0),
-                position_ids=positions.unsqueeze(0),
+                position_ids=packed.positions.unsqueeze(0),
                 use_cache=False,
                 logits_to_keep=self._tensor(wanted),
-                packed=attention.PackedStep(self.store, tuple(segments), slots, positions),
+                packed=packed,
             ).logits
         return list(logits[0].split([len(row.logits_for) for row in rows]))
 

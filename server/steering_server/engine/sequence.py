@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import structlog
 from torch import Tensor
 
 from steering_server.engine.penalties import History
@@ -13,6 +14,8 @@ from steering_server.engine.runner import RowInput
 from steering_server.engine.sampling import logprobs_of
 from steering_server.engine.text import TextStream
 from steering_server.errors import EngineError
+
+_log = structlog.get_logger("steering_server.engine")
 
 Emit = Callable[[int, Chunk | EngineError], None]
 """Called in the engine's thread with a sequence's index in its group and what it has to report."""
@@ -26,6 +29,16 @@ class Group:
     waiting: deque[tuple[int, SequenceRequest]]
     running: "list[RunningSequence]" = field(default_factory=list)
     cancelled: bool = False
+
+    def report(self, index: int, report: Chunk | EngineError) -> None:
+        """Hand ``report`` to whoever asked. One who cannot take it, such as a closed event loop, has cancelled."""
+        if self.cancelled:
+            return
+        try:
+            self.emit(index, report)
+        except Exception:  # whatever it is, it must not stop the engine for everybody else
+            _log.exception("report_failed")
+            self.cancelled = True
 
 
 @dataclass(eq=False)
@@ -68,7 +81,7 @@ class RunningSequence:
 
     def emit(self, chunk: Chunk) -> None:
         """Report ``chunk`` to whoever asked for this sequence."""
-        self.group.emit(self.index, chunk)
+        self.group.report(self.index, chunk)
 
     def draw(self) -> float:
         """Return this sequence's next random number in [0, 1)."""
