@@ -4,11 +4,22 @@ A profile is one JSON file and, where it carries tensors, one ``.safetensors`` f
 holds its types and the rules that can be checked without a model; it imports no torch.
 """
 
+import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from steering_profiles.errors import StrengthError
 
@@ -21,9 +32,26 @@ MAX_STRENGTH = 10.0
 INTERCEPT_TENSOR = "final_layer.intercept"
 """Name of the intercept ``b`` (``[width]``) in the profile's safetensors file."""
 
+_T = TypeVar("_T")
+
+
+def _writable(value: _T) -> _T:
+    """Refuse text that no UTF-8 file can hold: lone surrogates, which JSON can spell and Python accepts."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as exc:
+        raise ValueError(f"holds a lone surrogate, {exc.object[exc.start]!r}, which is not text") from exc
+    return value
+
+
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Index = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+Text = Annotated[str, AfterValidator(_writable)]
+Facts = Annotated[Mapping[str, JsonValue], AfterValidator(_writable)]
+# Strict: text and booleans are not numbers.
+Integer = Annotated[int, Field(strict=True)]
+Index = Annotated[int, Field(strict=True, ge=0)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Number = Annotated[float, Field(strict=True)]
 
 
 class _Frozen(BaseModel):
@@ -33,9 +61,9 @@ class _Frozen(BaseModel):
 class ModelIdentity(_Frozen):
     """The model that a profile was fitted on, in as much detail as tells two models apart."""
 
-    id: str
+    id: Text
     """Hub id or name of the model, for people; not compared."""
-    architecture: str
+    architecture: Text
     """The transformers class, for example ``LlamaForCausalLM``."""
     layers: Count
     heads: Count
@@ -44,7 +72,7 @@ class ModelIdentity(_Frozen):
     neurons: Count
     width: Count
     vocab_size: Count
-    fingerprint: str
+    fingerprint: Text
     """SHA-256 over the parts of config and tokenizer that decide what a component computes."""
 
 
@@ -53,7 +81,7 @@ class HeadScale(_Frozen):
 
     layer: Index
     head: Index
-    scale: float
+    scale: Number
 
 
 class NeuronScale(_Frozen):
@@ -61,30 +89,30 @@ class NeuronScale(_Frozen):
 
     layer: Index
     neuron: Index
-    scale: float
+    scale: Number
 
 
 class FinalLayer(_Frozen):
     """The two final-layer fixes of Lv et al. (arXiv:2403.19521)."""
 
-    own_attention: Annotated[float, Field(ge=0, le=1)] = 0.0
+    own_attention: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0
     """How far each position's attention is replaced by its own value vector: 0 not at all, 1 wholly."""
-    intercept_scale: float = 0.0
+    intercept_scale: Number = 0.0
     """``lambda``: how much of the MLP intercept ``b`` is subtracted; may be negative."""
 
 
 class Provenance(_Frozen):
     """Where a profile comes from: enough to make it again, and the figures it was chosen by."""
 
-    tool_version: str
-    command: str
-    task: str
-    seed: int
-    split_sizes: Mapping[str, int] = {}
-    grid: Mapping[str, JsonValue] = {}
-    chosen: Mapping[str, JsonValue] = {}
-    dev: Mapping[str, JsonValue] = {}
-    test: Mapping[str, JsonValue] = {}
+    tool_version: Text
+    command: Text
+    task: Text
+    seed: Integer
+    split_sizes: Mapping[Text, Index] = {}
+    grid: Facts = {}
+    chosen: Facts = {}
+    dev: Facts = {}
+    test: Facts = {}
 
 
 class Profile(_Frozen):
@@ -94,7 +122,7 @@ class Profile(_Frozen):
 
     format_version: Literal[1] = 1
     name: ProfileName
-    description: str
+    description: Text
     method: Literal["rasteer", "final-layer", "manual"]
     model: ModelIdentity
     heads: tuple[HeadScale, ...] = ()
@@ -127,16 +155,15 @@ class Profile(_Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        _refuse_repeats("heads", [(scale.layer, scale.head) for scale in self.heads])
-        _refuse_repeats("neurons", [(scale.layer, scale.neuron) for scale in self.neurons])
+        heads = [(scale.layer, scale.head) for scale in self.heads]
+        neurons = [(scale.layer, scale.neuron) for scale in self.neurons]
+        _check_components("heads", heads, (self.model.layers, self.model.heads))
+        _check_components("neurons", neurons, (self.model.layers, self.model.neurons))
         needed = {INTERCEPT_TENSOR} if self.final_layer.intercept_scale else set()
         if set(self.tensors) != needed:
             raise ValueError(f"tensors are {sorted(self.tensors)}, but this profile's settings need {sorted(needed)}")
         for name, tensor in self.tensors.items():
-            if tensor.shape != (self.model.width,):
-                raise ValueError(f"tensor {name} has shape {tensor.shape}; this model's is ({self.model.width},)")
-            if not np.isfinite(tensor).all():
-                raise ValueError(f"tensor {name} holds values that are not finite")
+            _check_tensor(name, tensor, (self.model.width,))
         return self
 
 
@@ -153,10 +180,24 @@ def check_strength(strength: float) -> float:
     return strength
 
 
-def _refuse_repeats(field: str, keys: list[tuple[int, int]]) -> None:
-    repeated = {key for key in keys if keys.count(key) > 1} if len(set(keys)) < len(keys) else set()
+def _check_components(field: str, keys: list[tuple[int, int]], counts: tuple[int, int]) -> None:
+    repeated = sorted(key for key, times in Counter(keys).items() if times > 1)
     if repeated:
-        raise ValueError(f"{field} names a component more than once: {sorted(repeated)[:5]}")
+        raise ValueError(f"{field} names a component more than once: {repeated[:5]}")
+    beyond = [key for key in keys if key[0] >= counts[0] or key[1] >= counts[1]]
+    if beyond:
+        raise ValueError(
+            f"{field} names {beyond[:5]}, but the profile's model has {counts[0]} layers of {counts[1]} {field}"
+        )
+
+
+def _check_tensor(name: str, tensor: np.ndarray[Any, Any], shape: tuple[int, ...]) -> None:
+    if tensor.dtype != np.float32:
+        raise ValueError(f"tensor {name} is of type {tensor.dtype}; allowed: float32")
+    if tensor.shape != shape:
+        raise ValueError(f"tensor {name} has shape {tensor.shape}; this model's is {shape}")
+    if not np.isfinite(tensor).all():
+        raise ValueError(f"tensor {name} holds values that are not finite")
 
 
 def _range(values: Sequence[float]) -> str:

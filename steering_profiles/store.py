@@ -5,9 +5,11 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from safetensors import SafetensorError
 from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
@@ -20,6 +22,8 @@ SHIPPED = Path(__file__).parent / "shipped"
 
 MAX_FILE_BYTES = 64 * 2**20
 
+_SHOWN_DEPTH = 8  # of the path to a field at fault, which can be nested without end
+
 
 def load_profile(path: str | Path) -> Profile:
     """Read the profile at ``path``, a ``.json`` file, with the ``.safetensors`` file beside it if there is one.
@@ -30,20 +34,17 @@ def load_profile(path: str | Path) -> Profile:
     """
     path = Path(path)
     try:
-        content = json.loads(_read(path), parse_constant=_refuse_constant)
+        content = json.loads(_read(path).decode(), parse_constant=_refuse_constant, object_pairs_hook=_unrepeated)
         if not isinstance(content, dict):
             raise ProfileFormatError(f"{path}: a profile is a JSON object, this is a {type(content).__name__}")
         if "tensors" in content:
             raise ProfileFormatError(
                 f"{path}: tensors: belongs in {path.with_suffix('.safetensors').name}, not in the JSON"
             )
-        beside = path.with_suffix(".safetensors")
-        tensors = load_tensors(_read(beside)) if beside.exists() else {}
-        profile = Profile.model_validate({**content, "tensors": tensors})
+        profile = Profile.model_validate({**content, "tensors": _tensors_of(path.with_suffix(".safetensors"))})
     except ValidationError as exc:
-        faults = "; ".join(f"{_dotted(e['loc'])}: {e['msg']}" for e in exc.errors())
-        raise ProfileFormatError(f"{path}: {faults}") from exc
-    except (ValueError, RecursionError, SafetensorError) as exc:
+        raise ProfileFormatError(f"{path}: {'; '.join(_fault(error) for error in exc.errors())}") from exc
+    except (ValueError, RecursionError) as exc:
         raise ProfileFormatError(f"{path}: {exc}") from exc
     if profile.name != path.stem:
         raise ProfileFormatError(f"{path}: name is {profile.name!r}, but the file's name says {path.stem!r}")
@@ -134,6 +135,17 @@ def _tensor_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
     return save_tensors({name: np.ascontiguousarray(tensors[name], dtype=np.float32) for name in sorted(tensors)})
 
 
+def _tensors_of(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        return {}
+    try:
+        return load_tensors(_read(path))
+    except SafetensorError as exc:
+        raise ProfileFormatError(f"{path}: not a safetensors file: {exc}") from exc
+    except KeyError as exc:  # a type that numpy does not have, such as BF16
+        raise ProfileFormatError(f"{path}: holds a tensor of type {exc.args[0]}; allowed: float32") from exc
+
+
 def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
@@ -154,5 +166,14 @@ def _refuse_constant(token: str) -> float:
     raise ValueError(f"{token} is not a number that JSON has")
 
 
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location) or "profile"
+def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)}: given more than once")
+    return content
+
+
+def _fault(error: ErrorDetails) -> str:
+    where = ".".join(str(part) for part in error["loc"][:_SHOWN_DEPTH])
+    return ": ".join(filter(None, (where, error["msg"].removeprefix("Value error, "))))

@@ -2,7 +2,8 @@
 
 Many points of a grid are right on every dev prompt, and those at the edge of such a plateau fail elsewhere. So a point
 counts as good as the worst of itself and its neighbours, the next smaller and the next larger alpha at the same k. The
-best by that wins; among equals the one that disturbs least, ``k (alpha - 1)``, then the smaller k.
+best by that wins; among equals the one that disturbs least, ``k (alpha - 1)``, then the smaller k. A task's sub-tasks
+have equally many dev prompts, so the fewest errors are also the best accuracy averaged over sub-tasks.
 
 Every point is measured on the first slice of dev, and on the rest only while it can still matter, which the errors
 so far decide exactly: the choice is that of the whole grid on the whole of dev.
@@ -51,9 +52,9 @@ Measure = Callable[[Point, Sequence[Example]], Accuracy]
 
 
 def make_grid(top_k: Sequence[int] = TOP_K, alphas: Sequence[float] = ALPHA) -> list[Point]:
-    """Return every point of the grid; those with ``k`` = 0 are one and the same."""
+    """Return every point of the grid once, in order; those with ``k`` = 0 are one and the same."""
     plain = [Point(0, 1.0)] if 0 in top_k else []
-    return plain + [Point(k, alpha) for k in top_k if k for alpha in alphas]
+    return plain + [Point(k, alpha) for k in sorted(set(top_k)) if k for alpha in sorted(set(alphas))]
 
 
 def search(

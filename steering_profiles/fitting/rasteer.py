@@ -1,5 +1,6 @@
 """Fit a RASteer profile (arXiv:2507.00322): project, rank, choose k and alpha on dev, report on test."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,11 +20,26 @@ from steering_profiles.tasks import Task
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What the fit searches over."""
+    """What the fit searches over.
+
+    Raises:
+        ValueError: a number of heads or a scale that cannot be searched; the message names it.
+    """
 
     top_k: tuple[int, ...] = TOP_K
+    """Numbers of heads; more than the model has means all of them."""
     alphas: tuple[float, ...] = ALPHA
     metric: Metric = "f1"
+
+    def __post_init__(self) -> None:
+        if not self.top_k or not self.alphas:
+            raise ValueError("k and alpha each need at least one value")
+        for k in self.top_k:
+            if k < 0:
+                raise ValueError(f"k is {k}; allowed: whole numbers from 0")
+        for alpha in self.alphas:
+            if not 1 < alpha < math.inf:  # false for NaN too
+                raise ValueError(f"alpha is {alpha:g}; allowed: finite numbers above 1")
 
 
 @dataclass(frozen=True)
@@ -71,7 +87,7 @@ def fit_heads(
 
     with TokenPredictor(loaded) as predictor:
         chosen, grid = search(
-            make_grid(settings.top_k, settings.alphas),
+            make_grid([min(k, len(ranked)) for k in settings.top_k], settings.alphas),
             task.dev,
             lambda point, examples: predictor.accuracy(examples, steering_at(point)),
             progress,

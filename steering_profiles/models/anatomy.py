@@ -130,8 +130,8 @@ def find_anatomy(model: PreTrainedModel, families: tuple[Family, ...]) -> Anatom
     architecture = type(model).__name__
     family = family_of(architecture, families)
     blocks = model.get_submodule(family.blocks)
-    if not isinstance(blocks, nn.ModuleList):
-        raise UnknownArchitecture(f"{architecture}: {family.blocks} is not a list of blocks")
+    if not isinstance(blocks, nn.ModuleList) or not blocks:
+        raise UnknownArchitecture(f"{architecture}: {family.blocks} is not a list of blocks, or an empty one")
     layers = tuple(
         LayerAnatomy(
             block=block,

@@ -52,7 +52,7 @@ def prepare(cache: Path) -> Path:
         raise ModelLoadError(f"the model cache {cache} cannot be written: {exc.strerror}") from exc
     try:
         _dequantise(gguf, partial)
-        partial.chmod(0o755)
+        _make_readable(partial)  # temporary folders are their maker's alone, a cache need not be
         partial.rename(folder)
     except OSError as exc:
         if not folder.is_dir():  # another process may have been first, which is as good
@@ -60,6 +60,12 @@ def prepare(cache: Path) -> Path:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
+
+
+def _make_readable(folder: Path) -> None:
+    folder.chmod(0o755)
+    for file in folder.iterdir():
+        file.chmod(0o644)
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:
@@ -85,4 +91,4 @@ def plain_copy(quantised: PreTrainedModel) -> PreTrainedModel:
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, buffer)
     model.generation_config = quantised.generation_config
-    return model
+    return model.train(quantised.training)

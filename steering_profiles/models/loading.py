@@ -1,29 +1,48 @@
 """Load a model: hub id, local folder, GGUF file, or the embedded default; placed by accelerate."""
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal, get_args
 
 import torch
-from huggingface_hub.utils import logging as hub_logging
+from huggingface_hub.errors import StrictDataclassError
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging
 
 from steering_profiles.errors import ModelLoadError
 from steering_profiles.models import embedded
 from steering_profiles.models.anatomy import Anatomy, family_of, find_anatomy
 from steering_profiles.models.families import FAMILIES
+from steering_profiles.models.hub import hub_options
 from steering_profiles.models.identity import identify
+from steering_profiles.models.quiet import quietly
 from steering_profiles.schema import ModelIdentity
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "float64"]
 DTYPES: tuple[DtypeName, ...] = get_args(DtypeName)
 EMBEDDED = "embedded"
+
+# What transformers, tokenizers and torch raise for a model, a device or a file that is not there or not right.
+_CANNOT_LOAD = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StrictDataclassError,
+    TypeError,
+    UnpicklingError,
+    ValueError,
+    struct.error,
+)
 
 
 @dataclass(frozen=True)
@@ -60,8 +79,11 @@ class LoadedModel:
     @property
     def input_device(self) -> torch.device:
         """Where token ids are expected."""
-        weight: torch.Tensor = self.model.get_input_embeddings().weight
-        return weight.device
+        embeddings = self.model.get_input_embeddings()
+        weight: torch.Tensor = embeddings.weight
+        # Weights that accelerate keeps on the CPU or on disk come to where they are used for the moment of their use.
+        used_on = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
+        return weight.device if used_on is None else torch.device(used_on)
 
     @property
     def context_length(self) -> int:
@@ -76,19 +98,13 @@ def load_model(source: ModelSource) -> LoadedModel:
         ModelLoadError: it cannot be found or read; the message says what to do.
         UnknownArchitecture: its architecture has no known anatomy. Found out before the weights are read.
     """
-    dtype = _dtype(source)
+    dtype, placement = _dtype(source), _placement(source)
     try:
         with quietly():
             name, location, extra = _locate(source)
-            config = AutoConfig.from_pretrained(location, **extra)
-            for architecture in config.architectures or ():
-                family_of(architecture, FAMILIES)
-            tokenizer = AutoTokenizer.from_pretrained(location, **extra)
-            model = AutoModelForCausalLM.from_pretrained(location, dtype=dtype, **_placement(source), **extra)
-    except (OSError, ValueError, RuntimeError, ImportError, AssertionError, SafetensorError) as exc:
-        # transformers and torch use all of these for a model, a device or a file that is not there or not right
-        raise ModelLoadError(f"cannot load model {source.model!r}: {_first_line(exc)}") from exc
-    return assemble(name, model.eval(), tokenizer)
+            return _load(name, location, {"dtype": dtype, **placement}, {**extra, "trust_remote_code": False})
+    except _CANNOT_LOAD as exc:
+        raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
 
 
 def assemble(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
@@ -111,28 +127,38 @@ def fast_dtype() -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Keep transformers and huggingface_hub from writing bars and warnings of their own to the terminal."""
-    verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    hub_logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        hub_logging.set_verbosity(hub_verbosity)
-        if bars:
-            logging.enable_progress_bar()
+def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
+    config = AutoConfig.from_pretrained(location, **extra)
+    for architecture in config.architectures or ():
+        family_of(architecture, FAMILIES)
+    tokenizer = AutoTokenizer.from_pretrained(location, **extra)
+    model, report = AutoModelForCausalLM.from_pretrained(
+        location, output_loading_info=True, ignore_mismatched_sizes=True, **placement, **extra
+    )
+    _require_all_weights(report)
+    return assemble(name, model.eval(), tokenizer)
+
+
+def _require_all_weights(report: Mapping[str, Any]) -> None:
+    """Refuse a model that transformers has filled up with random weights where the checkpoint had none that fit.
+
+    Raises:
+        ValueError: it has.
+    """
+    fault = "the weights do not fit the config"
+    if report["mismatched_keys"]:
+        name, stored, expected = min(report["mismatched_keys"])
+        raise ValueError(f"{fault}: {name} has shape {list(stored)}, where {list(expected)} is expected")
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise ValueError(f"{fault}: it names {len(missing)} tensors that are not there, such as {missing[0]}")
 
 
 def _locate(source: ModelSource) -> tuple[str, str, dict[str, Any]]:
     """Return the served name, where transformers finds the model, and what it must be told besides."""
     if source.model == EMBEDDED:
         return embedded.NAME, str(embedded.prepare(source.cache)), {}
-    path = Path(source.model)
+    path = Path(source.model).expanduser()
     if path.suffix == ".gguf":
         if not path.is_file():
             raise ModelLoadError(f"model file {source.model!r} does not exist")
@@ -144,7 +170,7 @@ def _locate(source: ModelSource) -> tuple[str, str, dict[str, Any]]:
     looks_like_path = source.model.count("/") != 1 or source.model.startswith((".", "/", "~")) or path.parent.is_dir()
     if looks_like_path and "/" in source.model:
         raise ModelLoadError(f"model folder {source.model!r} does not exist")
-    return source.model.rpartition("/")[2], source.model, {}
+    return source.model.rpartition("/")[2], source.model, hub_options(source.model)
 
 
 def _dtype(source: ModelSource) -> torch.dtype:
@@ -158,15 +184,15 @@ def _dtype(source: ModelSource) -> torch.dtype:
 
 def _placement(source: ModelSource) -> dict[str, Any]:
     if source.device_map is None:
+        if source.max_memory is not None:
+            raise ModelLoadError("max_memory is given without a device map; it takes one, such as auto")
         return {"device_map": {"": 0}} if torch.cuda.is_available() else {}
-    placement: dict[str, Any] = {"device_map": source.device_map}
-    if source.max_memory is not None:
-        placement["max_memory"] = dict(source.max_memory)
-    if source.device_map == "auto" and "offload_folder" not in os.environ:
-        placement["offload_folder"] = str(source.cache / "offload")
-    return placement
+    placement = {"device_map": source.device_map, "offload_folder": str(source.cache / "offload")}
+    return placement if source.max_memory is None else {**placement, "max_memory": dict(source.max_memory)}
 
 
-def _first_line(exc: BaseException) -> str:
+def _in_one_line(exc: BaseException) -> str:
     lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    return " ".join(lines[:2]) if lines else type(exc).__name__
+    says = " ".join(lines[:2])
+    bare = isinstance(exc, LookupError) or not says  # their text is the key alone, or nothing
+    return f"{type(exc).__name__}: {says}".rstrip(": ") if bare else says

@@ -4,6 +4,9 @@ import json
 
 import httpx
 import pytest
+from pydantic import ValidationError
+
+from steering_server.api.schemas.requests import ChatBody, CompletionBody
 
 GOOD = {"prompt": "x", "max_tokens": 2}
 
@@ -35,13 +38,19 @@ REFUSED = {
     "stream as text": ({"stream": "yes"}, "stream", "valid boolean"),
     "unknown field": ({"max_token": 5}, "max_token", "unknown field"),
     "unknown field inside": ({"steering": {"profile": "heads", "power": 2}}, "steering.power", "unknown field"),
-    "what is not supported": ({"best_of": 3}, "best_of", "not supported"),
+    "unknown field of no value": ({"max_token": None}, "max_token", "unknown field"),
+    "what is not supported": ({"suffix": "end"}, "suffix", "not supported"),
+    "best of other than n": ({"n": 2, "best_of": 3}, "best_of", "value of n"),
+    "top_k past any vocabulary": ({"top_k": 10**400}, "top_k", "less than or equal to 2147483647"),
+    "token past any vocabulary": ({"prompt": [10**400]}, "prompt", "0..259"),
+    "penalty too small to compute with": ({"repetition_penalty": 1e-300}, "repetition_penalty", "equal to 0.01"),
     "penalty too large": ({"frequency_penalty": 3}, "frequency_penalty", "less than or equal to 2"),
     "bias on no token": ({"logit_bias": {"x": 1}}, "logit_bias.x", "pattern"),
     "bias outside the vocabulary": ({"logit_bias": {"260": 1}}, "logit_bias", "0..259"),
+    "biases too many": ({"logit_bias": dict.fromkeys(map(str, range(1025)), 1)}, "logit_bias", "at most 1024"),
     "more tokens than at most": ({"min_tokens": 3}, "min_tokens", "more than max_tokens"),
     "steering without profile": ({"steering": {"strength": 1}}, "steering.profile", "required"),
-    "steering as text": ({"steering": "heads"}, "steering", "dictionary"),
+    "steering as text": ({"steering": "heads"}, "steering", "JSON object"),
     "strength too large": ({"steering": {"profile": "heads", "strength": 11}}, "steering.strength", "equal to 10"),
     "strength as text": ({"steering": {"profile": "heads", "strength": "1"}}, "steering.strength", "valid number"),
     "profile named twice": ({"steering": {"profile": ["heads", "heads"]}}, "steering.profile", "twice"),
@@ -116,6 +125,22 @@ def test_a_body_that_is_no_json_object_is_a_400(http, path, body):
     assert error_of(response)["type"] == "invalid_request_error"
 
 
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+def test_a_body_that_does_not_say_it_is_json_is_told_to(http, content_type):
+    headers = {"content-type": content_type} if content_type else {}
+    response = http.post("/v1/completions", content=json.dumps(GOOD).encode(), headers=headers)
+    assert response.status_code == 400
+    assert "application/json" in error_of(response)["message"]
+
+
+@pytest.mark.parametrize("key", ["logit_bias", "steering", "stream_options"])
+def test_a_lone_surrogate_in_the_name_of_a_field_is_refused(http, key):
+    body = f'{{"prompt": "x", "{key}": {{"\\ud800": 1}}}}'
+    response = http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
+    assert response.status_code == 400
+    assert error_of(response)["param"].startswith(key)
+
+
 def test_a_body_past_the_limit_is_a_413(http):
     response = http.post("/v1/completions", json={"prompt": "x" * (17 * 2**20)})
     assert response.status_code == 413
@@ -140,6 +165,8 @@ CHAT_REFUSED = {
     "an image": ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
     "top_logprobs alone": ({"top_logprobs": 2}, "top_logprobs"),
     "tools": ({"tools": [{"type": "function"}]}, "tools"),
+    "reasoning": ({"reasoning_effort": "high"}, "reasoning_effort"),
+    "unknown field of a message": ({"messages": [{"role": "user", "content": "x", "mood": None}]}, "messages.0.mood"),
     "longer than the context": ({"messages": [{"role": "user", "content": "x" * 600}]}, "messages"),
 }
 
@@ -150,3 +177,23 @@ def test_a_wrong_chat_request_names_its_field_too(http, body, param):
     response = http.post("/v1/chat/completions", json=good | body)
     assert response.status_code == 400, response.text
     assert error_of(response)["param"] == param
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        (CompletionBody, {"prompt": [-1] * 1000}),
+        (CompletionBody, {"prompt": [[-1] * 1000]}),
+        (CompletionBody, {"prompt": "x", "stop": [1] * 1000}),
+        (CompletionBody, {"prompt": "x", "steering": {"profile": [1] * 1000}}),
+        (CompletionBody, {"prompt": "x", "logit_bias": dict.fromkeys(map("x{}".format, range(2000)), 1)}),
+        (ChatBody, {"messages": [{"role": "x"}] * 1000}),
+        (ChatBody, {"messages": [{"role": "user", "content": [{}] * 1000}]}),
+    ],
+    ids=["tokens", "prompts", "stops", "profiles", "biases", "messages", "parts"],
+)
+def test_values_past_the_first_wrong_one_are_not_looked_at(body, wrong):
+    """A body can hold millions of them, and the server would do nothing else meanwhile."""
+    with pytest.raises(ValidationError) as caught:
+        body.model_validate(wrong)
+    assert caught.value.error_count() < 10

@@ -159,9 +159,11 @@ def test_a_stream_of_arms_ends_with_their_comparison_and_every_chunk_says_what_w
     assert chunks[-1]["comparison"] == complete(http, arms=["baseline", "heads"])["comparison"]
 
 
-def test_a_stream_reports_usage_when_asked(http):
-    chunks = events(http, stream_options={"include_usage": True})
-    assert chunks[-1]["usage"] == {"prompt_tokens": 11, "completion_tokens": 8, "total_tokens": 19}
+def test_a_stream_reports_usage_in_a_last_chunk_when_asked_and_never_else(http):
+    *chunks, last = events(http, stream_options={"include_usage": True})
+    assert last["usage"] == {"prompt_tokens": 11, "completion_tokens": 8, "total_tokens": 19}
+    assert last["choices"] == []
+    assert {chunk["usage"] for chunk in chunks} == {chunk["usage"] for chunk in events(http)} == {None}
 
 
 @pytest.mark.parametrize("prompt", [[80, 82, 73], [[80, 82, 73], [9]], ["pri", "x"]])
@@ -222,7 +224,7 @@ def test_an_echo_without_new_tokens_scores_the_prompt_alone(http):
 
 
 def test_openai_fields_at_their_neutral_value_and_nulls_change_nothing(http):
-    neutral = {"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "best_of": 1, "suffix": None}
+    neutral = {"frequency_penalty": 0, "presence_penalty": 0.0, "logit_bias": {}, "best_of": 1, "suffix": ""}
     assert texts(complete(http, **neutral, stop=None, seed=None, user="someone")) == texts(complete(http))
 
 
@@ -238,3 +240,8 @@ def test_one_likeliest_token_is_the_greedy_choice_at_any_temperature(http):
     assert texts(complete(http, temperature=2, top_k=1)) == texts(complete(http))
     assert texts(complete(http, temperature=2, min_p=1)) == texts(complete(http))
     assert texts(complete(http, temperature=1.5, top_k=-1, seed=1)) == texts(complete(http, temperature=1.5, seed=1))
+
+
+@pytest.mark.parametrize("limit", [{"temperature": 5e-324}, {"temperature": 1, "top_p": 1e-300}], ids=str)
+def test_a_limit_too_small_for_the_models_numbers_is_the_greedy_choice(http, limit):
+    assert texts(complete(http, **limit)) == texts(complete(http))

@@ -51,6 +51,19 @@ def test_chat_answers_by_the_models_template(client):
     assert answer.usage.prompt_tokens == len(rendered)
 
 
+def test_an_answer_can_be_sent_back_as_it_was_received(client):
+    message = client.chat.completions.create(model=NAME, **CHAT).choices[0].message
+    conversation = [*CHAT["messages"], message.model_dump(), {"role": "user", "content": "and?"}]
+    answer = client.chat.completions.create(model=NAME, **CHAT | {"messages": conversation})
+    assert answer.usage.prompt_tokens > len("hello") + len(message.content)
+
+
+def test_fields_of_chat_that_change_nothing_at_their_neutral_value_are_taken(client):
+    neutral = {"tool_choice": "none", "parallel_tool_calls": True, "service_tier": "auto", "modalities": ["text"]}
+    plain = client.chat.completions.create(model=NAME, **CHAT)
+    assert client.chat.completions.create(model=NAME, **CHAT, **neutral).choices == plain.choices
+
+
 def test_a_streamed_chat_is_the_unstreamed_one_arm_by_arm(client):
     extra = {"arms": ["heads", "baseline"]}
     whole = client.chat.completions.create(model=NAME, extra_body=extra, **CHAT)

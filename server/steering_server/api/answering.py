@@ -2,8 +2,9 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Protocol
+from typing import Any, Protocol
 
+import anyio
 from fastapi import Request, Response
 from pydantic import BaseModel
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -20,6 +21,15 @@ from steering_server.errors import ServerError
 
 DONE = "[DONE]"
 PING_SECONDS = 15
+
+STEERED_ANSWER: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The answer; with `stream`, chunks of it as server-sent events, closed by `data: [DONE]`",
+        "headers": {"x-steering": {"description": "What each arm applied", "schema": {"type": "string"}}},
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
+"""For the OpenAPI description of the routes that answer here."""
 
 
 class Writer(Protocol):
@@ -46,14 +56,16 @@ async def answer(request: Request, body: GenerationBody, plan: Plan, writer: Wri
     """Run ``plan`` and answer as ``body`` asks. What fails before the first token is raised, not streamed."""
     headers = {"x-steering": plan.arms.header}
     if body.stream:
-        reports = await begun(backend.generate(plan.requests))
+        # A stream that waits in the queue has nobody to tell that its client went away but this.
+        reports = await unless_gone(request, begun(backend.generate(plan.requests)))
         with_usage = body.stream_options is not None and body.stream_options.include_usage
         events = _events(plan, backend, reports, writer, with_usage=with_usage)
         return EventSourceResponse(events, headers=headers, ping=PING_SECONDS, sep="\n")
     answers = await unless_gone(request, gather(backend, plan.requests))
     comparison = await unless_gone(request, compare(plan, answers, backend))
-    whole = writer.whole(answers, comparison)
-    return Response(whole.model_dump_json(), headers=headers, media_type="application/json")
+    # With alternatives to every token this is seconds of work, during which others are to be served.
+    whole = await anyio.to_thread.run_sync(lambda: writer.whole(answers, comparison).model_dump_json())
+    return Response(whole, headers=headers, media_type="application/json")
 
 
 async def _events(

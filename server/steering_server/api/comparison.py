@@ -59,7 +59,9 @@ async def _cross_scores(
     wanted = [ordered for i, j in pairs for ordered in ((i, j), (j, i))]
     nonempty = [(i, j) for i, j in wanted if answers[i].tokens]
     scored = await score(
-        backend, [(plan.slots[j].arm, plan.slots[i].prompt.tokens, answers[i].tokens) for i, j in nonempty]
+        backend,
+        [(plan.slots[j].arm, plan.slots[i].prompt.tokens, answers[i].tokens) for i, j in nonempty],
+        at_once=len(plan.slots),
     )
     none: dict[tuple[int, int], list[float]] = {ordered: [] for ordered in wanted}
     return none | dict(zip(nonempty, scored, strict=True))

@@ -14,21 +14,23 @@ from steering_server.api.schemas.requests import shown
 from steering_server.api.schemas.responses import ErrorBody, ErrorResponse
 from steering_server.errors import EngineError, NotFound, Overloaded, RequestError
 
+REQUEST_ID = "x-request-id"
 RETRY_AFTER_SECONDS = 1
 
 _log = structlog.get_logger("steering_server.api")
 
-ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
-    status: {"model": ErrorResponse, "description": meaning}
-    for status, meaning in {
-        400: "The request cannot be served as asked; `param` names the field",
-        404: "No such model or profile",
-        413: "The body is too large",
-        429: "Too much is queued; see Retry-After",
-        500: "The server failed",
-    }.items()
+_MEANINGS: dict[int | str, str] = {
+    400: "The request cannot be served as asked; `param` names the field",
+    404: "No such model or profile",
+    413: "The body is too large",
+    429: "Too much is queued; see Retry-After",
+    "4XX": "Any other request that cannot be served",
+    500: "The server failed",
 }
-"""For the OpenAPI description of every route that takes a body."""
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorResponse, "description": meaning} for status, meaning in _MEANINGS.items()
+}
+"""For the OpenAPI description of every route that takes a body. FastAPI's own 422 is never sent."""
 
 
 def install(app: FastAPI) -> None:
@@ -69,8 +71,10 @@ async def _failed(request: Request, exc: Exception) -> JSONResponse:
 
 
 async def _unexpected(request: Request, exc: Exception) -> JSONResponse:
-    _log.error("unexpected_error", path=request.url.path, exc_info=exc)
-    return respond(*error_body(exc))
+    # Starlette answers these outside of all middleware, so the id has to be put in here.
+    request_id = request.scope[REQUEST_ID]
+    _log.error("unexpected_error", path=request.url.path, request_id=request_id, exc_info=exc)
+    return respond(*error_body(exc), {REQUEST_ID: request_id})
 
 
 async def _http(request: Request, exc: Exception) -> JSONResponse:
@@ -99,6 +103,9 @@ async def _invalid(request: Request, exc: Exception) -> JSONResponse:
             code="json_invalid",
         )
         return respond(400, body)
+    if isinstance(exc.body, bytes):
+        message = "the body must be a JSON object, sent with content-type: application/json"
+        return respond(400, ErrorBody(message=message, type="invalid_request_error", param=None, code=None))
     param, message = _first_fault(errors, exc.body)
     return respond(400, ErrorBody(message=message, type="invalid_request_error", param=param, code=None))
 
@@ -140,6 +147,8 @@ def _fault(error: Any, body: Any) -> tuple[str | None, str]:
             return ".".join([*path, field]), rest
     elif error["type"] == "missing":
         reason = "is required"
+    elif error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        reason = "must be a JSON object"
     else:
         reason = f"must be {reason}" if error["msg"].startswith("Input should be ") else reason
     return ".".join(path) or None, reason

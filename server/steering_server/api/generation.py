@@ -6,13 +6,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from steering_server.api.arms import Arm, Arms
-from steering_server.api.schemas.requests import MAX_SEQUENCES, GenerationBody
+from steering_server.api.schemas.requests import MAX_SEQUENCES, GenerationBody, shown
 from steering_server.api.schemas.responses import Usage
 from steering_server.backends.base import Backend, GenerationRequest, ModelCard
 from steering_server.engine.requests import Chunk, SamplingParams
 from steering_server.errors import RequestError
-
-_SCORED_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ def make_plan(prompts: Sequence[Prompt], arms: Arms, n: int, sampling: SamplingP
     outside = next((token for token, _ in sampling.logit_bias if token >= model.identity.vocab_size), None)
     if outside is not None:
         raise RequestError(
-            f"logit_bias: token id {outside} is outside the vocabulary, 0..{model.identity.vocab_size - 1}",
+            f"logit_bias: token id {shown(outside)} is outside the vocabulary, 0..{model.identity.vocab_size - 1}",
             param="logit_bias",
         )
     for prompt in prompts:
@@ -94,7 +92,9 @@ def sampling_of(
         RequestError: its limits contradict each other.
     """
     if body.min_tokens > max_tokens:
-        raise RequestError(f"min_tokens: is {body.min_tokens}, more than max_tokens, {max_tokens}", param="min_tokens")
+        raise RequestError(
+            f"min_tokens: is {shown(body.min_tokens)}, more than max_tokens, {shown(max_tokens)}", param="min_tokens"
+        )
     return SamplingParams(
         max_tokens=max_tokens,
         temperature=body.temperature,
@@ -129,16 +129,19 @@ async def gather(backend: Backend, requests: Sequence[GenerationRequest]) -> lis
 
 
 async def score(
-    backend: Backend, requests: Sequence[tuple[Arm, tuple[int, ...], tuple[int, ...]]]
+    backend: Backend, requests: Sequence[tuple[Arm, tuple[int, ...], tuple[int, ...]]], *, at_once: int
 ) -> list[list[float]]:
-    """Return the log-probabilities of ``(arm, prompt, completion)``'s completion tokens under the arm."""
+    """Return the log-probabilities of ``(arm, prompt, completion)``'s completion tokens under the arm.
+
+    ``at_once`` bounds how many are queued together: what there was room for once, there is room for again.
+    """
     scored: list[list[float]] = []
-    for start in range(0, len(requests), _SCORED_AT_ONCE):
+    for start in range(0, len(requests), at_once):
         sequences = [
             GenerationRequest(
                 prompt + completion, SamplingParams(max_tokens=0, prompt_logprobs_from=len(prompt)), arm.profiles
             )
-            for arm, prompt, completion in requests[start : start + _SCORED_AT_ONCE]
+            for arm, prompt, completion in requests[start : start + at_once]
         ]
         for answer in await gather(backend, sequences):
             scored.append([token.logprob for token in answer.prompt_logprobs or () if token is not None])
@@ -184,7 +187,7 @@ def _check_length(prompt: Prompt, max_tokens: int, context: int) -> None:
         )
     if length + max_tokens > context:
         raise RequestError(
-            f"max_tokens: is {max_tokens}; after the prompt's {length} tokens the context of {context} holds "
+            f"max_tokens: is {shown(max_tokens)}; after the prompt's {length} tokens the context of {context} holds "
             f"{context - length} more",
             param="max_tokens",
             code="context_length_exceeded",
@@ -194,4 +197,6 @@ def _check_length(prompt: Prompt, max_tokens: int, context: int) -> None:
 def _check_vocabulary(prompt: Prompt, size: int) -> None:
     outside = next((token for token in prompt.tokens if token >= size), None)
     if outside is not None:
-        raise RequestError(f"prompt: token id {outside} is outside the vocabulary, 0..{size - 1}", param="prompt")
+        raise RequestError(
+            f"prompt: token id {shown(outside)} is outside the vocabulary, 0..{size - 1}", param="prompt"
+        )

@@ -8,7 +8,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steering_server.api.disconnect import ClientGone
-from steering_server.api.errors import respond
+from steering_server.api.errors import REQUEST_ID, respond
 from steering_server.api.schemas.responses import ErrorBody
 
 MAX_BODY_BYTES = 16 * 2**20
@@ -28,13 +28,15 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, began, status = uuid.uuid4().hex, time.perf_counter(), 0
+        request_id, began = uuid.uuid4().hex, time.perf_counter()
+        status = 500  # an unexpected error is answered further out than here, see errors
+        scope[REQUEST_ID] = request_id
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                MutableHeaders(scope=message)[REQUEST_ID] = request_id
             await send(message)
 
         try:
@@ -49,6 +51,7 @@ class RequestLog:
                 status=status,
                 ms=round(1000 * (time.perf_counter() - began), 1),
                 request_id=request_id,
+                model=scope.get("model"),
                 steering=scope.get("steering"),
             )
 

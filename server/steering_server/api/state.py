@@ -25,6 +25,7 @@ State = Annotated[AppState, Depends(_state)]
 """Parameter type by which a route gets the application's state."""
 
 
-def remember_steering(request: Request, arms: Arms) -> None:
-    """Note what the request steers with, for its log line."""
+def remember_arms(request: Request, arms: Arms) -> None:
+    """Note which model the request names and what it steers with, for its log line."""
+    request.scope["model"] = arms.model
     request.scope["steering"] = arms.header

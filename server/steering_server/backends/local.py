@@ -47,9 +47,13 @@ class LocalBackend:
             dtype=str(loaded.dtype).removeprefix("torch."),
             identity=loaded.identity,
         )
-        # A tokenizer is not to be used from two threads at once: the engine has its own.
+        # A tokenizer is not to be used from two threads at once. The engine has its own, and a huge prompt that is
+        # being encoded must not hold up the event loop, which decodes.
         self._tokenizer = copy.deepcopy(loaded.tokenizer)
         self._tokenizing = threading.Lock()
+        self._detokenizer = copy.deepcopy(loaded.tokenizer)
+        self._detokenizing = threading.Lock()
+        self._token_texts: dict[int, str] = {}
 
     @property
     def model(self) -> ModelCard:
@@ -68,8 +72,8 @@ class LocalBackend:
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Turn token ids into text."""
-        with self._tokenizing:
-            return str(self._tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+        with self._detokenizing:
+            return str(self._detokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
         """Turn chat messages into token ids by the model's chat template, ready for the assistant's turn.
@@ -90,7 +94,10 @@ class LocalBackend:
 
     def token_text(self, token: int) -> str:
         """Return the text of one token by itself; bytes that are no character of their own come as U+FFFD."""
-        return self.decode([token])
+        text = self._token_texts.get(token)
+        if text is None:
+            text = self._token_texts[token] = self.decode([token])
+        return text
 
     async def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Chunk], None]:
         """Run ``requests`` in one batch and yield ``(index, chunk)`` as they come, until every one has finished.

@@ -8,6 +8,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from steering_server.cli.destinations import require_writable_file
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
 from steering_server.cli.progress import progress_bars
 
@@ -18,11 +19,17 @@ if TYPE_CHECKING:
 
 def evaluate(
     profile: Annotated[str, typer.Argument(help="Name of a profile, or path of its .json file.")],
+    task: Annotated[str, typer.Option(help="What is measured: parentheses.")] = "parentheses",
     folder: Annotated[
         Path | None, typer.Option("--profiles", metavar="DIR", help="Folder of your own profiles.")
     ] = None,
     strength: Annotated[float, typer.Option(help="Strength at which it is applied.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Decides which prompts are test; the fit's own by default.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Decides which prompts are test. (default: the fit's own; another draws some that the fit has seen)"
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
     force: Annotated[bool, typer.Option(help="Apply it although it was made for another model.")] = False,
     model: Model = None,
@@ -41,16 +48,23 @@ def evaluate(
     from steering_profiles.evaluation import TokenPredictor
     from steering_profiles.models import load_model
     from steering_profiles.steering import AppliedProfile
-    from steering_profiles.tasks import parentheses, parentheses_variants
+    from steering_profiles.tasks import TASKS, VARIANTS, require_known
     from steering_profiles.validate import require_fit
     from steering_server.config import load_settings
 
+    require_known(task)
+    if output is not None:
+        require_writable_file("--json", output)
     applied = AppliedProfile(_find(profile, folder), strength)
+    seed = _seed_of_fit(applied.profile, task) if seed is None else seed
     settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     with Console(stderr=True).status("loading the model"):
         loaded = load_model(settings.model_source)
     require_fit(applied.profile, loaded.identity, force=force)
-    sets = {"test": parentheses(loaded.tokenizer, seed).test} | parentheses_variants(loaded.tokenizer, seed)
+    made = TASKS[task](loaded.tokenizer, seed)
+    for reason in made.left_out:
+        Console().print(f"left out: {reason}", style="yellow", markup=False)
+    sets = {"test": made.test} | VARIANTS[task](loaded.tokenizer, seed)
     results: dict[str, tuple[Accuracy, Accuracy]] = {}
     with progress_bars() as progress, TokenPredictor(loaded) as predictor:
         progress.stage("measuring", 2 * sum(len(examples) for examples in sets.values()))
@@ -64,7 +78,13 @@ def evaluate(
         figures = {
             name: {"without": before.percent, "with": after.percent} for name, (before, after) in results.items()
         }
-        record = {"profile": applied.profile.name, "content_hash": applied.key[0], "strength": strength}
+        record = {
+            "profile": applied.profile.name,
+            "content_hash": applied.key[0],
+            "strength": strength,
+            "task": task,
+            "seed": seed,
+        }
         output.write_text(json.dumps(record | {"accuracy": figures}, indent=2) + "\n")
 
 
@@ -74,6 +94,12 @@ def _find(profile: str, folder: Path | None) -> "Profile":
     if profile.endswith(".json"):
         return load_profile(profile)
     return Catalogue.open(folder)[profile].profile
+
+
+def _seed_of_fit(profile: "Profile", task: str) -> int:
+    """Return the seed whose test prompts the fit of ``profile`` did not see; any will do if it was fitted elsewhere."""
+    provenance = profile.provenance
+    return provenance.seed if provenance is not None and provenance.task == task else 0
 
 
 def _table(profile: "Profile", strength: float, results: "dict[str, tuple[Accuracy, Accuracy]]") -> Table:

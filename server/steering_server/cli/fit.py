@@ -1,6 +1,7 @@
 """``steer fit``: make a profile for a task."""
 
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from steering_server.cli.destinations import require_writable_folder
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
 from steering_server.cli.progress import progress_bars
 
@@ -21,6 +23,10 @@ def fit(
     name: Annotated[str | None, typer.Option(help="The profile's name. (default: the task's)")] = None,
     seed: Annotated[int, typer.Option(help="Decides which prompts are train, dev and test.")] = 0,
     metric: Annotated[str, typer.Option(help="What heads are ranked by: f1, recall or precision.")] = "f1",
+    k: Annotated[list[int] | None, typer.Option(help="Heads to try, may be repeated. (default: the paper's)")] = None,
+    alpha: Annotated[
+        list[float] | None, typer.Option(help="Scales to try, may be repeated. (default: the paper's)")
+    ] = None,
     model: Model = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
@@ -39,16 +45,16 @@ def fit(
     from pydantic import TypeAdapter, ValidationError
 
     from steering_profiles.fitting import FitSettings, fit_heads
+    from steering_profiles.fitting.grid import ALPHA, TOP_K
     from steering_profiles.fitting.ranking import METRICS
-    from steering_profiles.models import load_model
+    from steering_profiles.models import EMBEDDED, load_model
     from steering_profiles.schema import ProfileName
     from steering_profiles.store import save_profile
-    from steering_profiles.tasks import TASKS
+    from steering_profiles.tasks import TASKS, require_known
     from steering_server.config import load_settings
     from steering_server.errors import ConfigError
 
-    if task not in TASKS:
-        raise ConfigError(f"task is {task!r}; known tasks: {', '.join(TASKS)}")
+    require_known(task)
     chosen_metric = next((known for known in METRICS if known == metric), None)
     if chosen_metric is None:
         raise ConfigError(f"metric is {metric!r}; allowed: {', '.join(METRICS)}")
@@ -57,6 +63,11 @@ def fit(
         TypeAdapter(ProfileName).validate_python(profile_name)
     except ValidationError as exc:
         raise ConfigError(f"name is {profile_name!r}; allowed: lower-case letters, digits, '.', '_' and '-'") from exc
+    try:
+        search = FitSettings(tuple(k or TOP_K), tuple(alpha or ALPHA), chosen_metric)
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from exc
+    require_writable_folder("--out", out)
 
     console = Console()
     settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
@@ -70,8 +81,20 @@ def fit(
             loaded,
             made,
             name=profile_name,
-            command=_command(task, out, name, seed, metric, model, dtype),
-            settings=FitSettings(metric=chosen_metric),
+            command=_command(
+                task,
+                out,
+                [
+                    ("--name", name, None),
+                    ("--seed", seed, 0),
+                    ("--metric", metric, "f1"),
+                    *(("--k", value, None) for value in k or ()),
+                    *(("--alpha", value, None) for value in alpha or ()),
+                    ("--model", settings.model, EMBEDDED),  # not the option: it may come from the environment
+                    ("--dtype", settings.dtype, "auto"),
+                ],
+            ),
+            settings=search,
             progress=progress,
         )
     path = save_profile(result.profile, out)
@@ -79,18 +102,10 @@ def fit(
     console.print(f"wrote {path}", markup=False)
 
 
-def _command(
-    task: str, out: Path, name: str | None, seed: int, metric: str, model: str | None, dtype: str | None
-) -> str:
-    """Return the command that makes the profile again; options left at their defaults are not spelled out."""
+def _command(task: str, out: Path, options: Iterable[tuple[str, object, object]]) -> str:
+    """Return the command that makes the profile again; an ``(option, value, default)`` at its default is left out."""
     words = ["steer", "fit", task, "--out", str(out)]
-    for option, value, default in (
-        ("--name", name, None),
-        ("--seed", seed, 0),
-        ("--metric", metric, "f1"),
-        ("--model", model, None),
-        ("--dtype", dtype, None),
-    ):
+    for option, value, default in options:
         if value != default:
             words += [option, str(value)]
     return shlex.join(words)
@@ -99,7 +114,10 @@ def _command(
 def _report(console: Console, result: "FitResult") -> None:
     console.print(_grid_table(result))
     point = result.chosen.point
-    console.print(f"chosen on dev: the top {point.k} heads, scaled by {point.alpha:g}")
+    if point.k:
+        console.print(f"chosen on dev: the top {point.k} heads, scaled by {point.alpha:g}")
+    else:
+        console.print("nothing is better on dev than the plain model: this profile changes nothing", style="yellow")
     heads = ", ".join(f"L{head.layer}H{head.head}" for head in result.profile.heads)
     console.print(f"heads: {heads or 'none'}")
     table = Table("sub-task", "without", "with", title="test accuracy, %")

@@ -58,7 +58,9 @@ def _softmax(logits: Tensor, params: Sequence[SamplingParams], rows: Sequence[in
     scaled = logits[rows].float()
     # Subtracting the maximum first keeps tiny temperatures from overflowing to infinities.
     scaled = scaled - scaled.amax(dim=-1, keepdim=True)
-    return (scaled / _column([p.temperature for p in params], rows, logits)).softmax(dim=-1)
+    temperatures = _column([p.temperature for p in params], rows, logits)
+    # One that float32 rounds to 0 would make 0 / 0 of the likeliest token.
+    return (scaled / temperatures.clamp(min=torch.finfo(torch.float32).tiny)).softmax(dim=-1)
 
 
 @dataclass(frozen=True)
@@ -99,7 +101,7 @@ def _draw_sorted(values: Tensor, ids: Tensor, limits: _Limits, u: Tensor, vocabu
     narrowed = (limits.top_k < vocabulary) | (limits.min_p > 0)
     mass = torch.where(narrowed, (values * left).sum(dim=-1, keepdim=True), 1.0)
     # A token is in the nucleus if those before it have not reached the limit yet; the first always is.
-    kept = left & (values.cumsum(dim=-1) - values < limits.top_p * mass)
+    kept = left & ((values.cumsum(dim=-1) - values < limits.top_p * mass) | (rank == 0))
     unsure = kept[:, -1] | (narrowed.squeeze(-1) & left[:, -1])
     return ids.gather(-1, _invert(values * kept, u).unsqueeze(-1)).squeeze(-1), unsure
 

@@ -20,7 +20,7 @@ from steering_server.backends.base import Backend, ProfileCard
 from steering_server.errors import NotFound
 
 router = APIRouter()
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {404: ERROR_RESPONSES[404]}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {status: ERROR_RESPONSES[status] for status in (404, "4XX")}
 
 
 @router.get("/v1/models")

@@ -9,7 +9,7 @@ import anyio
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from steering_server.api.answering import answer
+from steering_server.api.answering import STEERED_ANSWER, answer
 from steering_server.api.arms import resolve_arms
 from steering_server.api.errors import ERROR_RESPONSES
 from steering_server.api.generation import Plan, Prompt, make_plan, sampling_of
@@ -26,7 +26,7 @@ from steering_server.api.schemas.responses import (
     Comparison,
     Usage,
 )
-from steering_server.api.state import State, remember_steering
+from steering_server.api.state import State, remember_arms
 from steering_server.backends.base import Backend
 from steering_server.engine.requests import Chunk
 from steering_server.errors import RequestError
@@ -34,12 +34,12 @@ from steering_server.errors import RequestError
 router = APIRouter()
 
 
-@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=ERROR_RESPONSES)
+@router.post("/v1/chat/completions", response_model=ChatCompletion, responses=STEERED_ANSWER | ERROR_RESPONSES)
 async def create_chat_completion(request: Request, body: ChatBody, state: State) -> Response:
     """Answer a conversation by the model's chat template, steered or not, with one arm or several."""
     backend = state.backend
     arms = resolve_arms(body, backend)
-    remember_steering(request, arms)
+    remember_arms(request, arms)
     prompt = Prompt(await anyio.to_thread.run_sync(_render, body, backend), "")
     plan = make_plan(
         [prompt],

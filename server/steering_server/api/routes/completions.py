@@ -9,26 +9,26 @@ import anyio
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
-from steering_server.api.answering import answer
+from steering_server.api.answering import STEERED_ANSWER, answer
 from steering_server.api.arms import resolve_arms
 from steering_server.api.errors import ERROR_RESPONSES
 from steering_server.api.generation import Plan, Prompt, make_plan, sampling_of
 from steering_server.api.logprobs import add, completion_logprobs, echoed_logprobs
 from steering_server.api.schemas.requests import CompletionBody
 from steering_server.api.schemas.responses import Comparison, Completion, CompletionChoice, CompletionLogprobs, Usage
-from steering_server.api.state import State, remember_steering
+from steering_server.api.state import State, remember_arms
 from steering_server.backends.base import Backend
 from steering_server.engine.requests import Chunk
 
 router = APIRouter()
 
 
-@router.post("/v1/completions", response_model=Completion, responses=ERROR_RESPONSES)
+@router.post("/v1/completions", response_model=Completion, responses=STEERED_ANSWER | ERROR_RESPONSES)
 async def create_completion(request: Request, body: CompletionBody, state: State) -> Response:
     """Continue a prompt, steered or not, with one arm or several."""
     backend = state.backend
     arms = resolve_arms(body, backend)
-    remember_steering(request, arms)
+    remember_arms(request, arms)
     plan = make_plan(
         await anyio.to_thread.run_sync(_read_prompts, body, backend),
         arms,
@@ -124,5 +124,7 @@ def _tokens(prompt: int | Sequence[int]) -> tuple[int, ...]:
 
 
 def _from_tokens(tokens: tuple[int, ...], body: CompletionBody, backend: Backend) -> Prompt:
-    known = all(token < backend.model.identity.vocab_size for token in tokens)
-    return Prompt(tokens, backend.decode(tokens) if body.echo and known else "")
+    served = backend.model
+    # What will be refused for its length or its tokens is not worth decoding.
+    accepted = len(tokens) <= served.context_length and all(token < served.identity.vocab_size for token in tokens)
+    return Prompt(tokens, backend.decode(tokens) if body.echo and accepted else "")

@@ -23,6 +23,8 @@ MAX_ARMS = 8
 MAX_PROMPTS = 64
 MAX_SEQUENCES = 128
 """Most sequences of one request: prompts times arms times n."""
+MAX_BIASES = 1024
+_INT32_MAX = 2**31 - 1
 
 
 def _number(value: Any) -> Any:
@@ -39,6 +41,13 @@ def shown(value: Any, most: int = 80) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
+def _few_enough(biases: Any) -> Any:
+    """Count before the entries are looked at: a body full of wrong ones would hold up the server."""
+    if isinstance(biases, dict) and len(biases) > MAX_BIASES:
+        raise ValueError(f"must have at most {MAX_BIASES} entries, not {len(biases)}")
+    return biases
+
+
 def _encodable(text: str) -> str:
     try:
         text.encode()
@@ -52,10 +61,12 @@ _whole_characters = BeforeValidator(lambda value: _encodable(value) if isinstanc
 Text = Annotated[str, Field(strict=True), _whole_characters]
 NonEmptyText = Annotated[str, Field(strict=True, min_length=1), _whole_characters]
 TokenId = Annotated[StrictInt, Field(ge=0)]
+# Lists stop at the first wrong value: a body can hold millions, and one is all that the answer names.
+TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 TokenKey = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9]{1,9}$")]
 Strength = Annotated[Number, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
-Stop = NonEmptyText | Annotated[list[NonEmptyText], Field(max_length=4)]
-Profiles = NonEmptyText | Annotated[list[NonEmptyText], Field(min_length=1, max_length=16)]
+Stop = NonEmptyText | Annotated[list[NonEmptyText], Field(max_length=4, fail_fast=True)]
+Profiles = NonEmptyText | Annotated[list[NonEmptyText], Field(min_length=1, max_length=16, fail_fast=True)]
 
 
 class _Strict(BaseModel):
@@ -70,6 +81,9 @@ class _Strict(BaseModel):
         """Take null for the default, as OpenAI does, and refuse what would otherwise be ignored."""
         if not isinstance(body, dict):
             return body
+        unknown = next((name for name in body if name not in cls.model_fields and name not in cls.neutral), None)
+        if unknown is not None:
+            raise ValueError(f"{shown(unknown)}: unknown field; allowed: {', '.join(cls.model_fields)}")
         given = {name: value for name, value in body.items() if value is not None}
         for name, neutral in cls.neutral.items():
             if name in given:
@@ -77,9 +91,6 @@ class _Strict(BaseModel):
                 if not any(value == known and isinstance(value, bool) == isinstance(known, bool) for known in neutral):
                     allowed = " or ".join(["null", *map(repr, neutral)])
                     raise ValueError(f"{name}: not supported by this server; leave it out or send {allowed}")
-        unknown = next((name for name in given if name not in cls.model_fields), None)
-        if unknown is not None:
-            raise ValueError(f"{shown(unknown)}: unknown field; allowed: {', '.join(cls.model_fields)}")
         return given
 
 
@@ -111,16 +122,18 @@ class GenerationBody(_Strict):
     model: NonEmptyText | None = Field(None, description="The served name, or name+profile. Default: the baseline.")
     temperature: Annotated[Number, Field(ge=0, le=2)] = 1.0
     top_p: Annotated[Number, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[StrictInt, Field(ge=-1)] | None = Field(
+    top_k: Annotated[StrictInt, Field(ge=-1, le=_INT32_MAX)] | None = Field(
         None, description="Likeliest tokens drawn from; -1 or 0: all."
     )
     min_p: Annotated[Number, Field(ge=0, le=1)] = Field(0.0, description="Least share of the likeliest's probability.")
-    repetition_penalty: Annotated[Number, Field(gt=0, le=10)] = 1.0
+    repetition_penalty: Annotated[Number, Field(ge=0.01, le=10)] = 1.0
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
-    logit_bias: Annotated[dict[TokenKey, Annotated[Number, Field(ge=-100, le=100)]], Field(max_length=1024)] = Field(
-        default_factory=dict, description="Token id to what is added to its logit."
-    )
+    logit_bias: Annotated[
+        dict[TokenKey, Annotated[Number, Field(ge=-100, le=100)]],
+        BeforeValidator(_few_enough),
+        Field(max_length=MAX_BIASES),
+    ] = Field(default_factory=dict, description="Token id to what is added to its logit.")
     min_tokens: Annotated[StrictInt, Field(ge=0)] = Field(0, description="Tokens before which the text does not end.")
     ignore_eos: StrictBool = Field(False, description="Go on past the end token.")
     n: Annotated[StrictInt, Field(ge=1, le=64)] = 1
@@ -147,18 +160,21 @@ class CompletionBody(GenerationBody):
 
     prompt: (
         Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS)]
-        | Annotated[list[TokenId], Field(min_length=1)]
-        | Annotated[list[Annotated[list[TokenId], Field(min_length=1)]], Field(min_length=1, max_length=MAX_PROMPTS)]
+        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
+        | TokenIds
+        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
     ) = Field(description="A string, a list of strings, token ids, or a list of lists of token ids.")
     max_tokens: Annotated[StrictInt, Field(ge=0)] = 16
     logprobs: Annotated[StrictInt, Field(ge=0, le=5)] | None = None
     echo: StrictBool = False
+    best_of: StrictInt | None = Field(None, description="Accepted where it equals n, which changes nothing.")
 
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"best_of": (1,), "suffix": ("",)}
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"suffix": ("",)}
 
     @model_validator(mode="after")
-    def _something_to_answer(self) -> Self:
+    def _consistent(self) -> Self:
+        if self.best_of not in (None, self.n):
+            raise ValueError("best_of: not supported by this server; leave it out or send null or the value of n")
         if self.max_tokens == 0 and not self.echo:
             raise ValueError("max_tokens: 0 is allowed only with echo, else there is nothing to answer")
         return self
@@ -175,8 +191,17 @@ class Message(_Strict):
     """One message of a conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[TextPart], Field(min_length=1)]
+    content: Text | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
     name: Text | None = None
+
+    # An assistant's message comes with these when it is sent back as it was received.
+    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
+        "refusal": (),
+        "annotations": ([],),
+        "audio": (),
+        "function_call": (),
+        "tool_calls": ([],),
+    }
 
     @property
     def text(self) -> str:
@@ -187,7 +212,7 @@ class Message(_Strict):
 class ChatBody(GenerationBody):
     """Body of ``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[Message], Field(min_length=1)]
+    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Default: what the context holds.")
     max_completion_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Same as max_tokens.")
     logprobs: StrictBool = False
@@ -196,8 +221,19 @@ class ChatBody(GenerationBody):
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
         "tools": ([],),
         "tool_choice": ("none", "auto"),
+        "parallel_tool_calls": (True, False),
         "functions": ([],),
+        "function_call": ("none", "auto"),
         "response_format": ({"type": "text"},),
+        "modalities": (["text"],),
+        "audio": (),
+        "prediction": (),
+        "reasoning_effort": ("none",),
+        "verbosity": ("medium",),
+        "web_search_options": (),
+        "service_tier": ("auto", "default"),
+        "safety_identifier": (),
+        "prompt_cache_key": (),
         "store": (False,),
         "metadata": ({},),
     }

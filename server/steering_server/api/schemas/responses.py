@@ -95,7 +95,7 @@ class CompletionChoice(_Response):
 class _Envelope(_Response):
     """What all answers have; each kind says what its object and its choices are."""
 
-    absent_if_none = frozenset({"usage", "comparison"})
+    absent_if_none = frozenset({"comparison"})
 
     id: str
     object: str

@@ -1,0 +1,123 @@
+"""Which arms a request asks for, without a server: the three ways to say it become the same labelled arms."""
+
+import hashlib
+
+import pytest
+
+from steering_profiles.models import LoadedModel
+from steering_profiles.store import Catalogue, save_profile
+from steering_server.api.arms import Arms, resolve_arms
+from steering_server.api.schemas.requests import CompletionBody
+from steering_server.backends.base import ProfileStrength
+from steering_server.backends.local import LocalBackend
+from steering_server.engine.engine import EngineLimits
+from steering_server.errors import NotFound, RequestError
+from tests.api.conftest import profiles_for
+
+NAME = "tiny-llama"
+
+
+@pytest.fixture(scope="module")
+def backend(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
+    folder = tmp_path_factory.mktemp("profiles")
+    for profile in profiles_for(model):
+        save_profile(profile, folder)
+    return LocalBackend(model, Catalogue.open(folder, shipped=False), EngineLimits(max_batch=1))
+
+
+def resolve(backend: LocalBackend, **body) -> Arms:
+    return resolve_arms(CompletionBody.model_validate({"prompt": "x", **body}), backend)
+
+
+@pytest.mark.parametrize("body", [{}, {"model": NAME}, {"model": None, "steering": None, "arms": None}], ids=str)
+def test_a_request_that_asks_for_nothing_gets_the_baseline(backend, body):
+    arms = resolve(backend, **body)
+    assert (arms.model, arms.named, arms.header) == (NAME, False, "baseline")
+    assert [arm.profiles for arm in arms.arms] == [()]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"model": f"{NAME}+heads+final"},
+        {"steering": {"profile": "heads+final"}},
+        {"steering": {"profile": ["heads", "final"]}},
+        {"arms": ["heads+final"]},
+        {"arms": [{"profile": ["heads", "final"]}]},
+    ],
+    ids=str,
+)
+def test_profiles_compose_in_the_order_given_however_they_are_asked_for(backend, body):
+    (arm,) = resolve(backend, **body).arms
+    assert arm.label == "heads+final"
+    assert arm.profiles == (ProfileStrength("heads"), ProfileStrength("final"))
+
+
+@pytest.mark.parametrize(
+    ("arm", "label"),
+    [
+        ("baseline", "baseline"),
+        ("heads", "heads"),
+        ({"profile": "heads"}, "heads"),
+        ({"profile": "heads", "strength": 0.5}, "heads@0.5"),
+        ({"profile": ["heads", "final"], "strength": -2}, "heads+final@-2"),
+        ({"profile": "heads", "strength": 0.5, "name": "half"}, "half"),
+    ],
+    ids=str,
+)
+def test_an_arm_is_labelled_by_its_name_else_by_its_profiles_and_strength(backend, arm, label):
+    assert resolve(backend, arms=[arm]).arms[0].label == label
+
+
+def test_a_composed_arm_is_hashed_over_the_hashes_of_its_profiles_in_order(backend):
+    (arm,) = resolve(backend, arms=["heads+final"]).arms
+    hashes = [backend.profiles[name].entry.content_hash for name in ("heads", "final")]
+    assert [one.content_hash for one in arm.applied.profiles] == hashes
+    assert arm.applied.content_hash == f"sha256:{hashlib.sha256('+'.join(hashes).encode()).hexdigest()}"
+    (turned,) = resolve(backend, arms=["final+heads"]).arms
+    assert turned.applied.content_hash != arm.applied.content_hash
+
+
+def test_the_header_names_every_arm_and_each_of_its_profiles(backend):
+    header = resolve(backend, arms=["baseline", {"profile": "heads+final", "strength": 0.5, "name": "b"}]).header
+    short = {name: card.entry.content_hash.removeprefix("sha256:")[:12] for name, card in backend.profiles.items()}
+    assert header == (
+        f"baseline, b;profile=heads;hash={short['heads']};strength=0.5;profile=final;hash={short['final']};strength=0.5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"model": f"{NAME}+heads", "steering": {"profile": "final"}}, "steering"),
+        ({"model": f"{NAME}+heads", "arms": ["final"]}, "arms"),
+        ({"steering": {"profile": "heads"}, "arms": ["final"]}, "arms"),
+        ({"arms": ["heads", {"profile": "final", "name": "heads"}]}, "arms.1"),
+        ({"arms": ["heads+heads"]}, "arms.0"),
+        ({"model": f"{NAME}+heads+heads"}, "model"),
+    ],
+    ids=str,
+)
+def test_arms_asked_for_in_two_ways_or_twice_alike_are_refused_by_field(backend, body, param):
+    with pytest.raises(RequestError) as caught:
+        resolve(backend, **body)
+    assert caught.value.param == param
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        ({"model": "other"}, "model", "model_not_found"),
+        ({"model": f"{NAME}-heads"}, "model", "model_not_found"),
+        ({"model": f"{NAME}+"}, "model", "model_not_found"),
+        ({"model": f"{NAME}+nope"}, "model", "model_not_found"),
+        ({"steering": {"profile": ["heads", "nope"]}}, "steering.profile", "profile_not_found"),
+        ({"arms": ["heads", "baseline+heads"]}, "arms.1", "profile_not_found"),
+        ({"arms": [{"profile": "nope"}]}, "arms.0.profile", "profile_not_found"),
+    ],
+    ids=str,
+)
+def test_a_model_or_profile_that_is_not_there_is_not_found_by_field(backend, body, param, code):
+    with pytest.raises(NotFound) as caught:
+        resolve(backend, **body)
+    assert (caught.value.param, caught.value.code) == (param, code)

@@ -1,0 +1,103 @@
+"""No request holds up the others: not by its size, nor by what is wrong with it, nor by having been abandoned."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import structlog
+import torch
+
+from steering_profiles.models import LoadedModel
+from steering_profiles.store import Catalogue
+from steering_server.backends.local import LocalBackend
+from steering_server.engine.engine import EngineLimits
+from steering_server.logs import configure_logs
+from tests.api.conftest import profiles_for
+from tests.builders import build_model
+from tests.serving import serving
+
+LONG = {"prompt": "x", "max_tokens": 500, "temperature": 0, "ignore_eos": True}
+
+
+def test_a_wrong_value_fails_nobody_elses_request(url):
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(httpx.post, f"{url}/v1/completions", json=LONG, timeout=60)
+        time.sleep(0.1)
+        assert httpx.post(f"{url}/v1/completions", json={"prompt": "x", "top_k": 10**400}).status_code == 400
+        assert not other.done()
+        assert other.result().status_code == 200
+
+
+def test_a_huge_prompt_that_is_being_encoded_holds_up_no_decoding(model: LoadedModel, tmp_path: Path):
+    backend = LocalBackend(model, Catalogue.open(tmp_path, shipped=False), EngineLimits(max_batch=1))
+    with ThreadPoolExecutor(1) as pool:
+        encoding = pool.submit(backend.encode, "x" * 2_000_000)
+        time.sleep(0.1)
+        assert [backend.token_text(token) for token in model.tokenizer.encode("abc")] == ["a", "b", "c"]
+        assert not encoding.done()
+        encoding.result()
+
+
+def test_a_stream_abandoned_while_it_waits_frees_its_place_in_the_queue(tmp_path: Path):
+    limits = EngineLimits(max_batch=1, max_queue=1)
+    with (
+        serving(build_model("llama", dtype=torch.float32, layers=24), tmp_path, limits=limits) as url,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        running = pool.submit(httpx.post, f"{url}/v1/completions", json=LONG, timeout=60)
+        time.sleep(0.2)
+        with (
+            pytest.raises(httpx.ReadTimeout),
+            httpx.stream("POST", f"{url}/v1/completions", json=LONG | {"stream": True}, timeout=0.3),
+        ):
+            pass
+        body = LONG | {"max_tokens": 1}
+        while (waiting := httpx.post(f"{url}/v1/completions", json=body, timeout=60)).status_code == 429:
+            assert not running.done(), "the place was not free before the running request was over"
+            time.sleep(0.05)
+        assert (waiting.status_code, running.result().status_code) == (200, 200)
+
+
+def test_arms_that_there_was_room_for_are_compared_in_the_same_room(model: LoadedModel, tmp_path: Path):
+    limits = EngineLimits(max_batch=3, max_queue=0)
+    with serving(build_model("llama", dtype=torch.float32), tmp_path, profiles_for(model), limits=limits) as url:
+        body = {"prompt": "abc", "max_tokens": 4, "logprobs": 0, "arms": ["baseline", "heads", "final"]}
+        response = httpx.post(f"{url}/v1/completions", json=body)
+        assert response.status_code == 200, response.text
+        assert len(response.json()["comparison"]["pairs"]) == 3
+
+
+def test_an_unexpected_failure_is_a_500_of_the_same_shape_with_the_id_that_the_log_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(backend: LocalBackend, text: str) -> tuple[int, ...]:
+        raise RuntimeError("a mistake of our own")  # nothing real is known to fail here
+
+    monkeypatch.setattr(LocalBackend, "encode", fail)
+    with serving(build_model("llama", dtype=torch.float32), tmp_path) as url, structlog.testing.capture_logs() as lines:
+        response = httpx.post(f"{url}/v1/completions", json={"prompt": "x"})
+        assert response.status_code == 500
+        assert response.json()["error"]["type"] == "server_error"
+        assert "mistake" not in response.text
+        (logged,) = [line for line in lines if line["event"] == "unexpected_error"]
+        assert logged["request_id"] == response.headers["x-request-id"]
+
+
+def test_the_log_has_one_line_per_request_with_model_and_steering_and_nothing_of_the_body(http):
+    configure_logs("info")
+    try:
+        with structlog.testing.capture_logs() as lines:
+            body = {"prompt": "a secret", "max_tokens": 1, "model": "tiny-llama+heads"}
+            response = http.post("/v1/completions", json=body)
+            until = time.monotonic() + 10
+            while not lines and time.monotonic() < until:
+                time.sleep(0.01)  # the line is written once the answer has been sent
+        (line,) = lines
+        assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/completions", 200)
+        assert (line["model"], line["steering"]) == ("tiny-llama+heads", response.headers["x-steering"])
+        assert line["request_id"] == response.headers["x-request-id"]
+        assert "secret" not in str(line)
+    finally:
+        configure_logs("error")

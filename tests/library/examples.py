@@ -1,0 +1,61 @@
+"""A profile to vary, the model it says it was made for, and strategies that make any profile."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from steering_profiles.schema import (
+    INTERCEPT_TENSOR,
+    FinalLayer,
+    HeadScale,
+    ModelIdentity,
+    NeuronScale,
+    Profile,
+    Provenance,
+)
+
+MODEL = ModelIdentity(
+    id="some-model", architecture="LlamaForCausalLM", layers=4, heads=3, kv_heads=3, head_dim=2, neurons=8, width=6,
+    vocab_size=50, fingerprint="sha256:0",
+)  # fmt: skip
+
+INTERCEPT = {INTERCEPT_TENSOR: np.ones(6, np.float32)}
+
+
+def example(**changes: Any) -> Profile:
+    """A valid profile, changed."""
+    content = {
+        "name": "example", "description": "An example.", "method": "manual", "model": MODEL,
+        "heads": (HeadScale(layer=1, head=2, scale=1.5),),
+    }  # fmt: skip
+    return Profile(**content | changes)
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+scales = st.floats(-100, 100, allow_nan=False)
+facts = st.dictionaries(texts, st.lists(st.floats(-1, 1) | st.integers() | texts | st.none() | st.booleans()))
+provenances = st.builds(
+    Provenance, tool_version=texts, command=texts, task=texts, seed=st.integers(-9, 9), grid=facts, chosen=facts,
+    dev=facts, test=facts, split_sizes=st.dictionaries(texts, st.integers(0, 999)),
+)  # fmt: skip
+
+
+@st.composite
+def profiles(draw: st.DrawFn) -> Profile:
+    """Any profile of ``MODEL``."""
+    heads = draw(st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 2)), scales))
+    neurons = draw(st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 7)), scales))
+    intercept = draw(st.floats(-2, 2))
+    tensor = np.array(draw(st.lists(st.floats(-9, 9, width=32), min_size=6, max_size=6)), dtype=np.float32)
+    return Profile(
+        name=draw(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,10}", fullmatch=True).filter(lambda name: name != "baseline")),
+        description=draw(texts),
+        method=draw(st.sampled_from(["rasteer", "final-layer", "manual"])),
+        model=MODEL,
+        heads=tuple(HeadScale(layer=layer, head=head, scale=scale) for (layer, head), scale in heads.items()),
+        neurons=tuple(NeuronScale(layer=layer, neuron=n, scale=scale) for (layer, n), scale in neurons.items()),
+        final_layer=FinalLayer(own_attention=draw(st.floats(0, 1)), intercept_scale=intercept),
+        provenance=draw(st.none() | provenances),
+        tensors={INTERCEPT_TENSOR: tensor} if intercept else {},
+    )

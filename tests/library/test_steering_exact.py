@@ -1,0 +1,193 @@
+"""Steering is exact: every effect equals the same change made to the weights, or to the attention mask."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from steering_profiles.errors import StrengthError
+from steering_profiles.models import LoadedModel
+from steering_profiles.models.anatomy import input_major
+from steering_profiles.schema import INTERCEPT_TENSOR, Profile
+from steering_profiles.steering import AppliedProfile, effect_of
+from steering_profiles.store import load_profile, save_profile
+from tests.builders import FAMILIES, build_model, build_profile, every_effect, steer
+from tests.library.running import ROUND_OFF, TOKENS, logits, steered_logits, with_changed_weights
+
+STRENGTHS = [-1.0, 0.3, 1.0, 2.5]
+Scales = Sequence[tuple[int, int, float]]
+
+
+def scale_head_weights(loaded: LoadedModel, scales: Scales, strength: float = 1.0) -> None:
+    size = loaded.anatomy.sizes.head_dim
+    for layer, head, scale in scales:
+        rows = slice(head * size, (head + 1) * size)
+        input_major(loaded.anatomy.layers[layer].head_output)[rows] *= 1 + strength * (scale - 1)
+
+
+def scale_neuron_weights(loaded: LoadedModel, scales: Scales, strength: float = 1.0) -> None:
+    for layer, neuron, scale in scales:
+        input_major(loaded.anatomy.layers[layer].neuron_output)[neuron] *= 1 + strength * (scale - 1)
+
+
+def add_to_final_bias(loaded: LoadedModel, vector: Tensor) -> None:
+    """Add to the bias of the last down projection, which gets one where the family has none."""
+    down = loaded.anatomy.final_layer.neuron_output
+    old = down.bias if isinstance(down.bias, Tensor) else torch.zeros_like(vector)
+    down.bias = nn.Parameter(old + vector)
+
+
+def intercept_of(profile: Profile) -> Tensor:
+    return profile.final_layer.intercept_scale * torch.from_numpy(profile.tensors[INTERCEPT_TENSOR]).double()
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_scaling_heads_is_scaling_their_rows_of_the_output_projection(tiny: LoadedModel, strength: float):
+    scales = [(0, 1, 3.0), (1, 0, 0.0), (2, 3, -2.0)]
+    changed = with_changed_weights(tiny, lambda model: scale_head_weights(model, scales, strength))
+    expected = logits(changed)
+    assert not torch.allclose(expected, logits(tiny))
+    actual = steered_logits(tiny, steer(build_profile(tiny, heads=scales), strength=strength))
+    torch.testing.assert_close(actual, expected, **ROUND_OFF)
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_scaling_neurons_is_scaling_their_rows_of_the_down_projection(tiny: LoadedModel, strength: float):
+    scales = [(0, 5, 4.0), (1, 0, 0.0), (2, 39, -3.0)]
+    changed = with_changed_weights(tiny, lambda model: scale_neuron_weights(model, scales, strength))
+    expected = logits(changed)
+    assert not torch.allclose(expected, logits(tiny))
+    actual = steered_logits(tiny, steer(build_profile(tiny, neurons=scales), strength=strength))
+    torch.testing.assert_close(actual, expected, **ROUND_OFF)
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+@pytest.mark.parametrize("scale", [0.7, -0.25])
+def test_subtracting_the_intercept_is_changing_the_bias_of_the_final_mlp(
+    tiny: LoadedModel, scale: float, strength: float
+):
+    profile = build_profile(tiny, intercept_scale=scale)
+    changed = with_changed_weights(tiny, lambda model: add_to_final_bias(model, -strength * intercept_of(profile)))
+    expected = logits(changed)
+    assert not torch.allclose(expected, logits(tiny))
+    torch.testing.assert_close(steered_logits(tiny, steer(profile, strength=strength)), expected, **ROUND_OFF)
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_own_position_attention_is_a_mask_on_the_final_layer(family: str, strength: float):
+    tiny = build_eager(family)
+    expected = logits_under_own_position_mask(tiny, strength)
+    assert not torch.allclose(expected, logits(tiny))
+    actual = steered_logits(tiny, steer(build_profile(tiny, own_attention=1.0), strength=strength))
+    torch.testing.assert_close(actual, expected, **ROUND_OFF)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_head_of_the_final_layer_is_scaled_after_its_attention_is_replaced(family: str):
+    tiny = build_eager(family)
+    scales = [(2, 1, 3.0), (2, 2, -0.5)]
+    changed = with_changed_weights(tiny, lambda model: scale_head_weights(model, scales))
+    expected = logits_under_own_position_mask(changed, 0.3)
+    actual = steered_logits(tiny, steer(build_profile(tiny, heads=scales, own_attention=0.3)))
+    torch.testing.assert_close(actual, expected, **ROUND_OFF)
+
+
+def build_eager(family: str) -> LoadedModel:
+    """A model whose attention takes any mask; its softmax is in float32, so it is compared with itself alone."""
+    loaded = build_model(family)
+    loaded.model.set_attn_implementation("eager")
+    return loaded
+
+
+def logits_under_own_position_mask(loaded: LoadedModel, share: float) -> Tensor:
+    """The stock attention does the work, under a mask that leaves each position only itself, then mixed by hand."""
+    projection = loaded.anatomy.final_layer.head_output
+    masked: list[Tensor] = []
+    with own_position_mask(loaded), forward_hook(projection, lambda output: masked.append(output)):
+        logits(loaded)
+    with forward_hook(projection, lambda output: (1 - share) * output + share * masked[0]):
+        return logits(loaded)
+
+
+@contextmanager
+def own_position_mask(loaded: LoadedModel) -> Iterator[None]:
+    """Mask the final layer's attention, and no other's, so that each position attends to itself only."""
+    length = TOKENS.shape[1]
+    mask = torch.full((length, length), float("-inf"), dtype=loaded.dtype).fill_diagonal_(0.0)
+    path = loaded.anatomy.family.head_output.rpartition(".")[0]
+    handle = loaded.anatomy.final_layer.block.get_submodule(path).register_forward_pre_hook(
+        lambda module, args, kwargs: (args, kwargs | {"attention_mask": mask[None, None]}), with_kwargs=True
+    )
+    yield
+    handle.remove()
+
+
+@contextmanager
+def forward_hook(module: nn.Module, change) -> Iterator[None]:
+    handle = module.register_forward_hook(lambda module, args, output: change(output))
+    yield
+    handle.remove()
+
+
+def test_own_position_attention_never_goes_beyond_whole_or_below_none(tiny: LoadedModel):
+    profile = build_profile(tiny, own_attention=0.8)
+    beyond, whole, below = (steer(profile, strength=s) for s in (7.0, 1.25, -2.0))
+    assert not torch.equal(steered_logits(tiny, whole), logits(tiny))
+    assert torch.equal(steered_logits(tiny, beyond), steered_logits(tiny, whole))
+    assert torch.equal(steered_logits(tiny, below), logits(tiny))
+
+
+def test_profiles_compose_as_one_change_of_the_weights_after_the_other(tiny: LoadedModel):
+    one = build_profile(tiny, "one", heads=[(0, 1, 3.0)], neurons=[(1, 4, 2.0)], intercept_scale=0.5, seed=1)
+    two = build_profile(tiny, "two", heads=[(0, 1, 2.0), (1, 1, 5.0)], intercept_scale=-0.2, seed=2)
+
+    def change(model: LoadedModel) -> None:
+        scale_head_weights(model, [(0, 1, 3.0)], 0.5)
+        scale_neuron_weights(model, [(1, 4, 2.0)], 0.5)
+        scale_head_weights(model, [(0, 1, 2.0), (1, 1, 5.0)], 2.0)
+        add_to_final_bias(model, -0.5 * intercept_of(one) - 2.0 * intercept_of(two))
+
+    expected = logits(with_changed_weights(tiny, change))
+    actual = steered_logits(tiny, (AppliedProfile(one, 0.5), AppliedProfile(two, 2.0)))
+    torch.testing.assert_close(actual, expected, **ROUND_OFF)
+
+
+def test_of_several_own_position_masks_the_strongest_holds(tiny: LoadedModel):
+    weak, strong = (build_profile(tiny, name, own_attention=w) for name, w in (("weak", 0.4), ("strong", 0.9)))
+    both = steered_logits(tiny, steer(weak, strong))
+    assert torch.equal(both, steered_logits(tiny, steer(strong)))
+    assert not torch.equal(both, steered_logits(tiny, steer(weak)))
+
+
+def test_layers_whose_scales_cancel_out_are_left_alone(tiny: LoadedModel):
+    doubled, halved = (build_profile(tiny, name, heads=[(1, 2, by)]) for name, by in (("double", 2.0), ("half", 0.5)))
+    assert effect_of(steer(doubled, halved), tiny.anatomy.sizes).heads == {}
+    assert torch.equal(steered_logits(tiny, steer(doubled, halved)), logits(tiny))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_strength_zero_is_bit_identical_to_the_plain_model(family: str, dtype: torch.dtype):
+    loaded = build_model(family, dtype=dtype)
+    plain = logits(loaded)
+    for name, steering in every_effect(loaded).items():
+        at_zero = tuple(AppliedProfile(applied.profile, 0.0) for applied in steering)
+        assert torch.equal(steered_logits(loaded, at_zero), plain), name
+
+
+def test_a_profile_read_from_disk_steers_as_the_one_that_was_written(tiny: LoadedModel, tmp_path: Path):
+    profile = build_profile(
+        tiny, heads=[(0, 1, 3.0)], neurons=[(1, 2, 0.1)], own_attention=0.6, intercept_scale=0.7, seed=3
+    )
+    read = load_profile(save_profile(profile, tmp_path))
+    assert torch.equal(steered_logits(tiny, steer(read)), steered_logits(tiny, steer(profile)))
+
+
+@pytest.mark.parametrize("strength", [float("nan"), float("inf"), float("-inf"), 10.5, -11.0])
+def test_a_strength_out_of_range_is_refused(tiny: LoadedModel, strength: float):
+    with pytest.raises(StrengthError, match=rf"strength is {strength}; allowed .* -10\.\.10"):
+        AppliedProfile(build_profile(tiny), strength)

@@ -1,0 +1,150 @@
+"""Rows of the table are shared between equals, freed with their last user, and grow as needed."""
+
+import pytest
+import torch
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from torch import Tensor
+
+from steering_profiles.schema import Profile
+from steering_profiles.steering import AppliedProfile, Effect, Steering, effect_of
+from steering_profiles.steering.table import SteeringTable
+from tests.builders import build_model, build_profile, every_effect, steer
+
+MODEL = build_model("llama", layers=2)
+SIZES = MODEL.anatomy.sizes
+
+
+@pytest.fixture
+def table() -> SteeringTable:
+    return SteeringTable(SIZES, torch.float64)
+
+
+def head_profile(name: str, head: int = 0, scale: float = 2.0) -> Profile:
+    return build_profile(MODEL, name, heads=[(0, head, scale)])
+
+
+def some_steerings() -> list[Steering]:
+    """More than the table's first capacity, each with effects on other parts, and one of two profiles."""
+    singles = [
+        build_profile(
+            MODEL, f"p{i}",
+            heads=[(i % 2, i % 4, 1.5 + i)] if i % 3 else [],
+            neurons=[((i + 1) % 2, i, -0.5 * i)] if i % 2 else [],
+            own_attention=i / 20 if i % 5 == 0 else 0.0, intercept_scale=0.1 * i if i % 4 == 0 else 0.0, seed=i,
+        )
+        for i in range(1, 20)
+    ]  # fmt: skip
+    return [*(steer(profile) for profile in singles), steer(singles[0], strength=0.5), steer(singles[1], singles[2])]
+
+
+class TableMachine(RuleBasedStateMachine):
+    """Whatever is acquired and released, each row in use holds its own steering's factors and row 0 holds none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.steerings = some_steerings()
+        self.table = SteeringTable(SIZES, torch.float64)
+        self.held: list[tuple[int, int]] = []
+        """Which steering, and the row it was given."""
+
+    @rule(which=st.integers(0, 20))
+    def acquire(self, which: int) -> None:
+        row = self.table.acquire(self.steerings[which])
+        for other, owned in self.held:
+            assert (row == owned) == (which == other)
+        self.held.append((which, row))
+
+    @rule()
+    def acquire_nothing(self) -> None:
+        assert self.table.acquire(()) == 0
+        self.table.release(0)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def release(self, data: st.DataObject) -> None:
+        self.table.release(self.held.pop(data.draw(st.integers(0, len(self.held) - 1)))[1])
+
+    @initialize()
+    def nothing_is_steered(self) -> None:
+        assert self.table.gather([0, 0], (2, 1)) is None
+
+    @invariant()
+    def each_row_has_its_own_factors(self) -> None:
+        used = {row: effect_of(self.steerings[which], SIZES) for which, row in self.held}
+        rows = [0, *used, 0]
+        factors = self.table.gather(rows, (len(rows), 1))
+        if factors is None:
+            assert not used
+            return
+        identity = Effect({}, {}, 0.0, None)
+        for index, effect in enumerate([identity, *used.values(), identity]):
+            assert_row(index, factors.heads, effect.heads, SIZES.heads)
+            assert_row(index, factors.neurons, effect.neurons, SIZES.neurons)
+            own = 0.0 if factors.own_attention is None else float(factors.own_attention[index])
+            assert own == effect.own_attention
+            intercept = torch.zeros(SIZES.width).double() if effect.intercept is None else effect.intercept
+            given = torch.zeros(SIZES.width).double() if factors.intercept is None else factors.intercept[index, 0]
+            assert torch.equal(given, intercept)
+
+
+def assert_row(index: int, factors: dict[int, Tensor], effect: dict[int, Tensor], width: int) -> None:
+    """A layer that is not there changes nothing, in what a step gets as in what a steering does."""
+    ones = torch.ones(width, dtype=torch.float64)
+    for layer in range(SIZES.layers):
+        given = factors[layer][index, 0] if layer in factors else ones
+        assert torch.equal(given, effect.get(layer, ones))
+
+
+TestTable = TableMachine.TestCase
+TestTable.settings = settings(max_examples=40, stateful_step_count=40, deadline=None)
+
+
+def test_the_baseline_is_row_zero_and_so_is_strength_zero(table: SteeringTable):
+    assert table.acquire(()) == 0
+    assert table.acquire(steer(head_profile("a"), strength=0.0)) == 0
+
+
+def test_the_same_steering_shares_a_row_in_whatever_order_its_profiles_are_named(table: SteeringTable):
+    a, b = head_profile("a"), head_profile("b", head=1)
+    assert table.acquire(steer(a, b)) == table.acquire(steer(b, a))
+
+
+def test_another_strength_is_another_row(table: SteeringTable):
+    assert table.acquire(steer(head_profile("a"))) != table.acquire(steer(head_profile("a"), strength=2.0))
+
+
+def test_a_profile_at_strength_zero_beside_another_changes_nothing(table: SteeringTable):
+    a, b = head_profile("a"), head_profile("b", head=1)
+    assert table.acquire(steer(a)) == table.acquire((AppliedProfile(a), AppliedProfile(b, 0.0)))
+
+
+def test_a_row_is_used_again_only_after_its_last_user_is_gone(table: SteeringTable):
+    first, again = (table.acquire(steer(head_profile("a"))) for _ in range(2))
+    table.release(first)
+    assert table.acquire(steer(head_profile("b"))) != again
+    table.release(again)
+    assert table.acquire(steer(head_profile("c"))) == again
+
+
+def test_a_step_that_steers_no_row_needs_no_factors(table: SteeringTable):
+    table.acquire(steer(head_profile("a")))
+    assert table.gather([0, 0, 0], (3, 1)) is None
+
+
+def test_a_step_has_factors_for_the_layers_that_its_own_rows_steer_and_no_others(table: SteeringTable):
+    upper = table.acquire(steer(build_profile(MODEL, "upper", heads=[(1, 0, 2.0)])))
+    table.acquire(steer(build_profile(MODEL, "lower", heads=[(0, 0, 2.0)], own_attention=0.5, intercept_scale=1.0)))
+    factors = table.gather([0, upper], (2, 1))
+    assert factors is not None
+    assert list(factors.heads) == [1]
+    assert (factors.neurons, factors.own_attention, factors.intercept) == ({}, None, None)
+
+
+def test_factors_have_the_type_that_the_model_computes_in():
+    table = SteeringTable(SIZES, torch.bfloat16)
+    factors = table.gather([table.acquire(every_effect(MODEL)["all"])], (1, 1))
+    assert factors is not None
+    tensors = [*factors.heads.values(), *factors.neurons.values(), factors.own_attention, factors.intercept]
+    assert {tensor.dtype for tensor in tensors if tensor is not None} == {torch.bfloat16}
