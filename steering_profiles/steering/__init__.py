@@ -2,5 +2,17 @@
 
 from steering_profiles.steering.effects import UNSTEERED, AppliedProfile, Effect, Steering, effect_of
 from steering_profiles.steering.hooks import SteeringHandle, attach
+from steering_profiles.steering.sharing import StateKey, first_difference, state_key
 
-__all__ = ["UNSTEERED", "AppliedProfile", "Effect", "Steering", "SteeringHandle", "attach", "effect_of"]
+__all__ = [
+    "UNSTEERED",
+    "AppliedProfile",
+    "Effect",
+    "StateKey",
+    "Steering",
+    "SteeringHandle",
+    "attach",
+    "effect_of",
+    "first_difference",
+    "state_key",
+]

@@ -47,16 +47,17 @@ class SteeringHandle:
         self._table.release(row)
 
     @contextmanager
-    def step(self, rows: Sequence[int], *, packed: bool = False) -> Iterator[None]:
+    def step(self, rows: Sequence[int], *, packed: bool = False, seen: Sequence[int] | None = None) -> Iterator[None]:
         """Steer the one forward pass made inside this context.
 
         ``rows`` are table rows: one per row of a ``[batch, seq]`` input, or, with ``packed``, one per token of a
-        ``[1, tokens]`` input that holds many sequences end to end.
+        ``[1, tokens]`` input that holds many sequences end to end. Of a packed input a layer may see only the first
+        tokens, ``seen[layer]``.
 
         Raises:
             HookError: some hook that had something to apply did not fire, so the output is not what was asked for.
         """
-        self._factors = self._table.gather(rows, (1, len(rows)) if packed else (len(rows), 1))
+        self._factors = self._table.gather(rows, (1, len(rows)) if packed else (len(rows), 1), seen)
         self._due = _due(self._factors)
         try:
             yield

@@ -73,8 +73,13 @@ class SteeringTable:
             self._erase(row)
             self._free.append(row)
 
-    def gather(self, rows: Sequence[int], shape: tuple[int, ...]) -> StepFactors | None:
-        """Return the factors of ``rows``, with leading dimensions ``shape``; None when no row is steered."""
+    def gather(
+        self, rows: Sequence[int], shape: tuple[int, int], seen: Sequence[int] | None = None
+    ) -> StepFactors | None:
+        """Return the factors of ``rows``, with leading dimensions ``shape``; None when no row is steered.
+
+        ``seen`` says how many of the rows, from the first on, each layer sees; without it all see all.
+        """
         steered = [self._effects[row] for row in set(rows) if row]
         if not steered:
             return None
@@ -83,9 +88,13 @@ class SteeringTable:
         def pick(table: Tensor) -> Tensor:
             return table[index].view(*shape, -1)
 
+        def pick_layers(tables: dict[int, Tensor], layers: Iterable[int]) -> dict[int, Tensor]:
+            picked = {layer: pick(tables[layer]) for layer in layers}
+            return picked if seen is None else {layer: table[:, : seen[layer]] for layer, table in picked.items()}
+
         return StepFactors(
-            heads={layer: pick(self._heads[layer]) for layer in _union(effect.heads for effect in steered)},
-            neurons={layer: pick(self._neurons[layer]) for layer in _union(effect.neurons for effect in steered)},
+            heads=pick_layers(self._heads, _union(effect.heads for effect in steered)),
+            neurons=pick_layers(self._neurons, _union(effect.neurons for effect in steered)),
             own_attention=pick(self._own_attention) if any(e.own_attention for e in steered) else None,
             intercept=(
                 pick(self._intercept)

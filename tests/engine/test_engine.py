@@ -1,8 +1,6 @@
 """The engine generates what the model would, for every row by itself, however rows are batched and steered."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -13,49 +11,7 @@ from steering_server.engine.engine import Engine, EngineLimits
 from steering_server.engine.requests import Chunk, SamplingParams, SequenceRequest
 from steering_server.errors import ConfigError, EngineError, Overloaded
 from tests.builders import FAMILIES, build_model, build_profile, every_effect, greedy, steer
-
-GREEDY = SamplingParams(max_tokens=12, temperature=0)
-PROMPTS = [(72, 69, 76), (40, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12), (9,), (65,) * 30]
-
-
-class Running:
-    """An engine at work, and what its sequences report."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-
-    def run(self, *requests: SequenceRequest) -> list[Chunk]:
-        """Run ``requests`` as one group and return each one's chunks, joined."""
-        results = [Chunk() for _ in requests]
-        finished = threading.Semaphore(0)
-        errors: list[EngineError] = []
-
-        def emit(index: int, report: Chunk | EngineError) -> None:
-            if isinstance(report, EngineError):
-                errors.append(report)
-                finished.release(len(requests))
-            else:
-                results[index] += report
-                if report.finish_reason:
-                    finished.release()
-
-        self.engine.submit(requests, emit)
-        for _ in requests:
-            assert finished.acquire(timeout=60), "the engine never answered"
-        if errors:
-            raise errors[0]
-        return results
-
-
-@contextmanager
-def running(loaded: LoadedModel, **limits: int) -> Iterator[Running]:
-    engine = Engine(loaded, EngineLimits(**limits))
-    engine._end_tokens = frozenset()  # random weights end at random
-    engine.start()
-    try:
-        yield Running(engine)
-    finally:
-        engine.close()
+from tests.engine.running import GREEDY, PROMPTS, running
 
 
 @pytest.mark.parametrize("limits", [{}, {"step_tokens": 4}, {"max_batch": 2}], ids=["whole", "chunked", "few slots"])

@@ -1,12 +1,8 @@
-"""The engine: a thread that runs one step after another over whatever sequences are there.
-
-Sequences join and leave the running batch at every step. A step takes one token of each sequence that generates and
-fills the rest of its token budget with pieces of prompts, so that a long prompt does not hold up the others.
-"""
+"""The engine: a thread that runs one step after another over whatever sequences are there."""
 
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import structlog
@@ -14,13 +10,20 @@ import torch
 from torch import Tensor
 
 from steering_profiles.models import LoadedModel
+from steering_server.engine.kv import bytes_per_token, layer_devices, padded_length
+from steering_server.engine.packed import RowInput
 from steering_server.engine.penalties import adjust
 from steering_server.engine.requests import Chunk, SequenceRequest
-from steering_server.engine.runner import RowInput, Runner
+from steering_server.engine.runner import RowOutput, Runner
 from steering_server.engine.sampling import logprobs_of, sample
-from steering_server.engine.sequence import Emit, Group, RunningSequence
+from steering_server.engine.scheduler import Budget, Scheduler
+from steering_server.engine.sequence import Emit, Group, SequenceState
+from steering_server.engine.slots import SlotPool
 from steering_server.engine.text import TextStream
-from steering_server.errors import EngineError, Overloaded
+from steering_server.errors import ConfigError, EngineError, Overloaded
+
+DEFAULT_KV_MEMORY = 2**30
+"""Bytes."""
 
 _log = structlog.get_logger("steering_server.engine")
 
@@ -36,36 +39,50 @@ class EngineLimits:
     max_length: int | None = None
     """Tokens of one sequence, prompt and completion together; None is what the model was made for."""
     step_tokens: int = 512
-    """Tokens computed in one step, over all sequences."""
+    """Prompt tokens computed in one step, over all sequences."""
+    step_tokens_beside: int = 64
+    """Prompt tokens computed in a step in which other sequences wait for their next token."""
+    kv_memory: int | None = None
+    """Bytes that keys and values may take; None is 1 GiB, or what one sequence of full length takes if that is more."""
+    prefix_cache: bool = True
+    """Whether sequences that begin alike and are steered alike share what was computed for their beginning."""
 
 
 class Engine:
     """Runs sequences on one model. Thread-safe; results are reported from the engine's own thread."""
 
     def __init__(self, loaded: LoadedModel, limits: EngineLimits) -> None:
+        """Take the model over, until :meth:`close`.
+
+        Raises:
+            ConfigError: one sequence of full length does not fit the memory that the limits grant, or there is none.
+        """
         self.max_length = min(limits.max_length or loaded.context_length, loaded.context_length)
         self._limits = limits
-        self._runner = Runner(loaded, slots=limits.max_batch, length=self.max_length)
         self._decode = _decoder(loaded)
         self._end_tokens = _end_tokens(loaded)
-        self._groups: list[Group] = []
         self._changed = threading.Condition()
+        self._started = False
         self._closing = False
-        self._thread = threading.Thread(target=self._loop, name="steering-engine", daemon=True)
+        prepared: Future[tuple[Runner, Scheduler]] = Future()
+        # All of the model's work is done in this one thread, even what comes before the first step: every thread that
+        # computes gets a pool of its own for it, and two pools on the same cores halve the speed of both.
+        self._thread = threading.Thread(target=self._live, args=(loaded, prepared), name="steering-engine", daemon=True)
+        self._thread.start()
+        self._runner, self._scheduler = prepared.result()
 
     def start(self) -> None:
         """Begin to run."""
-        self._thread.start()
+        with self._changed:
+            self._started = True
+            self._changed.notify()
 
     def close(self) -> None:
         """Stop after the current step; what still runs or waits is told so. The model is given back as it was."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        if self._thread.is_alive():
-            self._thread.join()
-        self._fail_all(EngineError("the server is shutting down"))
-        self._runner.close()
+        self._thread.join()
 
     def submit(self, requests: Sequence[SequenceRequest], emit: Emit) -> Group:
         """Queue ``requests``, to run in one batch as far as there is room; ``emit`` gets what they have to report.
@@ -74,17 +91,20 @@ class Engine:
             Overloaded: more sequences would wait than the limits allow.
             EngineError: the engine is closing.
         """
-        group = Group(emit, deque(enumerate(requests)))
+        group = Group(emit)
+        for index, request in enumerate(requests):
+            text = TextStream(self._decode, request.prompt, request.sampling.stop)
+            group.waiting.append(SequenceState(group, index, request, text))
         with self._changed:
             if self._closing:
                 raise EngineError("the server is shutting down")
-            queued = sum(len(other.waiting) for other in self._groups)
-            if queued + len(requests) > self._limits.max_queue + self._runner.store.free_slots:
+            queued = self._scheduler.waiting
+            if queued + len(requests) > self._limits.max_queue + self._scheduler.places:
                 raise Overloaded(
                     f"{queued} sequences are waiting, of {self._limits.max_queue} allowed, and this request would "
                     f"add {len(requests)}; try again later"
                 )
-            self._groups.append(group)
+            self._scheduler.add(group)
             self._changed.notify()
         return group
 
@@ -94,75 +114,56 @@ class Engine:
             group.cancelled = True
             self._changed.notify()
 
-    def _loop(self) -> None:
+    def _live(self, loaded: LoadedModel, prepared: "Future[tuple[Runner, Scheduler]]") -> None:
+        try:
+            runner, scheduler = _prepare(loaded, self._limits, self.max_length)
+        except BaseException as exc:  # the caller's to handle, whatever it is
+            prepared.set_exception(exc)
+            return
+        prepared.set_result((runner, scheduler))
+        self._loop(scheduler)
+        scheduler.fail_all(EngineError("the server is shutting down"))
+        runner.close()
+
+    def _loop(self, scheduler: Scheduler) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closing or self._groups)
+                self._changed.wait_for(lambda: self._closing or (self._started and scheduler))
                 if self._closing:
                     return
-                self._drop_ended()
-                if not self._groups:
+                scheduler.drop_ended()
+                if not scheduler:
                     continue
             try:
-                self._admit()
+                scheduler.admit()
                 self._step()
             except Exception as exc:  # whatever it is, nobody may wait for ever: it is logged and everybody is told
                 _log.exception("step_failed")
-                self._fail_all(EngineError(f"the engine failed: {exc}"))
+                with self._changed:
+                    scheduler.fail_all(EngineError(f"the engine failed: {exc}"))
 
     def _step(self) -> None:
-        planned = self._plan()
-        logits = self._runner.run([row for _, row in planned])
-        ready = self._take_in(planned, logits)
+        planned = self._scheduler.plan()
+        if not planned:
+            return
+        outputs = self._runner.run([row for _, row in planned])
+        ready = self._take_in(planned, outputs)
         if ready:
             self._extend(ready)
 
-    def _drop_ended(self) -> None:
-        for group in self._groups:
-            if group.cancelled:
-                self._release_all(group)
-        self._groups = [group for group in self._groups if group.waiting or group.running]
-
-    def _admit(self) -> None:
-        for group in self._groups:
-            while group.waiting and self._runner.store.free_slots:
-                index, request = group.waiting.popleft()
-                sequence = RunningSequence(
-                    group=group,
-                    index=index,
-                    request=request,
-                    slot=self._runner.store.acquire(),
-                    steering_row=self._runner.steering.acquire(request.steering),
-                    text=TextStream(self._decode, request.prompt, request.sampling.stop),
-                )
-                group.running.append(sequence)
-
-    def _plan(self) -> list[tuple[RunningSequence, RowInput]]:
-        """Choose the tokens of the next step: those of generating sequences first, then prompts as they arrived."""
-        running = [sequence for group in self._groups for sequence in group.running]
-        running.sort(key=lambda sequence: sequence.remaining > 1)
-        budget = self._limits.step_tokens
-        planned = []
-        for sequence in running:
-            if budget == 0:
-                break
-            row = sequence.next_input(budget)
-            budget -= len(row.tokens)
-            planned.append((sequence, row))
-        return planned
-
     def _take_in(
-        self, planned: Sequence[tuple[RunningSequence, RowInput]], logits: Sequence[Tensor]
-    ) -> list[tuple[RunningSequence, Tensor]]:
+        self, planned: Sequence[tuple[SequenceState, RowInput]], outputs: Sequence[RowOutput]
+    ) -> list[tuple[SequenceState, Tensor]]:
         """Record what was computed; return the sequences that get a token now, with their logits ``[vocab]``."""
         ready = []
-        for (sequence, row), row_logits in zip(planned, logits, strict=True):
-            if sequence not in sequence.group.running:
+        for (sequence, row), output in zip(planned, outputs, strict=True):
+            if sequence.place is None:
                 continue  # another sequence of its group failed a moment ago
-            if not bool(row_logits.amax(dim=-1).isfinite().all()):
-                self._fail(sequence.group, EngineError("the model's output is not finite; a lower strength may help"))
+            if not output.finite:
+                error = EngineError("the model's output is not finite; a lower strength may help")
+                self._scheduler.fail(sequence.group, error)
                 continue
-            next_logits = sequence.advance(row, row_logits)
+            next_logits = sequence.advance(row, output.logits)
             report = sequence.prompt_report()
             if report is not None:
                 sequence.emit(report)
@@ -170,9 +171,9 @@ class Engine:
                 ready.append((sequence, next_logits))
             elif sequence.is_read:
                 self._finish(sequence, Chunk(finish_reason="length"))
-        return [(sequence, row_logits) for sequence, row_logits in ready if sequence in sequence.group.running]
+        return [(sequence, row_logits) for sequence, row_logits in ready if sequence.place is not None]
 
-    def _extend(self, ready: Sequence[tuple[RunningSequence, Tensor]]) -> None:
+    def _extend(self, ready: Sequence[tuple[SequenceState, Tensor]]) -> None:
         """Choose one more token for each of ``ready`` and report it."""
         sequences = [sequence for sequence, _ in ready]
         logits = torch.stack([row_logits for _, row_logits in ready])
@@ -201,31 +202,42 @@ class Engine:
             elif chunk.tokens or chunk.text:
                 sequence.emit(chunk)
 
-    def _finish(self, sequence: RunningSequence, chunk: Chunk) -> None:
-        self._release(sequence)
+    def _finish(self, sequence: SequenceState, chunk: Chunk) -> None:
+        self._scheduler.release(sequence)
         sequence.emit(chunk)
 
-    def _release(self, sequence: RunningSequence) -> None:
-        sequence.group.running.remove(sequence)
-        self._runner.store.release(sequence.slot)
-        self._runner.steering.release(sequence.steering_row)
 
-    def _release_all(self, group: Group) -> None:
-        group.waiting.clear()
-        for sequence in list(group.running):
-            self._release(sequence)
+def _prepare(loaded: LoadedModel, limits: EngineLimits, length: int) -> tuple[Runner, Scheduler]:
+    capacity = _capacity(loaded, limits.kv_memory, length)
+    runner = Runner(loaded, slots=_slots(loaded, limits, capacity, length), length=length)
+    pool = SlotPool(runner.store, capacity, reuse=limits.prefix_cache)
+    budget = Budget(limits.max_batch, limits.step_tokens, limits.step_tokens_beside)
+    return runner, Scheduler(pool, runner.steering, loaded.anatomy.sizes, budget)
 
-    def _fail(self, group: Group, error: EngineError) -> None:
-        for sequence in group.running:
-            self._runner.store.wipe(sequence.slot, len(sequence.tokens))
-        self._release_all(group)
-        group.report(0, error)
 
-    def _fail_all(self, error: EngineError) -> None:
-        with self._changed:
-            groups, self._groups = self._groups, []
-        for group in groups:
-            self._fail(group, error)
+def _capacity(loaded: LoadedModel, granted: int | None, length: int) -> int:
+    """Return how many tokens the granted bytes of memory hold.
+
+    Raises:
+        ConfigError: fewer than one sequence of full length has.
+    """
+    per_token, least = bytes_per_token(loaded), padded_length(loaded, length)
+    if granted is None:
+        granted = max(DEFAULT_KV_MEMORY, least * per_token)
+    if granted < least * per_token:
+        raise ConfigError(
+            f"kv_memory is {granted / 2**20:.0f} MiB, but the keys and values of one sequence of {length} tokens take "
+            f"{least * per_token / 2**20:.0f} MiB; raise it or lower max_model_len"
+        )
+    return granted // per_token
+
+
+def _slots(loaded: LoadedModel, limits: EngineLimits, capacity: int, length: int) -> int:
+    """Return how many sequences have a slot: those that run and, to be used again, as many that did."""
+    wanted = 2 * limits.max_batch
+    if all(device.type == "cpu" for device in layer_devices(loaded)):
+        return wanted
+    return max(1, min(wanted, capacity // padded_length(loaded, length)))  # a slot is memory there, used or not
 
 
 def _decoder(loaded: LoadedModel) -> Callable[[Sequence[int]], str]:

@@ -1,10 +1,9 @@
-"""Keys and values of the running sequences: storage allocated once, one slot per sequence."""
+"""Storage of keys and values: allocated once, one slot of full length per sequence."""
 
-import heapq
 import math
+import mmap
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,16 +13,41 @@ from steering_server.errors import ConfigError
 
 @dataclass(frozen=True)
 class LayerStore:
-    """One layer's keys and values, each ``[slots, kv_heads, length, head_dim]``."""
+    """One layer's keys and values, each ``[slots, kv_heads, length, head_dim]``.
+
+    All finite at all times: what lies past a sequence's end is masked, but no mask hides a value that is no number.
+    """
 
     keys: Tensor
     values: Tensor
 
 
+def bytes_per_token(loaded: LoadedModel) -> int:
+    """Return what one token's keys and values take, over all layers."""
+    sizes = loaded.anatomy.sizes
+    return 2 * sizes.layers * sizes.kv_heads * sizes.head_dim * loaded.dtype.itemsize
+
+
+def layer_devices(loaded: LoadedModel) -> list[torch.device]:
+    """Return where each layer computes, and so where its keys and values are."""
+    return [next(layer.head_output.parameters()).device for layer in loaded.anatomy.layers]
+
+
+def padded_length(loaded: LoadedModel, length: int) -> int:
+    """Return ``length`` tokens rounded up to whole blocks, which begin at page boundaries."""
+    block = _block(loaded)
+    return -(-length // block) * block
+
+
+def _block(loaded: LoadedModel) -> int:
+    return mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, loaded.anatomy.sizes.head_dim * loaded.dtype.itemsize)
+
+
 class KVStore:
     """Slots for ``slots`` sequences of up to ``length`` tokens.
 
-    The memory is reserved at once; on a CPU the system commits a page of it when it is first written.
+    On a CPU it is address space that is reserved, and the system commits memory to what is written, in blocks of
+    ``block`` tokens, until :meth:`discard` gives it back. On other devices all of it is memory at once.
 
     Raises:
         ConfigError: there is not that much memory.
@@ -31,47 +55,51 @@ class KVStore:
 
     def __init__(self, loaded: LoadedModel, slots: int, length: int) -> None:
         sizes = loaded.anatomy.sizes
-        shape = (slots, sizes.kv_heads, length, sizes.head_dim)
-        devices = [next(layer.head_output.parameters()).device for layer in loaded.anatomy.layers]
+        self.slots = slots
+        self.block = _block(loaded)
+        padded = padded_length(loaded, length)
+        shape = (slots, sizes.kv_heads, padded, sizes.head_dim)
         try:
-            self.layers = tuple(LayerStore(*_reserve(shape, loaded.dtype, device)) for device in devices)
-        except (RuntimeError, MemoryError) as exc:
-            size = 2 * len(devices) * math.prod(shape) * loaded.dtype.itemsize / 2**30
+            self._areas = [
+                _Area(shape, loaded.dtype, device) for device in layer_devices(loaded) for _ in ("keys", "values")
+            ]
+        except (OSError, RuntimeError, MemoryError, OverflowError) as exc:
+            size = slots * padded * bytes_per_token(loaded) / 2**30
             raise ConfigError(
                 f"there is no memory for {size:.1f} GiB of keys and values ({slots} sequences of {length} tokens); "
                 "lower max_batch or max_model_len"
             ) from exc
-        self.length = length
-        self._free = list(range(slots))  # a heap
+        tensors = [area.tensor for area in self._areas]
+        self.layers = tuple(LayerStore(*pair) for pair in zip(tensors[::2], tensors[1::2], strict=True))
 
-    @property
-    def free_slots(self) -> int:
-        """How many more sequences there is room for."""
-        return len(self._free)
+    def copy(self, source: int, target: int, start: int, end: int) -> None:
+        """Copy the state of tokens ``start..end`` from one slot to another, in every layer."""
+        for area in self._areas:
+            area.tensor[target, :, start:end] = area.tensor[source, :, start:end]
 
-    def acquire(self) -> int:
-        """Take the first free slot, so that those in use lie close together."""
-        return heapq.heappop(self._free)
-
-    def wipe(self, slot: int, length: int) -> None:
-        """Zero the first ``length`` tokens of a slot, which may be no numbers: no mask would hide those."""
-        for layer in self.layers:
-            layer.keys[slot, :, :length].zero_()
-            layer.values[slot, :, :length].zero_()
-
-    def release(self, slot: int) -> None:
-        """Give a slot back; what it holds is overwritten, or masked, for the next user."""
-        heapq.heappush(self._free, slot)
+    def discard(self, slot: int) -> None:
+        """Zero a slot and, where the device can, give its memory back."""
+        for area in self._areas:
+            area.discard(slot)
 
 
-def _reserve(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return zeroed keys and values. Zeroed, since what lies past a sequence's end is masked but must be a number."""
-    return _zeros(shape, dtype, device), _zeros(shape, dtype, device)
+class _Area:
+    """One zeroed tensor whose first dimension is slots."""
 
+    def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
+        self._pages: mmap.mmap | None = None
+        if device.type == "cpu" and hasattr(mmap, "MADV_DONTNEED"):
+            # MAP_NORESERVE is younger than the oldest Python served; the number is Linux's.
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
+            self._pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=flags)
+            self.tensor = torch.frombuffer(self._pages, dtype=dtype).view(shape)
+        else:
+            self.tensor = torch.zeros(shape, dtype=dtype, device=device)
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    if device.type != "cpu":
-        return torch.zeros(shape, dtype=dtype, device=device)
-    # numpy asks the system for pages that are zero already, and so does not touch them; torch.zeros writes every byte
-    pages = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
-    return torch.from_numpy(pages).view(dtype).view(shape)
+    def discard(self, slot: int) -> None:
+        if self._pages is None:
+            self.tensor[slot].zero_()
+        else:
+            size = self.tensor[slot].nbytes
+            # On private pages this drops the content; what is read next is zeros.
+            self._pages.madvise(mmap.MADV_DONTNEED, slot * size, size)

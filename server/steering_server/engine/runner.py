@@ -1,74 +1,120 @@
 """One forward pass over many sequences: the stock model, packed input, per-row steering."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import SteeringHandle, attach
 from steering_server.engine import attention
 from steering_server.engine.kv import KVStore
+from steering_server.engine.packed import PackedStep, RowInput, pack
+from steering_server.engine.packing import PackedLinears
 
 
 @dataclass(frozen=True)
-class RowInput:
-    """The next tokens of one sequence."""
+class RowOutput:
+    """What one pass computed for one row."""
 
-    tokens: Sequence[int]
-    position: int
-    """How many tokens of the sequence have been computed already."""
-    slot: int
-    steering_row: int
-    logits_for: range
-    """Which of ``tokens``, by index, the logits that follow are wanted for."""
+    logits: Tensor
+    """``[wanted, vocab]``"""
+    finite: bool
+    """Whether all of them are numbers."""
 
 
 class Runner:
     """A model with steering hooks and a key-value store, run one packed step at a time.
 
-    It takes the model over: its attention implementation is replaced until :meth:`close`.
+    It takes the model over: its attention implementation and the order of its weights are replaced until :meth:`close`.
     """
 
     def __init__(self, loaded: LoadedModel, *, slots: int, length: int) -> None:
         self._model = loaded.model
         self._device = loaded.input_device
+        self._layers = len(loaded.anatomy.layers)
         self._attention_before = loaded.model.config._attn_implementation
         self.store = KVStore(loaded, slots, length)
         self.steering: SteeringHandle = attach(loaded)
         self._model.set_attn_implementation(attention.NAME)
+        self._entries = [
+            layer.block.register_forward_pre_hook(_entry(index), with_kwargs=True)
+            for index, layer in enumerate(loaded.anatomy.layers)
+        ]
+        self._linears = PackedLinears(self._model)
 
     @torch.inference_mode()
-    def run(self, rows: Sequence[RowInput]) -> list[Tensor]:
-        """Compute the tokens of ``rows`` in one pass; return per row the logits asked for, ``[wanted, vocab]``.
+    def run(self, rows: Sequence[RowInput]) -> list[RowOutput]:
+        """Compute the tokens of ``rows`` in one pass; return what was asked for, row by row.
 
         Raises:
             HookError: some row's steering did not take place.
         """
-        segments: list[attention.Segment] = []
-        wanted: list[int] = []
-        start = 0
-        for row in rows:
-            segments.append(attention.Segment(start, start + len(row.tokens), row.slot, row.position))
-            wanted.extend(start + index for index in row.logits_for)
-            start += len(row.tokens)
-        tokens = [token for row in rows for token in row.tokens]
-        packed = attention.pack(self.store, segments, self._device)
-        with self.steering.step([row.steering_row for row in rows for _ in row.tokens], packed=True):
+        order = sorted(range(len(rows)), key=lambda index: rows[index].first_layer)
+        ordered = [rows[index] for index in order]
+        packed = pack(self.store, ordered, self._layers, self._device)
+        tokens = [token for row in ordered for token in row.tokens]
+        steering_rows = [row.steering_row for row in ordered for _ in row.tokens]
+        with self.steering.step(steering_rows, packed=True, seen=packed.seen):
             logits: Tensor = self._model(
                 input_ids=self._tensor(tokens).unsqueeze(0),
                 position_ids=packed.positions.unsqueeze(0),
                 use_cache=False,
-                logits_to_keep=self._tensor(wanted),
+                logits_to_keep=self._tensor(_wanted(ordered)),
                 packed=packed,
             ).logits
-        return list(logits[0].split([len(row.logits_for) for row in rows]))
+        finite = logits[0].amax(dim=-1).isfinite().tolist()  # a NaN is the greatest of all
+        outputs: dict[int, RowOutput] = {}
+        start = 0
+        for index, row in zip(order, ordered, strict=True):
+            end = start + len(row.logits_for)
+            outputs[index] = RowOutput(logits[0, start:end], all(finite[start:end]))
+            start = end
+        return [outputs[index] for index in range(len(rows))]
 
     def close(self) -> None:
-        """Take the hooks off and give the model its own attention back."""
+        """Take the hooks off and give the model its own attention and weights back."""
+        self._linears.close()
         self.steering.remove()
+        for entry in self._entries:
+            entry.remove()
         self._model.set_attn_implementation(self._attention_before)
 
     def _tensor(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)
+
+
+def _wanted(rows: Sequence[RowInput]) -> list[int]:
+    wanted: list[int] = []
+    start = 0
+    for row in rows:
+        wanted.extend(start + index for index in row.logits_for)
+        start += len(row.tokens)
+    return wanted
+
+
+def _entry(layer: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None]:
+    """Return a hook that hands block ``layer`` the tokens it computes, and what the model made per token for them."""
+
+    def hook(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        packed: PackedStep | None = kwargs.get("packed")
+        if packed is None or packed.seen is None:
+            return None
+        every, seen = len(packed.positions), packed.seen[layer]
+        if seen < every:
+            kwargs = {name: _first(value, every, seen) for name, value in kwargs.items()}
+        return (packed.enter(args[0], layer), *args[1:]), kwargs
+
+    return hook
+
+
+def _first(value: Any, every: int, seen: int) -> Any:
+    """Return, of a per-token tensor ``[1, tokens, ...]`` or a tuple of such, what is for the first tokens."""
+    if isinstance(value, tuple):
+        return tuple(_first(part, every, seen) for part in value)
+    is_per_token = isinstance(value, Tensor) and value.ndim > 1 and value.shape[:2] == (1, every)
+    return value[:, :seen] if is_per_token else value

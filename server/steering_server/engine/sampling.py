@@ -18,7 +18,7 @@ def sample(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[
     ``uniforms`` are numbers in [0, 1) drawn by each row's own generator: a row's token depends on its logits, its
     parameters and its number alone. Rows of temperature 0 take the likeliest token, the lowest id among equals.
     """
-    tokens = logits.argmax(dim=-1)
+    tokens = logits.float().argmax(dim=-1)  # which is several times as fast as on bfloat16, conversion included
     warm = [row for row, p in enumerate(params) if p.temperature > 0]
     whole = [row for row in warm if not _is_truncated(params[row])]
     truncated = [row for row in warm if _is_truncated(params[row])]

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import structlog
 from torch import Tensor
 
+from steering_server.engine.packed import RowInput
 from steering_server.engine.penalties import History
 from steering_server.engine.requests import Chunk, SequenceRequest, TokenLogprob
-from steering_server.engine.runner import RowInput
 from steering_server.engine.sampling import logprobs_of
+from steering_server.engine.slots import Slot
 from steering_server.engine.text import TextStream
 from steering_server.errors import EngineError
 
@@ -26,8 +27,8 @@ class Group:
     """Sequences that were asked for together and report to the same place."""
 
     emit: Emit
-    waiting: deque[tuple[int, SequenceRequest]]
-    running: "list[RunningSequence]" = field(default_factory=list)
+    waiting: "deque[SequenceState]" = field(default_factory=deque)
+    running: "list[SequenceState]" = field(default_factory=list)
     cancelled: bool = False
 
     def report(self, index: int, report: Chunk | EngineError) -> None:
@@ -42,27 +43,49 @@ class Group:
 
 
 @dataclass(eq=False)
-class RunningSequence:
-    """A sequence that holds a slot: what has been computed, what comes next, what has been reported."""
+class Place:
+    """What a sequence holds while it runs."""
 
-    group: Group
-    index: int
-    request: SequenceRequest
-    slot: int
+    slot: Slot
     steering_row: int
-    text: TextStream
-    tokens: list[int] = field(init=False)
-    computed: int = field(init=False, default=0)
-    history: History = field(init=False)
-    _random: random.Random = field(init=False)
-    _prompt_logprobs: list[TokenLogprob | None] = field(init=False, default_factory=list)
+    source: "SequenceState | None" = None
+    """A running sequence that begins with the same tokens and is steered alike: its state is copied, not computed."""
+    source_length: int = 0
+    leader: "SequenceState | None" = None
+    """A running sequence with the same prompt, steered alike below layer ``fork``: it computes for both up to there."""
+    fork: int = 0
 
-    def __post_init__(self) -> None:
-        self.tokens = list(self.request.prompt)
-        self.history = History(frozenset(self.request.prompt))
-        self._random = random.Random(self.request.sampling.seed)
-        if self.request.sampling.prompt_logprobs_from == 0:
-            self._prompt_logprobs.append(None)  # nothing precedes the first token
+
+class SequenceState:
+    """A sequence, waiting or running: what has been computed, what comes next, what has been reported."""
+
+    def __init__(self, group: Group, index: int, request: SequenceRequest, text: TextStream) -> None:
+        self.group = group
+        self.index = index
+        self.request = request
+        self.text = text
+        self.tokens = list(request.prompt)
+        self.history = History(frozenset(request.prompt))
+        self.place: Place | None = None
+        self._random = random.Random(request.sampling.seed)
+        self._scored_from = request.sampling.prompt_logprobs_from
+        self._prompt_logprobs: list[TokenLogprob | None] = []
+
+    @property
+    def running(self) -> Place:
+        """What it holds.
+
+        Raises:
+            RuntimeError: it holds nothing, since it does not run.
+        """
+        if self.place is None:
+            raise RuntimeError("this sequence does not run")
+        return self.place
+
+    @property
+    def computed(self) -> int:
+        """Of how many tokens the state is there."""
+        return self.place.slot.computed if self.place is not None else 0
 
     @property
     def generated(self) -> int:
@@ -79,6 +102,18 @@ class RunningSequence:
         """Whether nothing is left to compute: the prompt has been read and no token is wanted."""
         return self.remaining == 0 and self.request.sampling.max_tokens == 0
 
+    @property
+    def most_shared(self) -> int:
+        """How many tokens at most need not be computed here: those after them have logits that are wanted."""
+        most = len(self.tokens) - 1
+        return most if self._scored_from is None else min(most, max(self._scored_from - 1, 0))
+
+    def start(self, place: Place) -> None:
+        """Take a place in the running batch, for the first time or again."""
+        self.place = place
+        # Nothing precedes the first token.
+        self._prompt_logprobs = [None] if self._scored_from == 0 else []
+
     def emit(self, chunk: Chunk) -> None:
         """Report ``chunk`` to whoever asked for this sequence."""
         self.group.report(self.index, chunk)
@@ -89,23 +124,23 @@ class RunningSequence:
 
     def next_input(self, most: int) -> RowInput:
         """Return the next tokens to compute, at most ``most``, with the logits wanted for them."""
-        end = min(len(self.tokens), self.computed + most)
+        place, computed = self.running, self.computed
+        end = min(len(self.tokens), computed + most)
         first = end - 1 if self._samples_at(end) else end
-        scored_from = self.request.sampling.prompt_logprobs_from
-        if scored_from is not None and self.computed < len(self.request.prompt):
-            first = min(first, max(scored_from - 1, self.computed))
+        if self._scored_from is not None:
+            first = min(first, max(self._scored_from - 1, computed))
         return RowInput(
-            tokens=self.tokens[self.computed : end],
-            position=self.computed,
-            slot=self.slot,
-            steering_row=self.steering_row,
-            logits_for=range(first - self.computed, end - self.computed),
+            tokens=self.tokens[computed:end],
+            position=computed,
+            slot=place.slot.index,
+            steering_row=place.steering_row,
+            logits_for=range(first - computed, end - computed),
         )
 
     def advance(self, row: RowInput, logits: Tensor) -> Tensor | None:
         """Take in the step that ``row`` was part of; return the logits to sample from, ``[vocab]``, if it is time."""
         start = row.position + row.logits_for.start
-        self.computed = row.position + len(row.tokens)
+        self.running.slot.computed = row.position + len(row.tokens)
         self._score_prompt(start, logits)
         return logits[-1] if self._samples_at(self.computed) else None
 
@@ -120,15 +155,16 @@ class RunningSequence:
 
     def prompt_report(self) -> Chunk | None:
         """Return the prompt's log-probabilities, once, when the whole prompt has been computed."""
-        if self.request.sampling.prompt_logprobs_from is None or self.generated or self.remaining:
+        if self._scored_from is None or self.remaining:
             return None
+        self._scored_from = None
         return Chunk(prompt_logprobs=tuple(self._prompt_logprobs))
 
     def _samples_at(self, computed: int) -> bool:
         return computed == len(self.tokens) and self.request.sampling.max_tokens > 0
 
     def _score_prompt(self, start: int, logits: Tensor) -> None:
-        if self.request.sampling.prompt_logprobs_from is None:
+        if self._scored_from is None:
             return
         following = self.request.prompt[start + 1 : self.computed + 1]
         if following:

@@ -1,0 +1,151 @@
+"""How the tokens of one step are laid out, and which of them each layer computes.
+
+Rows that begin alike and are steered alike below some layer, the *fork*, are computed once up to there. The tokens of
+a row that forks off are laid out behind those of the others, so that every layer sees the first so many tokens of the
+step: below its fork a row is not there, and at its fork it is taken over from the row that it forks off.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from steering_server.engine.kv import KVStore
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Where a row begins to be computed by itself."""
+
+    layer: int
+    slot: int
+    """The slot of the row, with the same tokens at the same positions, that it is taken over from."""
+
+
+@dataclass(frozen=True)
+class RowInput:
+    """The next tokens of one sequence."""
+
+    tokens: Sequence[int]
+    position: int
+    """How many tokens of the sequence have been computed already."""
+    slot: int
+    steering_row: int
+    logits_for: range
+    """Which of ``tokens``, by index, the logits that follow are wanted for."""
+    fork: Fork | None = None
+
+    @property
+    def first_layer(self) -> int:
+        """The first layer that computes the row by itself."""
+        return 0 if self.fork is None else self.fork.layer
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The tokens ``start..end`` of the step, which stand at ``position`` onwards in the sequence that owns ``slot``."""
+
+    start: int
+    end: int
+    slot: int
+    position: int
+    first_layer: int
+
+
+@dataclass(frozen=True)
+class DecodingRows:
+    """The sequences of which a step has one token."""
+
+    tokens: Tensor
+    """``[rows]``: where each one's token stands in the step."""
+    slots: Tensor
+    """``[rows]``"""
+    mask: Tensor
+    """``[rows, 1, 1, length]``, bool: which stored positions each row's query sees."""
+
+
+@dataclass(frozen=True)
+class PackedStep:
+    """Which sequences the tokens of one forward pass belong to, and which layers compute them."""
+
+    store: KVStore
+    decoding: DecodingRows | None
+    segments: tuple[Segment, ...]
+    """The segments that ``decoding`` does not cover, in the order of their tokens."""
+    slots: Tensor
+    """``[tokens]``: the slot of each token."""
+    positions: Tensor
+    """``[tokens]``: the position of each token in its sequence."""
+    origins: Tensor
+    """``[tokens]``: the token that stands in for each one below its fork; itself where there is none."""
+    seen: tuple[int, ...] | None
+    """Per layer, how many of the tokens, from the first on, it computes; None where every layer computes all."""
+
+    def segments_at(self, layer: int) -> tuple[Segment, ...]:
+        """Return the segments that ``layer`` computes."""
+        if self.seen is None:
+            return self.segments
+        return tuple(segment for segment in self.segments if segment.first_layer <= layer)
+
+    def for_all(self, state: Tensor, layer: int) -> Tensor:
+        """Turn ``[seen tokens, ...]`` of ``layer`` into ``[tokens, ...]``: what stands in for rows not yet there."""
+        return (
+            state
+            if self.seen is None or len(state) == len(self.positions)
+            else state[self._stand_ins[layer].to(state.device)]
+        )
+
+    def enter(self, hidden: Tensor, layer: int) -> Tensor:
+        """Turn ``[1, tokens, width]`` as the layer before left it into what ``layer`` computes."""
+        if self.seen is None or hidden.shape[1] == self.seen[layer]:
+            return hidden
+        if layer == 0:
+            return hidden[:, : self.seen[0]]
+        return hidden[:, self._stand_ins[layer - 1][: self.seen[layer]].to(hidden.device)]
+
+    @cached_property
+    def _stand_ins(self) -> tuple[Tensor, ...]:
+        every = torch.arange(len(self.origins), device=self.origins.device)
+        return tuple(torch.where(every < count, every, self.origins) for count in self.seen or ())
+
+
+def pack(store: KVStore, rows: Sequence[RowInput], layers: int, device: torch.device) -> PackedStep:
+    """Lay out a step of ``rows``, which come in the order of their first layers."""
+    segments: list[Segment] = []
+    start = 0
+    for row in rows:
+        segments.append(Segment(start, start + len(row.tokens), row.slot, row.position, row.first_layer))
+        start += len(row.tokens)
+    of_slot = {segment.slot: segment for segment in segments}
+    origins = [
+        token if row.fork is None else of_slot[row.fork.slot].start + token - segment.start
+        for row, segment in zip(rows, segments, strict=True)
+        for token in range(segment.start, segment.end)
+    ]
+    single = [segment for segment in segments if segment.end - segment.start == 1 and segment.first_layer == 0]
+    together = len(single) > 1
+    return PackedStep(
+        store=store,
+        decoding=_decoding(single, device) if together else None,
+        segments=tuple(s for s in segments if not (together and s.end - s.start == 1 and s.first_layer == 0)),
+        slots=torch.tensor([s.slot for s in segments for _ in range(s.start, s.end)], device=device),
+        positions=torch.tensor([s.position + i for s in segments for i in range(s.end - s.start)], device=device),
+        origins=torch.tensor(origins, device=device),
+        seen=_seen(segments, layers) if any(row.fork for row in rows) else None,
+    )
+
+
+def _seen(segments: Sequence[Segment], layers: int) -> tuple[int, ...]:
+    return tuple(max(s.end for s in segments if s.first_layer <= layer) for layer in range(layers))
+
+
+def _decoding(rows: Sequence[Segment], device: torch.device) -> DecodingRows:
+    positions = torch.tensor([row.position for row in rows], device=device)
+    length = max(row.position for row in rows) + 1
+    return DecodingRows(
+        tokens=torch.tensor([row.start for row in rows], device=device),
+        slots=torch.tensor([row.slot for row in rows], device=device),
+        mask=(torch.arange(length, device=device) <= positions.unsqueeze(-1)).view(len(rows), 1, 1, length),
+    )

@@ -1,0 +1,44 @@
+"""What two rows that are steered differently still have in common.
+
+The keys and values of a layer come from its input. So rows that first differ at layer ``l`` have the same keys and
+values up to and including layer ``l``, and the same stream below it; what only the final layer does changes no key
+or value at all.
+"""
+
+import torch
+
+from steering_profiles.models import Sizes
+from steering_profiles.steering.effects import AppliedProfile, Effect, Steering, effect_of
+
+StateKey = tuple[tuple[str, float], ...]
+"""Content hash and strength of every profile that changes keys and values; empty if none does."""
+
+
+def state_key(steering: Steering, sizes: Sizes) -> StateKey:
+    """Return what the keys and values of a row depend on, besides its tokens."""
+    return tuple(sorted(applied.key for applied in steering if applied.strength and _changes_state(applied, sizes)))
+
+
+def first_difference(one: Steering, other: Steering, sizes: Sizes) -> int:
+    """Return the first layer whose computation differs between two rows; ``sizes.layers`` if none does."""
+    a, b = effect_of(one, sizes), effect_of(other, sizes)
+    layers = sorted(a.heads.keys() | b.heads.keys() | a.neurons.keys() | b.neurons.keys())
+    for layer in layers:
+        if not (_same(a.heads.get(layer), b.heads.get(layer)) and _same(a.neurons.get(layer), b.neurons.get(layer))):
+            return layer
+    return sizes.layers if _same_end(a, b) else sizes.layers - 1
+
+
+def _changes_state(applied: AppliedProfile, sizes: Sizes) -> bool:
+    layers = [scale.layer for scale in applied.profile.heads] + [scale.layer for scale in applied.profile.neurons]
+    return any(layer < sizes.layers - 1 for layer in layers)
+
+
+def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return torch.equal(one, other)
+
+
+def _same_end(a: Effect, b: Effect) -> bool:
+    return a.own_attention == b.own_attention and _same(a.intercept, b.intercept)
