@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
@@ -93,14 +94,13 @@ class SteeringHandle:
         self._handles.append(final.mlp.register_forward_hook(self._subtract_intercept))
 
     def _head_hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
-        sizes = self._anatomy.sizes
-        is_final = layer == sizes.layers - 1
+        is_final = layer == self._anatomy.sizes.layers - 1
 
         def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
             if self._factors is None:
                 return None
             z: Tensor = args[0]
-            scale = self._factors.heads.get(layer)
+            scale = _on(z.device, self._factors.heads, layer)
             own = self._factors.own_attention if is_final else None
             if scale is None and own is None:
                 return None
@@ -108,19 +108,18 @@ class SteeringHandle:
                 z = self._mix_own_value(z, own)
             if scale is not None:
                 self._due.discard(f"heads of layer {layer}")
-                scale = scale.to(z.device).unsqueeze(-1)
-                z = (z.unflatten(-1, (sizes.heads, sizes.head_dim)) * scale).flatten(-2)
+                z = z * scale
             return (z, *args[1:])
 
         return hook
 
     def _neuron_hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
         def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            scale = self._factors.neurons.get(layer) if self._factors is not None else None
+            scale = _on(args[0].device, self._factors.neurons, layer) if self._factors is not None else None
             if scale is None:
                 return None
             self._due.discard(f"neurons of layer {layer}")
-            return (args[0] * scale.to(args[0].device), *args[1:])
+            return (args[0] * scale, *args[1:])
 
         return hook
 
@@ -142,6 +141,14 @@ class SteeringHandle:
             return None
         self._due.discard("final-layer intercept")
         return output - self._factors.intercept.to(output.device)
+
+
+def _on(device: torch.device, factors: dict[int, Tensor], layer: int) -> Tensor | None:
+    """Return a layer's factors on the layer's device, where they stay for the steps that have the same rows."""
+    factor = factors.get(layer)
+    if factor is not None and factor.device != device:
+        factor = factors[layer] = factor.to(device)
+    return factor
 
 
 def _due(factors: StepFactors | None) -> set[str]:

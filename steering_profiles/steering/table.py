@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ class StepFactors:
     """
 
     heads: dict[int, Tensor] = field(default_factory=dict)
-    """Per layer ``[..., heads]``."""
+    """Per layer ``[..., heads * head_dim]``: each head's factor, once for each of its dimensions."""
     neurons: dict[int, Tensor] = field(default_factory=dict)
     """Per layer ``[..., neurons]``."""
     own_attention: Tensor | None = None
@@ -47,6 +48,7 @@ class SteeringTable:
         self._neurons: dict[int, Tensor] = {}
         self._own_attention = torch.zeros(self._capacity, 1, dtype=dtype)
         self._intercept: Tensor | None = None
+        self._gathered: tuple[tuple[Any, ...], StepFactors | None] | None = None
 
     def acquire(self, steering: Steering) -> int:
         """Return the row of ``steering``, made if need be. Give it back with :meth:`release`."""
@@ -78,8 +80,15 @@ class SteeringTable:
     ) -> StepFactors | None:
         """Return the factors of ``rows``, with leading dimensions ``shape``; None when no row is steered.
 
-        ``seen`` says how many of the rows, from the first on, each layer sees; without it all see all.
+        ``seen`` says how many of the rows, from the first on, each layer sees; without it all see all. Step after step
+        the rows are mostly the same, and so are their factors.
         """
+        asked = (tuple(rows), shape, seen)
+        if self._gathered is None or self._gathered[0] != asked:
+            self._gathered = asked, self._gather(rows, shape, seen)
+        return self._gathered[1]
+
+    def _gather(self, rows: Sequence[int], shape: tuple[int, int], seen: Sequence[int] | None) -> StepFactors | None:
         steered = [self._effects[row] for row in set(rows) if row]
         if not steered:
             return None
@@ -92,8 +101,9 @@ class SteeringTable:
             picked = {layer: pick(tables[layer]) for layer in layers}
             return picked if seen is None else {layer: table[:, : seen[layer]] for layer, table in picked.items()}
 
+        heads = pick_layers(self._heads, _union(effect.heads for effect in steered))
         return StepFactors(
-            heads=pick_layers(self._heads, _union(effect.heads for effect in steered)),
+            heads={layer: table.repeat_interleave(self._sizes.head_dim, dim=-1) for layer, table in heads.items()},
             neurons=pick_layers(self._neurons, _union(effect.neurons for effect in steered)),
             own_attention=pick(self._own_attention) if any(e.own_attention for e in steered) else None,
             intercept=(
@@ -104,6 +114,7 @@ class SteeringTable:
         )
 
     def _write(self, row: int, effect: Effect) -> None:
+        self._gathered = None
         if row >= self._capacity:
             self._grow()
         for layer, factors in effect.heads.items():
@@ -118,6 +129,7 @@ class SteeringTable:
         self._effects[row] = effect
 
     def _erase(self, row: int) -> None:
+        self._gathered = None
         effect = self._effects[row]
         for layer in effect.heads:
             self._heads[layer][row] = 1

@@ -80,7 +80,9 @@ class TableMachine(RuleBasedStateMachine):
             return
         identity = Effect({}, {}, 0.0, None)
         for index, effect in enumerate([identity, *used.values(), identity]):
-            assert_row(index, factors.heads, effect.heads, SIZES.heads)
+            by_head = {layer: factor.view(len(rows), 1, SIZES.heads, -1) for layer, factor in factors.heads.items()}
+            assert all(bool((factor == factor[..., :1]).all()) for factor in by_head.values())
+            assert_row(index, {layer: factor[..., 0] for layer, factor in by_head.items()}, effect.heads, SIZES.heads)
             assert_row(index, factors.neurons, effect.neurons, SIZES.neurons)
             own = 0.0 if factors.own_attention is None else float(factors.own_attention[index])
             assert own == effect.own_attention

@@ -8,6 +8,7 @@ step: below its fork a row is not there, and at its fork it is taken over from t
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -58,12 +59,10 @@ class Segment:
 class DecodingRows:
     """The sequences of which a step has one token."""
 
-    tokens: Tensor
-    """``[rows]``: where each one's token stands in the step."""
     slots: Tensor
-    """``[rows]``"""
+    """``[rows]``; the rows' tokens are the first of the step, in this order."""
     mask: Tensor
-    """``[rows, 1, 1, length]``, bool: which stored positions each row's query sees."""
+    """``[rows, 1, 1, length]``: 0 at the stored positions that each row's query sees, minus infinity elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,13 @@ class PackedStep:
         return tuple(torch.where(every < count, every, self.origins) for count in self.seen or ())
 
 
+def order(rows: Sequence[RowInput]) -> list[int]:
+    """Return the order in which rows are laid out: by first layer, and first of all those of one token."""
+    return sorted(range(len(rows)), key=lambda index: (rows[index].first_layer, len(rows[index].tokens) > 1))
+
+
 def pack(store: KVStore, rows: Sequence[RowInput], layers: int, device: torch.device) -> PackedStep:
-    """Lay out a step of ``rows``, which come in the order of their first layers."""
+    """Lay out a step of ``rows``, which come in the :func:`order` of a step."""
     segments: list[Segment] = []
     start = 0
     for row in rows:
@@ -124,12 +128,13 @@ def pack(store: KVStore, rows: Sequence[RowInput], layers: int, device: torch.de
         for row, segment in zip(rows, segments, strict=True)
         for token in range(segment.start, segment.end)
     ]
-    single = [segment for segment in segments if segment.end - segment.start == 1 and segment.first_layer == 0]
-    together = len(single) > 1
+    decoding = list(takewhile(lambda segment: segment.end - segment.start == 1 and not segment.first_layer, segments))
+    if len(decoding) == 1:
+        decoding = []  # by itself it needs no mask
     return PackedStep(
         store=store,
-        decoding=_decoding(single, device) if together else None,
-        segments=tuple(s for s in segments if not (together and s.end - s.start == 1 and s.first_layer == 0)),
+        decoding=_decoding(decoding, store.dtype, device) if decoding else None,
+        segments=tuple(segments[len(decoding) :]),
         slots=torch.tensor([s.slot for s in segments for _ in range(s.start, s.end)], device=device),
         positions=torch.tensor([s.position + i for s in segments for i in range(s.end - s.start)], device=device),
         origins=torch.tensor(origins, device=device),
@@ -141,11 +146,10 @@ def _seen(segments: Sequence[Segment], layers: int) -> tuple[int, ...]:
     return tuple(max(s.end for s in segments if s.first_layer <= layer) for layer in range(layers))
 
 
-def _decoding(rows: Sequence[Segment], device: torch.device) -> DecodingRows:
+def _decoding(rows: Sequence[Segment], dtype: torch.dtype, device: torch.device) -> DecodingRows:
     positions = torch.tensor([row.position for row in rows], device=device)
     length = max(row.position for row in rows) + 1
-    return DecodingRows(
-        tokens=torch.tensor([row.start for row in rows], device=device),
-        slots=torch.tensor([row.slot for row in rows], device=device),
-        mask=(torch.arange(length, device=device) <= positions.unsqueeze(-1)).view(len(rows), 1, 1, length),
-    )
+    unseen = torch.arange(length, device=device) > positions.unsqueeze(-1)
+    mask = torch.zeros(len(rows), length, dtype=dtype, device=device).masked_fill_(unseen, -torch.inf)
+    slots = torch.tensor([row.slot for row in rows], device=device)
+    return DecodingRows(slots, mask.view(len(rows), 1, 1, length))

@@ -11,7 +11,7 @@ from steering_profiles.models import LoadedModel
 from steering_profiles.steering import SteeringHandle, attach
 from steering_server.engine import attention
 from steering_server.engine.kv import KVStore
-from steering_server.engine.packed import PackedStep, RowInput, pack
+from steering_server.engine.packed import PackedStep, RowInput, order, pack
 from steering_server.engine.packing import PackedLinears
 
 
@@ -52,8 +52,8 @@ class Runner:
         Raises:
             HookError: some row's steering did not take place.
         """
-        order = sorted(range(len(rows)), key=lambda index: rows[index].first_layer)
-        ordered = [rows[index] for index in order]
+        places = order(rows)
+        ordered = [rows[index] for index in places]
         packed = pack(self.store, ordered, self._layers, self._device)
         tokens = [token for row in ordered for token in row.tokens]
         steering_rows = [row.steering_row for row in ordered for _ in row.tokens]
@@ -68,7 +68,7 @@ class Runner:
         finite = logits[0].amax(dim=-1).isfinite().tolist()  # a NaN is the greatest of all
         outputs: dict[int, RowOutput] = {}
         start = 0
-        for index, row in zip(order, ordered, strict=True):
+        for index, row in zip(places, ordered, strict=True):
             end = start + len(row.logits_for)
             outputs[index] = RowOutput(logits[0, start:end], all(finite[start:end]))
             start = end
