@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path
-from pydantic import Field, ValidationError
+from pydantic import ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from steering_profiles.models import EMBEDDED, ModelSource
@@ -31,9 +31,13 @@ class ServerSettings(BaseSettings):
     force_profiles: bool = False
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    max_batch: Annotated[int, Field(ge=1)] = 32
+    max_batch: Annotated[int, Field(ge=1)] = 64
     max_queue: Annotated[int, Field(ge=0)] = 256
     max_model_len: Annotated[int, Field(ge=2)] | None = None
+    step_tokens: Annotated[int, Field(ge=1)] = 512
+    step_tokens_beside: Annotated[int, Field(ge=1)] = 64
+    kv_memory: ByteSize | None = None
+    prefix_cache: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

@@ -21,6 +21,7 @@ from steering_server.errors import ServerError
 
 DONE = "[DONE]"
 PING_SECONDS = 15
+_LINE = "\n"  # as OpenAI ends lines; the events' own default is CRLF, which many a client does not split at
 
 STEERED_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
@@ -60,7 +61,7 @@ async def answer(request: Request, body: GenerationBody, plan: Plan, writer: Wri
         reports = await unless_gone(request, begun(backend.generate(plan.requests)))
         with_usage = body.stream_options is not None and body.stream_options.include_usage
         events = _events(plan, backend, reports, writer, with_usage=with_usage)
-        return EventSourceResponse(events, headers=headers, ping=PING_SECONDS, sep="\n")
+        return EventSourceResponse(events, headers=headers, ping=PING_SECONDS, sep=_LINE)
     answers = await unless_gone(request, gather(backend, plan.requests))
     comparison = await unless_gone(request, compare(plan, answers, backend))
     # With alternatives to every token this is seconds of work, during which others are to be served.
@@ -85,11 +86,11 @@ async def _events(
             yield _event(writer.last(None, comparison))
         if with_usage:
             yield _event(writer.last(plan.usage(answers), None))
-        yield ServerSentEvent(data=DONE)
+        yield ServerSentEvent(data=DONE, sep=_LINE)
     except ServerError as exc:
         # The status has been sent; the error becomes an event, and the stream ends without [DONE].
         yield _event(ErrorResponse(error=error_body(exc)[1]))
 
 
 def _event(body: BaseModel) -> ServerSentEvent:
-    return ServerSentEvent(data=body.model_dump_json())
+    return ServerSentEvent(data=body.model_dump_json(), sep=_LINE)

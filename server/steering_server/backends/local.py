@@ -15,9 +15,12 @@ from steering_profiles.steering import AppliedProfile, Steering
 from steering_profiles.store import Catalogue
 from steering_profiles.validate import compare, require_fit
 from steering_server.backends.base import GenerationRequest, ModelCard, ProfileCard, ProfileStrength
+from steering_server.backends.mailbox import Mailbox
 from steering_server.engine.engine import Engine, EngineLimits
 from steering_server.engine.requests import Chunk, SequenceRequest
 from steering_server.errors import EngineError, NotFound, RequestError
+
+_Report = tuple[int, Chunk | EngineError]
 
 
 class LocalBackend:
@@ -54,6 +57,7 @@ class LocalBackend:
         self._detokenizer = copy.deepcopy(loaded.tokenizer)
         self._detokenizing = threading.Lock()
         self._token_texts: dict[int, str] = {}
+        self._mailbox: Mailbox[_Report] | None = None
 
     @property
     def model(self) -> ModelCard:
@@ -111,10 +115,13 @@ class LocalBackend:
         """
         sequences = [self._sequence(request) for request in requests]
         loop = asyncio.get_running_loop()
-        reports: asyncio.Queue[tuple[int, Chunk | EngineError]] = asyncio.Queue()
+        if self._mailbox is None or self._mailbox.loop is not loop:
+            self._mailbox = Mailbox(loop)
+        mailbox = self._mailbox
+        reports: asyncio.Queue[_Report] = asyncio.Queue()
 
         def emit(index: int, report: Chunk | EngineError) -> None:
-            loop.call_soon_threadsafe(reports.put_nowait, (index, report))
+            mailbox.put(reports, (index, report))
 
         group = self._engine.submit(sequences, emit)
         unfinished = len(sequences)

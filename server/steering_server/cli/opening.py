@@ -1,5 +1,7 @@
 """From settings to a backend: load the model, check the profiles, put the engine on it."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 from steering_profiles.models import load_model
 from steering_profiles.store import Catalogue
 from steering_server.backends.local import LocalBackend
@@ -14,10 +16,21 @@ def open_backend(settings: ServerSettings) -> LocalBackend:
         SteeringError: one of them cannot be loaded, or a profile does not fit the model.
     """
     catalogue = Catalogue.open(settings.profiles)  # first: it is read in no time, the model is not
+    # In a thread that ends with it, and takes its pool of computing threads along: those would slow the engine's down.
+    with ThreadPoolExecutor(1) as loader:
+        loaded = loader.submit(load_model, settings.model_source).result()
     return LocalBackend(
-        load_model(settings.model_source),
+        loaded,
         catalogue,
-        EngineLimits(max_batch=settings.max_batch, max_queue=settings.max_queue, max_length=settings.max_model_len),
+        EngineLimits(
+            max_batch=settings.max_batch,
+            max_queue=settings.max_queue,
+            max_length=settings.max_model_len,
+            step_tokens=settings.step_tokens,
+            step_tokens_beside=settings.step_tokens_beside,
+            kv_memory=settings.kv_memory,
+            prefix_cache=settings.prefix_cache,
+        ),
         served_name=settings.served_name,
         force_profiles=settings.force_profiles,
     )

@@ -30,10 +30,33 @@ def serve(
     served_name: Annotated[
         str | None, typer.Option(help="The model's name in requests. (default: the model's own)")
     ] = None,
-    max_batch: Annotated[int | None, typer.Option(min=1, help="Sequences that run at once. (default: 32)")] = None,
+    max_batch: Annotated[int | None, typer.Option(min=1, help="Sequences that run at once. (default: 64)")] = None,
     max_queue: Annotated[int | None, typer.Option(min=0, help="Sequences that may wait. (default: 256)")] = None,
     max_model_len: Annotated[
         int | None, typer.Option(min=2, help="Tokens of prompt and completion together. (default: the model's own)")
+    ] = None,
+    kv_memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="Memory for keys and values, such as 4GiB. (default: 1GiB, or one full sequence if more)",
+        ),
+    ] = None,
+    step_tokens: Annotated[
+        int | None, typer.Option(min=1, help="Prompt tokens computed in one step. (default: 512)")
+    ] = None,
+    step_tokens_beside: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="The same while others wait for their next token; fewer make them wait less. (default: 64)"
+        ),
+    ] = None,
+    prefix_cache: Annotated[
+        bool | None,
+        typer.Option(
+            "--prefix-cache/--no-prefix-cache",
+            help="Whether prompts that begin alike share the work. (default: they do)",
+        ),
     ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. (default: info)")] = None,
     dtype: Dtype = None,
@@ -60,6 +83,10 @@ def serve(
         "max_batch": max_batch,
         "max_queue": max_queue,
         "max_model_len": max_model_len,
+        "kv_memory": kv_memory,
+        "step_tokens": step_tokens,
+        "step_tokens_beside": step_tokens_beside,
+        "prefix_cache": prefix_cache,
         "log_level": log_level,
     }
     given = {name: value for name, value in options.items() if value is not None}

@@ -32,7 +32,7 @@ _log = structlog.get_logger("steering_server.engine")
 class EngineLimits:
     """How much the engine does at a time."""
 
-    max_batch: int = 32
+    max_batch: int = 64
     """Sequences that run at the same time."""
     max_queue: int = 256
     """Sequences that may wait for a place in the batch."""

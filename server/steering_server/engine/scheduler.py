@@ -132,7 +132,8 @@ class Scheduler:
         """End everything with an error."""
         groups, self._groups = self._groups, []
         for group in groups:
-            self.fail(group, error)
+            if group.waiting or group.running:
+                self.fail(group, error)
 
     def _find_place(self, sequence: SequenceState) -> Place | None:
         steering = sequence.request.steering
