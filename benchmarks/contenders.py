@@ -11,27 +11,30 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from benchmarks.prompts import NEW_TOKENS, PROMPT_TOKENS
 from steering_profiles.models import LoadedModel, ModelSource, load_model
-from steering_profiles.schema import HeadScale, Profile
+from steering_profiles.schema import FinalLayer, HeadScale, Profile
 from steering_profiles.steering import UNSTEERED, AppliedProfile, Steering
 from steering_profiles.store import Catalogue
 from steering_server.engine.engine import Engine, EngineLimits
+from steering_server.engine.packing import PackedLinears
 from steering_server.engine.requests import Chunk, SamplingParams, SequenceRequest
 from steering_server.errors import EngineError
 
-PROMPT = "Once upon a time there was a small dog who lived in a large house near the sea, and every morning"
-NEW_TOKENS = 64
-
-Measure = Callable[[int], float]
-"""Runs a batch of the given size to the end and returns the seconds that took."""
+Tokens = list[int]
+Measure = Callable[[list[Tokens]], float]
+"""Runs a batch of prompts to the end and returns the seconds that took."""
 
 
-def linear_layers(loaded: LoadedModel) -> Measure:
+def linear_layers(loaded: LoadedModel, *, packed: bool) -> Measure:
     """Only the matrix products of the decoding steps: what no engine on this model can beat."""
     linears = [module for module in loaded.model.modules() if isinstance(module, torch.nn.Linear)]
+    if packed:
+        PackedLinears(loaded.model)
 
-    def measure(batch: int) -> float:
-        inputs = {width: torch.randn(batch, width, dtype=loaded.dtype) for width in {m.in_features for m in linears}}
+    def measure(prompts: list[Tokens]) -> float:
+        widths = {module.in_features for module in linears}
+        inputs = {width: torch.randn(1, len(prompts), width, dtype=loaded.dtype) for width in widths}
         began = time.perf_counter()
         with torch.inference_mode():
             for _ in range(NEW_TOKENS):
@@ -44,10 +47,9 @@ def linear_layers(loaded: LoadedModel) -> Measure:
 
 def generate(loaded: LoadedModel) -> Measure:
     """transformers ``generate()``, one static batch."""
-    prompt = loaded.tokenizer(PROMPT, return_tensors="pt")["input_ids"]
 
-    def measure(batch: int) -> float:
-        ids = prompt.expand(batch, -1)
+    def measure(prompts: list[Tokens]) -> float:
+        ids = torch.tensor(prompts)
         began = time.perf_counter()
         loaded.model.generate(
             ids,
@@ -61,14 +63,13 @@ def generate(loaded: LoadedModel) -> Measure:
     return measure
 
 
-def engine(loaded: LoadedModel, steerings: Sequence[Steering]) -> Measure:
-    """Our engine; row i of the batch is steered by ``steerings[i % len(steerings)]``."""
-    prompt = tuple(loaded.tokenizer.encode(PROMPT))
+def engine(loaded: LoadedModel, steerings: Sequence[Steering], arms: int = 1) -> Measure:
+    """Our engine. Each prompt is one request of ``arms`` rows; ``steerings`` go round over the rows."""
     running = Engine(loaded, EngineLimits(max_length=512))
     running.start()
     sampling = SamplingParams(max_tokens=NEW_TOKENS, temperature=0, ignore_eos=True)
 
-    async def run(batch: int) -> None:
+    async def run(prompts: list[Tokens]) -> None:
         loop, finished = asyncio.get_running_loop(), asyncio.Queue[None]()
 
         def emit(index: int, report: Chunk | EngineError) -> None:
@@ -77,14 +78,19 @@ def engine(loaded: LoadedModel, steerings: Sequence[Steering]) -> Measure:
             if report.finish_reason:
                 loop.call_soon_threadsafe(finished.put_nowait, None)
 
-        requests = [SequenceRequest(prompt, sampling, steerings[row % len(steerings)]) for row in range(batch)]
-        running.submit(requests, emit)
-        for _ in requests:
+        rows = [
+            SequenceRequest(tuple(prompt), sampling, steerings[(index * arms + arm) % len(steerings)])
+            for index, prompt in enumerate(prompts)
+            for arm in range(arms)
+        ]
+        for start in range(0, len(rows), arms):
+            running.submit(rows[start : start + arms], emit)
+        for _ in rows:
             await finished.get()
 
-    def measure(batch: int) -> float:
+    def measure(prompts: list[Tokens]) -> float:
         began = time.perf_counter()
-        asyncio.run(run(batch))
+        asyncio.run(run(prompts))
         return time.perf_counter() - began
 
     return measure
@@ -104,24 +110,33 @@ def mixed_profiles(loaded: LoadedModel, count: int) -> list[Steering]:
     return steerings
 
 
+def final_layer(loaded: LoadedModel) -> Steering:
+    """The own-position attention mask alone."""
+    settings = FinalLayer(own_attention=1.0)
+    profile = Profile(name="final", description="", method="manual", model=loaded.identity, final_layer=settings)
+    return (AppliedProfile(profile),)
+
+
 def contender(name: str, loaded: LoadedModel) -> Measure:
     """Return the contender of that name."""
     shipped = (AppliedProfile(Catalogue.open()["parentheses"].profile),)
     makers: dict[str, Callable[[], Measure]] = {
-        "linear layers": lambda: linear_layers(loaded),
+        "linear layers": lambda: linear_layers(loaded, packed=False),
+        "linear layers, packed": lambda: linear_layers(loaded, packed=True),
         "generate()": lambda: generate(loaded),
         "engine": lambda: engine(loaded, [UNSTEERED]),
         "engine, 1 profile": lambda: engine(loaded, [shipped]),
         "engine, 8 profiles": lambda: engine(loaded, mixed_profiles(loaded, 8)),
-        "engine, pair": lambda: engine(loaded, [UNSTEERED, shipped]),
+        "engine, pair": lambda: engine(loaded, [UNSTEERED, shipped], arms=2),
+        "engine, final-layer pair": lambda: engine(loaded, [UNSTEERED, final_layer(loaded)], arms=2),
     }
     return makers[name]()
 
 
 def main() -> None:
-    """Answer batch sizes on standard input with seconds on standard output."""
+    """Answer batches of prompts on standard input with seconds on standard output."""
     measure = contender(sys.argv[1], load_model(ModelSource()))
-    measure(1)  # warm up
+    measure([[index + 100] * PROMPT_TOKENS for index in range(2)])  # warm up
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:
         print(json.dumps(measure(json.loads(line))), flush=True)

@@ -1,29 +1,40 @@
-"""Throughput of the engine beside its peers: the same prompt and tokens for all, alternating runs, medians and ratios.
+"""Throughput of the engine beside its peers: the same prompts and tokens for all, alternating runs, medians and ratios.
 
-python benchmarks/throughput.py [--runs N] [--out FILE.json]
+python -m benchmarks.throughput [--runs N] [--out FILE.json]
 """
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import torch
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.contenders import NEW_TOKENS
+from benchmarks.machine import machine, model_folder
+from benchmarks.peers import environments, vllm_engine
+from benchmarks.prompts import NEW_TOKENS, Prompts
 
 BATCHES = (1, 8, 32)
-CONTENDERS = ("linear layers", "generate()", "engine", "engine, 1 profile", "engine, 8 profiles", "engine, pair")
+OURS = (
+    "linear layers",
+    "linear layers, packed",
+    "generate()",
+    "engine",
+    "engine, 1 profile",
+    "engine, 8 profiles",
+    "engine, pair",
+    "engine, final-layer pair",
+)
+VLLM = "vLLM"
 REFERENCE = "engine"
+
+Seconds = dict[str, dict[int, list[float]]]
 
 
 class Worker:
@@ -42,54 +53,66 @@ class Worker:
         answer: float = json.loads(line)
         return answer
 
-    def measure(self, batch: int) -> float:
-        """Return the seconds that a batch of that size takes."""
+    def measure(self, prompts: list[list[int]]) -> float:
+        """Return the seconds that a batch of ``prompts`` takes."""
         if self._process.stdin is None:
             raise RuntimeError("the contender has no input")
-        print(batch, file=self._process.stdin, flush=True)
+        print(json.dumps(prompts), file=self._process.stdin, flush=True)
         return self.read()
 
 
 @contextmanager
-def worker(name: str) -> Iterator[Worker]:
-    """Start the contender of that name and wait until it has warmed up."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.contenders", name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
+def worker(command: Sequence[str]) -> Iterator[Worker]:
+    """Start a contender and wait until it has warmed up."""
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         started = Worker(process)
         started.read()
         yield started
     finally:
-        process.kill()
+        process.terminate()  # vLLM has processes of its own to end
         process.wait()
 
 
-def measure_all(runs: int) -> dict[str, dict[int, list[float]]]:
+def commands(console: Console) -> dict[str, list[str]]:
+    """Return how each contender that can be had is started."""
+    found = {name: [sys.executable, "-m", "benchmarks.contenders", name] for name in OURS}
+    peer = environments.vllm(console)
+    if peer is not None:
+        found[VLLM] = [str(peer.python), str(vllm_engine.__file__), model_folder(), str(NEW_TOKENS)]
+    return found
+
+
+def measure_all(runs: int, console: Console) -> Seconds:
     """Return the seconds of every run: all contenders in turn, ``runs`` times, at every batch size."""
-    seconds: dict[str, dict[int, list[float]]] = {name: {batch: [] for batch in BATCHES} for name in CONTENDERS}
+    prompts = Prompts(model_folder())
     with ExitStack() as stack:
-        workers = {name: stack.enter_context(worker(name)) for name in CONTENDERS}
-        rounds = [(batch, name) for batch in BATCHES for _ in range(runs) for name in CONTENDERS]
-        for batch, name in track(rounds, "measuring", console=Console(stderr=True)):
-            # The pair is of arms of one request: twice as many rows as there are requests.
-            rows = 2 * batch if name == "engine, pair" else batch
-            seconds[name][batch].append(workers[name].measure(rows))
+        with console.status("starting the contenders"):
+            workers = {name: stack.enter_context(worker(command)) for name, command in commands(console).items()}
+        seconds: Seconds = {name: {batch: [] for batch in BATCHES} for name in workers}
+        rounds = [(batch, name) for batch in BATCHES for _ in range(runs) for name in workers]
+        for batch, name in track(rounds, "measuring", console=console):
+            seconds[name][batch].append(workers[name].measure(prompts.take(batch)))
     return seconds
 
 
-def show(seconds: dict[str, dict[int, list[float]]]) -> Table:
+def show(seconds: Seconds) -> Table:
     """Lay out medians: tokens per second, and the ratio of times to the engine's in the same round."""
     table = Table("", *(f"batch {batch}" for batch in BATCHES), title="tokens/s (time as a multiple of the engine's)")
-    for name in CONTENDERS:
+    for name, by_batch in seconds.items():
         cells = []
         for batch in BATCHES:
-            rows = 2 * batch if name == "engine, pair" else batch
-            speed = rows * NEW_TOKENS / statistics.median(seconds[name][batch])
-            pairs = zip(seconds[name][batch], seconds[REFERENCE][batch], strict=True)
-            cells.append(f"{speed:.0f} ({statistics.median(one / other for one, other in pairs):.2f})")
+            rows = 2 * batch if name.endswith("pair") else batch
+            speed = rows * NEW_TOKENS / statistics.median(by_batch[batch])
+            cells.append(f"{speed:.0f} ({ratio(seconds, name, batch):.2f})")
         table.add_row(name, *cells)
     return table
+
+
+def ratio(seconds: Seconds, name: str, batch: int) -> float:
+    """Return the median, over rounds, of a contender's time as a multiple of the engine's."""
+    pairs = zip(seconds[name][batch], seconds[REFERENCE][batch], strict=True)
+    return statistics.median(one / other for one, other in pairs)
 
 
 def main() -> None:
@@ -98,14 +121,10 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/throughput.json"))
     arguments = parser.parse_args()
-    seconds = measure_all(arguments.runs)
+    seconds = measure_all(arguments.runs, Console(stderr=True))
     Console().print(show(seconds))
-    record = {
-        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
-        "torch": torch.__version__,
-        "new_tokens": NEW_TOKENS,
-        "seconds": seconds,
-    }
+    ratios = {name: {batch: ratio(seconds, name, batch) for batch in BATCHES} for name in seconds}
+    record = {"machine": machine(), "new_tokens": NEW_TOKENS, "seconds": seconds, "time_over_engine": ratios}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")
 

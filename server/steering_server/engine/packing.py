@@ -27,6 +27,8 @@ class PackedLinears:
         for module in model.modules():
             if type(module) is nn.Linear and _is_packable(module):
                 self._pack(module, shared=users[id(module.weight)] > 1)
+        if self._packed:
+            _leave_file(model)
 
     def close(self) -> None:
         """Give every layer its own weight back."""
@@ -50,6 +52,15 @@ class PackedLinears:
             weight = module.weight.data
             module.weight.data = weight.new_full((1,), torch.nan).expand(weight.shape)
         self._packed.append((module, None if shared else packed))
+
+
+def _leave_file(model: nn.Module) -> None:
+    """Copy the weights that stay: a single one that is still read from the checkpoint keeps all of it in memory."""
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            takes_memory = parameter.device.type == "cpu" and parameter.stride() != (0,) * parameter.ndim
+            if takes_memory and not hasattr(module, "_hf_hook"):
+                parameter.data = parameter.data.clone()
 
 
 def _is_packable(module: nn.Linear) -> bool:

@@ -1,0 +1,33 @@
+"""vLLM as a contender; run by the interpreter of its own environment, with nothing of this project at hand."""
+
+import json
+import os
+import sys
+import time
+
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
+os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+
+
+def main() -> None:
+    """Answer batches of prompts on standard input with seconds on standard output."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever it prints is no answer
+    from vllm import LLM, SamplingParams
+
+    model, new_tokens = sys.argv[1], int(sys.argv[2])
+    llm = LLM(model=model, dtype="bfloat16", max_model_len=512, enforce_eager=True)
+    sampling = SamplingParams(temperature=0, max_tokens=new_tokens, ignore_eos=True)
+
+    def measure(prompts: list[list[int]]) -> float:
+        began = time.perf_counter()
+        llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], sampling, use_tqdm=False)
+        return time.perf_counter() - began
+
+    print(json.dumps("ready"), file=answers, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(measure(json.loads(line))), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()
