@@ -20,6 +20,7 @@ test-all: lint
 
 bench: venv
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.serving
 
 lint: venv
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -21,9 +22,17 @@ from steering_server.engine.packing import PackedLinears
 from steering_server.engine.requests import Chunk, SamplingParams, SequenceRequest
 from steering_server.errors import EngineError
 
+CONCURRENCIES = (1, 8, 32, 64)
+"""Requests at the same time, where they come one after the other."""
+
 Tokens = list[int]
 Measure = Callable[[list[Tokens]], float]
 """Runs a batch of prompts to the end and returns the seconds that took."""
+
+
+def closed_loop(at_once: int) -> str:
+    """Return the name of the contender that answers so many requests at once."""
+    return f"engine, {at_once} at once"
 
 
 def linear_layers(loaded: LoadedModel, *, packed: bool) -> Measure:
@@ -63,13 +72,16 @@ def generate(loaded: LoadedModel) -> Measure:
     return measure
 
 
-def engine(loaded: LoadedModel, steerings: Sequence[Steering], arms: int = 1) -> Measure:
-    """Our engine. Each prompt is one request of ``arms`` rows; ``steerings`` go round over the rows."""
+def engine(loaded: LoadedModel, steerings: Sequence[Steering], arms: int = 1, at_once: int | None = None) -> Measure:
+    """Our engine. Each prompt is one request of ``arms`` rows; ``steerings`` go round over the rows.
+
+    No more than ``at_once`` requests run at the same time: the next one comes when one has ended.
+    """
     running = Engine(loaded, EngineLimits(max_length=512))
     running.start()
     sampling = SamplingParams(max_tokens=NEW_TOKENS, temperature=0, ignore_eos=True)
 
-    async def run(prompts: list[Tokens]) -> None:
+    async def answer(index: int, prompt: Tokens, room: asyncio.Semaphore) -> None:
         loop, finished = asyncio.get_running_loop(), asyncio.Queue[None]()
 
         def emit(index: int, report: Chunk | EngineError) -> None:
@@ -78,15 +90,15 @@ def engine(loaded: LoadedModel, steerings: Sequence[Steering], arms: int = 1) ->
             if report.finish_reason:
                 loop.call_soon_threadsafe(finished.put_nowait, None)
 
-        rows = [
-            SequenceRequest(tuple(prompt), sampling, steerings[(index * arms + arm) % len(steerings)])
-            for index, prompt in enumerate(prompts)
-            for arm in range(arms)
-        ]
-        for start in range(0, len(rows), arms):
-            running.submit(rows[start : start + arms], emit)
-        for _ in rows:
-            await finished.get()
+        of_arms = [steerings[(index * arms + arm) % len(steerings)] for arm in range(arms)]
+        async with room:
+            running.submit([SequenceRequest(tuple(prompt), sampling, steering) for steering in of_arms], emit)
+            for _ in of_arms:
+                await finished.get()
+
+    async def run(prompts: list[Tokens]) -> None:
+        room = asyncio.Semaphore(at_once or len(prompts))
+        await asyncio.gather(*(answer(index, prompt, room) for index, prompt in enumerate(prompts)))
 
     def measure(prompts: list[Tokens]) -> float:
         began = time.perf_counter()
@@ -130,6 +142,8 @@ def contender(name: str, loaded: LoadedModel) -> Measure:
         "engine, pair": lambda: engine(loaded, [UNSTEERED, shipped], arms=2),
         "engine, final-layer pair": lambda: engine(loaded, [UNSTEERED, final_layer(loaded)], arms=2),
     }
+    for at_once in CONCURRENCIES:
+        makers[closed_loop(at_once)] = partial(engine, loaded, [UNSTEERED], at_once=at_once)
     return makers[name]()
 
 

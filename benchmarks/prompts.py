@@ -1,5 +1,7 @@
 """The prompts that every contender gets, as token ids: no two alike, so that nothing is computed once for several."""
 
+import random
+
 from transformers import AutoTokenizer
 
 PROMPT_TOKENS = 20
@@ -42,6 +44,12 @@ _WORDS = [
     "horse",
     "lamp",
 ]
+
+
+def random_prompts(count: int, length: int, seed: int) -> list[list[int]]:
+    """Return prompts of ordinary tokens drawn at random, which is what the load generator sends over HTTP."""
+    drawn = random.Random(seed)
+    return [[drawn.randrange(100, 40_000) for _ in range(length)] for _ in range(count)]
 
 
 class Prompts:

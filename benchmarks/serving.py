@@ -1,0 +1,267 @@
+"""Servers side by side over HTTP, under vLLM's load generator: throughput, time to first token, time between tokens.
+
+python -m benchmarks.serving [--runs N] [--out FILE.json]
+
+Every server is up all the time and asked in turn. No prompt is sent twice, so that no prefix cache has seen it.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import httpx
+import psutil
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks.contenders import CONCURRENCIES, closed_loop
+from benchmarks.machine import machine, model_folder
+from benchmarks.peers import environments
+from benchmarks.prompts import NEW_TOKENS, random_prompts
+from benchmarks.throughput import worker
+
+PROMPT_TOKENS = 64
+LONG_PROMPT_TOKENS = 4000
+FIGURES = ("output_throughput", "median_ttft_ms", "p99_ttft_ms", "median_itl_ms", "p99_itl_ms")
+OURS = "steering-server"
+VLLM = "vLLM"
+
+_LOAD = Path(environments.__file__).with_name("load.py")  # by path: it runs elsewhere, and what it imports is not here
+
+Figures = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Server:
+    """How a server is started and asked."""
+
+    name: str
+    command: Sequence[str]
+    port: int
+    backend: str = "openai"
+    extra_body: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+def servers(console: Console, vllm: environments.Environment) -> list[Server]:
+    """Return those that can be had."""
+    model, steer = model_folder(), str(Path(sys.executable).parent / "steer")
+    vllm_serve = [str(vllm.python), "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
+    found = [
+        Server(OURS, [steer, "serve", "--port", "8121", "--served-name", model, "--log-level", "warning"], 8121),
+        Server(
+            VLLM,
+            [*vllm_serve, "--model", model, "--port", "8122", "--dtype", "bfloat16", "--max-model-len", "8192"],
+            8122,
+        ),
+    ]
+    peer = environments.transformers_serve(console)
+    if peer is not None:
+        # It takes no ignore_eos, but whatever transformers' generation config has.
+        length = {"min_new_tokens": NEW_TOKENS, "max_new_tokens": NEW_TOKENS, "do_sample": False}
+        extra = {"generation_config": json.dumps(length)}
+        plain = [str(peer.python.parent / "transformers"), "serve", model, "--dtype", "bfloat16"]
+        found.append(Server("transformers serve", [*plain, "--port", "8123"], 8123, "plain", extra))
+        batching = [*plain, "--continuous-batching", "--port", "8124"]
+        found.append(Server("transformers serve, continuous batching", batching, 8124, "plain", extra))
+    return found
+
+
+@contextmanager
+def started(server: Server) -> Iterator[psutil.Process]:
+    """Start a server and wait until it answers."""
+    with tempfile.TemporaryFile("w+") as log:
+        process = subprocess.Popen(server.command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            _wait(server, process)
+            yield psutil.Process(process.pid)
+        except RuntimeError:
+            log.seek(0)
+            sys.stderr.write(log.read()[-4000:])
+            raise
+        finally:
+            process.terminate()
+            process.wait()
+
+
+def _wait(server: Server, process: subprocess.Popen[bytes], seconds: float = 300) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if process.poll() is not None:
+            raise RuntimeError(f"{server.name} ended with status {process.returncode}")
+        try:
+            if httpx.get(f"{server.url}/health").status_code == 200:
+                return
+        except httpx.TransportError:
+            time.sleep(0.2)
+    raise RuntimeError(f"{server.name} did not answer within {seconds:.0f} s")
+
+
+class Load:
+    """vLLM's load generator."""
+
+    def __init__(self, environment: environments.Environment) -> None:
+        self._python = environment.python
+        self._seeds = count(1)
+
+    @contextmanager
+    def running(
+        self, server: Server, at_once: int, requests: int, *, prompt: int = PROMPT_TOKENS, answer: int = NEW_TOKENS
+    ) -> Iterator[Figures]:
+        """Ask ``server`` while in the context; what was measured is there when it ends."""
+        figures: Figures = {}
+        with tempfile.TemporaryDirectory() as folder:
+            options = {
+                "backend": server.backend,
+                "base-url": server.url,
+                "endpoint": "/v1/completions",
+                "model": model_folder(),
+                "dataset-name": "random",
+                "random-input-len": prompt,
+                "random-output-len": answer,
+                "num-prompts": requests,
+                "max-concurrency": at_once,
+                "temperature": 0,
+                "seed": next(self._seeds),
+                "percentile-metrics": "ttft,itl",
+                "metric-percentiles": "99",
+                "result-dir": folder,
+                "result-filename": "result.json",
+            }
+            command = [str(self._python), str(_LOAD), "--ignore-eos", "--disable-tqdm", "--save-result"]
+            command += [word for option, value in options.items() for word in (f"--{option}", str(value))]
+            if server.extra_body:
+                command += ["--extra-body", json.dumps(server.extra_body)]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+            yield figures
+            said, _ = process.communicate()
+            result = Path(folder) / "result.json"
+            measured = json.loads(result.read_text()) if result.exists() else {"failed": requests}
+            if measured["failed"]:
+                raise RuntimeError(f"{server.name}: {measured['failed']} of {requests} requests failed: {said[-2000:]}")
+            figures.update({name: measured[name] for name in FIGURES})
+
+    def measure(self, server: Server, at_once: int, requests: int) -> Figures:
+        """Ask ``server`` and return what was measured."""
+        with self.running(server, at_once, requests) as figures:
+            pass
+        return figures
+
+
+Results = dict[str, dict[int, list[Figures]]]
+
+
+def measure_servers(running: Sequence[Server], generator: Load, runs: int, console: Console) -> Results:
+    """Return the figures of every run, all servers in turn."""
+    results: Results = {server.name: {at_once: [] for at_once in CONCURRENCIES} for server in running}
+    rounds = [(at_once, server) for at_once in CONCURRENCIES for _ in range(runs) for server in running]
+    for at_once, server in track(rounds, "measuring servers", console=console):
+        results[server.name][at_once].append(generator.measure(server, at_once, _requests(at_once)))
+    return results
+
+
+def measure_long_prompts(running: Sequence[Server], generator: Load) -> dict[str, Figures]:
+    """Return what 32 requests at once see while prompts of ``LONG_PROMPT_TOKENS`` come one after the other."""
+    figures: dict[str, Figures] = {}
+    for server in running:
+        with generator.running(server, 32, 64, answer=128) as seen:
+            time.sleep(8)  # the load generator takes a while to begin
+            with generator.running(server, 1, 4, prompt=LONG_PROMPT_TOKENS, answer=8):
+                pass
+        figures[server.name] = seen
+    return figures
+
+
+def measure_engine(runs: int) -> dict[int, float]:
+    """Return the tokens per second of the engine under the same load, without HTTP."""
+    speeds = {}
+    for at_once in CONCURRENCIES:
+        with worker([sys.executable, "-m", "benchmarks.contenders", closed_loop(at_once)]) as engine:
+            seconds = [
+                engine.measure(random_prompts(_requests(at_once), PROMPT_TOKENS, seed=1000 * at_once + run))
+                for run in range(runs)
+            ]
+        speeds[at_once] = _requests(at_once) * NEW_TOKENS / statistics.median(seconds)
+    return speeds
+
+
+def memory(process: psutil.Process) -> float:
+    """Return the resident memory of a server and its children, in MiB."""
+    resident: int = sum(one.memory_info().rss for one in (process, *process.children(recursive=True)))
+    return resident / 2**20
+
+
+def show(results: Results, engine: dict[int, float]) -> Table:
+    """Lay out medians over runs."""
+    title = "tokens/s, time to first token and between tokens in ms (median / 99th percentile)"
+    table = Table("", *(f"{at_once} at once" for at_once in CONCURRENCIES), title=title)
+    table.add_row("our engine, without HTTP", *(f"{engine[at_once]:.0f}" for at_once in CONCURRENCIES))
+    for name, by_load in results.items():
+        table.add_row(name, *(_cell([by_load[at_once] for at_once in CONCURRENCIES][column]) for column in range(4)))
+    return table
+
+
+def _cell(figures: Sequence[Figures]) -> str:
+    speed, ttft, ttft_99, itl, itl_99 = (statistics.median(one[name] for one in figures) for name in FIGURES)
+    return f"{speed:.0f}\n{ttft:.0f} / {ttft_99:.0f}\n{itl:.0f} / {itl_99:.0f}"
+
+
+def _requests(at_once: int) -> int:
+    return max(4, 2 * at_once)
+
+
+def main() -> None:
+    """Measure, print the tables, write the JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serving.json"))
+    arguments = parser.parse_args()
+    console = Console(stderr=True)
+    vllm = environments.vllm(console)
+    if vllm is None:
+        console.print("nothing to measure servers with: the load generator is vLLM's")
+        return
+    generator = Load(vllm)
+    engine = measure_engine(arguments.runs)
+    with ExitStack() as stack:
+        running, idle, busy = servers(console, vllm), {}, {}
+        with console.status("starting the servers"):
+            processes = {server.name: stack.enter_context(started(server)) for server in running}
+        idle = {name: memory(process) for name, process in processes.items()}
+        results = measure_servers(running, generator, arguments.runs, console)
+        long_prompts = measure_long_prompts([one for one in running if one.name in (OURS, VLLM)], generator)
+        busy = {name: memory(process) for name, process in processes.items()}
+    shown = Console()
+    shown.print(show(results, engine))
+    for name, figures in long_prompts.items():
+        between = f"{figures['median_itl_ms']:.0f} / {figures['p99_itl_ms']:.0f} ms between tokens"
+        shown.print(f"{name}: {between} at 32 at once while prompts of {LONG_PROMPT_TOKENS} tokens arrive")
+    for name in idle:
+        shown.print(f"{name}: {idle[name]:.0f} MiB resident before, {busy[name]:.0f} MiB after")
+    record = {
+        "machine": machine(),
+        "engine": engine,
+        "servers": results,
+        "while_long_prompts_arrive": long_prompts,
+        "resident_mib": {"before": idle, "after": busy},
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
