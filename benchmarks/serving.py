@@ -1,8 +1,9 @@
 """Servers side by side over HTTP, under vLLM's load generator: throughput, time to first token, time between tokens.
 
-python -m benchmarks.serving [--runs N] [--out FILE.json]
+python -m benchmarks.serving [--runs N] [--servers NAME ...] [--out FILE.json]
 
-Every server is up all the time and asked in turn. No prompt is sent twice, so that no prefix cache has seen it.
+The servers take turns, one at a time: one that is idle is not always at rest. No prompt is sent twice, so that no
+prefix cache has seen it.
 """
 
 import argparse
@@ -13,8 +14,8 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -50,6 +51,8 @@ class Server:
     port: int
     backend: str = "openai"
     extra_body: dict[str, str] = field(default_factory=dict)
+    takes_long_prompts: bool = True
+    """Whether it is worth measuring with them, as one that answers one request at a time is not."""
 
     @property
     def url(self) -> str:
@@ -75,9 +78,13 @@ def servers(console: Console, vllm: environments.Environment) -> list[Server]:
         length = {"min_new_tokens": NEW_TOKENS, "max_new_tokens": NEW_TOKENS, "do_sample": False}
         extra = {"generation_config": json.dumps(length)}
         plain = [str(peer.python.parent / "transformers"), "serve", model, "--dtype", "bfloat16"]
-        found.append(Server("transformers serve", [*plain, "--port", "8123"], 8123, "plain", extra))
+        found.append(
+            Server("transformers serve", [*plain, "--port", "8123"], 8123, "plain", extra, takes_long_prompts=False)
+        )
         batching = [*plain, "--continuous-batching", "--port", "8124"]
-        found.append(Server("transformers serve, continuous batching", batching, 8124, "plain", extra))
+        found.append(
+            Server("transformers serve, continuous batching", batching, 8124, "plain", extra, takes_long_prompts=False)
+        )
     return found
 
 
@@ -162,28 +169,39 @@ class Load:
         return figures
 
 
-Results = dict[str, dict[int, list[Figures]]]
+@dataclass
+class Result:
+    """What one server did, run by run."""
+
+    by_load: dict[int, list[Figures]] = field(default_factory=lambda: {at_once: [] for at_once in CONCURRENCIES})
+    long_prompts: list[Figures] = field(default_factory=list)
+    """What 32 requests at once saw while prompts of ``LONG_PROMPT_TOKENS`` came one after the other."""
+    resident: list[tuple[float, float]] = field(default_factory=list)
+    """MiB of memory before and after."""
 
 
-def measure_servers(running: Sequence[Server], generator: Load, runs: int, console: Console) -> Results:
+def measure(chosen: Sequence[Server], generator: Load, runs: int, console: Console) -> dict[str, Result]:
     """Return the figures of every run, all servers in turn."""
-    results: Results = {server.name: {at_once: [] for at_once in CONCURRENCIES} for server in running}
-    rounds = [(at_once, server) for at_once in CONCURRENCIES for _ in range(runs) for server in running]
-    for at_once, server in track(rounds, "measuring servers", console=console):
-        results[server.name][at_once].append(generator.measure(server, at_once, _requests(at_once)))
+    results = {server.name: Result() for server in chosen}
+    for server in track([server for _ in range(runs) for server in chosen], "measuring servers", console=console):
+        result = results[server.name]
+        with started(server) as process:
+            before = memory(process)
+            for at_once in CONCURRENCIES:
+                result.by_load[at_once].append(generator.measure(server, at_once, _requests(at_once)))
+            if server.takes_long_prompts:
+                result.long_prompts.append(measure_long_prompts(server, generator))
+            result.resident.append((before, memory(process)))
     return results
 
 
-def measure_long_prompts(running: Sequence[Server], generator: Load) -> dict[str, Figures]:
+def measure_long_prompts(server: Server, generator: Load) -> Figures:
     """Return what 32 requests at once see while prompts of ``LONG_PROMPT_TOKENS`` come one after the other."""
-    figures: dict[str, Figures] = {}
-    for server in running:
-        with generator.running(server, 32, 64, answer=128) as seen:
-            time.sleep(8)  # the load generator takes a while to begin
-            with generator.running(server, 1, 4, prompt=LONG_PROMPT_TOKENS, answer=8):
-                pass
-        figures[server.name] = seen
-    return figures
+    with generator.running(server, 32, 128, answer=128) as seen:
+        time.sleep(10)  # the load generator takes a while to begin
+        with generator.running(server, 1, 4, prompt=LONG_PROMPT_TOKENS, answer=8):
+            pass
+    return seen
 
 
 def measure_engine(runs: int) -> dict[int, float]:
@@ -205,13 +223,13 @@ def memory(process: psutil.Process) -> float:
     return resident / 2**20
 
 
-def show(results: Results, engine: dict[int, float]) -> Table:
+def show(results: dict[str, Result], engine: dict[int, float]) -> Table:
     """Lay out medians over runs."""
     title = "tokens/s, time to first token and between tokens in ms (median / 99th percentile)"
     table = Table("", *(f"{at_once} at once" for at_once in CONCURRENCIES), title=title)
     table.add_row("our engine, without HTTP", *(f"{engine[at_once]:.0f}" for at_once in CONCURRENCIES))
-    for name, by_load in results.items():
-        table.add_row(name, *(_cell([by_load[at_once] for at_once in CONCURRENCIES][column]) for column in range(4)))
+    for name, result in results.items():
+        table.add_row(name, *(_cell(result.by_load[at_once]) for at_once in CONCURRENCIES))
     return table
 
 
@@ -228,6 +246,7 @@ def main() -> None:
     """Measure, print the tables, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--servers", nargs="*", help="those to measure; all by default")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serving.json"))
     arguments = parser.parse_args()
     console = Console(stderr=True)
@@ -237,27 +256,22 @@ def main() -> None:
         return
     generator = Load(vllm)
     engine = measure_engine(arguments.runs)
-    with ExitStack() as stack:
-        running, idle, busy = servers(console, vllm), {}, {}
-        with console.status("starting the servers"):
-            processes = {server.name: stack.enter_context(started(server)) for server in running}
-        idle = {name: memory(process) for name, process in processes.items()}
-        results = measure_servers(running, generator, arguments.runs, console)
-        long_prompts = measure_long_prompts([one for one in running if one.name in (OURS, VLLM)], generator)
-        busy = {name: memory(process) for name, process in processes.items()}
+    known = servers(console, vllm)
+    chosen = [server for server in known if server.name in (arguments.servers or [server.name])]
+    results = measure(chosen, generator, arguments.runs, console)
     shown = Console()
     shown.print(show(results, engine))
-    for name, figures in long_prompts.items():
-        between = f"{figures['median_itl_ms']:.0f} / {figures['p99_itl_ms']:.0f} ms between tokens"
-        shown.print(f"{name}: {between} at 32 at once while prompts of {LONG_PROMPT_TOKENS} tokens arrive")
-    for name in idle:
-        shown.print(f"{name}: {idle[name]:.0f} MiB resident before, {busy[name]:.0f} MiB after")
+    for name, result in results.items():
+        before, after = (statistics.median(one[index] for one in result.resident) for index in (0, 1))
+        shown.print(f"{name}: {before:.0f} MiB resident at first, {after:.0f} MiB at last")
+        if result.long_prompts:
+            median, last = (statistics.median(one[name] for one in result.long_prompts) for name in FIGURES[3:])
+            between = f"{median:.0f} / {last:.0f} ms between tokens"
+            shown.print(f"{name}: {between} at 32 at once while prompts of {LONG_PROMPT_TOKENS} tokens arrive")
     record = {
         "machine": machine(),
         "engine": engine,
-        "servers": results,
-        "while_long_prompts_arrive": long_prompts,
-        "resident_mib": {"before": idle, "after": busy},
+        "servers": {name: asdict(result) for name, result in results.items()},
     }
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps(record, indent=1) + "\n")

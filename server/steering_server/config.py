@@ -35,7 +35,7 @@ class ServerSettings(BaseSettings):
     max_queue: Annotated[int, Field(ge=0)] = 256
     max_model_len: Annotated[int, Field(ge=2)] | None = None
     step_tokens: Annotated[int, Field(ge=1)] = 512
-    step_tokens_beside: Annotated[int, Field(ge=1)] = 64
+    step_tokens_beside: Annotated[int, Field(ge=1)] = 128
     kv_memory: ByteSize | None = None
     prefix_cache: bool = True
     log_level: Literal["debug", "info", "warning", "error"] = "info"

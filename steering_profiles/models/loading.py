@@ -79,16 +79,23 @@ class LoadedModel:
     @property
     def input_device(self) -> torch.device:
         """Where token ids are expected."""
-        embeddings = self.model.get_input_embeddings()
-        weight: torch.Tensor = embeddings.weight
-        # Weights that accelerate keeps on the CPU or on disk come to where they are used for the moment of their use.
-        used_on = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
-        return weight.device if used_on is None else torch.device(used_on)
+        return _used_on(self.model.get_input_embeddings())
+
+    @property
+    def layer_devices(self) -> tuple[torch.device, ...]:
+        """Where each layer computes."""
+        return tuple(_used_on(layer.head_output) for layer in self.anatomy.layers)
 
     @property
     def context_length(self) -> int:
         """The most tokens, prompt and completion together, that the model takes."""
         return int(self.model.config.max_position_embeddings)
+
+
+def _used_on(module: torch.nn.Module) -> torch.device:
+    # Weights that accelerate keeps on the CPU or on disk come to where they are used for the moment of their use.
+    device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
+    return next(module.parameters()).device if device is None else torch.device(device)
 
 
 def load_model(source: ModelSource) -> LoadedModel:

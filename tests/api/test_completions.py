@@ -34,6 +34,13 @@ def events(http: httpx.Client, **body) -> list[dict]:
     return [json.loads(event) for event in data[:-1]]
 
 
+def test_the_lines_of_a_stream_end_as_openai_s_do(http):
+    with http.stream("POST", "/v1/completions", json=GREEDY | {"stream": True}) as response:
+        body = response.read()
+    assert b"\r" not in body
+    assert all(part.startswith(b"data: ") for part in body.removesuffix(b"\n\n").split(b"\n\n"))
+
+
 def test_an_answer_has_openais_shape_and_says_that_nothing_was_applied(http):
     answer = complete(http)
     assert answer["object"] == "text_completion"

@@ -5,10 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from accelerate import cpu_offload
+from accelerate.hooks import remove_hook_from_submodules
 
 from steering_profiles.models import LoadedModel
 from steering_server.engine.engine import Engine, EngineLimits
 from steering_server.engine.requests import Chunk, SamplingParams, SequenceRequest
+from steering_server.engine.sequence import Emit
 from steering_server.errors import ConfigError, EngineError, Overloaded
 from tests.builders import FAMILIES, build_model, build_profile, every_effect, greedy, steer
 from tests.engine.running import GREEDY, PROMPTS, running
@@ -20,6 +23,16 @@ def test_a_batch_generates_what_the_model_would_row_by_row(tiny: LoadedModel, li
     assert len({tuple(tokens) for tokens in expected}) == len(expected)
     with running(tiny, **limits) as at_work:
         results = at_work.run(*(SequenceRequest(prompt, GREEDY) for prompt in PROMPTS))
+    assert [list(result.tokens) for result in results] == expected
+
+
+def test_rows_of_very_different_lengths_generate_together(tiny: LoadedModel):
+    prompts = [
+        tuple((start + 7 * i) % 250 for i in range(length)) for start, length in enumerate([3, 255, 257, 400, 9])
+    ]
+    expected = [greedy(tiny, prompt, tokens=4) for prompt in prompts]
+    with running(tiny) as at_work:
+        results = at_work.run(*(SequenceRequest(prompt, replace(GREEDY, max_tokens=4)) for prompt in prompts))
     assert [list(result.tokens) for result in results] == expected
 
 
@@ -39,6 +52,52 @@ def test_the_embedded_model_generates_the_same_tokens_as_its_own_generate(embedd
         prompt = tuple(ids["input_ids"][0].tolist())
         (result,) = at_work.run(SequenceRequest(prompt, replace(GREEDY, max_tokens=8)))
     assert list(result.tokens) == generated.tolist()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_in_every_type_the_engine_s_logprobs_are_the_model_s_up_to_rounding(dtype: torch.dtype):
+    loaded = build_model("llama", dtype=dtype)
+    with running(loaded) as at_work:
+        results = at_work.run(*(SequenceRequest(prompt, replace(GREEDY, logprobs=0)) for prompt in PROMPTS))
+    rounding = 40 * torch.finfo(dtype).eps
+    for prompt, result in zip(PROMPTS, results, strict=True):
+        logits = loaded.model(torch.tensor([[*prompt, *result.tokens]])).logits[0, len(prompt) - 1 : -1]
+        expected = logits.float().log_softmax(-1).gather(-1, torch.tensor(result.tokens).unsqueeze(-1)).squeeze(-1)
+        assert [one.logprob for one in result.logprobs] == pytest.approx(expected.tolist(), abs=rounding)
+
+
+def test_a_model_that_accelerate_keeps_elsewhere_generates_the_same(tiny: LoadedModel):
+    """Its weights come to where they are used for the moment of their use, as those on a disk or in main memory do."""
+    steering = every_effect(tiny)["all"]
+    expected = [greedy(tiny, prompt, steering) for prompt in PROMPTS]
+    cpu_offload(tiny.model, torch.device("cpu"))
+    try:
+        with running(tiny) as at_work:
+            results = at_work.run(*(SequenceRequest(prompt, GREEDY, steering) for prompt in PROMPTS))
+    finally:
+        remove_hook_from_submodules(tiny.model)
+    assert [list(result.tokens) for result in results] == expected
+
+
+def test_a_small_request_does_not_wait_for_all_of_a_large_one_that_came_before():
+    ended: list[str] = []
+    over = threading.Event()
+
+    def reporter(name: str) -> Emit:
+        def emit(index: int, report: Chunk | EngineError) -> None:
+            assert isinstance(report, Chunk), report
+            if report.finish_reason:
+                ended.append(name)
+                if len(ended) == 9:
+                    over.set()
+
+        return emit
+
+    with running(build_model("llama", dtype=torch.float32), max_batch=2) as at_work:
+        at_work.engine.submit([SequenceRequest(PROMPTS[0], GREEDY)] * 8, reporter("large"))
+        at_work.engine.submit([SequenceRequest(PROMPTS[1], GREEDY)], reporter("small"))
+        assert over.wait(60)
+    assert ended.index("small") < 5
 
 
 def test_a_seeded_row_draws_the_same_tokens_alone_and_in_a_batch(tiny: LoadedModel):

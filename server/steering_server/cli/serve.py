@@ -48,7 +48,7 @@ def serve(
     step_tokens_beside: Annotated[
         int | None,
         typer.Option(
-            min=1, help="The same while others wait for their next token; fewer make them wait less. (default: 64)"
+            min=1, help="The same while others wait for their next token; fewer make them wait less. (default: 128)"
         ),
     ] = None,
     prefix_cache: Annotated[

@@ -45,10 +45,7 @@ def packed_attention(
     layer.values[slots, :, positions] = packed.for_all(value[0].transpose(0, 1), layer_index)
 
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    parts = []
-    if packed.decoding is not None:
-        decoding = query[0, :, : len(packed.decoding.slots)].transpose(0, 1)
-        parts.append(_attend_decoding(decoding, layer, packed.decoding, scale))
+    parts = [_attend_decoding(query[0, :, rows.start : rows.end], layer, rows, scale) for rows in packed.decoding]
     for segment in packed.segments_at(layer_index):
         length = segment.position + segment.end - segment.start
         attended = _attend(
@@ -63,16 +60,17 @@ def packed_attention(
 
 
 def _attend_decoding(query: Tensor, layer: LayerStore, rows: DecodingRows, scale: float) -> Tensor:
-    """Attend every decoding row at once; ``query`` and what is returned are ``[rows, heads, head_dim]``."""
+    """Attend for all rows at once; from ``[heads, rows, head_dim]`` to ``[rows, heads, head_dim]``."""
     length = rows.mask.shape[-1]
     slots, mask = rows.slots.to(query.device), rows.mask.to(query.device)
     keys = layer.keys[:, :, :length].index_select(0, slots)
     values = layer.values[:, :, :length].index_select(0, slots)
     # The heads of a group stand in for the queries of their key-value head, so that nothing need be repeated.
-    grouped = query.reshape(len(slots), keys.shape[1], -1, query.shape[-1])
+    heads, _, head_dim = query.shape
+    grouped = query.transpose(0, 1).reshape(len(slots), keys.shape[1], -1, head_dim)
     by_products = query.device.type == "cpu" and len(slots) >= _MANY
     attended = (_attend_by_products if by_products else _attend_fused)(grouped, keys, values, mask, scale)
-    return attended.reshape(len(slots), *query.shape[1:])
+    return attended.reshape(len(slots), heads, head_dim)
 
 
 def _attend_fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:

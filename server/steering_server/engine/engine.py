@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from steering_profiles.models import LoadedModel
-from steering_server.engine.kv import bytes_per_token, layer_devices, padded_length
+from steering_server.engine.kv import bytes_per_token, padded_length
 from steering_server.engine.packed import RowInput
 from steering_server.engine.penalties import adjust
 from steering_server.engine.requests import Chunk, SequenceRequest
@@ -40,7 +40,7 @@ class EngineLimits:
     """Tokens of one sequence, prompt and completion together; None is what the model was made for."""
     step_tokens: int = 512
     """Prompt tokens computed in one step, over all sequences."""
-    step_tokens_beside: int = 64
+    step_tokens_beside: int = 128
     """Prompt tokens computed in a step in which other sequences wait for their next token."""
     kv_memory: int | None = None
     """Bytes that keys and values may take; None is 1 GiB, or what one sequence of full length takes if that is more."""
@@ -235,7 +235,7 @@ def _capacity(loaded: LoadedModel, granted: int | None, length: int) -> int:
 def _slots(loaded: LoadedModel, limits: EngineLimits, capacity: int, length: int) -> int:
     """Return how many sequences have a slot: those that run and, to be used again, as many that did."""
     wanted = 2 * limits.max_batch
-    if all(device.type == "cpu" for device in layer_devices(loaded)):
+    if all(device.type == "cpu" for device in loaded.layer_devices):
         return wanted
     return max(1, min(wanted, capacity // padded_length(loaded, length)))  # a slot is memory there, used or not
 

@@ -28,11 +28,6 @@ def bytes_per_token(loaded: LoadedModel) -> int:
     return 2 * sizes.layers * sizes.kv_heads * sizes.head_dim * loaded.dtype.itemsize
 
 
-def layer_devices(loaded: LoadedModel) -> list[torch.device]:
-    """Return where each layer computes, and so where its keys and values are."""
-    return [next(layer.head_output.parameters()).device for layer in loaded.anatomy.layers]
-
-
 def padded_length(loaded: LoadedModel, length: int) -> int:
     """Return ``length`` tokens rounded up to whole blocks, which begin at page boundaries."""
     block = _block(loaded)
@@ -62,7 +57,7 @@ class KVStore:
         shape = (slots, sizes.kv_heads, padded, sizes.head_dim)
         try:
             self._areas = [
-                _Area(shape, loaded.dtype, device) for device in layer_devices(loaded) for _ in ("keys", "values")
+                _Area(shape, loaded.dtype, device) for device in loaded.layer_devices for _ in ("keys", "values")
             ]
         except (OSError, RuntimeError, MemoryError, OverflowError) as exc:
             size = slots * padded * bytes_per_token(loaded) / 2**30

@@ -5,10 +5,11 @@ a row that forks off are laid out behind those of the others, so that every laye
 step: below its fork a row is not there, and at its fork it is taken over from the row that it forks off.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import takewhile
+from itertools import groupby, takewhile
 
 import torch
 from torch import Tensor
@@ -57,10 +58,12 @@ class Segment:
 
 @dataclass(frozen=True)
 class DecodingRows:
-    """The sequences of which a step has one token."""
+    """Sequences of about the same length of which a step has one token each, the tokens ``start..end``."""
 
+    start: int
+    end: int
     slots: Tensor
-    """``[rows]``; the rows' tokens are the first of the step, in this order."""
+    """``[rows]``"""
     mask: Tensor
     """``[rows, 1, 1, length]``: 0 at the stored positions that each row's query sees, minus infinity elsewhere."""
 
@@ -70,9 +73,10 @@ class PackedStep:
     """Which sequences the tokens of one forward pass belong to, and which layers compute them."""
 
     store: KVStore
-    decoding: DecodingRows | None
+    decoding: tuple[DecodingRows, ...]
+    """What is attended for together; it comes first."""
     segments: tuple[Segment, ...]
-    """The segments that ``decoding`` does not cover, in the order of their tokens."""
+    """The others, in the order of their tokens."""
     slots: Tensor
     """``[tokens]``: the slot of each token."""
     positions: Tensor
@@ -111,8 +115,18 @@ class PackedStep:
 
 
 def order(rows: Sequence[RowInput]) -> list[int]:
-    """Return the order in which rows are laid out: by first layer, and first of all those of one token."""
-    return sorted(range(len(rows)), key=lambda index: (rows[index].first_layer, len(rows[index].tokens) > 1))
+    """Return the order in which rows are laid out.
+
+    By first layer; first of all those of one token, together with others of about their length if there are any.
+    """
+    lengths = Counter(_bucket(row.position) for row in rows if _is_decoding(row))
+
+    def key(index: int) -> tuple[int, bool, bool, int]:
+        row = rows[index]
+        bucket = _bucket(row.position)
+        return row.first_layer, not _is_decoding(row), lengths[bucket] == 1, bucket
+
+    return sorted(range(len(rows)), key=key)
 
 
 def pack(store: KVStore, rows: Sequence[RowInput], layers: int, device: torch.device) -> PackedStep:
@@ -128,18 +142,28 @@ def pack(store: KVStore, rows: Sequence[RowInput], layers: int, device: torch.de
         for row, segment in zip(rows, segments, strict=True)
         for token in range(segment.start, segment.end)
     ]
-    decoding = list(takewhile(lambda segment: segment.end - segment.start == 1 and not segment.first_layer, segments))
-    if len(decoding) == 1:
-        decoding = []  # by itself it needs no mask
+    single = list(takewhile(_is_decoding, rows))
+    together = [list(group) for _, group in groupby(segments[: len(single)], lambda segment: _bucket(segment.position))]
+    # One that is alone with its length needs no mask.
+    decoding = tuple(_decoding(group, store.dtype, device) for group in takewhile(lambda g: len(g) > 1, together))
     return PackedStep(
         store=store,
-        decoding=_decoding(decoding, store.dtype, device) if decoding else None,
-        segments=tuple(segments[len(decoding) :]),
+        decoding=decoding,
+        segments=tuple(segments[sum(rows.end - rows.start for rows in decoding) :]),
         slots=torch.tensor([s.slot for s in segments for _ in range(s.start, s.end)], device=device),
         positions=torch.tensor([s.position + i for s in segments for i in range(s.end - s.start)], device=device),
         origins=torch.tensor(origins, device=device),
         seen=_seen(segments, layers) if any(row.fork for row in rows) else None,
     )
+
+
+def _is_decoding(row: RowInput) -> bool:
+    return len(row.tokens) == 1 and row.fork is None
+
+
+def _bucket(position: int) -> int:
+    """Tell apart what is too different in length: every row of a batch costs what its longest does."""
+    return max(position, 255).bit_length()
 
 
 def _seen(segments: Sequence[Segment], layers: int) -> tuple[int, ...]:
@@ -152,4 +176,4 @@ def _decoding(rows: Sequence[Segment], dtype: torch.dtype, device: torch.device)
     unseen = torch.arange(length, device=device) > positions.unsqueeze(-1)
     mask = torch.zeros(len(rows), length, dtype=dtype, device=device).masked_fill_(unseen, -torch.inf)
     slots = torch.tensor([row.slot for row in rows], device=device)
-    return DecodingRows(slots, mask.view(len(rows), 1, 1, length))
+    return DecodingRows(rows[0].start, rows[-1].end, slots, mask.view(len(rows), 1, 1, length))

@@ -14,6 +14,9 @@ from steering_server.engine.sequence import Group, Place, SequenceState
 from steering_server.engine.slots import SlotPool
 from steering_server.errors import EngineError
 
+DOUBLE = 1024
+"""Position at which a prompt's token costs about twice what the first does, since it attends to all before it."""
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -21,10 +24,10 @@ class Budget:
 
     sequences: int
     """That run at the same time."""
-    tokens: int
-    """Of prompts, in a step in which nothing is generated."""
-    tokens_beside: int
-    """Of prompts, in a step in which others get their next token and wait for its end."""
+    tokens: float
+    """Of prompts, in a step in which nothing is generated; fewer of those far into a prompt, which cost more."""
+    tokens_beside: float
+    """The same, in a step in which others get their next token and wait for its end."""
 
 
 class Scheduler:
@@ -92,9 +95,10 @@ class Scheduler:
             if most <= 0:
                 break
             followers = [one for one in prompts if one.place is not None and one.place.leader is sequence]
-            row = sequence.next_input(max(1, most // (1 + len(followers))))
+            weight = (1 + len(followers)) * (1 + sequence.computed / DOUBLE)
+            row = sequence.next_input(max(1, int(most / weight)))
             self._put(planned, sequence, row)
-            most -= len(row.tokens) * (1 + len(followers))
+            most -= len(row.tokens) * weight
             for follower in followers:
                 if follower.place is not None and follower.place.leader is sequence:
                     beside = follower.next_input(len(row.tokens))
