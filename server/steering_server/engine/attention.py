@@ -41,8 +41,9 @@ def packed_attention(
         raise TypeError(f"{type(module).__name__} does not say which layer it is")
     layer = packed.store.layers[layer_index]
     slots, positions = packed.slots.to(key.device), packed.positions.to(key.device)
-    layer.keys[slots, :, positions] = packed.for_all(key[0].transpose(0, 1), layer_index)
-    layer.values[slots, :, positions] = packed.for_all(value[0].transpose(0, 1), layer_index)
+    real = key.shape[2] - packed.padding
+    layer.keys[slots, :, positions] = packed.for_all(key[0, :, :real].transpose(0, 1), layer_index)
+    layer.values[slots, :, positions] = packed.for_all(value[0, :, :real].transpose(0, 1), layer_index)
 
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     parts = [_attend_decoding(query[0, :, rows.start : rows.end], layer, rows, scale) for rows in packed.decoding]
@@ -56,6 +57,8 @@ def packed_attention(
             scale,
         )
         parts.append(attended)
+    if packed.padding:
+        parts.append(query.new_zeros(packed.padding, query.shape[1], query.shape[-1]))
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).unsqueeze(0), None
 
 

@@ -51,6 +51,7 @@ class KVStore:
     def __init__(self, loaded: LoadedModel, slots: int, length: int) -> None:
         sizes = loaded.anatomy.sizes
         self.slots = slots
+        self.length = length
         self.dtype = loaded.dtype
         self.block = _block(loaded)
         padded = padded_length(loaded, length)

@@ -16,6 +16,8 @@ from torch import Tensor
 
 from steering_server.engine.kv import KVStore
 
+_STRIDE = 32
+
 
 @dataclass(frozen=True)
 class Fork:
@@ -73,12 +75,14 @@ class PackedStep:
     """Which sequences the tokens of one forward pass belong to, and which layers compute them."""
 
     store: KVStore
+    padding: int
+    """Tokens at the end that belong to no sequence, see :func:`padded`."""
     decoding: tuple[DecodingRows, ...]
     """What is attended for together; it comes first."""
     segments: tuple[Segment, ...]
     """The others, in the order of their tokens."""
     slots: Tensor
-    """``[tokens]``: the slot of each token."""
+    """``[tokens]``: the slot of each token; these and the following are without the padding."""
     positions: Tensor
     """``[tokens]``: the position of each token in its sequence."""
     origins: Tensor
@@ -114,6 +118,15 @@ class PackedStep:
         return tuple(torch.where(every < count, every, self.origins) for count in self.seen or ())
 
 
+def padded(tokens: int) -> int:
+    """Return how many tokens a step of ``tokens`` is filled up to.
+
+    Every new shape costs the CPU's kernels milliseconds to prepare for, and half a megabyte to remember.
+    """
+    stride = 1 if tokens <= 8 else 4 if tokens <= 32 else 8 if tokens <= 64 else 16
+    return -(-tokens // stride) * stride
+
+
 def order(rows: Sequence[RowInput]) -> list[int]:
     """Return the order in which rows are laid out.
 
@@ -145,15 +158,18 @@ def pack(store: KVStore, rows: Sequence[RowInput], layers: int, device: torch.de
     single = list(takewhile(_is_decoding, rows))
     together = [list(group) for _, group in groupby(segments[: len(single)], lambda segment: _bucket(segment.position))]
     # One that is alone with its length needs no mask.
-    decoding = tuple(_decoding(group, store.dtype, device) for group in takewhile(lambda g: len(g) > 1, together))
+    decoding = tuple(_decoding(group, store, device) for group in takewhile(lambda g: len(g) > 1, together))
+    forks = any(row.fork for row in rows)
     return PackedStep(
         store=store,
+        # Padding would come after the rows that fork, where no layer below the forks could see it.
+        padding=0 if forks else padded(start) - start,
         decoding=decoding,
         segments=tuple(segments[sum(rows.end - rows.start for rows in decoding) :]),
         slots=torch.tensor([s.slot for s in segments for _ in range(s.start, s.end)], device=device),
         positions=torch.tensor([s.position + i for s in segments for i in range(s.end - s.start)], device=device),
         origins=torch.tensor(origins, device=device),
-        seen=_seen(segments, layers) if any(row.fork for row in rows) else None,
+        seen=_seen(segments, layers) if forks else None,
     )
 
 
@@ -170,10 +186,12 @@ def _seen(segments: Sequence[Segment], layers: int) -> tuple[int, ...]:
     return tuple(max(s.end for s in segments if s.first_layer <= layer) for layer in range(layers))
 
 
-def _decoding(rows: Sequence[Segment], dtype: torch.dtype, device: torch.device) -> DecodingRows:
+def _decoding(rows: Sequence[Segment], store: KVStore, device: torch.device) -> DecodingRows:
     positions = torch.tensor([row.position for row in rows], device=device)
-    length = max(row.position for row in rows) + 1
+    longest = max(row.position for row in rows) + 1
+    # In strides, since every new shape costs the CPU's kernels a millisecond to prepare for; what is beyond is masked.
+    length = min(-(-longest // _STRIDE) * _STRIDE, store.length)
     unseen = torch.arange(length, device=device) > positions.unsqueeze(-1)
-    mask = torch.zeros(len(rows), length, dtype=dtype, device=device).masked_fill_(unseen, -torch.inf)
+    mask = torch.zeros(len(rows), length, dtype=store.dtype, device=device).masked_fill_(unseen, -torch.inf)
     slots = torch.tensor([row.slot for row in rows], device=device)
     return DecodingRows(rows[0].start, rows[-1].end, slots, mask.view(len(rows), 1, 1, length))

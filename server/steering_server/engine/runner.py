@@ -55,12 +55,14 @@ class Runner:
         places = order(rows)
         ordered = [rows[index] for index in places]
         packed = pack(self.store, ordered, self._layers, self._device)
-        tokens = [token for row in ordered for token in row.tokens]
-        steering_rows = [row.steering_row for row in ordered for _ in row.tokens]
+        filling = [0] * packed.padding
+        tokens = [token for row in ordered for token in row.tokens] + filling
+        steering_rows = [row.steering_row for row in ordered for _ in row.tokens] + filling
+        positions = torch.cat([packed.positions, packed.positions.new_zeros(packed.padding)])
         with self.steering.step(steering_rows, packed=True, seen=packed.seen):
             logits: Tensor = self._model(
                 input_ids=self._tensor(tokens).unsqueeze(0),
-                position_ids=packed.positions.unsqueeze(0),
+                position_ids=positions.unsqueeze(0),
                 use_cache=False,
                 logits_to_keep=self._tensor(_wanted(ordered)),
                 packed=packed,
