@@ -3,8 +3,8 @@
 import hashlib
 
 import pytest
+import torch
 
-from steering_profiles.models import LoadedModel
 from steering_profiles.store import Catalogue, save_profile
 from steering_server.api.arms import Arms, resolve_arms
 from steering_server.api.schemas.requests import CompletionBody
@@ -13,13 +13,14 @@ from steering_server.backends.local import LocalBackend
 from steering_server.engine.engine import EngineLimits
 from steering_server.errors import NotFound, RequestError
 from tests.api.conftest import profiles_for
+from tests.builders import build_model
 
 NAME = "tiny-llama"
 
 
 @pytest.fixture(scope="module")
-def backend(model: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
-    folder = tmp_path_factory.mktemp("profiles")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
+    folder, model = tmp_path_factory.mktemp("profiles"), build_model("llama", dtype=torch.float32)
     for profile in profiles_for(model):
         save_profile(profile, folder)
     return LocalBackend(model, Catalogue.open(folder, shipped=False), EngineLimits(max_batch=1))

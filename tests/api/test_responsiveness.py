@@ -30,7 +30,8 @@ def test_a_wrong_value_fails_nobody_elses_request(url):
         assert other.result().status_code == 200
 
 
-def test_a_huge_prompt_that_is_being_encoded_holds_up_no_decoding(model: LoadedModel, tmp_path: Path):
+def test_a_huge_prompt_that_is_being_encoded_holds_up_no_decoding(tmp_path: Path):
+    model = build_model("llama", dtype=torch.float32)
     backend = LocalBackend(model, Catalogue.open(tmp_path, shipped=False), EngineLimits(max_batch=1))
     with ThreadPoolExecutor(1) as pool:
         encoding = pool.submit(backend.encode, "x" * 2_000_000)

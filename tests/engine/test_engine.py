@@ -238,6 +238,16 @@ def test_a_step_that_fails_fails_those_in_it_and_the_engine_goes_on(monkeypatch:
         assert at_work.run(SequenceRequest(PROMPTS[0], GREEDY))[0].finish_reason == "length"
 
 
+def test_one_model_is_not_taken_over_by_two_engines():
+    loaded = build_model("llama", dtype=torch.float32)
+    expected = greedy(loaded, PROMPTS[0])
+    with running(loaded) as at_work:
+        with pytest.raises(EngineError, match="another engine runs on this model"):
+            Engine(loaded, EngineLimits())
+        (result,) = at_work.run(SequenceRequest(PROMPTS[0], GREEDY))
+    assert list(result.tokens) == expected
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_closing_gives_the_model_back_as_it_was(family: str):
     loaded = build_model(family)

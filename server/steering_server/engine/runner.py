@@ -13,6 +13,7 @@ from steering_server.engine import attention
 from steering_server.engine.kv import KVStore
 from steering_server.engine.packed import PackedStep, RowInput, order, pack
 from steering_server.engine.packing import PackedLinears
+from steering_server.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,14 @@ class Runner:
     """A model with steering hooks and a key-value store, run one packed step at a time.
 
     It takes the model over: its attention implementation and the order of its weights are replaced until :meth:`close`.
+
+    Raises:
+        EngineError: another one has.
     """
 
     def __init__(self, loaded: LoadedModel, *, slots: int, length: int) -> None:
+        if loaded.model.config._attn_implementation == attention.NAME:
+            raise EngineError("another engine runs on this model; close that first, or load the model again")
         self._model = loaded.model
         self._device = loaded.input_device
         self._layers = len(loaded.anatomy.layers)
