@@ -16,6 +16,8 @@ import pytest
 import torch
 
 from steering_profiles.store import load_profile, save_profile
+from steering_server.cli.serve import _listen
+from steering_server.config import load_settings
 from tests.builders import build_model, build_profile
 
 STEER = str(Path(sys.executable).with_name("steer"))
@@ -105,6 +107,8 @@ WRONG = {
     "no such model": (["serve", "--model", "./nowhere/model"], "'./nowhere/model' does not exist"),
     "no such profiles folder": (["serve", "--profiles", "./nowhere"], "nowhere"),
     "unknown dtype": (["serve", "--dtype", "int3"], "dtype is 'int3'"),
+    "memory for keys and values in no known unit": (["serve", "--kv-memory", "5XB"], "kv_memory is '5XB'"),
+    "too little memory for one sequence": (["serve", "--kv-memory", "10MiB"], "sequence of 8192 tokens take 180 MiB"),
     "memory without a size": (["serve", "--max-memory", "cpu"], "DEVICE=SIZE"),
     "a device map that is no JSON": (["serve", "--device-map", "{"], "not JSON"),
     "unknown task": (["fit", "poetry", "--out", "."], "known tasks: parentheses"),
@@ -138,6 +142,13 @@ def test_a_port_in_use_is_known_before_the_model_is_loaded():
         result = steer("serve", "--port", str(taken.getsockname()[1]), "--model", "./nowhere/model")
     assert result.returncode == 1
     assert "cannot listen on 127.0.0.1 port" in result.stderr
+
+
+def test_what_is_written_is_sent_at_once():
+    """Nagle's algorithm would hold a token back until the one before has been acknowledged, up to 40 ms later."""
+    listener = _listen(load_settings(port=0))
+    assert listener.proto == socket.IPPROTO_TCP, "asyncio turns it off for sockets that say they are TCP"
+    listener.close()
 
 
 def test_an_arm_that_is_not_there_is_named(server: str):
