@@ -2,8 +2,9 @@
 
 python -m benchmarks.serving [--runs N] [--servers NAME ...] [--out FILE.json]
 
-The servers take turns, one at a time: one that is idle is not always at rest. No prompt is sent twice, so that no
-prefix cache has seen it.
+The servers and our engine without HTTP take turns, one at a time: one that is idle is not always at rest. No prompt is
+sent twice, so that no prefix cache has seen it. A server that answers one request at a time takes most of the hour; it
+takes part in the first round alone.
 """
 
 import argparse
@@ -40,6 +41,8 @@ VLLM = "vLLM"
 _LOAD = Path(environments.__file__).with_name("load.py")  # by path: it runs elsewhere, and what it imports is not here
 
 Figures = dict[str, float]
+Engine = dict[int, list[float]]
+"""Tokens per second by requests at once, run by run."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,8 @@ class Server:
     backend: str = "openai"
     extra_body: dict[str, str] = field(default_factory=dict)
     takes_long_prompts: bool = True
-    """Whether it is worth measuring with them, as one that answers one request at a time is not."""
+    one_at_a_time: bool = False
+    """Whether it answers its requests one by one, however many there are."""
 
     @property
     def url(self) -> str:
@@ -79,7 +83,15 @@ def servers(console: Console, vllm: environments.Environment) -> list[Server]:
         extra = {"generation_config": json.dumps(length)}
         plain = [str(peer.python.parent / "transformers"), "serve", model, "--dtype", "bfloat16"]
         found.append(
-            Server("transformers serve", [*plain, "--port", "8123"], 8123, "plain", extra, takes_long_prompts=False)
+            Server(
+                "transformers serve",
+                [*plain, "--port", "8123"],
+                8123,
+                "plain",
+                extra,
+                takes_long_prompts=False,
+                one_at_a_time=True,
+            )
         )
         batching = [*plain, "--continuous-batching", "--port", "8124"]
         found.append(
@@ -180,19 +192,34 @@ class Result:
     """MiB of memory before and after."""
 
 
-def measure(chosen: Sequence[Server], generator: Load, runs: int, console: Console) -> dict[str, Result]:
-    """Return the figures of every run, all servers in turn."""
+def measure(chosen: Sequence[Server], generator: Load, runs: int, console: Console) -> tuple[Engine, dict[str, Result]]:
+    """Return the figures of every run: our engine's, and all servers' in turn."""
+    engine: Engine = {at_once: [] for at_once in CONCURRENCIES}
     results = {server.name: Result() for server in chosen}
-    for server in track([server for _ in range(runs) for server in chosen], "measuring servers", console=console):
-        result = results[server.name]
-        with started(server) as process:
-            before = memory(process)
-            for at_once in CONCURRENCIES:
-                result.by_load[at_once].append(generator.measure(server, at_once, _requests(at_once)))
-            if server.takes_long_prompts:
-                result.long_prompts.append(measure_long_prompts(server, generator))
-            result.resident.append((before, memory(process)))
-    return results
+    turns = [
+        (run, server)
+        for run in range(runs)
+        for server in (None, *chosen)
+        if not (run and server and server.one_at_a_time)
+    ]
+    for run, server in track(turns, "measuring servers", console=console):
+        if server is None:
+            for at_once, speeds in engine.items():
+                speeds.append(measure_engine(at_once, run))
+        else:
+            measure_server(server, generator, results[server.name])
+    return engine, results
+
+
+def measure_server(server: Server, generator: Load, result: Result) -> None:
+    """Add what one run of ``server`` shows to ``result``."""
+    with started(server) as process:
+        before = memory(process)
+        for at_once in CONCURRENCIES:
+            result.by_load[at_once].append(generator.measure(server, at_once, _requests(at_once)))
+        if server.takes_long_prompts:
+            result.long_prompts.append(measure_long_prompts(server, generator))
+        result.resident.append((before, memory(process)))
 
 
 def measure_long_prompts(server: Server, generator: Load) -> Figures:
@@ -204,17 +231,11 @@ def measure_long_prompts(server: Server, generator: Load) -> Figures:
     return seen
 
 
-def measure_engine(runs: int) -> dict[int, float]:
+def measure_engine(at_once: int, run: int) -> float:
     """Return the tokens per second of the engine under the same load, without HTTP."""
-    speeds = {}
-    for at_once in CONCURRENCIES:
-        with worker([sys.executable, "-m", "benchmarks.contenders", closed_loop(at_once)]) as engine:
-            seconds = [
-                engine.measure(random_prompts(_requests(at_once), PROMPT_TOKENS, seed=1000 * at_once + run))
-                for run in range(runs)
-            ]
-        speeds[at_once] = _requests(at_once) * NEW_TOKENS / statistics.median(seconds)
-    return speeds
+    prompts = random_prompts(_requests(at_once), PROMPT_TOKENS, seed=1000 * at_once + run)
+    with worker([sys.executable, "-m", "benchmarks.contenders", closed_loop(at_once)]) as engine:
+        return _requests(at_once) * NEW_TOKENS / engine.measure(prompts)
 
 
 def memory(process: psutil.Process) -> float:
@@ -223,11 +244,14 @@ def memory(process: psutil.Process) -> float:
     return resident / 2**20
 
 
-def show(results: dict[str, Result], engine: dict[int, float]) -> Table:
-    """Lay out medians over runs."""
+def show(results: dict[str, Result], engine: Engine) -> Table:
+    """Lay out medians over runs; our server's speed as a share of our engine's is the median of the rounds' own."""
     title = "tokens/s, time to first token and between tokens in ms (median / 99th percentile)"
     table = Table("", *(f"{at_once} at once" for at_once in CONCURRENCIES), title=title)
-    table.add_row("our engine, without HTTP", *(f"{engine[at_once]:.0f}" for at_once in CONCURRENCIES))
+    table.add_row("our engine, without HTTP", *(f"{statistics.median(speeds):.0f}" for speeds in engine.values()))
+    if OURS in results:
+        shares = [_share(results[OURS].by_load[at_once], engine[at_once]) for at_once in CONCURRENCIES]
+        table.add_row("share of it left over HTTP", *(f"{share:.2f}" for share in shares))
     for name, result in results.items():
         table.add_row(name, *(_cell(result.by_load[at_once]) for at_once in CONCURRENCIES))
     return table
@@ -238,6 +262,10 @@ def _cell(figures: Sequence[Figures]) -> str:
     return f"{speed:.0f}\n{ttft:.0f} / {ttft_99:.0f}\n{itl:.0f} / {itl_99:.0f}"
 
 
+def _share(figures: Sequence[Figures], engine: Sequence[float]) -> float:
+    return statistics.median(one["output_throughput"] / alone for one, alone in zip(figures, engine, strict=True))
+
+
 def _requests(at_once: int) -> int:
     return max(4, 2 * at_once)
 
@@ -245,7 +273,7 @@ def _requests(at_once: int) -> int:
 def main() -> None:
     """Measure, print the tables, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=int, default=2)
     parser.add_argument("--servers", nargs="*", help="those to measure; all by default")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serving.json"))
     arguments = parser.parse_args()
@@ -255,10 +283,9 @@ def main() -> None:
         console.print("nothing to measure servers with: the load generator is vLLM's")
         return
     generator = Load(vllm)
-    engine = measure_engine(arguments.runs)
     known = servers(console, vllm)
     chosen = [server for server in known if server.name in (arguments.servers or [server.name])]
-    results = measure(chosen, generator, arguments.runs, console)
+    engine, results = measure(chosen, generator, arguments.runs, console)
     shown = Console()
     shown.print(show(results, engine))
     for name, result in results.items():

@@ -118,7 +118,7 @@ def ratio(seconds: Seconds, name: str, batch: int) -> float:
 def main() -> None:
     """Measure, print the table, write the JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/throughput.json"))
     arguments = parser.parse_args()
     seconds = measure_all(arguments.runs, Console(stderr=True))

@@ -50,11 +50,10 @@ class SlotsInUse(RuleBasedStateMachine):
 
     @rule(tokens=TOKENS, key=st.sampled_from([(), (("profile", 1.0),)]))
     def acquire(self, tokens: list[int], key: tuple[tuple[str, float], ...]) -> None:
-        found = self.pool.acquire(tokens, key, len(tokens) - 1)
-        if found is None:
+        if not self.pool.has_room(len(tokens)):
             assert len(self.running) == 4 or self.pool.free_tokens < LENGTH
             return
-        slot, source, shared = found
+        slot, source, shared = self.pool.acquire(tokens, key, len(tokens) - 1)
         if source is not None:
             self.pool.copy(source, slot, min(shared, source.computed))
         assert slot.computed < len(tokens)

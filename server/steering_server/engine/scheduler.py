@@ -71,11 +71,11 @@ class Scheduler:
             if not groups:
                 return
             group = min(groups, key=lambda one: len(one.running))
-            place = self._find_place(group.waiting[0])
-            if place is None:
+            if not self._pool.has_room(len(group.waiting[0].tokens)):
                 return
-            sequence = group.waiting.popleft()
-            sequence.start(place)
+            sequence = group.waiting[0]
+            sequence.start(self._find_place(sequence))
+            group.waiting.popleft()
             group.running.append(sequence)
 
     def plan(self) -> list[tuple[SequenceState, RowInput]]:
@@ -139,14 +139,12 @@ class Scheduler:
             if group.waiting or group.running:
                 self.fail(group, error)
 
-    def _find_place(self, sequence: SequenceState) -> Place | None:
+    def _find_place(self, sequence: SequenceState) -> Place:
         steering = sequence.request.steering
         row = self._steering.acquire(steering)
-        found = self._pool.acquire(sequence.tokens, state_key(steering, self._sizes), sequence.most_shared)
-        if found is None:
-            self._steering.release(row)
-            return None
-        slot, source_slot, shared = found
+        slot, source_slot, shared = self._pool.acquire(
+            sequence.tokens, state_key(steering, self._sizes), sequence.most_shared
+        )
         place = Place(slot, row)
         if source_slot is not None:
             place.source = self._owner(source_slot)

@@ -47,15 +47,22 @@ class SlotPool:
         """How many tokens there is memory for, besides those of running sequences."""
         return self._capacity - sum(slot.committed for slot in self._running)
 
-    def acquire(self, tokens: list[int], key: StateKey, most_shared: int) -> tuple[Slot, Slot | None, int] | None:
-        """Take a slot with memory for ``tokens``, or None while there is none.
+    def has_room(self, length: int) -> bool:
+        """Whether there is a slot, with memory for ``length`` tokens."""
+        return bool(self._free) and self._blocks(length) <= self.free_tokens
+
+    def acquire(self, tokens: list[int], key: StateKey, most_shared: int) -> tuple[Slot, Slot | None, int]:
+        """Take a slot with memory for ``tokens``.
 
         Returns the slot, the running slot, if any, whose sequence begins with the same tokens, and how many of those
         are to be copied from there, at most ``most_shared``. What a free slot has of them is there already.
+
+        Raises:
+            RuntimeError: there is no room.
         """
+        if not self.has_room(len(tokens)):
+            raise RuntimeError(f"there is no room for a sequence of {len(tokens)} tokens")
         needed = self._blocks(len(tokens))
-        if not self._free or needed > self.free_tokens:
-            return None
         kept, kept_length = self._best(self._free, tokens, key, most_shared)
         running, running_length = self._best(self._running, tokens, key, most_shared)
         in_place = kept is not None and kept_length >= running_length
