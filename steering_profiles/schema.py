@@ -113,6 +113,8 @@ class Provenance(_Frozen):
     chosen: Facts = {}
     dev: Facts = {}
     test: Facts = {}
+    side_effects: Facts = {}
+    """What else the profile changes, as :meth:`steering_profiles.evaluation.SideEffects.record` writes it."""
 
 
 class Profile(_Frozen):

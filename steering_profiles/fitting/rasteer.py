@@ -124,7 +124,7 @@ def rank_heads(
     loaded: LoadedModel, task: Task, metric: Metric, progress: Progress | None = None
 ) -> list[tuple[int, int]]:
     """Return every attention head as ``(layer, head)``, the most reliable on the task's train split first."""
-    projection = project_heads(loaded, task.train, list(task.candidates.values()), progress)
+    projection = project_heads(loaded, task.train, list(task.answers.values()), progress)
     reliability = measure_reliability(
         projection.candidates.flatten(0, 1), projection.maximum.flatten(0, 1), _answers(task), task.seed
     )

@@ -4,9 +4,14 @@ Sub-task n asks for n closing parentheses as one token::
 
     #print the string 123
     print(str(str(123           -> )))
+
+The same in other shapes (other functions, numbers, brackets, with code before it) tells how far a profile generalises.
+Some of those a fit may look at; the others it never sees.
 """
 
 import random
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
@@ -17,11 +22,51 @@ from steering_profiles.tasks.task import Example, Task, single_token
 SPLIT_SIZES = {"train": 350, "dev": 150, "test": 150}
 """Prompts per sub-task, as in the paper."""
 MOST_PARENTHESES = 4
-_NUMBERS = range(100, 1000)
+_SHAPE_SIZE = 25
+"""Prompts per sub-task in each shape that a fit may look at."""
 
-# Shapes that no fit sees: other numbers of digits, other function names. For reporting only, never for choosing.
-_VARIANT_DIGITS = (2, 4, 5)
-_VARIANT_FUNCTIONS = ("int", "len", "repr", "list", "foo")
+
+@dataclass(frozen=True)
+class _Shape:
+    """How a prompt is written."""
+
+    digits: int = 3
+    function: str = "str"
+    brackets: str = ""
+    """An opening and a closing bracket, nested around the number instead of function calls."""
+    before: str = ""
+    """Code that stands before it."""
+
+    def answers(self) -> dict[str, str]:
+        """Group to the text of its answer."""
+        closing = self.brackets[1:] or ")"
+        return {")" * n: closing * n for n in range(1, MOST_PARENTHESES + 1)}
+
+    def prompt(self, depth: int, number: str) -> str:
+        """Return the text that ``depth`` closing brackets should follow."""
+        if self.brackets:
+            return f"{self.before}#nest the number {number}\nx = {self.brackets[0] * depth}{number}"
+        return f"{self.before}#print the string {number}\nprint({f'{self.function}(' * (depth - 1)}{number}"
+
+
+_AS_IN_THE_PAPER = _Shape()
+_CODE = '''def area(width, height):
+    """Return the area of a rectangle."""
+    if width < 0 or height < 0:
+        raise ValueError("negative length")
+    return width * height
+
+
+'''
+_SHAPES = {"2 digits": _Shape(digits=2)} | {f"{name}(": _Shape(function=name) for name in ("int", "float", "set")}
+"""What a fit may look at besides its splits."""
+_VARIANTS = (
+    {f"{digits} digits": _Shape(digits=digits) for digits in (4, 5, 6)}
+    | {f"{name}(": _Shape(function=name) for name in ("len", "repr", "list", "max", "sorted", "foo")}
+    | {f"brackets {pair[0]}": _Shape(brackets=pair) for pair in ("[]", "{}")}
+    | {"code before": _Shape(before=_CODE)}
+)
+"""What no fit sees: for reporting only, never for choosing."""
 
 
 def parentheses(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Task:
@@ -33,22 +78,27 @@ def parentheses(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Task:
         TaskError: fewer than two of ``)``, ``))``, ``)))``, ``))))`` are single tokens, so there is nothing to tell
         apart.
     """
-    candidates, left_out = _candidates(tokenizer)
+    answers = _tokens(tokenizer, _AS_IN_THE_PAPER)
+    known = {group: token for group, token in answers.items() if token is not None}
+    if len(known) < 2:
+        raise TaskError(
+            f"parentheses: this tokenizer has {len(known)} of the tokens {' '.join(answers)}; at least two are needed"
+        )
     splits: dict[str, list[Example]] = {split: [] for split in SPLIT_SIZES}
-    for group, answer in candidates.items():
-        numbers = random.Random(f"parentheses {seed} {group}").sample(_NUMBERS, sum(SPLIT_SIZES.values()))
+    for group in known:
+        numbers = random.Random(f"parentheses {seed} {group}").sample(range(100, 1000), sum(SPLIT_SIZES.values()))
         for split, size in SPLIT_SIZES.items():
-            for number in numbers[:size]:
-                splits[split].append(_example(tokenizer, group, answer, str(number), "str"))
+            splits[split] += _examples(tokenizer, _AS_IN_THE_PAPER, known, group, numbers[:size])
             del numbers[:size]
     return Task(
         name="parentheses",
         seed=seed,
-        candidates=candidates,
-        left_out=left_out,
+        groups=tuple(known),
         train=tuple(splits["train"]),
         dev=tuple(splits["dev"]),
         test=tuple(splits["test"]),
+        left_out=tuple(f"{group}: not one token in this tokenizer" for group in answers if group not in known),
+        shapes=_in_shapes(tokenizer, _SHAPES, f"parentheses shape {seed}", _SHAPE_SIZE),
     )
 
 
@@ -57,34 +107,34 @@ def parentheses_variants(
 ) -> dict[str, tuple[Example, ...]]:
     """Make ``size`` prompts per sub-task for each shape that no fit sees: ``5 digits``, ``len(``, ...
 
-    They tell how far a profile generalises.
+    They tell how far a profile generalises. A shape of which this tokenizer has fewer than two answers is left out.
     """
-    candidates, _ = _candidates(tokenizer)
-    shapes = {f"{digits} digits": (digits, "str") for digits in _VARIANT_DIGITS}
-    shapes |= {f"{function}(": (3, function) for function in _VARIANT_FUNCTIONS}
-    variants = {}
-    for name, (digits, function) in shapes.items():
-        examples = []
-        for group, answer in candidates.items():
-            draw = random.Random(f"parentheses variant {seed} {name} {group}")
-            numbers = draw.sample(range(10 ** (digits - 1), 10**digits), size)
-            examples += [_example(tokenizer, group, answer, str(number), function) for number in numbers]
-        variants[name] = tuple(examples)
-    return variants
+    return _in_shapes(tokenizer, _VARIANTS, f"parentheses variant {seed}", size)
 
 
-def _candidates(tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str, int], tuple[str, ...]]:
-    answers = [")" * n for n in range(1, MOST_PARENTHESES + 1)]
-    tokens = {answer: single_token(tokenizer, answer) for answer in answers}
-    found = {answer: token for answer, token in tokens.items() if token is not None}
-    if len(found) < 2:
-        raise TaskError(
-            f"parentheses: this tokenizer has {len(found)} of the tokens {' '.join(answers)}; at least two are needed"
-        )
-    left_out = tuple(f"{answer}: not one token in this tokenizer" for answer in answers if answer not in found)
-    return found, left_out
+def _in_shapes(
+    tokenizer: PreTrainedTokenizerBase, shapes: Mapping[str, _Shape], seed: str, size: int
+) -> dict[str, tuple[Example, ...]]:
+    made: dict[str, tuple[Example, ...]] = {}
+    for name, shape in shapes.items():
+        known = {group: token for group, token in _tokens(tokenizer, shape).items() if token is not None}
+        examples: list[Example] = []
+        for group in known:
+            draw = random.Random(f"{seed} {name} {group}")
+            numbers = draw.sample(range(10 ** (shape.digits - 1), 10**shape.digits), size)
+            examples += _examples(tokenizer, shape, known, group, numbers)
+        if len(known) >= 2:
+            made[name] = tuple(examples)
+    return made
 
 
-def _example(tokenizer: PreTrainedTokenizerBase, group: str, answer: int, number: str, function: str) -> Example:
-    text = f"#print the string {number}\nprint({f'{function}(' * (len(group) - 1)}{number}"
-    return Example(group, text, encode_prompt(tokenizer, text), answer)
+def _tokens(tokenizer: PreTrainedTokenizerBase, shape: _Shape) -> dict[str, int | None]:
+    return {group: single_token(tokenizer, text) for group, text in shape.answers().items()}
+
+
+def _examples(
+    tokenizer: PreTrainedTokenizerBase, shape: _Shape, known: Mapping[str, int], group: str, numbers: list[int]
+) -> list[Example]:
+    texts = [shape.prompt(len(group), str(number)) for number in numbers]
+    candidates = tuple(known.values())
+    return [Example(group, text, encode_prompt(tokenizer, text), known[group], candidates) for text in texts]
