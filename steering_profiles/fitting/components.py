@@ -1,0 +1,19 @@
+"""The parts of a model that RASteer ranks and scales: attention heads and feed-forward neurons."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Kind = Literal["head", "neuron"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True, order=True)
+class Component:
+    """One attention head or one feed-forward neuron."""
+
+    kind: Kind
+    layer: int
+    index: int
+
+    def __str__(self) -> str:
+        return f"L{self.layer}{'H' if self.kind == 'head' else 'N'}{self.index}"
