@@ -1,10 +1,11 @@
 """Accuracy on next-token prompts: greedy decoding, so right means that the answer is the likeliest of all tokens."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
 from steering_profiles.models import LoadedModel
@@ -35,6 +36,15 @@ class Accuracy:
     def percent(self) -> dict[str, float]:
         """Percentage of right answers per group, to one decimal."""
         return {group: round(100 * right / asked, 1) for group, (right, asked) in self.counts.items()}
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return the counts as plain data."""
+        return {group: [right, asked] for group, (right, asked) in self.counts.items()}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Accuracy":
+        """Make it of what :meth:`to_json` returned."""
+        return cls({group: (right, asked) for group, (right, asked) in data.items()})
 
     def __add__(self, other: "Accuracy") -> "Accuracy":
         """Pool the prompts of two measurements."""

@@ -1,5 +1,16 @@
 """Make profiles. Offline only."""
 
-from steering_profiles.fitting.rasteer import FitResult, FitSettings, fit_heads, rank_heads
+from steering_profiles.fitting.journal import Journal
+from steering_profiles.fitting.rasteer import METHODS, FitResult, FitSettings, fit, fit_key, rank_components
+from steering_profiles.fitting.stepwise import StepwiseSettings
 
-__all__ = ["FitResult", "FitSettings", "fit_heads", "rank_heads"]
+__all__ = [
+    "METHODS",
+    "FitResult",
+    "FitSettings",
+    "Journal",
+    "StepwiseSettings",
+    "fit",
+    "fit_key",
+    "rank_components",
+]

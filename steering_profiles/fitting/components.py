@@ -1,5 +1,6 @@
 """The parts of a model that RASteer ranks and scales: attention heads and feed-forward neurons."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -17,3 +18,7 @@ class Component:
 
     def __str__(self) -> str:
         return f"L{self.layer}{'H' if self.kind == 'head' else 'N'}{self.index}"
+
+
+Scales = Mapping[Component, float]
+"""What each component's activation is multiplied by; those that are not there stay as they are."""

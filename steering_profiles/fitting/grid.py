@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.tasks.task import Example
+from steering_profiles.tasks.task import Example, balanced
 
 TOP_K = (0, 5, 10, 20, 30, 40, 50, 60)
 ALPHA = (1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0)
@@ -119,10 +119,5 @@ def _neighbours(point: Point, points: Sequence[Point]) -> list[Point]:
 
 def _balanced_slices(dev: Sequence[Example]) -> list[list[Example]]:
     """Cut ``dev`` into slices in which every group has its share."""
-    rank_in_group: dict[str, int] = {}
-    ranked: list[tuple[int, int]] = []
-    for example in dev:
-        rank_in_group[example.group] = rank_in_group.get(example.group, -1) + 1
-        ranked.append((rank_in_group[example.group], len(ranked)))
-    ordered = [dev[index] for _, index in sorted(ranked)]
+    ordered = balanced(dev)
     return [ordered[start : start + SLICE] for start in range(0, len(ordered), SLICE)]

@@ -1,11 +1,17 @@
-"""What each attention head says about the next token: its contribution through the logit lens.
+"""What each component says about the next token: its contribution through the logit lens.
 
-RASteer (arXiv:2507.00322), projection: at the last position, ``a[l,h] @ W_U`` with ``a[l,h] = W_O[l,h] z[l,h]``, the
-final norm's gain folded into ``W_U`` and its rows centred over the vocabulary. The matrix ``W_O[l,h] W_U`` is made once
-per head, so that a prompt costs ``head_dim * vocab`` multiply-adds and not ``width * vocab``.
+RASteer (arXiv:2507.00322), projection: at the last position, ``a[l,h] @ W_U`` with ``a[l,h] = W_O[l,h] z[l,h]`` for a
+head and ``m[l,i] v[l,i] @ W_U`` for a neuron, the final norm's gain folded into ``W_U`` and its rows centred over the
+vocabulary.
+
+Of all those logits only two things are wanted: those of a few tokens, and whether they reach a share ``tau`` of the
+largest, which is a question about the whole vocabulary. For a head it can nearly always be answered without that: as
+soon as one token's logit is so large that ``tau`` times it is out of reach, it is out of reach of the largest too. The
+tokens that a head writes most on a few of the prompts serve for that; the whole vocabulary is looked at where they do
+not decide. For a neuron the largest logit is known beforehand, ``m max(u)`` or ``m min(u)`` by the sign of ``m``.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,63 +20,181 @@ import torch
 from torch import Tensor, nn
 
 from steering_profiles.evaluation.accuracy import equal_length_batches
+from steering_profiles.fitting.components import Component
+from steering_profiles.fitting.questions import Questions
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.tasks.task import Example
 
-_PROMPTS_AT_ONCE = 256  # bounds the [prompts, vocab] block held in memory
+PROMOTION_THRESHOLD = 0.5
+"""``tau``: a component promotes a token whose logit is at least this share of its largest."""
+STATIC_RANK = 50
+"""A neuron is looked at if some answer is among as many tokens that it writes most, or least."""
+
+_PILOTS = 16  # prompts on which a head's largest logits are looked up among all tokens
+_MOST_WRITTEN = 16  # tokens kept of each
+_ROWS_AT_ONCE = 256  # bounds the [rows, vocab] block held in memory
 
 
 @dataclass(frozen=True)
-class HeadProjection:
-    """Every head's projected logits on every prompt, as far as ranking needs them."""
+class Projection:
+    """What each component says on every prompt about the tokens that are asked about."""
 
-    candidates: Tensor
-    """``[layers, heads, prompts, candidates]``: the logits of the candidate answers."""
-    maximum: Tensor
-    """``[layers, heads, prompts]``: the largest logit over the vocabulary."""
+    components: tuple[Component, ...]
+    logits: Tensor
+    """``[components, prompts, tokens]``, float32."""
+    promotes: Tensor
+    """``[components, prompts, tokens]``: whether it is positive and at least ``tau`` times the largest of all."""
+
+    def __add__(self, other: "Projection") -> "Projection":
+        """Put the components of two projections of the same prompts together."""
+        return Projection(
+            self.components + other.components,
+            torch.cat([self.logits, other.logits]),
+            torch.cat([self.promotes, other.promotes]),
+        )
 
 
 @torch.inference_mode()
-def project_heads(
-    loaded: LoadedModel, examples: Sequence[Example], candidates: Sequence[int], progress: Progress | None = None
-) -> HeadProjection:
-    """Project every head at the last position of every prompt onto the vocabulary, in float32."""
+def project_heads(loaded: LoadedModel, z: Tensor, asked: Questions, progress: Progress | None = None) -> Projection:
+    """Project every head at the last position of every prompt; ``z`` is ``[layers, prompts, heads, head_dim]``."""
     progress = progress or Silent()
     sizes = loaded.anatomy.sizes
-    progress.stage("running the training prompts", len(examples))
-    z = head_outputs(loaded, examples, progress)
     unembedding = loaded.anatomy.unembedding_weight()
-    shape = (sizes.layers, sizes.heads, len(examples))
-    logits, maximum = torch.empty(*shape, len(candidates)), torch.empty(shape)
-    progress.stage("projecting heads onto the vocabulary", sizes.layers * sizes.heads)
+    tokens, place = asked.tokens.unique(return_inverse=True)
+    of_asked = unembedding[:, tokens.to(unembedding.device)]
+    logits, promotes = [], []
+    progress.stage("projecting heads onto the vocabulary", sizes.layers)
     for layer in range(sizes.layers):
-        weight = loaded.anatomy.head_output_weight(layer).float()
-        for head in range(sizes.heads):
-            to_vocabulary = weight[head].to(unembedding.device) @ unembedding
-            for start in range(0, len(examples), _PROMPTS_AT_ONCE):
-                part = slice(start, start + _PROMPTS_AT_ONCE)
-                projected = z[layer, part, head].to(unembedding.device) @ to_vocabulary
-                logits[layer, head, part] = projected[:, list(candidates)].cpu()
-                maximum[layer, head, part] = projected.amax(dim=-1).cpu()
-            progress.advance()
-    return HeadProjection(logits, maximum)
+        weight = loaded.anatomy.head_output_weight(layer).to(unembedding)
+        written = torch.einsum("phk,hkd->hpd", z[layer].to(unembedding), weight)
+        of_heads = (written @ of_asked).cpu()
+        for head, most in enumerate(_most_written(written, unembedding)):
+            asked_logits = of_heads[head].gather(-1, place)
+            reached = (written[head] @ unembedding[:, most]).amax(dim=-1).cpu()
+            open_ = _is_promoted(asked_logits, reached).any(dim=-1).nonzero().squeeze(-1)
+            reached[open_] = _largest(z[layer, open_, head].to(unembedding), weight[head], unembedding).cpu()
+            logits.append(asked_logits)
+            promotes.append(_is_promoted(asked_logits, reached))
+        progress.advance()
+    components = tuple(Component("head", layer, head) for layer in range(sizes.layers) for head in range(sizes.heads))
+    return Projection(components, torch.stack(logits), torch.stack(promotes))
 
 
 @torch.inference_mode()
-def head_outputs(loaded: LoadedModel, examples: Sequence[Example], progress: Progress | None = None) -> Tensor:
-    """Return every head's output ``z`` at the last position of each prompt: ``[layers, prompts, heads, head_dim]``."""
+def select_neurons(loaded: LoadedModel, asked: Questions, progress: Progress | None = None) -> dict[int, Tensor]:
+    """Return per layer the neurons that write some answer among their top or bottom ``STATIC_RANK`` tokens.
+
+    RASteer's static filter: whatever a neuron's activation, it can promote no other.
+    """
     progress = progress or Silent()
     sizes = loaded.anatomy.sizes
+    unembedding = loaded.anatomy.unembedding_weight()
+    answers = asked.tokens.unique().tolist()
+    selected = {}
+    progress.stage("selecting neurons by what they write", sizes.layers)
+    for layer in range(sizes.layers):
+        weight = loaded.anatomy.neuron_output_weight(layer).to(unembedding)
+        kept = []
+        for start in range(0, sizes.neurons, _ROWS_AT_ONCE):
+            written = weight[start : start + _ROWS_AT_ONCE] @ unembedding
+            rank = min(STATIC_RANK, written.shape[-1])
+            ends = torch.cat([written.topk(rank).indices, written.topk(rank, largest=False).indices], dim=-1)
+            found = torch.isin(ends, torch.tensor(answers, device=ends.device)).any(dim=-1)
+            kept.append(start + found.nonzero().squeeze(-1))
+        selected[layer] = torch.cat(kept).cpu()
+        progress.advance()
+    return selected
+
+
+@torch.inference_mode()
+def project_neurons(
+    loaded: LoadedModel, m: Mapping[int, Tensor], selected: Mapping[int, Tensor], asked: Questions
+) -> Projection:
+    """Project neurons at the last position of every prompt; ``m`` is per layer ``[prompts, selected neurons]``."""
+    unembedding = loaded.anatomy.unembedding_weight()
+    tokens, place = asked.tokens.unique(return_inverse=True)
+    components, logits, promotes = [], [], []
+    for layer, neurons in selected.items():
+        weight = loaded.anatomy.neuron_output_weight(layer).to(unembedding)
+        for start in range(0, len(neurons), _ROWS_AT_ONCE):
+            some = neurons[start : start + _ROWS_AT_ONCE]
+            written = weight[some.to(weight.device)] @ unembedding
+            highest, lowest = written.amax(dim=-1).cpu(), written.amin(dim=-1).cpu()
+            of_asked = written[:, tokens.to(written.device)].cpu()
+            activation = m[layer][:, start : start + _ROWS_AT_ONCE].T.float()  # [neurons, prompts]
+            values = of_asked[:, place] * activation.unsqueeze(-1)
+            largest = torch.where(activation > 0, activation * highest[:, None], activation * lowest[:, None])
+            logits.append(values)
+            promotes.append(_is_promoted(values, largest))
+            components += [Component("neuron", layer, neuron) for neuron in some.tolist()]
+    if not components:
+        empty = torch.empty(0, *asked.tokens.shape)
+        return Projection((), empty, empty.bool())
+    return Projection(tuple(components), torch.cat(logits), torch.cat(promotes))
+
+
+@dataclass(frozen=True)
+class Activations:
+    """What components computed at the last position of each prompt."""
+
+    z: Tensor
+    """``[layers, prompts, heads, head_dim]``: the heads' outputs, float32."""
+    m: dict[int, Tensor]
+    """Per layer ``[prompts, selected neurons]``: the neurons' activations, float32."""
+
+
+@torch.inference_mode()
+def record_activations(
+    loaded: LoadedModel,
+    examples: Sequence[Example],
+    neurons: Mapping[int, Tensor] | None = None,
+    progress: Progress | None = None,
+) -> Activations:
+    """Run the plain model on ``examples`` and return what its heads, and the given ``neurons``, computed."""
+    progress, neurons = progress or Silent(), neurons or {}
+    sizes, layers = loaded.anatomy.sizes, loaded.anatomy.layers
     z = torch.empty(sizes.layers, len(examples), sizes.heads, sizes.head_dim)
+    m = {layer: torch.empty(len(examples), len(some)) for layer, some in neurons.items()}
+    progress.stage("running the training prompts", len(examples))
     for indices in equal_length_batches(examples):
         tokens = torch.tensor([examples[index].prompt for index in indices], device=loaded.input_device)
-        with _last_inputs([layer.head_output for layer in loaded.anatomy.layers]) as inputs:
+        with (
+            _last_inputs([layer.head_output for layer in layers]) as of_heads,
+            _last_inputs([layers[layer].neuron_output for layer in neurons]) as of_neurons,
+        ):
             loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1)
-        for layer, last in inputs.items():
+        for layer, last in of_heads.items():
             z[layer, indices] = last.float().cpu().view(len(indices), sizes.heads, sizes.head_dim)
+        for last, (layer, some) in zip(of_neurons.values(), neurons.items(), strict=True):
+            m[layer][indices] = last[:, some.to(last.device)].float().cpu()
         progress.advance(len(indices))
-    return z
+    return Activations(z, m)
+
+
+def _is_promoted(logits: Tensor, largest: Tensor) -> Tensor:
+    """Whether ``logits`` ``[..., tokens]`` reach their share of ``largest`` ``[...]``."""
+    return (logits > 0) & (logits >= PROMOTION_THRESHOLD * largest.unsqueeze(-1))
+
+
+def _most_written(written: Tensor, unembedding: Tensor) -> list[Tensor]:
+    """Return for each head the tokens it writes most on a few prompts; ``written`` is ``[heads, prompts, width]``."""
+    step = max(1, written.shape[1] // _PILOTS)
+    tokens = (written[:, ::step] @ unembedding).topk(min(_MOST_WRITTEN, unembedding.shape[1])).indices
+    return [of_head.unique() for of_head in tokens]
+
+
+def _largest(z: Tensor, weight: Tensor, unembedding: Tensor) -> Tensor:
+    """Return the largest logit over the vocabulary, ``[rows]``, of a head with outputs ``z``, ``[rows, head_dim]``."""
+    rows, width = z.shape[0], unembedding.shape[0]
+    # Made once, the head's own matrix to the vocabulary makes each row cheaper; a few rows do not earn it back.
+    folded = rows * (width - z.shape[1]) > z.shape[1] * width
+    left, right = (z, weight @ unembedding) if folded else (z @ weight, unembedding)
+    largest = torch.empty(rows, device=z.device)
+    for start in range(0, rows, _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        largest[part] = (left[part] @ right).amax(dim=-1)
+    return largest
 
 
 @contextmanager

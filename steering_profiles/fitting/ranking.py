@@ -1,15 +1,18 @@
 """Rank components by how reliably they promote the right answer: RASteer (arXiv:2507.00322), algorithms 1 and 2."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
-PROMOTION_THRESHOLD = 0.5
-"""``tau``: a component promotes a token whose logit is at least this share of its largest."""
+from steering_profiles.fitting.components import Component
+from steering_profiles.fitting.projection import Projection
+from steering_profiles.fitting.questions import Questions
+
 ACCURACY_THRESHOLD = 0.7
 """Accuracy from which a component counts as right on a sub-task; the paper's text has 0.7, its released code 0.9."""
 
@@ -19,62 +22,113 @@ METRICS: tuple[Metric, ...] = get_args(Metric)
 
 @dataclass(frozen=True)
 class Reliability:
-    """How reliable each of a set of components is; every tensor has one entry per component, averaged over groups."""
+    """How reliable each of a set of components is."""
 
     accuracy: Tensor
-    """``[components, groups]``: algorithm 1."""
+    """``[components, groups]``: algorithm 1. Of a task without sub-tasks it has no columns."""
     precision: Tensor
+    """``[components]``, as the others averaged over groups: algorithm 2. NaN for a task without sub-tasks."""
     recall: Tensor
     f1: Tensor
 
-    @property
-    def generalisability(self) -> Tensor:
+    def generalisability(self, threshold: float = ACCURACY_THRESHOLD) -> Tensor:
         """On how many sub-tasks each component is right: ``[components]``, integers."""
-        return (self.accuracy >= ACCURACY_THRESHOLD).sum(dim=-1)
+        return (self.accuracy >= threshold).sum(dim=-1)
 
 
-def measure_reliability(candidates: Tensor, maximum: Tensor, answers: Sequence[int], seed: int = 0) -> Reliability:
+@dataclass(frozen=True)
+class Ranking:
+    """Components, the most reliable first, and what they are ranked by."""
+
+    components: tuple[Component, ...]
+    reliability: Reliability
+    """In the same order."""
+    groups: tuple[str, ...]
+    """The sub-tasks, in the order of the columns of accuracy; empty for a task without."""
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return all of it as plain data."""
+        found = self.reliability
+        return {
+            "groups": list(self.groups),
+            "components": [[c.kind, c.layer, c.index] for c in self.components],
+            "accuracy": found.accuracy.tolist(),
+            **{name: getattr(found, name).tolist() for name in METRICS},
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> "Ranking":
+        """Make it of what :meth:`to_json` returned."""
+        count = len(data["components"])
+        return cls(
+            components=tuple(Component(*component) for component in data["components"]),
+            reliability=Reliability(
+                torch.tensor(data["accuracy"], dtype=torch.double).view(count, -1),
+                **{name: torch.tensor(data[name], dtype=torch.double) for name in METRICS},
+            ),
+            groups=tuple(data["groups"]),
+        )
+
+
+def measure_reliability(projection: Projection, asked: Questions, seed: int = 0) -> Reliability:
     """Compute accuracy, precision, recall and F1 of components from their projected logits.
-
-    ``candidates`` is ``[components, prompts, groups]``, ``maximum`` ``[components, prompts]``, and ``answers`` has for
-    each prompt the index of its group, whose candidate is the right one.
 
     A component's precision and recall on a sub-task are taken over a balanced set: the sub-task's own prompts, and
     as many drawn evenly from the others. On one of those a promotion of *this sub-task's* answer is a false
     positive. That is the paper's text; the authors' released code asks instead whether the other prompt's own answer
-    is promoted.
+    is promoted. Of a task without sub-tasks only recall is defined: how often the prompt's answer is promoted.
     """
-    answer_of = torch.tensor(answers)
-    groups = candidates.shape[-1]
-    correct = candidates.gather(-1, _expand(answer_of, candidates)).squeeze(-1) >= candidates.amax(dim=-1)
-    promotes = candidates >= PROMOTION_THRESHOLD * maximum.unsqueeze(-1)
-    accuracy, precision, recall, f1 = [], [], [], []
-    for group in range(groups):
-        own = (answer_of == group).nonzero().squeeze(-1)
-        others = torch.tensor(_drawn_evenly(answers, group, len(own), seed), dtype=torch.long)
-        true = promotes[:, own, group].sum(dim=-1).double()
-        false = promotes[:, others, group].sum(dim=-1).double()
+    count = projection.logits.shape[0]
+    if not asked.groups:
+        undefined = torch.full((count,), torch.nan, dtype=torch.double)
+        recall = projection.promotes[:, :, 0].double().mean(dim=-1)
+        return Reliability(torch.empty(count, 0), undefined, recall, undefined)
+    others = projection.logits.masked_fill(~asked.choices, -torch.inf).amax(dim=-1)
+    correct = projection.logits[:, :, 0] >= others
+    accuracy, precision, recalls, f1 = [], [], [], []
+    group_of = asked.group.tolist()
+    for group in range(len(asked.groups)):
+        promotes = projection.promotes.gather(-1, asked.columns[:, group].expand(count, -1).unsqueeze(-1)).squeeze(-1)
+        own = (asked.group == group).nonzero().squeeze(-1)
+        negatives = torch.tensor(_drawn_evenly(group_of, group, len(own), seed), dtype=torch.long)
+        true = promotes[:, own].sum(dim=-1).double()
+        false = promotes[:, negatives].sum(dim=-1).double()
         accuracy.append(correct[:, own].double().mean(dim=-1))
         precision.append((true / (true + false)).nan_to_num(0.0))
-        recall.append(true / len(own))
+        recalls.append(true / len(own))
         f1.append((2 * true / (true + false + len(own))).nan_to_num(0.0))
     return Reliability(
         accuracy=torch.stack(accuracy, dim=-1),
         precision=torch.stack(precision).mean(dim=0),
-        recall=torch.stack(recall).mean(dim=0),
+        recall=torch.stack(recalls).mean(dim=0),
         f1=torch.stack(f1).mean(dim=0),
     )
 
 
-def rank(reliability: Reliability, metric: Metric = "f1") -> list[int]:
-    """Return component indices, best first: by generalisability, then by ``metric``, then by index."""
-    generalisability = reliability.generalisability.tolist()
-    values: list[float] = getattr(reliability, metric).tolist()
-    return sorted(range(len(values)), key=lambda i: (-generalisability[i], -values[i], i))
+def rank(
+    projection: Projection,
+    asked: Questions,
+    *,
+    metric: Metric = "f1",
+    threshold: float = ACCURACY_THRESHOLD,
+    seed: int = 0,
+) -> Ranking:
+    """Rank the components of ``projection``: by generalisability, then by ``metric``, then by where they are.
 
-
-def _expand(answer_of: Tensor, candidates: Tensor) -> Tensor:
-    return answer_of.view(1, -1, 1).expand(candidates.shape[0], -1, 1)
+    A task without sub-tasks is ranked by recall alone, whatever the metric.
+    """
+    reliability = measure_reliability(projection, asked, seed)
+    generalisability = reliability.generalisability(threshold).tolist()
+    values: list[float] = getattr(reliability, metric if asked.groups else "recall").tolist()
+    components = projection.components
+    order = sorted(range(len(values)), key=lambda i: (-generalisability[i], -values[i], components[i]))
+    return Ranking(
+        components=tuple(components[i] for i in order),
+        reliability=Reliability(
+            reliability.accuracy[order], reliability.precision[order], reliability.recall[order], reliability.f1[order]
+        ),
+        groups=asked.groups,
+    )
 
 
 def _drawn_evenly(answers: Sequence[int], group: int, count: int, seed: int) -> list[int]:

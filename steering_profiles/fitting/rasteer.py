@@ -1,35 +1,61 @@
-"""Fit a RASteer profile (arXiv:2507.00322): project, rank, choose k and alpha on dev, report on test."""
+"""Fit a RASteer profile (arXiv:2507.00322): project, rank, choose components and scales on dev, report on test."""
 
+import hashlib
+import json
 import math
+import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Literal, get_args
 
 from pydantic import JsonValue
 
 from steering_profiles import __version__
-from steering_profiles.evaluation import Accuracy, TokenPredictor
-from steering_profiles.fitting.grid import ALPHA, TOP_K, Measured, Point, make_grid, search
-from steering_profiles.fitting.projection import project_heads
-from steering_profiles.fitting.ranking import ACCURACY_THRESHOLD, PROMOTION_THRESHOLD, Metric, measure_reliability, rank
+from steering_profiles.errors import TaskError
+from steering_profiles.evaluation import Accuracy, SideEffects, TextPredictor, TokenPredictor, measure_side_effects
+from steering_profiles.fitting.choice import Choice, profile_of, steering_of
+from steering_profiles.fitting.circuit import rank_by_patching
+from steering_profiles.fitting.components import KINDS, Component, Kind, Scales
+from steering_profiles.fitting.grid import ALPHA, TOP_K, Point, make_grid, search
+from steering_profiles.fitting.journal import Journal
+from steering_profiles.fitting.projection import (
+    PROMOTION_THRESHOLD,
+    Projection,
+    project_heads,
+    project_neurons,
+    record_activations,
+    select_neurons,
+)
+from steering_profiles.fitting.questions import questions
+from steering_profiles.fitting.ranking import ACCURACY_THRESHOLD, Metric, Ranking, rank
+from steering_profiles.fitting.stepwise import StepwiseSettings, choose, search_path
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.schema import HeadScale, Profile, Provenance
-from steering_profiles.steering import AppliedProfile, Steering
-from steering_profiles.tasks import Task
+from steering_profiles.schema import Profile, Provenance
+from steering_profiles.tasks.task import Example, Task
+
+Method = Literal["stepwise", "paper", "circuit", "random"]
+METHODS: tuple[Method, ...] = get_args(Method)
 
 
 @dataclass(frozen=True)
 class FitSettings:
-    """What the fit searches over.
+    """How components and their scales are searched for.
 
     Raises:
-        ValueError: a number of heads or a scale that cannot be searched; the message names it.
+        ValueError: a number of components or a scale that cannot be searched; the message names it.
     """
 
-    top_k: tuple[int, ...] = TOP_K
-    """Numbers of heads; more than the model has means all of them."""
-    alphas: tuple[float, ...] = ALPHA
+    method: Method = "stepwise"
+    """``stepwise`` raises scales little by little by what the answers gain; the others take the k best of an order and
+    one alpha for all: the ``paper``'s own order, that of its ``circuit`` baseline, or a ``random`` one."""
+    kinds: tuple[Kind, ...] = ("head",)
     metric: Metric = "f1"
+    accuracy_threshold: float = ACCURACY_THRESHOLD
+    top_k: tuple[int, ...] = TOP_K
+    """Numbers of components; more than the model has means all of them."""
+    alphas: tuple[float, ...] = ALPHA
+    stepwise: StepwiseSettings = field(default_factory=StepwiseSettings)
 
     def __post_init__(self) -> None:
         if not self.top_k or not self.alphas:
@@ -40,6 +66,12 @@ class FitSettings:
         for alpha in self.alphas:
             if not 1 < alpha < math.inf:  # false for NaN too
                 raise ValueError(f"alpha is {alpha:g}; allowed: finite numbers above 1")
+        if not 0 < self.accuracy_threshold <= 1:
+            raise ValueError(f"accuracy threshold is {self.accuracy_threshold:g}; allowed: above 0, up to 1")
+        if not self.kinds or not set(self.kinds) <= set(KINDS):
+            raise ValueError(f"components are {', '.join(self.kinds) or 'none'}; allowed: {', '.join(KINDS)}")
+        if self.method in ("circuit", "random") and self.kinds != ("head",):
+            raise ValueError(f"method {self.method} is one of attention heads; it takes no neurons")
 
 
 @dataclass(frozen=True)
@@ -47,95 +79,187 @@ class FitResult:
     """A fitted profile and what the choice rests on."""
 
     profile: Profile
-    chosen: Measured
-    grid: tuple[Measured, ...]
+    choice: Choice
+    ranking: Ranking
     before: Accuracy
     """Test accuracy of the plain model."""
     after: Accuracy
     """Test accuracy with the profile."""
+    side_effects: SideEffects
 
 
-def fit_heads(
+def fit(
     loaded: LoadedModel,
     task: Task,
     *,
     name: str,
     command: str,
     settings: FitSettings = FitSettings(),
+    journal: Journal | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
-    """Fit a profile of attention-head scales for ``task``.
+    """Fit a profile of component scales for ``task``.
 
     ``command`` is recorded as what makes the profile again. The same model, task and settings give the same profile.
+    What ``journal`` holds of the same fit is not computed again.
+
+    Raises:
+        TaskError: the method needs counterfactual prompts, which the task does not have.
     """
-    progress = progress or Silent()
-    ranked = rank_heads(loaded, task, settings.metric, progress)
-
-    def profile_at(point: Point) -> Profile:
-        heads = sorted(ranked[: point.k])
-        return Profile(
-            name=name,
-            description=f"Scales the {point.k} attention heads that most reliably promote the right answer on "
-            f"{task.name} by {point.alpha:g}.",
-            method="rasteer",
-            model=loaded.identity,
-            heads=tuple(HeadScale(layer=layer, head=head, scale=point.alpha) for layer, head in heads),
-        )
-
-    def steering_at(point: Point) -> Steering:
-        return (AppliedProfile(profile_at(point)),)
-
-    with TokenPredictor(loaded) as predictor:
-        chosen, grid = search(
-            make_grid([min(k, len(ranked)) for k in settings.top_k], settings.alphas),
-            task.dev,
-            lambda point, examples: predictor.accuracy(examples, steering_at(point)),
-            progress,
-        )
+    journal, progress = journal or Journal(), progress or Silent()
+    if settings.method == "circuit" and not task.pairs:
+        raise TaskError(f"method is circuit, which needs counterfactual prompts; {task.name} has none")
+    ranking = Ranking.from_json(
+        journal.recall("ranking", lambda: rank_components(loaded, task, settings, progress).to_json())
+    )
+    with TokenPredictor(loaded) as predictor, TextPredictor(loaded) as texts:
+        trial = _Trial(loaded, task, predictor, texts)
+        if settings.method == "stepwise":
+            choice = _choose_stepwise(trial, settings, journal, progress)
+        else:
+            choice = _choose_on_grid(
+                trial, _order(loaded, task, settings, ranking, progress), settings, journal, progress
+            )
+        profile = profile_of(choice.scales, loaded.identity, name, task.name)
+        steering = steering_of(choice.scales, loaded.identity)
         progress.stage("measuring test", 2 * len(task.test))
         before = predictor.accuracy(task.test, progress=progress)
-        after = predictor.accuracy(task.test, steering_at(chosen.point), progress)
-
+        after = predictor.accuracy(task.test, steering, progress)
+    side_effects = measure_side_effects(loaded, steering, progress)
     provenance = Provenance(
         tool_version=__version__,
         command=command,
         task=task.name,
         seed=task.seed,
         split_sizes=task.split_sizes,
-        grid={
-            "metric": settings.metric,
-            "promotion_threshold": PROMOTION_THRESHOLD,
-            "accuracy_threshold": ACCURACY_THRESHOLD,
-            "points": [_point_record(measured) for measured in grid],
-        },
-        chosen={
-            "k": chosen.point.k,
-            "alpha": chosen.point.alpha,
-            "ranking": [list(head) for head in ranked[: chosen.point.k]],
-        },
-        dev={"after": dict(chosen.accuracy.percent)},
+        grid=_searched(settings, choice),
+        chosen=choice.facts,
+        dev={"after": dict(choice.dev.percent)},
         test={"before": dict(before.percent), "after": dict(after.percent)},
+        side_effects=side_effects.record(),
     )
-    profile = profile_at(chosen.point).model_copy(update={"provenance": provenance})
-    return FitResult(profile, chosen, tuple(grid), before, after)
-
-
-def rank_heads(
-    loaded: LoadedModel, task: Task, metric: Metric, progress: Progress | None = None
-) -> list[tuple[int, int]]:
-    """Return every attention head as ``(layer, head)``, the most reliable on the task's train split first."""
-    projection = project_heads(loaded, task.train, list(task.answers.values()), progress)
-    reliability = measure_reliability(
-        projection.candidates.flatten(0, 1), projection.maximum.flatten(0, 1), _answers(task), task.seed
+    return FitResult(
+        profile.model_copy(update={"provenance": provenance}), choice, ranking, before, after, side_effects
     )
-    return [divmod(component, loaded.anatomy.sizes.heads) for component in rank(reliability, metric)]
 
 
-def _answers(task: Task) -> Sequence[int]:
-    index = {group: i for i, group in enumerate(task.groups)}
-    return [index[example.group] for example in task.train]
+def fit_key(loaded: LoadedModel, task: Task, settings: FitSettings) -> str:
+    """Return what tells one fit from another: its model, prompts and settings."""
+    prompts = hashlib.sha256(repr((task.train, task.dev, task.test, task.shapes, task.pairs)).encode()).hexdigest()
+    facts = (__version__, loaded.identity.model_dump(), str(loaded.dtype), prompts, asdict(settings))
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _point_record(measured: Measured) -> list[JsonValue]:
-    """``[k, alpha, right, prompts]``: compact, since there are many."""
-    return [measured.point.k, measured.point.alpha, measured.accuracy.right, measured.accuracy.asked]
+def rank_components(
+    loaded: LoadedModel, task: Task, settings: FitSettings, progress: Progress | None = None
+) -> Ranking:
+    """Rank the model's heads, its neurons or both on the task's train split, the most reliable first."""
+    asked = questions(task, task.train)
+    neurons = select_neurons(loaded, asked, progress) if "neuron" in settings.kinds else {}
+    recorded = record_activations(loaded, task.train, neurons, progress)
+    parts: list[Projection] = []
+    if "head" in settings.kinds:
+        parts.append(project_heads(loaded, recorded.z, asked, progress))
+    if "neuron" in settings.kinds:
+        parts.append(project_neurons(loaded, recorded.m, neurons, asked))
+    projection = parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    return rank(projection, asked, metric=settings.metric, threshold=settings.accuracy_threshold, seed=task.seed)
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a candidate is measured with."""
+
+    loaded: LoadedModel
+    task: Task
+    predictor: TokenPredictor
+    texts: TextPredictor
+
+    def accuracy(self, scales: Scales, examples: Sequence[Example]) -> Accuracy:
+        return self.predictor.accuracy(examples, steering_of(scales, self.loaded.identity))
+
+    def drift(self, scales: Scales) -> float:
+        """How much the NLL of the worse of the texts meant for fitting rises, as a share of what it was."""
+        return self.texts.drift(steering_of(scales, self.loaded.identity))
+
+
+def _choose_stepwise(trial: _Trial, settings: FitSettings, journal: Journal, progress: Progress) -> Choice:
+    watched = [*trial.task.dev, *(example for shape in trial.task.shapes.values() for example in shape)]
+
+    def measure(scales: Scales) -> tuple[Accuracy, float]:
+        return trial.accuracy(scales, watched), trial.drift(scales)
+
+    path = search_path(
+        trial.loaded,
+        trial.task,
+        settings.kinds,
+        measure,
+        settings=settings.stepwise,
+        journal=journal,
+        progress=progress,
+    )
+    best = choose(path, settings.stepwise.most_drift)
+    facts: dict[str, JsonValue] = {
+        "step": best.step,
+        "components": len(best.scales),
+        "disturbance": best.disturbance,
+        "drift": round(best.drift, 5),
+    }
+    return Choice(best.scales, best.accuracy, facts, path=path)
+
+
+def _choose_on_grid(
+    trial: _Trial, order: Sequence[Component], settings: FitSettings, journal: Journal, progress: Progress
+) -> Choice:
+    measured_parts: dict[Point, int] = {}
+
+    def scales_at(point: Point) -> Scales:
+        return dict.fromkeys(order[: point.k], point.alpha)
+
+    def measure(point: Point, examples: Sequence[Example]) -> Accuracy:
+        part = measured_parts[point] = measured_parts.get(point, 0) + 1
+        found = journal.recall(
+            f"grid {point.k} {point.alpha:g} {part}", lambda: trial.accuracy(scales_at(point), examples).to_json()
+        )
+        return Accuracy.from_json(found)
+
+    points = make_grid([min(k, len(order)) for k in settings.top_k], settings.alphas)
+    best, grid = search(points, trial.task.dev, measure, progress)
+    facts: dict[str, JsonValue] = {
+        "k": best.point.k,
+        "alpha": best.point.alpha,
+        "order": [str(component) for component in order[: best.point.k]],
+    }
+    return Choice(scales_at(best.point), best.accuracy, facts, grid=grid)
+
+
+def _order(
+    loaded: LoadedModel, task: Task, settings: FitSettings, ranking: Ranking, progress: Progress
+) -> Sequence[Component]:
+    if settings.method == "circuit":
+        return rank_by_patching(loaded, task.pairs, progress)
+    if settings.method == "random":
+        drawn = sorted(ranking.components)
+        random.Random(f"random heads {task.seed}").shuffle(drawn)
+        return drawn
+    return ranking.components
+
+
+def _searched(settings: FitSettings, choice: Choice) -> dict[str, JsonValue]:
+    """Return what was searched, and every point that was measured."""
+    searched: dict[str, JsonValue] = {
+        "method": settings.method,
+        "components": list(settings.kinds),
+        "metric": settings.metric,
+        "promotion_threshold": PROMOTION_THRESHOLD,
+        "accuracy_threshold": settings.accuracy_threshold,
+    }
+    if choice.path:
+        searched["stepwise"] = asdict(settings.stepwise)
+        searched["path"] = [
+            [p.step, len(p.scales), p.disturbance, p.accuracy.right, p.accuracy.asked, round(p.drift, 5)]
+            for p in choice.path
+        ]
+    else:
+        searched["points"] = [[m.point.k, m.point.alpha, m.accuracy.right, m.accuracy.asked] for m in choice.grid]
+    return searched

@@ -17,11 +17,13 @@ from transformers import PreTrainedTokenizerBase
 
 from steering_profiles.errors import TaskError
 from steering_profiles.models.prompts import encode_prompt
-from steering_profiles.tasks.task import Example, Task, single_token
+from steering_profiles.tasks.task import Example, Pair, Task, single_token
 
 SPLIT_SIZES = {"train": 350, "dev": 150, "test": 150}
 """Prompts per sub-task, as in the paper."""
 MOST_PARENTHESES = 4
+_PAIRS = 32
+"""Counterfactual twins per sub-task; the mean effect of patching is steady long before."""
 _SHAPE_SIZE = 25
 """Prompts per sub-task in each shape that a fit may look at."""
 
@@ -99,6 +101,7 @@ def parentheses(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Task:
         test=tuple(splits["test"]),
         left_out=tuple(f"{group}: not one token in this tokenizer" for group in answers if group not in known),
         shapes=_in_shapes(tokenizer, _SHAPES, f"parentheses shape {seed}", _SHAPE_SIZE),
+        pairs=_pairs(tokenizer, known, splits["train"]),
     )
 
 
@@ -110,6 +113,19 @@ def parentheses_variants(
     They tell how far a profile generalises. A shape of which this tokenizer has fewer than two answers is left out.
     """
     return _in_shapes(tokenizer, _VARIANTS, f"parentheses variant {seed}", size)
+
+
+def _pairs(tokenizer: PreTrainedTokenizerBase, known: Mapping[str, int], train: list[Example]) -> tuple[Pair, ...]:
+    """Double the innermost open parenthesis of each group's first prompts, which then ask for one more closing."""
+    pairs = []
+    for group in known:
+        for clean in [example for example in train if example.group == group][:_PAIRS]:
+            head, _, number = clean.text.rpartition("(")
+            text = f"{head}(({number}"
+            if f"{group})" in known:
+                twin = Example(f"{group})", text, encode_prompt(tokenizer, text), known[f"{group})"], clean.candidates)
+                pairs.append(Pair(clean, twin))
+    return tuple(pairs)
 
 
 def _in_shapes(

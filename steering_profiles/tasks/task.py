@@ -20,6 +20,14 @@ class Example:
 
 
 @dataclass(frozen=True)
+class Pair:
+    """A prompt and its counterfactual twin, which asks for another answer."""
+
+    clean: Example
+    counterfactual: Example
+
+
+@dataclass(frozen=True)
 class Task:
     """Next-token prompts in groups, split into train, dev and test."""
 
@@ -34,6 +42,8 @@ class Task:
     """What could not be used with this tokenizer, each with the reason."""
     shapes: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
     """Prompts of the same kind in other shapes, by shape: a fit may look at them to choose what generalises."""
+    pairs: tuple[Pair, ...] = ()
+    """Train prompts with their counterfactual twins, where the task has such."""
 
     @property
     def split_sizes(self) -> dict[str, int]:
@@ -43,7 +53,9 @@ class Task:
     @property
     def answers(self) -> dict[str, int]:
         """The one answer of each group; empty if some group has several, or if there is but one group."""
-        of_group = {group: {example.answer for example in self.train if example.group == group} for group in self.groups}
+        of_group = {
+            group: {example.answer for example in self.train if example.group == group} for group in self.groups
+        }
         if len(self.groups) < 2 or any(len(answers) != 1 for answers in of_group.values()):
             return {}
         return {group: next(iter(answers)) for group, answers in of_group.items()}
@@ -53,3 +65,13 @@ def single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
     """Return the one token that is ``text``, or None if the tokenizer splits or does not know it."""
     tokens: Sequence[int] = tokenizer.encode(text, add_special_tokens=False)
     return tokens[0] if len(tokens) == 1 and tokens[0] != tokenizer.unk_token_id else None
+
+
+def balanced(examples: Sequence[Example]) -> list[Example]:
+    """Return ``examples`` in an order in which every part of the list has its share of each group."""
+    seen: dict[str, int] = {}
+    ranked: list[tuple[int, int]] = []
+    for example in examples:
+        seen[example.group] = seen.get(example.group, -1) + 1
+        ranked.append((seen[example.group], len(ranked)))
+    return [examples[index] for _, index in sorted(ranked)]

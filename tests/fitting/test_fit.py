@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from steering_profiles.errors import TaskError
 from steering_profiles.evaluation import TokenPredictor
-from steering_profiles.fitting import FitSettings, fit_heads
+from steering_profiles.fitting import METHODS, FitResult, FitSettings, Journal, StepwiseSettings, fit, fit_key
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import AppliedProfile
 from steering_profiles.store import SHIPPED, Catalogue, content_hash, load_profile, save_profile
@@ -13,44 +14,117 @@ from steering_profiles.tasks import Task, parentheses
 from steering_profiles.validate import compare
 from tests.builders import build_model
 
-SETTINGS = FitSettings(top_k=(0, 2, 5), alphas=(1.2, 1.6))
+STEPWISE = StepwiseSettings(steps=6, measured_every=2, prompts=8)
 
 
 def small_task(loaded: LoadedModel) -> Task:
     task = parentheses(loaded.tokenizer)
-    return replace(task, train=task.train[::40], dev=task.dev[::20], test=task.test[::20])
+    shapes = {name: examples[::20] for name, examples in task.shapes.items()}
+    return replace(task, train=task.train[::40], dev=task.dev[::20], test=task.test[::20], shapes=shapes)
 
 
-def test_a_fit_writes_the_same_bytes_every_time(tmp_path):
+def small_fit(loaded: LoadedModel, method: str = "stepwise", journal: Journal | None = None) -> FitResult:
+    settings = FitSettings(method=method, top_k=(0, 2, 5), alphas=(1.2, 1.6), stepwise=STEPWISE)
+    return fit(loaded, small_task(loaded), name="tiny", command="steer fit here", settings=settings, journal=journal)
+
+
+WITHOUT_PAIRS = [method for method in METHODS if method != "circuit"]  # a random model answers nothing right
+
+
+@pytest.mark.parametrize("method", WITHOUT_PAIRS)
+def test_a_fit_writes_the_same_bytes_every_time(tmp_path, method: str):
     written = []
     for run in ("one", "two"):
-        loaded = build_model("llama")
-        result = fit_heads(loaded, small_task(loaded), name="tiny", command="steer fit", settings=SETTINGS)
+        result = small_fit(build_model("llama"), method)
         written.append(save_profile(result.profile, tmp_path / run).read_bytes())
     assert written[0] == written[1]
 
 
-def test_a_fitted_profile_says_what_it_was_made_by_and_fits_its_model(tiny: LoadedModel):
-    task = small_task(tiny)
-    result = fit_heads(tiny, task, name="tiny", command="steer fit parentheses --out here", settings=SETTINGS)
-    provenance = result.profile.provenance
-    assert compare(result.profile, tiny.identity).matches
+@pytest.mark.parametrize("method", WITHOUT_PAIRS)
+def test_a_fitted_profile_says_what_it_was_made_by_and_fits_its_model(tiny: LoadedModel, method: str):
+    provenance = (profile := small_fit(tiny, method).profile).provenance
+    assert compare(profile, tiny.identity).matches
     assert provenance is not None
-    assert (provenance.task, provenance.seed, provenance.command) == (
-        "parentheses", 0, "steer fit parentheses --out here"
-    )  # fmt: skip
-    assert provenance.split_sizes == task.split_sizes
-    assert len(provenance.grid["points"]) == 1 + 2 * 2
+    assert (provenance.task, provenance.seed, provenance.command) == ("parentheses", 0, "steer fit here")
+    assert provenance.split_sizes == small_task(tiny).split_sizes
+    assert provenance.grid["method"] == method
+    assert len(provenance.grid["path" if method == "stepwise" else "points"]) >= 4
     assert set(provenance.test) == {"before", "after"}
+    assert {"prose", "code"} <= set(provenance.side_effects)
 
 
 def test_figures_of_the_provenance_are_those_of_the_profile(tiny: LoadedModel):
-    task = small_task(tiny)
-    result = fit_heads(tiny, task, name="tiny", command="steer fit", settings=SETTINGS)
+    result = small_fit(tiny)
     with TokenPredictor(tiny) as predictor:
-        after = predictor.accuracy(task.test, (AppliedProfile(result.profile),))
+        after = predictor.accuracy(small_task(tiny).test, (AppliedProfile(result.profile),))
     assert result.profile.provenance is not None
     assert result.profile.provenance.test["after"] == after.percent
+
+
+@pytest.mark.parametrize("kinds", [("neuron",), ("head", "neuron")])
+def test_neurons_are_ranked_and_scaled_as_heads_are(tiny: LoadedModel, kinds: tuple[str, ...]):
+    settings = FitSettings(method="paper", kinds=kinds, top_k=(4,), alphas=(1.5,))
+    result = fit(tiny, small_task(tiny), name="tiny", command="", settings=settings)
+    assert {component.kind for component in result.ranking.components} == set(kinds)
+    assert result.profile.neurons
+    assert len(result.profile.heads) + len(result.profile.neurons) == 4
+    assert {scale.scale for scale in result.profile.neurons} == {1.5}
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptedJournal(Journal):
+    """Ends the fit when so many results have been found."""
+
+    after = 0
+
+    def recall(self, name, make):
+        if len(self) >= self.after:
+            raise Interrupted
+        return super().recall(name, make)
+
+
+@pytest.mark.parametrize("method", ["stepwise", "paper"])
+@pytest.mark.parametrize("after", [1, 3])
+def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_path, monkeypatch, method, after):
+    whole = small_fit(tiny, method).profile
+    path, key = tmp_path / "fit.jsonl", fit_key(tiny, small_task(tiny), FitSettings(method=method))
+    interrupted = InterruptedJournal(path, key)
+    interrupted.after = after
+    with pytest.raises(Interrupted):
+        small_fit(tiny, method, interrupted)
+
+    def refuse(*_, **__):
+        raise AssertionError("this stage was done")
+
+    monkeypatch.setattr("steering_profiles.fitting.rasteer.rank_components", refuse)
+    assert len(journal := Journal(path, key)) == after
+    assert small_fit(tiny, method, journal).profile == whole
+
+
+def test_fits_that_differ_in_anything_have_keys_that_differ(tiny: LoadedModel):
+    task = small_task(tiny)
+    keys = {
+        fit_key(tiny, task, FitSettings()),
+        fit_key(tiny, task, FitSettings(method="paper")),
+        fit_key(tiny, task, FitSettings(stepwise=STEPWISE)),
+        fit_key(tiny, replace(task, dev=task.dev[1:]), FitSettings()),
+        fit_key(build_model(tiny.anatomy.family.name, layers=2), task, FitSettings()),
+    }
+    assert len(keys) == 5
+
+
+def test_the_circuit_baseline_needs_counterfactual_prompts(tiny: LoadedModel):
+    with pytest.raises(TaskError, match="needs counterfactual prompts"):
+        fit(
+            tiny,
+            replace(small_task(tiny), pairs=()),
+            name="tiny",
+            command="",
+            settings=FitSettings(method="circuit"),
+        )
 
 
 def test_the_shipped_profile_takes_the_embedded_model_from_failing_four_parentheses_to_all_right(embedded: LoadedModel):
@@ -68,7 +142,5 @@ def test_the_shipped_profile_takes_the_embedded_model_from_failing_four_parenthe
 def test_the_command_in_the_shipped_profile_makes_it_again(embedded: LoadedModel):
     shipped = load_profile(SHIPPED / "parentheses.json")
     assert shipped.provenance is not None
-    again = fit_heads(
-        embedded, parentheses(embedded.tokenizer), name="parentheses", command=shipped.provenance.command
-    ).profile
-    assert content_hash(again) == content_hash(shipped)
+    again = fit(embedded, parentheses(embedded.tokenizer), name="parentheses", command=shipped.provenance.command)
+    assert content_hash(again.profile) == content_hash(shipped)

@@ -1,53 +1,121 @@
-"""The logit lens of a head, against the same thing computed the long way."""
+"""The logit lens of heads and neurons, against the same thing computed the long way."""
 
 import pytest
 import torch
+from torch import Tensor
 
-from steering_profiles.fitting.projection import head_outputs, project_heads
+from steering_profiles.fitting.projection import (
+    PROMOTION_THRESHOLD,
+    Projection,
+    project_heads,
+    project_neurons,
+    record_activations,
+    select_neurons,
+)
+from steering_profiles.fitting.questions import Questions
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.anatomy import input_major
 from steering_profiles.tasks.task import Example
 
 EXAMPLES = [Example("x", "", prompt, 1) for prompt in [(5, 6, 7), (8, 9), (10, 11, 12), (13,)]]
+TOKENS = torch.tensor([[3, 200, 17], [200, 3, 3], [9, 40, 41], [250, 1, 2]])
+
+
+def asked(tokens: Tensor = TOKENS) -> Questions:
+    nothing = torch.empty(len(tokens), 0, dtype=torch.long)
+    return Questions(tokens, torch.ones_like(tokens, dtype=torch.bool), (), torch.zeros(len(tokens)), nothing)
 
 
 @torch.no_grad()
-def contributions(loaded: LoadedModel, prompt: tuple[int, ...]) -> tuple[torch.Tensor, list[torch.Tensor]]:
-    """What each head adds to the stream at the last position, ``[layers, heads, width]``, and what attention adds."""
+def contributions(loaded: LoadedModel, prompt: tuple[int, ...], kind: str) -> tuple[Tensor, list[Tensor]]:
+    """What each component adds to the stream at the last position, ``[layers, components, width]``, and their sum."""
     added, totals = [], []
+    count = loaded.anatomy.sizes.heads if kind == "head" else loaded.anatomy.sizes.neurons
 
     def record(module, args, output):
-        z = args[0][0, -1].unflatten(-1, (loaded.anatomy.sizes.heads, -1))
-        rows = input_major(module).unflatten(0, (loaded.anatomy.sizes.heads, -1))
-        added.append(torch.einsum("hk,hkd->hd", z, rows))
+        activations = args[0][0, -1].unflatten(-1, (count, -1))
+        rows = input_major(module).unflatten(0, (count, -1))
+        added.append(torch.einsum("hk,hkd->hd", activations, rows))
         totals.append(output[0, -1] - (module.bias if module.bias is not None else 0))
 
-    handles = [layer.head_output.register_forward_hook(record) for layer in loaded.anatomy.layers]
+    layers = loaded.anatomy.layers
+    modules = [layer.head_output if kind == "head" else layer.neuron_output for layer in layers]
+    handles = [module.register_forward_hook(record) for module in modules]
     loaded.model(torch.tensor([prompt]))
     for handle in handles:
         handle.remove()
     return torch.stack(added), totals
 
 
-def test_the_heads_contributions_sum_to_what_attention_adds(tiny: LoadedModel):
-    added, totals = contributions(tiny, EXAMPLES[0].prompt)
+@torch.no_grad()
+def the_long_way(loaded: LoadedModel, kind: str) -> tuple[Tensor, Tensor]:
+    """Logits of the asked tokens and whether they are promoted, of every component, from all logits there are."""
+    gain, unembedding = loaded.anatomy.final_norm.weight, loaded.anatomy.unembedding.weight
+    logits, promotes = [], []
+    for example, tokens in zip(EXAMPLES, TOKENS, strict=True):
+        added, _ = contributions(loaded, example.prompt, kind)
+        of_all = (added * gain).flatten(0, 1) @ unembedding.T
+        of_all = of_all - of_all.mean(dim=-1, keepdim=True)
+        logits.append(of_all[:, tokens])
+        promotes.append(of_all[:, tokens] >= PROMOTION_THRESHOLD * of_all.amax(dim=-1, keepdim=True))
+    return torch.stack(logits, dim=1), torch.stack(promotes, dim=1)
+
+
+def project(loaded: LoadedModel, kind: str) -> Projection:
+    everything = {layer: torch.arange(loaded.anatomy.sizes.neurons) for layer in range(loaded.anatomy.sizes.layers)}
+    recorded = record_activations(loaded, EXAMPLES, everything)
+    if kind == "head":
+        return project_heads(loaded, recorded.z, asked())
+    return project_neurons(loaded, recorded.m, everything, asked())
+
+
+@pytest.mark.parametrize("kind", ["head", "neuron"])
+def test_what_the_components_add_sums_to_what_their_layer_adds(tiny: LoadedModel, kind: str):
+    added, totals = contributions(tiny, EXAMPLES[0].prompt, kind)
     torch.testing.assert_close(added.sum(dim=1), torch.stack(totals))
 
 
-def test_projected_logits_are_the_contribution_through_the_centred_gain_folded_unembedding(tiny: LoadedModel):
-    candidates = [3, 200, 17]
-    projection = project_heads(tiny, EXAMPLES, candidates)
+@pytest.mark.parametrize("kind", ["head", "neuron"])
+def test_projected_logits_are_the_contribution_through_the_centred_gain_folded_unembedding(
+    tiny: LoadedModel, kind: str
+):
+    logits, promotes = the_long_way(tiny, kind)
+    projection = project(tiny, kind)
+    assert [component.kind for component in projection.components] == [kind] * len(logits)
+    torch.testing.assert_close(projection.logits, logits.float(), atol=1e-4, rtol=1e-4)
+    assert torch.equal(projection.promotes, promotes)
+    assert promotes.any()
+    assert not promotes.all()
+
+
+def test_a_head_whose_largest_logits_are_on_no_pilot_prompt_is_still_judged_by_them(tiny: LoadedModel, monkeypatch):
+    # One pilot prompt and one token of it: nearly everything has to be looked up among all tokens.
+    _, promotes = the_long_way(tiny, "head")
+    monkeypatch.setattr("steering_profiles.fitting.projection._PILOTS", 1)
+    monkeypatch.setattr("steering_profiles.fitting.projection._MOST_WRITTEN", 1)
+    assert torch.equal(project(tiny, "head").promotes, promotes)
+
+
+def test_neurons_are_kept_that_write_an_answer_among_their_most_or_least(tiny: LoadedModel, monkeypatch):
+    monkeypatch.setattr("steering_profiles.fitting.projection.STATIC_RANK", 3)
     gain, unembedding = tiny.anatomy.final_norm.weight, tiny.anatomy.unembedding.weight
-    for index, example in enumerate(EXAMPLES):
-        added, _ = contributions(tiny, example.prompt)
-        logits = (added * gain) @ unembedding.T
-        logits = (logits - logits.mean(dim=-1, keepdim=True)).float()
-        torch.testing.assert_close(projection.candidates[:, :, index], logits[..., candidates], atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(projection.maximum[:, :, index], logits.amax(-1), atol=1e-4, rtol=1e-4)
+    selected = select_neurons(tiny, asked())
+    answers = set(TOKENS.flatten().tolist())
+    for layer in range(tiny.anatomy.sizes.layers):
+        written = (tiny.anatomy.neuron_output_weight(layer) * gain) @ unembedding.T
+        expected = [
+            neuron
+            for neuron, order in enumerate(written.argsort(dim=-1).tolist())
+            if answers & {*order[:3], *order[-3:]}
+        ]
+        assert selected[layer].tolist() == expected
+        assert 0 < len(expected) < tiny.anatomy.sizes.neurons
 
 
-def test_head_outputs_are_those_of_the_last_position_in_the_order_of_the_prompts(tiny: LoadedModel):
-    together = head_outputs(tiny, EXAMPLES)
+def test_activations_are_those_of_the_last_position_in_the_order_of_the_prompts(tiny: LoadedModel):
+    some = {1: torch.tensor([0, 7])}
+    together = record_activations(tiny, EXAMPLES, some)
     for index, example in enumerate(EXAMPLES):
-        alone = head_outputs(tiny, [example])
-        assert together[:, index].numpy() == pytest.approx(alone[:, 0].numpy(), abs=1e-6)
+        alone = record_activations(tiny, [example], some)
+        torch.testing.assert_close(together.z[:, index], alone.z[:, 0], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(together.m[1][index], alone.m[1][0], atol=1e-6, rtol=1e-6)

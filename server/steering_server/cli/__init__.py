@@ -14,6 +14,7 @@ from steering_server.cli.compare import compare
 from steering_server.cli.evaluate import evaluate
 from steering_server.cli.fit import fit
 from steering_server.cli.profiles import profiles
+from steering_server.cli.reproduce import reproduce
 from steering_server.cli.serve import serve
 from steering_server.errors import ServerError
 
@@ -24,7 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (serve, compare, fit, evaluate, profiles):
+for command in (serve, compare, fit, evaluate, profiles, reproduce):
     app.command()(command)
 
 

@@ -1,0 +1,112 @@
+"""How the right answers depend on each component's scale: one backward pass gives that for all components at once."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from steering_profiles.evaluation.accuracy import equal_length_batches
+from steering_profiles.fitting.components import Kind, Scales
+from steering_profiles.models import LoadedModel
+from steering_profiles.tasks.task import Example
+
+MARGIN = 2.0
+"""Nats by which the answer should lead the likeliest other token; what leads by more is right enough."""
+
+
+@dataclass(frozen=True)
+class Slope:
+    """The loss of some prompts, and how it changes with every scale."""
+
+    loss: float
+    """Mean over prompts of ``max(0, MARGIN - lead of the answer)``."""
+    by_kind: dict[Kind, Tensor]
+    """``[layers, heads]`` and ``[layers, neurons]``: the loss's derivative by each scale."""
+
+
+class DifferentiableScales:
+    """Scales that a loss can be differentiated by. A context manager: on leaving it the model is plain again."""
+
+    def __init__(self, loaded: LoadedModel, kinds: Sequence[Kind]) -> None:
+        sizes = loaded.anatomy.sizes
+        self._loaded = loaded
+        widths: dict[Kind, int] = {"head": sizes.heads, "neuron": sizes.neurons}
+        self._shapes = {kind: (sizes.layers, widths[kind]) for kind in kinds}
+        self._scales: dict[Kind, list[Tensor]] = {}
+        self._handles: list[RemovableHandle] = []
+        self._trained: list[nn.Parameter] = []
+
+    def __enter__(self) -> Self:
+        self._trained = [parameter for parameter in self._loaded.model.parameters() if parameter.requires_grad]
+        for parameter in self._trained:
+            parameter.requires_grad_(False)
+        for index, layer in enumerate(self._loaded.anatomy.layers):
+            modules: dict[Kind, nn.Module] = {"head": layer.head_output, "neuron": layer.neuron_output}
+            for kind in self._shapes:
+                self._handles.append(modules[kind].register_forward_pre_hook(self._hook(kind, index)))
+        self._handles.append(self._loaded.anatomy.unembedding.register_forward_pre_hook(_contiguous))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
+        while self._handles:
+            self._handles.pop().remove()
+        for parameter in self._trained:
+            parameter.requires_grad_(True)
+
+    def slope(self, examples: Sequence[Example], scales: Scales) -> Slope:
+        """Return the loss of ``examples`` at ``scales`` (1 where none is given) and its derivatives there."""
+        total = 0.0
+        sums = {kind: torch.zeros(shape) for kind, shape in self._shapes.items()}
+        for indices in equal_length_batches(examples):
+            self._set(scales)
+            batch = [examples[index] for index in indices]
+            loss = self._loss(batch)
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.item()
+            for kind, of_layers in self._scales.items():
+                sums[kind] += torch.stack(
+                    [s.grad.cpu() if s.grad is not None else torch.zeros_like(s).cpu() for s in of_layers]
+                )
+        self._scales = {}  # the hooks rest
+        count = len(examples)
+        return Slope(total / count, {kind: grad / count for kind, grad in sums.items()})
+
+    def _set(self, scales: Scales) -> None:
+        device = self._loaded.layer_devices
+        self._scales = {
+            kind: [torch.ones(width, device=device[layer]) for layer in range(layers)]
+            for kind, (layers, width) in self._shapes.items()
+        }
+        for component, scale in scales.items():
+            self._scales[component.kind][component.layer][component.index] = scale
+        for of_layers in self._scales.values():
+            for of_layer in of_layers:
+                of_layer.requires_grad_(True)
+
+    def _loss(self, batch: Sequence[Example]) -> Tensor:
+        tokens = torch.tensor([example.prompt for example in batch], device=self._loaded.input_device)
+        logits = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        answers = torch.tensor([example.answer for example in batch], device=logits.device).unsqueeze(-1)
+        right = logits.gather(-1, answers).squeeze(-1)
+        others = logits.scatter(-1, answers, -torch.inf).amax(dim=-1)
+        return (MARGIN - (right - others)).clamp(min=0).sum()
+
+    def _hook(self, kind: Kind, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...] | None]:
+        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+            if not self._scales:
+                return None
+            scale = self._scales[kind][layer]
+            if kind == "head":
+                scale = scale.repeat_interleave(self._loaded.anatomy.sizes.head_dim)
+            return (args[0] * scale.to(args[0].dtype), *args[1:])
+
+        return hook
+
+
+def _contiguous(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """Differentiating a product with a slice, torch would copy the unembedding for every prompt."""
+    return (args[0].contiguous(), *args[1:])

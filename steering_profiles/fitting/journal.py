@@ -1,0 +1,56 @@
+"""What a long fit has found so far, kept in a file, so that one that was interrupted goes on where it was."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import JsonValue
+
+_T = TypeVar("_T", bound=JsonValue)
+
+
+class Journal:
+    """Results by name, one JSON line each. Without a path nothing is kept.
+
+    A journal belongs to one fit: ``key`` says which. One of another fit is begun anew.
+    """
+
+    def __init__(self, path: Path | None = None, key: str = "") -> None:
+        self._path = path
+        self._results = {} if path is None else _results_in(path, key)
+        if path is not None:  # as it could be read, without what was cut short
+            lines = [{"key": key}, *({"name": name, "result": result} for name, result in self._results.items())]
+            path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    def __len__(self) -> int:
+        return len(self._results)
+
+    def recall(self, name: str, make: Callable[[], _T]) -> _T:
+        """Return what ``make`` returned when this was first asked for, in this run or the one before it."""
+        if name not in self._results:
+            self._results[name] = made = make()
+            if self._path is not None:
+                with self._path.open("a") as file:
+                    file.write(json.dumps({"name": name, "result": made}) + "\n")
+        return self._results[name]  # type: ignore[return-value]
+
+    def discard(self) -> None:
+        """Remove the file: the fit is done."""
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+
+
+def _results_in(path: Path, key: str) -> dict[str, JsonValue]:
+    """Return what can be read of a journal with that key: all up to a last line that may have been cut short."""
+    results: dict[str, JsonValue] = {}
+    try:
+        lines = path.read_text().splitlines()
+        if not lines or json.loads(lines[0]) != {"key": key}:
+            return {}
+        for line in lines[1:]:
+            entry = json.loads(line)
+            results[entry["name"]] = entry["result"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        pass
+    return results

@@ -1,0 +1,65 @@
+"""The derivative by every scale, against the loss at scales moved a little, with the hooks that serve."""
+
+import pytest
+import torch
+
+from steering_profiles.fitting.choice import steering_of
+from steering_profiles.fitting.components import KINDS, Component
+from steering_profiles.fitting.gradient import MARGIN, DifferentiableScales
+from steering_profiles.models import LoadedModel
+from steering_profiles.steering import attach
+from steering_profiles.tasks.task import Example
+
+EXAMPLES = [Example("x", "", (5, 6, 7), 40), Example("x", "", (9, 9), 41), Example("x", "", (1, 2, 3), 42)]
+SCALES = {Component("head", 0, 1): 1.5, Component("neuron", 1, 7): 2.0}
+
+
+@torch.no_grad()
+def loss(loaded: LoadedModel, scales: dict[Component, float]) -> float:
+    total, handle = 0.0, attach(loaded)
+    for example in EXAMPLES:
+        with handle.applied([steering_of(scales, loaded.identity)]):
+            logits = loaded.model(torch.tensor([example.prompt])).logits[0, -1]
+        others = torch.cat([logits[: example.answer], logits[example.answer + 1 :]])
+        total += max(0.0, MARGIN - float(logits[example.answer] - others.max()))
+    handle.remove()
+    return total / len(EXAMPLES)
+
+
+@pytest.mark.parametrize("scales", [{}, SCALES], ids=["plain", "scaled"])
+def test_the_slope_is_what_moving_a_scale_changes(tiny: LoadedModel, scales: dict[Component, float]):
+    with DifferentiableScales(tiny, KINDS) as model:
+        slope = model.slope(EXAMPLES, scales)
+    assert slope.loss == pytest.approx(loss(tiny, scales), rel=1e-5)
+    for component in (Component("head", 0, 1), Component("head", 2, 3), Component("neuron", 1, 7)):
+        at, step = scales.get(component, 1.0), 1e-4
+        up, down = (loss(tiny, {**scales, component: at + sign * step}) for sign in (1, -1))
+        expected = (up - down) / (2 * step)
+        assert expected != 0
+        assert float(slope.by_kind[component.kind][component.layer, component.index]) == pytest.approx(
+            expected, rel=2e-3, abs=1e-6
+        )
+
+
+def test_an_answer_that_leads_by_enough_asks_for_nothing(tiny: LoadedModel):
+    with torch.no_grad():
+        tiny.anatomy.unembedding.weight[40] = 0
+        logits = tiny.model(torch.tensor([(5, 6, 7)])).logits[0, -1]
+        best = int(logits.argmax())
+        tiny.anatomy.unembedding.weight[best] *= 10
+    with DifferentiableScales(tiny, ["head"]) as model:
+        slope = model.slope([Example("x", "", (5, 6, 7), best)], {})
+    assert slope.loss == 0
+    assert not slope.by_kind["head"].any()
+
+
+def test_outside_of_a_slope_and_after_it_the_model_is_plain(tiny: LoadedModel):
+    tokens = torch.tensor([[5, 6, 7]])
+    before = tiny.model(tokens).logits
+    trained = [parameter.requires_grad for parameter in tiny.model.parameters()]
+    with DifferentiableScales(tiny, KINDS) as model:
+        model.slope(EXAMPLES, SCALES)
+        assert torch.equal(tiny.model(tokens).logits, before)
+    assert torch.equal(tiny.model(tokens).logits, before)
+    assert [parameter.requires_grad for parameter in tiny.model.parameters()] == trained
+    assert all(parameter.grad is None for parameter in tiny.model.parameters())

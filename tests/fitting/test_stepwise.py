@@ -1,0 +1,121 @@
+"""The stepwise search: what it raises, what it measures, what it chooses."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steering_profiles.evaluation import Accuracy
+from steering_profiles.fitting.components import Component, Scales
+from steering_profiles.fitting.gradient import DifferentiableScales
+from steering_profiles.fitting.journal import Journal
+from steering_profiles.fitting.stepwise import PathPoint, StepwiseSettings, choose, search_path
+from steering_profiles.models import LoadedModel
+from steering_profiles.tasks.task import Example, Task
+
+EXAMPLES = tuple(
+    Example(group, f"{group} {first}", (first, 6, 7), answer)
+    for group, answer in (("a", 40), ("b", 41))
+    for first in range(8)
+)
+TASK = Task(name="t", seed=0, groups=("a", "b"), train=EXAMPLES, dev=EXAMPLES, test=EXAMPLES)
+SETTINGS = StepwiseSettings(prompts=8, steps=12, measured_every=3, most_components=4, at_once=2)
+
+
+def search(
+    loaded: LoadedModel,
+    settings: StepwiseSettings = SETTINGS,
+    errors: Sequence[int] = (),
+    drift: float = 0.0,
+    journal: Journal | None = None,
+) -> tuple[list[PathPoint], list[Scales]]:
+    seen: list[Scales] = []
+
+    def measure(scales: Scales) -> tuple[Accuracy, float]:
+        wrong = errors[len(seen)] if len(seen) < len(errors) else 3
+        seen.append(dict(scales))
+        return Accuracy({"a": (10 - wrong, 10)}), drift * sum(scale - 1 for scale in scales.values())
+
+    return search_path(loaded, TASK, ["head"], measure, settings=settings, journal=journal), seen
+
+
+def test_the_path_begins_at_the_plain_model_and_is_measured_as_often_as_said(tiny: LoadedModel):
+    path, seen = search(tiny)
+    assert path[0].scales == {}
+    assert [point.step for point in path[:4]] == [0, 3, 6, 9]
+    assert [point.scales for point in path] == seen
+
+
+def test_every_step_raises_what_the_loss_falls_most_by(tiny: LoadedModel):
+    path, _ = search(tiny, StepwiseSettings(prompts=16, steps=1, measured_every=1, at_once=1))
+    with DifferentiableScales(tiny, ["head"]) as model:
+        slope = model.slope(EXAMPLES, {}).by_kind["head"]
+    assert slope.min() < 0
+    assert path[1].scales == {Component("head", *divmod(int(slope.argmin()), slope.shape[1])): 1.1}
+
+
+def test_no_more_components_are_raised_and_no_higher_than_allowed(tiny: LoadedModel):
+    path, _ = search(tiny, StepwiseSettings(prompts=8, steps=40, measured_every=1, most_components=2, most_scale=1.25))
+    assert max(len(point.scales) for point in path) == 2
+    assert max(scale for point in path for scale in point.scales.values()) <= 1.25
+    assert path[-1].step < 40  # nothing more could be raised
+
+
+def test_the_search_ends_when_a_while_was_without_a_mistake(tiny: LoadedModel):
+    settings = StepwiseSettings(prompts=8, steps=40, measured_every=1, patience=3)
+    path, _ = search(tiny, settings, errors=[5, 2, 0, 1, 0, 0, 0, 9])
+    assert [point.errors for point in path] == [5, 2, 0, 1, 0, 0, 0]
+
+
+def test_the_search_ends_where_other_text_has_suffered_too_much(tiny: LoadedModel):
+    path, _ = search(tiny, StepwiseSettings(prompts=8, steps=40, measured_every=1, most_drift=0.01), drift=0.05)
+    assert path[-1].drift > 0.02
+    assert all(point.drift <= 0.02 for point in path[:-1])
+
+
+def test_an_interrupted_search_goes_on_where_it_was(tiny: LoadedModel, tmp_path):
+    whole, _ = search(tiny)
+
+    class Interrupted(Exception):
+        pass
+
+    calls = 0
+
+    def measure(scales: Scales) -> tuple[Accuracy, float]:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Interrupted
+        return Accuracy({"a": (7, 10)}), 0.0
+
+    with pytest.raises(Interrupted):
+        search_path(tiny, TASK, ["head"], measure, settings=SETTINGS, journal=Journal(tmp_path / "j", "k"))
+    again, seen = search(tiny, journal=Journal(tmp_path / "j", "k"))
+    assert again == whole
+    assert len(seen) == len(whole) - 2
+
+
+def point(step: int, errors: int, drift: float = 0.0) -> PathPoint:
+    scales = {Component("head", 0, index): 1.1 for index in range(step)}
+    return PathPoint(step, scales, Accuracy({"a": (250 - errors, 250)}), drift)
+
+
+def test_a_point_counts_as_good_as_the_worst_of_itself_and_its_neighbours():
+    assert choose([point(0, 9), point(1, 0), point(2, 4), point(3, 0), point(4, 0), point(5, 1)], 0.01).step == 4
+
+
+def test_of_equals_the_one_that_disturbs_least_is_chosen():
+    assert choose([point(0, 5), point(1, 0), point(2, 0), point(3, 0), point(4, 0)], 0.01).step == 2
+
+
+def test_a_point_at_which_other_text_suffers_too_much_is_never_chosen():
+    assert choose([point(0, 5), point(1, 3), point(2, 0, 0.02), point(3, 0, 0.02)], 0.01).step == 1
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.floats(0, 0.03)), min_size=1, max_size=9))
+def test_the_choice_is_never_worse_than_the_plain_model(points: list[tuple[int, float]]):
+    path = [point(step, errors, drift if step else 0.0) for step, (errors, drift) in enumerate(points)]
+    chosen = choose(path, 0.01)
+    assert chosen.errors <= max(one.errors for one in path[:2])
+    assert chosen.drift <= 0.01
