@@ -1,15 +1,18 @@
-"""How the right answers depend on each component's scale: one backward pass gives that for all components at once."""
+"""How answers and other text depend on each component's scale: one backward pass tells for all components at once."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.utils.hooks import RemovableHandle
 
 from steering_profiles.evaluation.accuracy import equal_length_batches
+from steering_profiles.evaluation.windows import Window
 from steering_profiles.fitting.components import Kind, Scales
 from steering_profiles.models import LoadedModel
 from steering_profiles.tasks.task import Example
@@ -20,10 +23,9 @@ MARGIN = 2.0
 
 @dataclass(frozen=True)
 class Slope:
-    """The loss of some prompts, and how it changes with every scale."""
+    """A loss, and how it changes with every scale."""
 
     loss: float
-    """Mean over prompts of ``max(0, MARGIN - lead of the answer)``."""
     by_kind: dict[Kind, Tensor]
     """``[layers, heads]`` and ``[layers, neurons]``: the loss's derivative by each scale."""
 
@@ -57,22 +59,31 @@ class DifferentiableScales:
         for parameter in self._trained:
             parameter.requires_grad_(True)
 
-    def slope(self, examples: Sequence[Example], scales: Scales) -> Slope:
-        """Return the loss of ``examples`` at ``scales`` (1 where none is given) and its derivatives there."""
+    def of_answers(self, examples: Sequence[Example], scales: Scales) -> Slope:
+        """Return how the answers of ``examples`` fare at ``scales`` (1 where none is given).
+
+        The loss is the mean of ``max(0, MARGIN - lead)``, the lead being what the answer's logit is above the
+        likeliest other token's.
+        """
+        batches = [[examples[index] for index in indices] for indices in equal_length_batches(examples)]
+        return self._slope([partial(self._answers_loss, batch) for batch in batches], len(examples), scales)
+
+    def of_texts(self, windows: Sequence[Window], scales: Scales) -> Slope:
+        """Return how well ``windows`` of text are predicted at ``scales``: the loss is the NLL of a token, in nats."""
+        tokens = sum(len(window.predicted) for window in windows)
+        return self._slope([partial(self._text_loss, window) for window in windows], tokens, scales)
+
+    def _slope(self, losses: Sequence[Callable[[], Tensor]], count: int, scales: Scales) -> Slope:
         total = 0.0
         sums = {kind: torch.zeros(shape) for kind, shape in self._shapes.items()}
-        for indices in equal_length_batches(examples):
+        for loss_of in losses:
             self._set(scales)
-            batch = [examples[index] for index in indices]
-            loss = self._loss(batch)
-            loss.backward()  # type: ignore[no-untyped-call]
+            loss = loss_of()
             total += loss.item()
+            grads = iter(torch.autograd.grad(loss, [s for of_layers in self._scales.values() for s in of_layers]))
             for kind, of_layers in self._scales.items():
-                sums[kind] += torch.stack(
-                    [s.grad.cpu() if s.grad is not None else torch.zeros_like(s).cpu() for s in of_layers]
-                )
+                sums[kind] += torch.stack([next(grads).cpu() for _ in of_layers])
         self._scales = {}  # the hooks rest
-        count = len(examples)
         return Slope(total / count, {kind: grad / count for kind, grad in sums.items()})
 
     def _set(self, scales: Scales) -> None:
@@ -87,13 +98,18 @@ class DifferentiableScales:
             for of_layer in of_layers:
                 of_layer.requires_grad_(True)
 
-    def _loss(self, batch: Sequence[Example]) -> Tensor:
+    def _answers_loss(self, batch: Sequence[Example]) -> Tensor:
         tokens = torch.tensor([example.prompt for example in batch], device=self._loaded.input_device)
         logits = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1].float()
         answers = torch.tensor([example.answer for example in batch], device=logits.device).unsqueeze(-1)
         right = logits.gather(-1, answers).squeeze(-1)
         others = logits.scatter(-1, answers, -torch.inf).amax(dim=-1)
         return (MARGIN - (right - others)).clamp(min=0).sum()
+
+    def _text_loss(self, window: Window) -> Tensor:
+        tokens = torch.tensor([window.tokens], device=self._loaded.input_device)
+        logits = self._loaded.model(input_ids=tokens, use_cache=False).logits[0, window.given - 1 : -1].float()
+        return cross_entropy(logits, torch.tensor(window.predicted, device=logits.device), reduction="sum")
 
     def _hook(self, kind: Kind, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...] | None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 
 from transformers import PreTrainedTokenizerBase
 
@@ -75,3 +76,8 @@ def balanced(examples: Sequence[Example]) -> list[Example]:
         seen[example.group] = seen.get(example.group, -1) + 1
         ranked.append((seen[example.group], len(ranked)))
     return [examples[index] for _, index in sorted(ranked)]
+
+
+def round_robin(lists: Sequence[Sequence[Example]]) -> list[Example]:
+    """Return the first of every list, then the second of every list, and so on."""
+    return [example for turn in zip_longest(*lists) for example in turn if example is not None]
