@@ -58,30 +58,32 @@ def require_empty(folder: Path) -> None:
     """See that nothing would be overwritten: ``folder`` must be empty, or not exist.
 
     Raises:
-        ExportError: something is there.
+        ExportError: something is there, or it cannot be looked at.
     """
-    if folder.is_dir():
-        if any(folder.iterdir()):
-            raise ExportError(f"{str(folder)!r} is not empty; nothing is overwritten, so name a new folder")
-    elif folder.exists() or folder.is_symlink():
-        raise ExportError(f"{str(folder)!r} is there already and is not a folder; name a new one")
+    try:
+        if folder.is_dir():
+            if any(folder.iterdir()):
+                raise ExportError(f"{str(folder)!r} is not empty; nothing is overwritten, so name a new folder")
+        elif folder.exists() or folder.is_symlink():
+            raise ExportError(f"{str(folder)!r} is there already and is not a folder; name a new one")
+    except OSError as exc:
+        raise _unwritable(folder, exc) from exc
 
 
 @contextmanager
-def new_folder(folder: Path) -> Iterator[None]:
-    """Make ``folder`` to write into, and leave it as it was if that fails.
+def new_folder(folder: Path, record: ExportRecord) -> Iterator[None]:
+    """Make ``folder`` to write into and put ``record`` beside what is written; leave it as it was if that fails.
 
     Raises:
-        ExportError: something is in it, or it cannot be written.
+        ExportError: something is in it already, or it cannot be written.
     """
+    require_empty(folder)
+    existed = folder.exists()
     try:
-        require_empty(folder)
-        existed = folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise _unwritable(folder, exc) from exc
-    try:
         yield
+        record.write(folder)
+        _make_readable(folder)
     except BaseException as exc:
         with suppress(OSError):  # the first error is the one to tell
             _empty(folder)
@@ -90,6 +92,14 @@ def new_folder(folder: Path) -> Iterator[None]:
         if isinstance(exc, OSError):
             raise _unwritable(folder, exc) from exc
         raise
+
+
+def _make_readable(folder: Path) -> None:
+    # safetensors lets none but its maker read a file; the record has the permissions that are usual here
+    usual = (folder / RECORD).stat().st_mode
+    for path in folder.rglob("*"):
+        if path.is_file():
+            path.chmod(usual)
 
 
 def _empty(folder: Path) -> None:

@@ -70,7 +70,7 @@ def export_lora(
     """
     applied = AppliedProfile(profile, strength)
     projections = scaled_projections(loaded, applied, force=force)
-    with new_folder(out):
+    with new_folder(out, record_of(loaded, applied, "lora")):
         tensors: dict[str, Tensor] = {}
         for projection in projections:
             prefix = f"base_model.model.{projection.path}"
@@ -81,7 +81,6 @@ def export_lora(
             raise ExportError(f"{str(out / WEIGHTS)!r} cannot be written: {exc}") from exc
         config = _config(base_model_of(loaded), projections)
         (out / CONFIG).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
-        record_of(loaded, applied, "lora").write(out)
     return out
 
 

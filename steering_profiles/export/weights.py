@@ -36,7 +36,7 @@ def export_weights(
     applied = AppliedProfile(profile, strength)
     projections = scaled_projections(loaded, applied, force=force)
     _require_in_memory(loaded)
-    with new_folder(out):
+    with new_folder(out, record_of(loaded, applied, "weights")):
         weights: dict[str, Tensor] = loaded.model.state_dict()
         weights |= {f"{projection.path}.weight": _folded(projection) for projection in projections}
         try:
@@ -45,7 +45,6 @@ def export_weights(
                 loaded.tokenizer.save_pretrained(out)
         except (SafetensorError, ValueError) as exc:  # the disk is full; a generation config that contradicts itself
             raise ExportError(f"model {loaded.name} cannot be saved: {exc}") from exc
-        record_of(loaded, applied, "weights").write(out)
     return out
 
 

@@ -141,6 +141,14 @@ def test_a_record_beside_it_says_what_it_carries(tiny: LoadedModel, export: Expo
     }
 
 
+@both_forms
+def test_who_may_read_other_new_files_may_read_it(tiny: LoadedModel, export: Export, tmp_path: Path):
+    """A server often runs as another user than the one who exports."""
+    (tmp_path / "other").touch()
+    out = export(tiny, build_profile(tiny, heads=HEADS), tmp_path / "out")
+    assert {path.stat().st_mode for path in out.iterdir()} == {(tmp_path / "other").stat().st_mode}
+
+
 # --- weights
 
 

@@ -84,7 +84,7 @@ def _find(profile: str, folder: Path | None) -> "Profile":
 
 
 def _megabytes(folder: Path) -> str:
-    return f"{sum(file.stat().st_size for file in folder.iterdir()) / 1e6:.1f} MB"
+    return f"{sum(file.stat().st_size for file in folder.rglob('*') if file.is_file()) / 1e6:.1f} MB"
 
 
 def _how_to_serve(loaded: "LoadedModel", profile: "Profile", out: Path) -> str:
