@@ -1,0 +1,118 @@
+"""What of a profile weights can carry.
+
+Heads and neurons are scaled where they enter a projection (RASteer, arXiv:2507.00322), and scaling what enters a
+linear map is scaling the columns of its matrix: ``W (s * x) + b = (W diag(s)) x + b``. The bias stays as it is.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from accelerate.utils import align_module_device
+from torch import Tensor, nn
+
+from steering_profiles.errors import ExportError
+from steering_profiles.models import LoadedModel, Sizes
+from steering_profiles.models.anatomy import input_major
+from steering_profiles.steering import AppliedProfile, effect_of
+from steering_profiles.validate import require_fit
+
+
+@dataclass(frozen=True, eq=False)
+class ScaledProjection:
+    """A projection of a model and the factors of what enters it."""
+
+    path: str
+    """Where the module is in the model, such as ``model.layers.3.self_attn.o_proj``."""
+    module: nn.Module
+    factors: Tensor
+    """``[in]``, float64, on the CPU."""
+
+    @property
+    def columns(self) -> Tensor:
+        """The indices of the inputs that are scaled, ascending: ``[rank]``, at least one."""
+        return (self.factors != 1).nonzero().flatten()
+
+    def weight(self) -> Tensor:
+        """Return a copy of the weight, ``[in, out]``, in float64 on the CPU, wherever accelerate keeps it."""
+        with align_module_device(self.module):
+            return input_major(self.module).detach().to("cpu", torch.float64, copy=True)
+
+    def stored(self, values: Tensor) -> Tensor:
+        """Return ``values``, which are computed in float64, in the type of the module's weight.
+
+        Raises:
+            ExportError: that type cannot hold one of them.
+        """
+        dtype: torch.dtype = input_major(self.module).dtype
+        stored = values.to(dtype)
+        if not stored.isfinite().all():
+            raise ExportError(f"{self.path}: a scaled weight is too large for {str(dtype).removeprefix('torch.')}")
+        return stored
+
+
+def require_carryable(applied: AppliedProfile) -> None:
+    """See that a profile, at its strength, is something that weights can express. Needs no model.
+
+    Raises:
+        ExportError: it is not; the message names what stands in the way.
+    """
+    made_for = applied.profile.model
+    effect = effect_of((applied,), Sizes(**{field.name: getattr(made_for, field.name) for field in fields(Sizes)}))
+    beyond = []
+    if effect.own_attention:
+        beyond.append("own-position attention, which replaces what the final layer's attention computes")
+    if effect.intercept is not None:
+        beyond.append("the intercept, which is subtracted from the stream and scales nothing")
+    if beyond:
+        raise ExportError(
+            f"profile {applied.profile.name!r} cannot be exported: only scales of heads and neurons can be carried by "
+            f"weights, and it has {'; and '.join(beyond)}"
+        )
+    if not effect.heads and not effect.neurons:
+        raise ExportError(
+            f"profile {applied.profile.name!r} changes nothing at strength {applied.strength:g}: nothing to export"
+        )
+
+
+def scaled_projections(
+    loaded: LoadedModel, applied: AppliedProfile, *, force: bool = False
+) -> tuple[ScaledProjection, ...]:
+    """Return the projections of ``loaded`` that a profile scales, from the first layer to the last; at least one.
+
+    ``force`` accepts a profile made for another model as long as every component it names exists in this one.
+
+    Raises:
+        ExportError: weights cannot carry the profile, or the model's are quantised.
+        ProfileMismatch: the profile does not fit the model.
+    """
+    require_carryable(applied)
+    require_fit(applied.profile, loaded.identity, force=force)
+    _require_unquantised(loaded)
+    return tuple(_projections(loaded, applied))
+
+
+def _projections(loaded: LoadedModel, applied: AppliedProfile) -> Iterator[ScaledProjection]:
+    family, sizes = loaded.anatomy.family, loaded.anatomy.sizes
+    effect = effect_of((applied,), sizes)
+    for index, layer in enumerate(loaded.anatomy.layers):
+        block = f"{family.blocks}.{index}"
+        if index in effect.heads:
+            factors = effect.heads[index].repeat_interleave(sizes.head_dim)
+            yield ScaledProjection(f"{block}.{family.head_output}", layer.head_output, factors)
+        if index in effect.neurons:
+            yield ScaledProjection(f"{block}.{family.neuron_output}", layer.neuron_output, effect.neurons[index])
+
+
+def _require_unquantised(loaded: LoadedModel) -> None:
+    settings = getattr(loaded.model.config, "quantization_config", None)
+    if settings is not None:
+        named = settings if isinstance(settings, dict) else vars(settings)
+        method = named.get("quant_method", "unknown")
+        raise ExportError(
+            f"model {loaded.name} is quantised (method {getattr(method, 'value', method)}): what quantised weights "
+            "hold cannot be scaled one column at a time; export from the checkpoint that it was made of"
+        )
+    for name, parameter in loaded.model.named_parameters():
+        if not parameter.is_floating_point():
+            raise ExportError(f"model {loaded.name} is quantised: {name} is of type {parameter.dtype}")

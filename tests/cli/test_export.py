@@ -1,0 +1,108 @@
+"""``steer export``: what it writes, what it prints, and what it refuses before any work."""
+
+import copy
+import importlib
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from steering_profiles.errors import ExportError, ProfileMismatch, SteeringError
+from steering_profiles.models import LoadedModel
+from steering_profiles.store import save_profile
+from steering_server.cli.export import export
+from steering_server.errors import ConfigError
+from tests.builders import build_model, build_profile
+from tests.cli.test_commands import steer
+
+PROMPT = "#print the string 123\nprint(str(str(str(123"
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model in a folder, and profiles: for it, for another model, and for no weights."""
+    root = tmp_path_factory.mktemp("own")
+    loaded = build_model("llama", dtype=torch.float32)
+    loaded.model.save_pretrained(root / "model")
+    loaded.tokenizer.save_pretrained(root / "model")
+    save_profile(build_profile(loaded, "scaled", heads=[(0, 1, 3.0), (0, 2, 3.0)], neurons=[(1, 4, 2.0)]), root)
+    save_profile(build_profile(loaded, "final", own_attention=1.0), root)
+    save_profile(build_profile(build_model("llama", layers=2), "other", heads=[(0, 1, 3.0)]), root)
+    return root
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's
+def test_the_shipped_profile_as_an_adapter_closes_four_parentheses_under_peft(embedded: LoadedModel, tmp_path: Path):
+    out = tmp_path / "adapter"
+    result = steer("export", "parentheses", "--as", "lora", "--out", str(out))
+    assert result.returncode == 0, result.stderr
+    assert re.search(
+        rf"wrote {out}: parentheses \(20 heads x .*\) at strength 1 as lora, \w+, [\d.]+ MB", result.stdout
+    )
+    assert next_text(embedded, embedded.model) == ")))"
+    assert next_text(embedded, PeftModel.from_pretrained(copy.deepcopy(embedded.model), out)) == "))))"
+
+
+def next_text(loaded: LoadedModel, model: torch.nn.Module) -> str:
+    tokens = torch.tensor([loaded.tokenizer.encode(PROMPT)])
+    with torch.no_grad():
+        return str(loaded.tokenizer.decode(model(input_ids=tokens).logits[0, -1].argmax()))
+
+
+def test_it_says_what_was_written_and_how_an_adapter_is_served(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    out, model = tmp_path / "out", str(own / "model")
+    export("scaled", form="lora", out=out, folder=own, strength=0.5, model=model, dtype="float32")
+    wrote, hint = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(
+        rf"wrote {out}: scaled \(2 heads x 3, 1 neurons x 2\) at strength 0.5 as lora, float32, 0.0 MB", wrote
+    )
+    assert json.loads((out / "adapter_config.json").read_text())["r"] == 16
+    assert hint.endswith(f"vllm serve {model} --enable-lora --lora-modules scaled={out} --max-lora-rank 16")
+
+
+def test_a_rank_beyond_what_vllm_takes_is_said(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(importlib.import_module("steering_server.cli.export"), "VLLM_RANKS", (1, 8))
+    export("scaled", form="lora", out=tmp_path, folder=own, model=str(own / "model"))
+    assert "its rank is 16; vLLM serves adapters up to 8" in capsys.readouterr().out
+
+
+def test_weights_are_written_in_the_type_asked_for(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    export("scaled", form="weights", out=tmp_path, folder=own, model=str(own / "model"), dtype="bfloat16")
+    assert "as weights, bfloat16" in capsys.readouterr().out
+    assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+    assert json.loads((tmp_path / "steering.json").read_text())["base_model"] == "model"
+
+
+def test_another_models_profile_takes_force(own: Path, tmp_path: Path):
+    arguments = {"form": "lora", "out": tmp_path, "folder": own, "model": str(own / "model")}
+    with pytest.raises(ProfileMismatch, match="layers is 3 here"):
+        export("other", **arguments)
+    export("other", **arguments, force=True)
+    assert (tmp_path / "adapter_model.safetensors").exists()
+
+
+WRONG: dict[str, tuple[dict, type[Exception], str]] = {
+    "an unknown form": ({"form": "gguf"}, ConfigError, "as is 'gguf'; allowed: weights, lora"),
+    "a folder with something in it": ({"out": "."}, ExportError, "is not empty"),
+    "a file for a folder": ({"out": "final.json"}, ExportError, "is not a folder"),
+    "a final-layer profile": ({"profile": "final"}, ExportError, "own-position attention"),
+    "no strength": ({"strength": 0.0}, ExportError, "changes nothing"),
+    "an unknown profile": ({"profile": "nope"}, SteeringError, "known profiles"),
+}
+
+
+@pytest.mark.parametrize(("changes", "error", "says"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_known_before_the_model_is_loaded(own: Path, changes: dict, error: type[Exception], says: str):
+    given = {"profile": "scaled", "form": "lora", "out": "new", "folder": own} | changes
+    before = sorted(own.rglob("*"))
+    with pytest.raises(error, match=re.escape(says)):
+        export(**given | {"out": own / given["out"]}, model="./nowhere/model")
+    assert sorted(own.rglob("*")) == before
