@@ -144,6 +144,15 @@ def test_products_that_are_not_zero_are_all_asked_where_there_are_few_and_spread
         assert sum(product != 0 for product in split) / len(split) == pytest.approx(23 / 60, abs=0.08)
 
 
+@pytest.mark.parametrize("operator", ["-", "/"])
+def test_each_answer_is_spread_over_the_splits_in_proportion(operator: str):
+    task = arithmetic(build_tokenizer())
+    counts = [Counter(e.answer for e in split if e.group == operator) for split in (task.train, task.dev, task.test)]
+    for answer in counts[0]:
+        asked = sum(split[answer] for split in counts)
+        assert [split[answer] for split in counts] == pytest.approx([asked * share / 29 for share in (15, 7, 7)], abs=2)
+
+
 def test_a_prompt_that_the_tokenizer_would_merge_with_its_answer_is_left_out_and_counted():
     # " 9 =" is one token where something follows, two where nothing does
     tokenizer = build_number_tokenizer(r" 9 =(?= )| ?\d+| ?[^\s\d]| ", [*NUMBERS, *SPACED, " 9 ="])

@@ -90,6 +90,12 @@ def test_without_a_group_the_answer_is_the_sub_task(tmp_path):
     assert set(task.answers) == {" hot", " cold"}
 
 
+def test_a_group_named_like_its_answer_can_be_shown(tmp_path):
+    both = ["\t", "a"]
+    task = read(tmp_path, [line(n, both[n % 2], candidates=both) for n in range(40)])
+    assert task.groups == (r"'\t'", "a")
+
+
 def test_answers_that_hardly_repeat_make_no_sub_tasks(tmp_path):
     content = [line(n, answer, candidates=["a", "b", answer]) for n, answer in enumerate("defghijklmnopqrstuvwxyz")]
     task = read(tmp_path, content)
