@@ -1,20 +1,79 @@
-"""The tasks that can be fitted and evaluated, by name."""
+"""The tasks that can be fitted and evaluated: the named ones, and files of the user's own.
+
+A *source* says which: a name in :data:`TASKS`, or the path of a ``.jsonl`` file.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from transformers import PreTrainedTokenizerBase
 
 from steering_profiles.errors import TaskError
+from steering_profiles.tasks.arithmetic import arithmetic
+from steering_profiles.tasks.jsonl import jsonl_task, name_of
 from steering_profiles.tasks.parentheses import parentheses, parentheses_variants
+from steering_profiles.tasks.task import Example, Task
 
-TASKS = {"parentheses": parentheses}
-"""What makes each task."""
+TASKS: dict[str, Callable[[PreTrainedTokenizerBase, int], Task]] = {
+    "parentheses": parentheses,
+    "arithmetic": arithmetic,
+}
+"""What makes each named task, from a tokenizer and a seed."""
 
-VARIANTS = {"parentheses": parentheses_variants}
-"""What makes the prompts of each task that no fit sees."""
+VARIANTS: dict[str, Callable[[PreTrainedTokenizerBase, int], dict[str, tuple[Example, ...]]]] = {
+    "parentheses": parentheses_variants,
+}
+"""What makes the prompts of a task that no fit sees, where it has some."""
 
 
-def require_known(task: str) -> None:
-    """Refuse the name of a task that there is not.
+def require_known(source: str) -> None:
+    """Refuse a source that is neither the name of a task nor the path of a ``.jsonl`` file.
 
     Raises:
-        TaskError: naming those that there are.
+        TaskError: saying what is allowed.
     """
-    if task not in TASKS:
-        raise TaskError(f"task is {task!r}; known tasks: {', '.join(TASKS)}")
+    if source in TASKS:
+        return
+    allowed = f"known tasks: {', '.join(TASKS)}; or the path of a .jsonl file"
+    if not _is_jsonl(source):
+        raise TaskError(f"task is {source!r}; {allowed}")
+    if not Path(source).is_file():
+        raise TaskError(f"task is {source!r}, but there is no such file; {allowed}")
+    if name_of(source) in TASKS:
+        raise TaskError(f"task is {source!r}, whose name is that of a task that comes with the tool; rename the file")
+
+
+def make_task(source: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Task:
+    """Make the task that ``source`` names, for ``tokenizer``.
+
+    Raises:
+        TaskError: there is none, it does not suit the tokenizer, or its file cannot be used.
+    """
+    require_known(source)
+    if source in TASKS:
+        return TASKS[source](tokenizer, seed)
+    return jsonl_task(source, tokenizer, seed)
+
+
+def task_name(source: str) -> str:
+    """Return the name of the task that ``source`` names, which can name a profile too.
+
+    Raises:
+        TaskError: there is none.
+    """
+    require_known(source)
+    return source if source in TASKS else name_of(source)
+
+
+def variants_of(source: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> dict[str, tuple[Example, ...]]:
+    """Return the prompts of the task that no fit sees, by variant; empty for a task that has none.
+
+    Raises:
+        TaskError: there is no such task.
+    """
+    require_known(source)
+    return VARIANTS[source](tokenizer, seed) if source in VARIANTS else {}
+
+
+def _is_jsonl(source: str) -> bool:
+    return Path(source).suffix.lower() == ".jsonl"

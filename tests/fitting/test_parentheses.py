@@ -1,12 +1,20 @@
 """The parentheses task: what the paper says it is."""
 
+import re
+from collections.abc import Sequence
+
 import pytest
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from steering_profiles.errors import TaskError
-from steering_profiles.tasks import parentheses, parentheses_variants
+from steering_profiles.tasks import Example, parentheses, parentheses_variants
 from tests.builders import build_tokenizer
+
+
+def find(examples: Sequence[Example], group: str) -> str:
+    """The text of a prompt of this group."""
+    return next(example.text for example in examples if example.group == group)
 
 
 def test_each_sub_task_has_350_train_150_dev_and_150_test_prompts():
@@ -43,15 +51,65 @@ def test_the_seed_decides_the_prompts():
     assert parentheses(tokenizer, 1).test != parentheses(tokenizer, 2).test
 
 
-def test_no_variant_prompt_is_one_that_a_fit_sees():
+def test_a_fit_may_look_at_other_shapes():
     tokenizer = build_tokenizer()
     task = parentheses(tokenizer)
-    seen = {example.text for example in (*task.train, *task.dev, *task.test)}
-    variants = parentheses_variants(tokenizer)
-    assert {"2 digits", "5 digits", "len(", "list("} <= set(variants)
-    # One closing parenthesis has no function name before it, so its variants differ in the number alone.
-    told_apart = [e for examples in variants.values() for e in examples if len(e.group) > 1]
-    assert not seen & {example.text for example in told_apart}
+    assert list(task.shapes) == ["2 digits", "int(", "float(", "set("]
+    for examples in task.shapes.values():
+        assert [sum(example.group == group for example in examples) for group in task.groups] == [25] * 4
+    assert re.fullmatch(r"#print the string \d\d\nprint\(str\(\d\d", find(task.shapes["2 digits"], "))"))
+    assert re.fullmatch(r"#print the string (\d{3})\nprint\(set\(set\(\1", find(task.shapes["set("], ")))"))
+
+
+def test_variants_have_longer_numbers_other_functions_and_code_before():
+    variants = parentheses_variants(build_tokenizer(), size=10)
+    assert {len(examples) for examples in variants.values()} == {40}
+    for digits in (4, 5, 6):
+        number = rf"(\d{{{digits}}})"
+        assert re.fullmatch(rf"#print the string {number}\nprint\(str\(\1", find(variants[f"{digits} digits"], "))"))
+    for function in ("len", "repr", "list", "max", "sorted", "foo"):
+        prompt = rf"#print the string (\d{{3}})\nprint\({function}\({function}\(\1"
+        assert re.fullmatch(prompt, find(variants[f"{function}("], ")))"))
+    before, prompt = find(variants["code before"], "))").split("#print")
+    compile(before, "code before", "exec")
+    assert re.fullmatch(r" the string (\d{3})\nprint\(str\(\1", prompt)
+
+
+@pytest.mark.parametrize("pair", ["[]", "{}"])
+def test_other_brackets_are_a_variant_where_the_tokenizer_has_tokens_for_them(pair: str):
+    opening, closing = pair
+    name = f"brackets {opening}"
+    tokenizer = build_tokenizer()
+    assert name not in parentheses_variants(tokenizer)  # one of them is a token, but there is nothing to tell apart
+    tokenizer.add_tokens([closing * 2, closing * 3])
+    examples = parentheses_variants(tokenizer)[name]
+    assert {example.group for example in examples} == {")", "))", ")))"}  # the sub-tasks stay those of the task
+    for example in examples:
+        assert tokenizer.decode([example.answer]) == closing * len(example.group)
+        number = re.escape(opening * len(example.group)) + r"\1"
+        assert re.fullmatch(rf"#nest the number (\d{{3}})\nx = {number}", example.text)
+    assert [tokenizer.decode([token]) for token in examples[0].candidates] == [closing, closing * 2, closing * 3]
+
+
+def test_every_answer_is_among_the_candidates_which_are_those_of_all_sub_tasks():
+    tokenizer = build_tokenizer(closers=3)
+    task = parentheses(tokenizer)
+    sets = [task.train, task.dev, task.test, *task.shapes.values(), *parentheses_variants(tokenizer).values()]
+    for example in (example for examples in sets for example in examples):
+        assert example.answer in example.candidates
+        assert [tokenizer.decode([token]) for token in example.candidates] == [")", "))", ")))"]
+    assert task.answers == dict(zip(task.groups, task.train[0].candidates, strict=True))
+
+
+def test_splits_shapes_and_variants_share_no_prompt():
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens(["]]", "]]]", "]]]]", "}}", "}}}", "}}}}"])
+    task = parentheses(tokenizer)
+    sets = [task.train, task.dev, task.test, *task.shapes.values(), *parentheses_variants(tokenizer).values()]
+    assert len(sets) == 3 + 4 + 12
+    # One closing parenthesis has no function name before it, so another name makes no other prompt.
+    texts = [[example.text for example in examples if len(example.group) > 1] for examples in sets]
+    assert sum(map(len, texts)) == len({text for examples in texts for text in examples})
 
 
 def test_a_sub_task_whose_answer_is_not_one_token_is_left_out_and_said_so():
