@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Literal, get_args
 
@@ -32,10 +32,12 @@ from steering_profiles.fitting.stepwise import StepwiseSettings, choose, search_
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.schema import Profile, Provenance
-from steering_profiles.tasks.task import Example, Task
+from steering_profiles.tasks.task import Example, Task, round_robin
 
 Method = Literal["stepwise", "paper", "circuit", "random"]
 METHODS: tuple[Method, ...] = get_args(Method)
+
+_WINDOW = 128  # tokens of other text that a step looks at in one piece
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class FitResult:
     """A fitted profile and what the choice rests on."""
 
     profile: Profile
+    settings: FitSettings
     choice: Choice
     ranking: Ranking
     before: Accuracy
@@ -112,8 +115,9 @@ def fit(
     ranking = Ranking.from_json(
         journal.recall("ranking", lambda: rank_components(loaded, task, settings, progress).to_json())
     )
-    with TokenPredictor(loaded) as predictor, TextPredictor(loaded) as texts:
-        trial = _Trial(loaded, task, predictor, texts)
+    texts = {name: text_windows(loaded, text, _WINDOW) for name, text in fitting_texts().items()}
+    with TokenPredictor(loaded) as predictor, TextPredictor(loaded) as text_predictor:
+        trial = _Trial(loaded, task, texts, predictor, text_predictor)
         if settings.method == "stepwise":
             choice = _choose_stepwise(trial, settings, journal, progress)
         else:
@@ -139,7 +143,7 @@ def fit(
         side_effects=side_effects.record(),
     )
     return FitResult(
-        profile.model_copy(update={"provenance": provenance}), choice, ranking, before, after, side_effects
+        profile.model_copy(update={"provenance": provenance}), settings, choice, ranking, before, after, side_effects
     )
 
 
@@ -172,15 +176,17 @@ class _Trial:
 
     loaded: LoadedModel
     task: Task
+    texts: Mapping[str, Sequence[Window]]
+    """By name; those that a fit may look at."""
     predictor: TokenPredictor
-    texts: TextPredictor
+    text_predictor: TextPredictor
 
     def accuracy(self, scales: Scales, examples: Sequence[Example]) -> Accuracy:
         return self.predictor.accuracy(examples, steering_of(scales, self.loaded.identity))
 
     def drift(self, scales: Scales) -> float:
-        """How much the NLL of the worse of the texts meant for fitting rises, as a share of what it was."""
-        return self.texts.drift(steering_of(scales, self.loaded.identity))
+        """How much the NLL of the text that suffers most rises, as a share of what it was."""
+        return self.text_predictor.measure(self.texts, steering_of(scales, self.loaded.identity)).worst.change
 
 
 def _choose_stepwise(trial: _Trial, settings: FitSettings, journal: Journal, progress: Progress) -> Choice:
@@ -192,6 +198,7 @@ def _choose_stepwise(trial: _Trial, settings: FitSettings, journal: Journal, pro
     path = search_path(
         trial.loaded,
         trial.task,
+        round_robin(list(trial.texts.values())),
         settings.kinds,
         measure,
         settings=settings.stepwise,

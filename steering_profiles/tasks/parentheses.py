@@ -39,6 +39,11 @@ class _Shape:
     before: str = ""
     """Code that stands before it."""
 
+    @property
+    def least(self) -> int:
+        """The fewest brackets asked for: with one, no function is called, and the prompt would be the paper's."""
+        return 1 if self.brackets or self.function == "str" else 2
+
     def answers(self) -> dict[str, str]:
         """Group to the text of its answer."""
         closing = self.brackets[1:] or ")"
@@ -135,7 +140,7 @@ def _in_shapes(
     for name, shape in shapes.items():
         known = {group: token for group, token in _tokens(tokenizer, shape).items() if token is not None}
         examples: list[Example] = []
-        for group in known:
+        for group in (group for group in known if len(group) >= shape.least):
             draw = random.Random(f"{seed} {name} {group}")
             numbers = draw.sample(range(10 ** (shape.digits - 1), 10**shape.digits), size)
             examples += _examples(tokenizer, shape, known, group, numbers)

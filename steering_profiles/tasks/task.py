@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
+from typing import TypeVar
 
 from transformers import PreTrainedTokenizerBase
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,6 @@ def balanced(examples: Sequence[Example]) -> list[Example]:
     return [examples[index] for _, index in sorted(ranked)]
 
 
-def round_robin(lists: Sequence[Sequence[Example]]) -> list[Example]:
+def round_robin(lists: Sequence[Sequence[_T]]) -> list[_T]:
     """Return the first of every list, then the second of every list, and so on."""
-    return [example for turn in zip_longest(*lists) for example in turn if example is not None]
+    return [thing for turn in zip_longest(*lists) for thing in turn if thing is not None]

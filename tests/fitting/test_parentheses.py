@@ -107,8 +107,7 @@ def test_splits_shapes_and_variants_share_no_prompt():
     task = parentheses(tokenizer)
     sets = [task.train, task.dev, task.test, *task.shapes.values(), *parentheses_variants(tokenizer).values()]
     assert len(sets) == 3 + 4 + 12
-    # One closing parenthesis has no function name before it, so another name makes no other prompt.
-    texts = [[example.text for example in examples if len(example.group) > 1] for examples in sets]
+    texts = [[example.text for example in examples] for examples in sets]
     assert sum(map(len, texts)) == len({text for examples in texts for text in examples})
 
 
