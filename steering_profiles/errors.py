@@ -9,6 +9,7 @@
     │   ├── ModelLoadError       the model cannot be loaded from where it was said to be
     │   └── UnknownArchitecture  no anatomy is known for the model's architecture
     ├── TaskError                a task does not suit the model, or its data cannot be used
+    ├── EvaluationError          a measurement that cannot be made here
     ├── StrengthError            a strength that is not a number in the allowed range
     └── HookError                a steering hook did not fire, or fired where it should not have
 
@@ -51,6 +52,10 @@ class UnknownArchitecture(ModelError):
 
 class TaskError(SteeringError):
     """A task that does not suit the model, or whose data cannot be used."""
+
+
+class EvaluationError(SteeringError):
+    """A measurement that cannot be made here: its data are not there, or it cannot be made safely."""
 
 
 class StrengthError(SteeringError):
