@@ -10,6 +10,7 @@
     │   └── UnknownArchitecture  no anatomy is known for the model's architecture
     ├── TaskError                a task does not suit the model, or its data cannot be used
     ├── ExportError              a profile or a model that the asked form cannot carry, or nowhere to write it
+    ├── EvaluationError          a measurement that cannot be made here
     ├── StrengthError            a strength that is not a number in the allowed range
     └── HookError                a steering hook did not fire, or fired where it should not have
 
@@ -56,6 +57,10 @@ class TaskError(SteeringError):
 
 class ExportError(SteeringError):
     """A profile or a model that the asked form of export cannot carry, or a folder it cannot be written to."""
+
+
+class EvaluationError(SteeringError):
+    """A measurement that cannot be made here: its data are not there, or it cannot be made safely."""
 
 
 class StrengthError(SteeringError):

@@ -208,6 +208,10 @@ class Profile(_Answer):
     usable: bool
     forced: bool
     reason: str | None
+    side_effects: Mapping[str, Any] | None = None
+    """What else it changes, per text, as it was measured when it was fitted; None where it was not."""
+    flags: tuple[str, ...] = ()
+    """The texts that it predicts worse than the limit allows, such as ``prose +2.3%``."""
     profile: Mapping[str, Any] | None = None
     """The whole content; only where one profile was asked for."""
 

@@ -1,5 +1,6 @@
 """Accuracy on next-token prompts: greedy decoding, so right means that the answer is the likeliest of all tokens."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -14,6 +15,7 @@ from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, atta
 from steering_profiles.tasks.task import Example
 
 BATCH_SIZE = 64
+_Z = 1.959964  # of the normal distribution, 95% lies within as many standard deviations
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,24 @@ class Accuracy:
     def from_json(cls, data: Mapping[str, Any]) -> "Accuracy":
         """Make it of what :meth:`to_json` returned."""
         return cls({group: (right, asked) for group, (right, asked) in data.items()})
+
+    def interval(self, group: str | None = None) -> tuple[float, float]:
+        """Return the 95% confidence interval of a group's percentage, or without a group that of all together.
+
+        Wilson's score interval, which holds near 0% and 100% too; 0..100 where nothing was asked.
+
+        Raises:
+            KeyError: there is no such group.
+        """
+        right, asked = (self.right, self.asked) if group is None else self.counts[group]
+        if not asked:
+            return 0.0, 100.0
+        share = right / asked
+        centre = (share + _Z**2 / (2 * asked)) / (1 + _Z**2 / asked)
+        half = _Z / (1 + _Z**2 / asked) * math.sqrt(share * (1 - share) / asked + _Z**2 / (4 * asked**2))
+        low = 0.0 if right == 0 else 100 * (centre - half)  # where rounding would miss them by a hair
+        high = 100.0 if right == asked else 100 * (centre + half)
+        return low, high
 
     def __add__(self, other: "Accuracy") -> "Accuracy":
         """Pool the prompts of two measurements."""

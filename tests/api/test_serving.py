@@ -10,8 +10,10 @@ import schemathesis
 import torch
 from hypothesis import HealthCheck, given, settings
 
+from steering_client import SteeringClient
 from steering_profiles.errors import ProfileMismatch
 from steering_profiles.models import LoadedModel
+from steering_profiles.schema import Provenance
 from steering_profiles.store import content_hash
 from steering_server.engine.engine import EngineLimits
 from tests.api.conftest import profiles_for
@@ -33,6 +35,22 @@ def test_profiles_are_listed_with_what_they_change(http, model: LoadedModel):
     assert listed["final"]["summary"] == "own-position attention 1, intercept x 0.9"
     assert listed["heads"]["content_hash"] == content_hash(profiles_for(model)[0])
     assert listed["heads"]["model_name"] == "tiny-llama+heads"
+
+
+def test_profiles_are_listed_with_their_side_effects(tmp_path: Path):
+    loaded = build_model("llama", dtype=torch.float32)
+    effects = {"prose": {"tokens": 9, "nll_before": 2.0, "nll_after": 2.1, "agreement": 0.9}}
+    provenance = Provenance(tool_version="0", command="steer fit", task="t", seed=0, side_effects=effects)
+    plain = build_profile(loaded, "unmeasured", heads=[(0, 1, 2.0)])
+    measured = plain.model_copy(update={"name": "measured", "provenance": provenance})
+    with serving(loaded, tmp_path, [plain, measured]) as url:
+        listed = {profile["name"]: profile for profile in httpx.get(f"{url}/v1/profiles").json()["data"]}
+        with SteeringClient(url) as client:
+            seen = {profile.name: profile for profile in client.profiles()}
+    assert (listed["unmeasured"]["side_effects"], listed["unmeasured"]["flags"]) == (None, [])
+    assert (listed["measured"]["side_effects"], listed["measured"]["flags"]) == (effects, ["prose +5.0%"])
+    assert (seen["unmeasured"].side_effects, seen["unmeasured"].flags) == (None, ())
+    assert (seen["measured"].side_effects, seen["measured"].flags) == (effects, ("prose +5.0%",))
 
 
 def test_one_profile_comes_with_its_whole_content(http, model: LoadedModel):

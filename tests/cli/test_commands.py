@@ -15,10 +15,12 @@ import httpx
 import pytest
 import torch
 
+from steering_profiles.schema import Provenance
 from steering_profiles.store import load_profile, save_profile
 from steering_server.cli.serve import _listen
 from steering_server.config import load_settings
 from tests.builders import build_model, build_profile
+from tests.library.examples import example
 
 STEER = str(Path(sys.executable).with_name("steer"))
 
@@ -98,9 +100,45 @@ def test_fit_writes_a_profile_that_evaluate_measures(folder: Path, tmp_path: Pat
     assert profile.provenance is not None
     assert "--name mine" in profile.provenance.command
     figures = tmp_path / "figures.json"
-    measured = steer("evaluate", str(tmp_path / "mine.json"), *model, "--json", str(figures))
+    measured = steer("evaluate", str(tmp_path / "mine.json"), *model, "--no-side-effects", "--json", str(figures))
     assert measured.returncode == 0, measured.stderr
-    assert json.loads(figures.read_text())["accuracy"]["test"]["with"] == profile.provenance.test["after"]
+    record = json.loads(figures.read_text())
+    assert record["accuracy"]["test"]["with"] == profile.provenance.test["after"]
+    assert "side_effects" not in record
+
+
+def test_evaluate_says_what_else_a_profile_changes(folder: Path, tmp_path: Path):
+    figures = tmp_path / "figures.json"
+    own = ["--model", str(folder / "own-model"), "--profiles", str(folder / "profiles"), "--dtype", "float32"]
+    measured = steer("evaluate", "strong", *own, "--json", str(figures))
+    assert measured.returncode == 0, measured.stderr
+    record = json.loads(figures.read_text())
+    assert {"prose", "code"} <= set(record["side_effects"])
+    assert set(record["side_effects"]["prose"]) == {"tokens", "nll_before", "nll_after", "agreement"}
+    assert [flag.split()[0] for flag in record["flags"]], "three heads scaled so far harm any text"
+    assert f"beyond the limit of +1.0%: {record['flags'][0]}" in measured.stdout
+    test = record["accuracy"]["test"]
+    for arm in ("without", "with"):
+        low, high = test["all"]["intervals"][arm]
+        assert low <= test["all"][arm] <= high
+        assert set(test["intervals"][arm]) == set(test[arm])
+
+
+def test_profiles_names_what_a_profile_harms(tmp_path: Path):
+    quiet, loud = ({"nll_before": 2.0, "nll_after": after, "tokens": 9, "agreement": 0.9} for after in (2.01, 2.1))
+    for name, side_effects in {
+        "unknown": {},
+        "quiet": {"prose": quiet},
+        "loud": {"prose": quiet, "code": loud},
+    }.items():
+        provenance = Provenance(tool_version="0", command="steer fit", task="t", seed=0, side_effects=side_effects)
+        save_profile(example(name=name, provenance=provenance), tmp_path)
+    lines = steer("profiles", "--profiles", str(tmp_path)).stdout.splitlines()
+    shown = {name: next(line for line in lines if f" {name} " in line) for name in ("unknown", "quiet", "loud")}
+    assert "not measured" in shown["unknown"]
+    assert "within +1.0%" in shown["quiet"]
+    assert "code +5.0%" in shown["loud"]
+    assert "prose" not in shown["loud"]
 
 
 WRONG = {
@@ -114,6 +152,10 @@ WRONG = {
     "unknown task": (["fit", "poetry", "--out", "."], "known tasks: parentheses"),
     "unknown metric": (["fit", "parentheses", "--out", ".", "--metric", "luck"], "f1, recall, precision"),
     "a name no profile may have": (["fit", "parentheses", "--out", ".", "--name", "A+B"], "name is 'A+B'"),
+    "problems for programs that are not to be run": (
+        ["evaluate", "parentheses", "--humaneval-problems", "3"],
+        "--run-humaneval",
+    ),
     "unknown profile": (["evaluate", "nope"], "known profiles: parentheses"),
     "a profile file that is not there": (["evaluate", "./nope.json"], "nope.json"),
     "strength out of range": (["evaluate", "parentheses", "--strength", "nan"], "-10..10"),

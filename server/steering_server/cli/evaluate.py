@@ -1,4 +1,4 @@
-"""``steer evaluate``: how much a profile helps, and how far that reaches."""
+"""``steer evaluate``: how much a profile helps, how far that reaches, and what else it changes."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from steering_server.cli.destinations import require_writable_file
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
@@ -15,6 +14,8 @@ from steering_server.cli.progress import progress_bars
 if TYPE_CHECKING:
     from steering_profiles.evaluation import Accuracy
     from steering_profiles.schema import Profile
+
+_GENERAL = "Besides the task"
 
 
 def evaluate(
@@ -32,29 +33,61 @@ def evaluate(
     ] = None,
     output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
     force: Annotated[bool, typer.Option(help="Apply it although it was made for another model.")] = False,
+    side_effects: Annotated[
+        bool,
+        typer.Option(
+            "--side-effects/--no-side-effects",
+            help="Whether to measure how well other text is predicted.",
+            rich_help_panel=_GENERAL,
+        ),
+    ] = True,
+    run_humaneval: Annotated[
+        bool,
+        typer.Option(
+            "--run-humaneval",
+            help="Let the model write HumanEval's programs and run them, in a sandbox: pass@1.",
+            rich_help_panel=_GENERAL,
+        ),
+    ] = False,
+    humaneval_problems: Annotated[
+        int | None, typer.Option(min=1, help="Only the first so many of its 164 problems.", rich_help_panel=_GENERAL)
+    ] = None,
     model: Model = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
     max_memory: MaxMemory = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Measure a profile: accuracy without and with it.
+    """Measure a profile: accuracy without and with it, and what else it changes.
 
-    On the test prompts, and on prompts of shapes that no fit saw, which tell
-    how far it generalises.
+    Accuracy on the test prompts, and on prompts of shapes that no fit saw,
+    which tell how far it generalises. Then how well the model predicts text
+    that has nothing to do with the task: prose, code, and the reference
+    solutions of HumanEval where its problems are installed.
 
     [dim]steer evaluate parentheses[/]
+    [dim]steer evaluate parentheses --strength 0.5 --no-side-effects[/]
+    [dim]steer evaluate parentheses --run-humaneval --humaneval-problems 40[/]
     """
-    from steering_profiles.evaluation import TokenPredictor
+    from steering_profiles.evaluation import TokenPredictor, humaneval, measure_side_effects
+    from steering_profiles.evaluation.sandbox import require_sandbox
     from steering_profiles.models import load_model
     from steering_profiles.steering import AppliedProfile
     from steering_profiles.tasks import TASKS, VARIANTS, require_known
     from steering_profiles.validate import require_fit
+    from steering_server.cli.measurements import Measurement
     from steering_server.config import load_settings
+    from steering_server.errors import ConfigError
 
+    console = Console()
     require_known(task)
     if output is not None:
         require_writable_file("--json", output)
+    if humaneval_problems is not None and not run_humaneval:
+        raise ConfigError("--humaneval-problems says how many problems --run-humaneval takes, which is not given")
+    problems = humaneval.load_problems(humaneval_problems) if run_humaneval else ()
+    if problems:
+        require_sandbox()
     applied = AppliedProfile(_find(profile, folder), strength)
     seed = _seed_of_fit(applied.profile, task) if seed is None else seed
     settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
@@ -63,29 +96,32 @@ def evaluate(
     require_fit(applied.profile, loaded.identity, force=force)
     made = TASKS[task](loaded.tokenizer, seed)
     for reason in made.left_out:
-        Console().print(f"left out: {reason}", style="yellow", markup=False)
+        console.print(f"left out: {reason}", style="yellow", markup=False)
     sets = {"test": made.test} | VARIANTS[task](loaded.tokenizer, seed)
     results: dict[str, tuple[Accuracy, Accuracy]] = {}
-    with progress_bars() as progress, TokenPredictor(loaded) as predictor:
-        progress.stage("measuring", 2 * sum(len(examples) for examples in sets.values()))
-        for name, examples in sets.items():
-            results[name] = (
-                predictor.accuracy(examples, progress=progress),
-                predictor.accuracy(examples, (applied,), progress),
-            )
-    Console().print(_table(applied.profile, strength, results))
+    with progress_bars() as progress:
+        with TokenPredictor(loaded) as predictor:
+            progress.stage("measuring", 2 * sum(len(examples) for examples in sets.values()))
+            for name, examples in sets.items():
+                results[name] = (
+                    predictor.accuracy(examples, progress=progress),
+                    predictor.accuracy(examples, (applied,), progress),
+                )
+        effects = measure_side_effects(loaded, (applied,), progress) if side_effects else None
+        passed = humaneval.pass_at_1(loaded, problems, (applied,), progress) if problems else None
+    measured = Measurement(
+        f"{applied.profile.name} ({applied.profile.summary}) at strength {strength:g}", results, effects, passed
+    )
+    measured.show(console)
     if output is not None:
-        figures = {
-            name: {"without": before.percent, "with": after.percent} for name, (before, after) in results.items()
-        }
-        record = {
+        about = {
             "profile": applied.profile.name,
             "content_hash": applied.key[0],
             "strength": strength,
             "task": task,
             "seed": seed,
         }
-        output.write_text(json.dumps(record | {"accuracy": figures}, indent=2) + "\n")
+        output.write_text(json.dumps(about | measured.record(), indent=2) + "\n")
 
 
 def _find(profile: str, folder: Path | None) -> "Profile":
@@ -100,14 +136,3 @@ def _seed_of_fit(profile: "Profile", task: str) -> int:
     """Return the seed whose test prompts the fit of ``profile`` did not see; any will do if it was fitted elsewhere."""
     provenance = profile.provenance
     return provenance.seed if provenance is not None and provenance.task == task else 0
-
-
-def _table(profile: "Profile", strength: float, results: "dict[str, tuple[Accuracy, Accuracy]]") -> Table:
-    groups = list(next(iter(results.values()))[0].counts)
-    title = f"{profile.name} ({profile.summary}) at strength {strength:g}: accuracy without -> with, %"
-    table = Table("prompts", *groups, "all", title=title)
-    for name, (before, after) in results.items():
-        cells = [f"{before.percent[group]:.0f} -> {after.percent[group]:.0f}" for group in groups]
-        overall = [100 * accuracy.right / accuracy.asked for accuracy in (before, after)]
-        table.add_row(name, *cells, f"{overall[0]:.1f} -> {overall[1]:.1f}")
-    return table

@@ -1,11 +1,15 @@
 """``steer profiles``: what profiles there are, and what is in one."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from steering_profiles.schema import Profile
 
 
 def profiles(
@@ -15,6 +19,9 @@ def profiles(
     ] = None,
 ) -> None:
     """List the profiles at hand, or show one.
+
+    Side effects are those that were measured when a profile was fitted; what
+    is beyond the limit is named. steer evaluate measures them anew.
 
     [dim]steer profiles[/]
     [dim]steer profiles parentheses[/]
@@ -27,14 +34,24 @@ def profiles(
     if name is not None:
         console.print_json(catalogue[name].profile.model_dump_json())
         return
-    table = Table("name", "changes", "made for", "hash", "from")
+    table = Table("name", "changes", "made for", "side effects", "hash", "from")
     for entry in (catalogue[each] for each in catalogue):
         profile = entry.profile
         table.add_row(
             profile.name,
             profile.summary,
             profile.model.id,
+            _side_effects(profile),
             entry.content_hash.removeprefix("sha256:")[:12],
             "shipped" if entry.shipped else str(entry.path.parent),
         )
     console.print(table)
+
+
+def _side_effects(profile: "Profile") -> str:
+    from steering_profiles.flags import NLL_LIMIT, flags, is_measured, percent
+
+    if not is_measured(profile):
+        return "not measured"
+    beyond = flags(profile)
+    return f"[bold yellow]{escape(', '.join(beyond))}[/]" if beyond else f"within {percent(NLL_LIMIT)}"

@@ -223,6 +223,10 @@ class ProfileObject(_Response):
     usable: bool
     forced: bool
     reason: str | None
+    side_effects: dict[str, Any] | None
+    """What else it changes, per text, as it was measured when it was fitted; null where it was not."""
+    flags: list[str]
+    """The texts that it predicts worse than the limit allows, such as ``prose +2.3%``."""
 
 
 class ProfileDetail(ProfileObject):

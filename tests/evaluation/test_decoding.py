@@ -1,0 +1,55 @@
+"""Greedy completions, steered row by row."""
+
+import pytest
+
+from steering_profiles.evaluation.decoding import GreedyDecoder
+from steering_profiles.models import LoadedModel
+from steering_profiles.steering import UNSTEERED
+from tests.builders import CONTEXT, build_model, every_effect, greedy
+
+PROMPTS = ["def f(x):", "print(str(1", "x", "a longer prompt than the others, so that those are padded"]
+
+
+def expected(loaded: LoadedModel, prompt: str, steering, tokens: int) -> str:
+    ids = loaded.tokenizer.encode(prompt)
+    written = greedy(loaded, ids, steering, tokens)
+    if loaded.tokenizer.eos_token_id in written:
+        written = written[: written.index(loaded.tokenizer.eos_token_id)]
+    return loaded.tokenizer.decode([*ids, *written], skip_special_tokens=True)[len(prompt) :]
+
+
+def test_each_row_of_a_batch_is_what_it_is_alone(tiny: LoadedModel):
+    """Against greedy decoding without a cache, a batch or padding."""
+    effects = every_effect(tiny)
+    steerings = [effects[name] for name in ("plain", "heads", "own attention", "all")]
+    apart = {expected(tiny, PROMPTS[0], steering, 24) for steering in steerings}
+    assert len(apart) > 1, "the steerings change nothing, so this would prove nothing"
+    prompts = [prompt for prompt in PROMPTS for _ in steerings]
+    with GreedyDecoder(tiny) as decoder:
+        texts = decoder.complete(prompts, steerings * len(PROMPTS), 24)
+    assert texts == [expected(tiny, p, s, 24) for p, s in zip(prompts, steerings * len(PROMPTS), strict=True)]
+
+
+def test_a_completion_ends_before_the_first_stop_string_and_the_others_go_on(tiny: LoadedModel):
+    whole = expected(tiny, PROMPTS[0], UNSTEERED, 40)
+    stop = whole[7:9]
+    with GreedyDecoder(tiny) as decoder:
+        stopped, other = decoder.complete(PROMPTS[:2], [UNSTEERED] * 2, 40, ["never this", stop])
+    assert stopped == whole[: whole.index(stop)]
+    goes_on = expected(tiny, PROMPTS[1], UNSTEERED, 40)
+    assert other == (goes_on[: goes_on.index(stop)] if stop in goes_on else goes_on)
+
+
+def test_a_model_that_is_full_ends_the_completion():
+    loaded = build_model("gpt2")
+    nearly, full = "x" * (CONTEXT - 2), "x" * CONTEXT
+    with GreedyDecoder(loaded) as decoder:
+        texts = decoder.complete([nearly, full], [UNSTEERED] * 2, 40)
+    assert texts == [expected(loaded, nearly, UNSTEERED, 2), ""]
+
+
+@pytest.mark.parametrize("most", [1, 5])
+def test_no_more_is_written_than_asked(most: int):
+    loaded = build_model("llama")
+    with GreedyDecoder(loaded) as decoder:
+        assert decoder.complete([PROMPTS[0]], [UNSTEERED], most) == [expected(loaded, PROMPTS[0], UNSTEERED, most)]

@@ -1,0 +1,44 @@
+"""Confidence intervals of an accuracy."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steering_profiles.evaluation import Accuracy
+
+counts = st.integers(1, 2000).flatmap(lambda asked: st.tuples(st.integers(0, asked), st.just(asked)))
+
+
+def test_wilson_intervals_are_those_of_the_textbook():
+    # Newcombe (1998), table I, Wilson without continuity correction.
+    published = {(81, 263): (25.53, 36.62), (15, 148): (6.24, 16.05), (0, 20): (0.0, 16.11), (1, 29): (0.61, 17.18)}
+    for (right, asked), bounds in published.items():
+        assert Accuracy({"all": (right, asked)}).interval("all") == pytest.approx(bounds, abs=0.005)
+
+
+@given(counts)
+def test_its_ends_are_the_shares_that_a_score_test_would_just_accept(count: tuple[int, int]):
+    right, asked = count
+    share = right / asked
+    for bound in Accuracy({"x": count}).interval("x"):
+        p = bound / 100
+        if 0 < p < 1:
+            assert abs(share - p) / math.sqrt(p * (1 - p) / asked) == pytest.approx(1.959964, rel=1e-6)
+        else:
+            assert p == share, "an end is 0% or 100% only where that is what was measured"
+
+
+def test_without_a_group_all_prompts_are_pooled():
+    accuracy = Accuracy({"a": (3, 10), "b": (40, 40)})
+    assert accuracy.interval() == Accuracy({"pooled": (43, 50)}).interval("pooled")
+
+
+def test_nothing_asked_says_nothing():
+    assert Accuracy({}).interval() == (0.0, 100.0)
+
+
+def test_a_group_that_is_not_there_is_an_error():
+    with pytest.raises(KeyError, match="b"):
+        Accuracy({"a": (1, 2)}).interval("b")

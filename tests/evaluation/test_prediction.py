@@ -1,0 +1,120 @@
+"""How well a model predicts text, with and without steering."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from steering_profiles.evaluation import TextPredictor, Window, prediction, text_windows
+from steering_profiles.models import LoadedModel
+from steering_profiles.steering import UNSTEERED, Steering
+from tests.builders import build_model, build_profile, every_effect, steer
+from tests.library.running import hooks_on, steered_logits
+
+TEXT = "def closing(depth):\n    return ')' * depth\n\nprint(str(str(str(123))))\nAnd then, one day, it rained.\n" * 3
+EFFECTS = ("heads", "neurons", "own attention", "intercept", "half", "all")
+
+
+def windows_of(loaded: LoadedModel) -> tuple[Window, ...]:
+    """Windows of several lengths and of more context than one token."""
+    whole = text_windows(loaded, TEXT, 40)
+    return (*whole, Window(whole[0].tokens[:17], 9), Window(whole[1].tokens[:5], 4))
+
+
+def one_by_one(loaded: LoadedModel, windows: tuple[Window, ...], steering: Steering) -> tuple[float, list[int]]:
+    """NLL a token and the likeliest tokens, the slow and obvious way: window by window, nothing padded."""
+    nll, likeliest = 0.0, []
+    for window in windows:
+        (logits,) = steered_logits(loaded, steering, tokens=torch.tensor([window.tokens]))
+        log_probabilities = logits.double().log_softmax(dim=-1)
+        for position in range(window.given, len(window.tokens)):
+            nll -= float(log_probabilities[position - 1, window.tokens[position]])
+            likeliest.append(int(logits[position - 1].argmax()))
+    return nll / len(likeliest), likeliest
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_batched_is_one_by_one(tiny: LoadedModel, effect: str):
+    windows, steering = windows_of(tiny), every_effect(tiny)[effect]
+    (before, plain), (after, steered) = one_by_one(tiny, windows, UNSTEERED), one_by_one(tiny, windows, steering)
+    assert before != pytest.approx(after, rel=1e-6), "the steering changes nothing, so this would prove nothing"
+    with TextPredictor(tiny) as predictor:
+        (measured,) = predictor.measure({"text": windows}, steering).texts
+    assert (measured.name, measured.tokens) == ("text", len(plain))
+    assert (measured.nll_before, measured.nll_after) == pytest.approx((before, after), rel=1e-10)
+    assert measured.agreement == sum(a == b for a, b in zip(plain, steered, strict=True)) / len(plain)
+
+
+@pytest.mark.parametrize("limit", ["MOST_LOGITS", "_MOST_IN_FLOAT32"])
+def test_memory_is_bounded_without_changing_the_figures(monkeypatch: pytest.MonkeyPatch, limit: str):
+    loaded = build_model("llama")
+    windows, steering = windows_of(loaded), every_effect(loaded)["all"]
+    with TextPredictor(loaded) as predictor:
+        whole = predictor.measure({"text": windows}, steering)
+    monkeypatch.setattr(prediction, limit, 1)  # one window at a time; one position at a time
+    with TextPredictor(loaded) as predictor:
+        (piecewise,) = predictor.measure({"text": windows}, steering).texts
+    for field in dataclasses.fields(piecewise)[2:]:
+        assert getattr(piecewise, field.name) == pytest.approx(getattr(whole.texts[0], field.name), rel=1e-10)
+
+
+def test_what_changes_nothing_measures_as_exactly_nothing():
+    loaded = build_model("llama", dtype=torch.bfloat16)
+    asleep = steer(build_profile(loaded, heads=[(0, 1, 3.0)]), strength=0.0)
+    with TextPredictor(loaded) as predictor:
+        (measured,) = predictor.measure({"text": windows_of(loaded)}, asleep).texts
+    assert (measured.change, measured.agreement) == (0.0, 1.0)
+
+
+def test_the_loss_of_half_precision_logits_is_summed_in_float32():
+    loaded = build_model("llama", dtype=torch.bfloat16)
+    windows = text_windows(loaded, TEXT)
+    with torch.no_grad():
+        expected = [
+            float(torch.nn.functional.cross_entropy(
+                loaded.model(torch.tensor([window.tokens])).logits[0, :-1].float(), torch.tensor(window.predicted)
+            ))
+            for window in windows
+        ]  # fmt: skip
+    assert len(windows) == 1, "a mean of means is the mean of one"
+    with TextPredictor(loaded) as predictor:
+        assert predictor.measure({"text": windows}, UNSTEERED).texts[0].nll_before == pytest.approx(
+            expected[0], rel=1e-5
+        )
+
+
+class Counting:
+    """Progress that counts."""
+
+    def __init__(self) -> None:
+        self.total = self.done = 0
+
+    def stage(self, name: str, total: int) -> None:
+        self.total = total
+
+    def advance(self, steps: int = 1) -> None:
+        self.done += steps
+
+
+def test_the_plain_model_is_measured_once_for_many_steerings():
+    loaded = build_model("llama")
+    windows, effects = windows_of(loaded), every_effect(loaded)
+    with TextPredictor(loaded) as predictor:
+        for effect, passes in (("heads", 2), ("neurons", 1)):
+            progress = Counting()
+            (again,) = predictor.measure({"text": windows}, effects[effect], progress).texts
+            assert progress.total == progress.done == passes * len(windows)
+    with TextPredictor(loaded) as fresh:
+        assert fresh.measure({"text": windows}, effects["neurons"]).texts == (again,)
+
+
+def test_on_leaving_it_the_model_is_plain_again(tiny: LoadedModel):
+    hooks = hooks_on(tiny)
+    with TextPredictor(tiny):
+        assert hooks_on(tiny) > hooks
+    assert hooks_on(tiny) == hooks
+
+
+def test_a_text_of_which_nothing_can_be_predicted_is_named():
+    with TextPredictor(build_model("llama")) as predictor, pytest.raises(ValueError, match="empty: there is no token"):
+        predictor.measure({"empty": ()}, UNSTEERED)
