@@ -43,7 +43,9 @@ class Task:
     @property
     def answers(self) -> dict[str, int]:
         """The one answer of each group; empty if some group has several, or if there is but one group."""
-        of_group = {group: {example.answer for example in self.train if example.group == group} for group in self.groups}
+        of_group = {
+            group: {example.answer for example in self.train if example.group == group} for group in self.groups
+        }
         if len(self.groups) < 2 or any(len(answers) != 1 for answers in of_group.values()):
             return {}
         return {group: next(iter(answers)) for group, answers in of_group.items()}
