@@ -41,7 +41,8 @@ def attention_patterns(
     Raises:
         ModelError: the model has no such head, or does not give out its attention weights.
     """
-    wanted = _by_layer(loaded, [head for head in heads if head.kind == "head"][:most])
+    shown = list(dict.fromkeys(head for head in heads if head.kind == "head"))[:most]
+    wanted = _by_layer(loaded, shown)
     length = len(example.prompt)
     weights: dict[Component, np.ndarray[Any, np.dtype[np.float32]]] = {}
 
@@ -56,7 +57,7 @@ def attention_patterns(
         tokens = torch.tensor([example.prompt], device=loaded.input_device)
         loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1)
     texts = tuple(str(loaded.tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in example.prompt)
-    return [HeadAttention(head, texts, weights[head]) for head in heads if head in weights]
+    return [HeadAttention(head, texts, weights[head]) for head in shown]
 
 
 def _by_layer(loaded: LoadedModel, heads: Sequence[Component]) -> dict[int, list[Component]]:

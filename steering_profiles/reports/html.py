@@ -1,24 +1,17 @@
 """A report as one HTML page that needs nothing else: no script, no network, no other file."""
 
-from functools import partial
+from collections.abc import Callable
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from steering_profiles.reports.plots.style import to_svg
 from steering_profiles.reports.report import Report
-from steering_profiles.reports.sections import Folded, Plot, Remark, Verbatim, sections
+from steering_profiles.reports.sections import Folded, Plot, Remark, sections
 from steering_profiles.reports.tables import Table
 from steering_profiles.reports.text import printable
 
-_KINDS: dict[type, str] = {
-    Remark: "remark",
-    Plot: "plot",
-    Table: "table",
-    Folded: "folded",
-    Verbatim: "verbatim",
-    str: "text",
-}
+_KINDS = {"remark": Remark, "plot": Plot, "table": Table, "folded": Folded}
 
 
 def page(report: Report) -> str:
@@ -32,7 +25,8 @@ def page(report: Report) -> str:
         keep_trailing_newline=True,
         finalize=_shown,
     )
-    environment.tests.update({kind: partial(_is, of) for of, kind in _KINDS.items()})
+    for name, kind in _KINDS.items():
+        environment.tests[name] = _is_of(kind)
     return environment.get_template("report.html.j2").render(
         profile=report.profile, sections=sections(report), svg=_svg
     )
@@ -47,5 +41,5 @@ def _shown(value: object) -> object:
     return printable(value) if type(value) is str else value
 
 
-def _is(of: type, value: object) -> bool:
-    return isinstance(value, of)
+def _is_of(kind: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kind)

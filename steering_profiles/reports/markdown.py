@@ -7,7 +7,7 @@ from html import escape
 from steering_profiles.reports.report import Report
 from steering_profiles.reports.sections import Block, Folded, Plot, Remark, Verbatim, sections
 from steering_profiles.reports.tables import Cell, Column, Table
-from steering_profiles.reports.text import printable, visible
+from steering_profiles.reports.text import one_line, printable
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~>$])")
 _AT_START = re.compile(r"^(\d*)([#+\-.)]+)(?=\s|$)")  # what begins a heading, a list or a rule
@@ -27,16 +27,18 @@ def document(report: Report) -> str:
 
 def plain(text: str) -> str:
     """Return ``text`` on one line with everything escaped that Markdown or HTML would take for its own."""
-    text = " ".join(printable(text).split())
-    text = text.replace("&", "&amp;").replace("<", "&lt;")
+    text = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
     return _AT_START.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", text))
 
 
 def verbatim(text: str) -> str:
     """Return ``text`` as a code span that holds in a table's cell too."""
-    text = visible(text) if text.strip() != text or not text.isprintable() else text
+    text = printable(text).replace("\n", "↵").replace("\t", "→")
     if not text:
         return ""
+    inner = text.strip(" ")  # Markdown would strip it
+    before = len(text) - len(text.lstrip(" "))
+    text = "·" * before + inner + "·" * (len(text) - before - len(inner))
     if not _NEEDS_ENTITY.search(text):
         return f"`{text}`"
     # In a table no fence of backticks can hold a backslash before a bar; entities always hold.
@@ -60,7 +62,7 @@ def _lines_of(block: Block) -> Iterator[str]:
         case Verbatim():
             yield fenced(block.text)
         case Folded():
-            yield f"<details><summary>{escape(' '.join(printable(block.summary).split()))}</summary>"
+            yield f"<details><summary>{escape(one_line(block.summary))}</summary>"
             yield _table(block.content) if isinstance(block.content, Table) else fenced(block.content)
             yield "</details>"
         case Plot():

@@ -18,7 +18,7 @@ from steering_profiles.reports.tables import Change, Table, Tone
 from steering_profiles.reports.text import number, percent, signed_percent
 
 _LONG_TABLE = 100  # rows, from which a table is folded
-_NAMED = 8
+_NAMED = 5
 """How many things a sentence names before it says how many more there are."""
 
 
@@ -99,11 +99,13 @@ def _headline(report: Report) -> Iterator[Block]:
     worse = _worsened(report)
     if report.accuracy:
         yield (
-            Remark(f"Worse with it: {_some(worse)}.", "worse") if worse else Remark("Worse with it: nothing measured.")
+            Remark(f"Worse with it, in percentage points: {_some(worse)}.", "worse")
+            if worse
+            else Remark("Nothing that was measured is worse with it.")
         )
     if report.side_effects is not None and report.side_effects.texts:
         past = [
-            f"{t.name} {signed_percent(t.change)}" for t in report.side_effects.texts if t.change > SIDE_EFFECT_LIMIT
+            f"{t.name} {signed_percent(t.change)}" for t in report.side_effects.texts if tables.is_past_limit(t.change)
         ]
         if past:
             yield Remark(
@@ -127,13 +129,13 @@ def _worsened(report: Report) -> list[str]:
             changed = tables.change(before, after, group)
             if changed is not None and changed.tone == "worse":
                 points = 100 * (changed.after - changed.before) / changed.asked
-                fallen.append((points, f"{name} {group} (−{-points:.1f})"))
+                fallen.append((points, f"{name} on {group} −{-points:.1f}"))
     return [what for _, what in sorted(fallen)]
 
 
 def _some(items: list[str]) -> str:
     more = len(items) - _NAMED
-    return ", ".join(items[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+    return "; ".join(items[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _sets(report: Report) -> Iterator[Block]:
@@ -203,7 +205,7 @@ def _components(report: Report) -> Iterator[Block]:
                 "accuracy",
                 "How accurate the components are, per sub-task",
                 f"For each sub-task, how many of the {count} ranked components order the candidate answers rightly on "
-                "how large a share of train prompts (logarithmic scale). The part in orange is what the profile "
+                "how large a share of train prompts (logarithmic scale). What is orange is what the profile "
                 f"scales. Right of the dashed line, at {percent(ranking.accuracy_threshold)}%, a component counts as "
                 "right on the sub-task.",
                 partial(accuracy_histograms, ranking),

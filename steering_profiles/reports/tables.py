@@ -24,6 +24,7 @@ MOST_LISTED = 200
 """Components that a list shows besides those that the profile scales."""
 _Z95 = 1.959963984540054
 _LOOKED_AT = 4
+_LONG = 12  # entries of a list, from which it is folded
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,11 @@ def change(before: Accuracy, after: Accuracy, group: str | None = None) -> Chang
     return Change(right, after.counts[group][0], asked)
 
 
+def is_past_limit(change: float) -> bool:
+    """Return whether a rise of NLL, as a share, is one to flag; a rise of the limit itself is not."""
+    return round(change, 6) > SIDE_EFFECT_LIMIT
+
+
 def groups_of(accuracies: Iterable[Accuracy]) -> list[str]:
     """Return every group that some of ``accuracies`` has, in the order in which they first appear."""
     return list(dict.fromkeys(group for accuracy in accuracies for group in accuracy.counts))
@@ -145,7 +151,7 @@ def side_effects_table(report: Report) -> Table:
     """How well other text is still predicted."""
     rows = []
     for text in report.side_effects.texts if report.side_effects is not None else ():
-        past = text.change > SIDE_EFFECT_LIMIT
+        past = is_past_limit(text.change)
         rows.append(
             (
                 Cell(text.name),
@@ -187,7 +193,7 @@ def methods_table(report: Report) -> Table:
             pooled = method.variants
             cells.append(Cell("–") if pooled is None else _interval_cell(pooled.right, pooled.asked))
         if has_drift:
-            past = method.drift is not None and method.drift > SIDE_EFFECT_LIMIT
+            past = method.drift is not None and is_past_limit(method.drift)
             shown_drift = "–" if method.drift is None else signed_percent(method.drift)
             cells.append(Cell(shown_drift, f"past {SIDE_EFFECT_LIMIT:.0%}" if past else "", _tone_if(past)))
         rows.append(tuple(cells))
@@ -355,7 +361,7 @@ def _records(report: Report) -> list[tuple[str, dict[str, JsonValue]]]:
 
 
 def _is_long(value: JsonValue) -> bool:
-    return isinstance(value, list | dict) and len(_in_short(value)) > 200
+    return isinstance(value, list | dict) and (len(value) > _LONG or len(_in_short(value)) > 200)
 
 
 def _in_short(value: JsonValue) -> str:

@@ -16,6 +16,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() or char in "\n\t" else _escaped(char) for char in text)
 
 
+def one_line(text: str) -> str:
+    """Return ``text`` on one line, with single spaces and nothing in it that cannot be seen."""
+    return " ".join(printable(text).split())
+
+
 def shortened(text: str, most: int) -> str:
     """Return ``text``, cut to ``most`` characters with an ellipsis at its end if it is longer."""
     return text if len(text) <= most else text[: most - 1] + "…"

@@ -57,6 +57,10 @@ def test_text_of_a_plot_takes_the_colours_of_the_page(page: Page):
     assert not re.search(r"#010203|#040506|#070809", page.source)
 
 
+def test_no_label_is_written_as_a_formula(page: Page):
+    assert "mathdefault" not in page.source
+
+
 def test_hostile_text_stays_text(hostile_page: Page):
     assert hostile_page.unbalanced == []
     assert "script" not in {tag for tag, _ in hostile_page.tags}
@@ -90,7 +94,7 @@ def test_every_prompt_set_is_shown_before_and_after(page: Page):
 
 
 def test_what_is_worse_is_said_first_and_in_words(page: Page):
-    assert "Worse with it: 5 digits ) (−2.0)." in page.text
+    assert "Worse with it, in percentage points: 5 digits on ) −2.0." in page.text
 
 
 def test_a_rise_of_nll_past_the_limit_is_flagged(page: Page):
@@ -103,10 +107,10 @@ def test_a_rise_of_nll_past_the_limit_is_flagged(page: Page):
 
 
 def test_side_effects_within_the_limit_are_not_flagged():
-    report = Report(profile(), "x", side_effects=SideEffects((TextEffect("prose", 10, 2.0, 2.02, 0.9),)))
+    report = Report(profile(), "x", side_effects=SideEffects((TextEffect("prose", 10, 2.0, 2.01, 0.9),)))
     page = Page(render_html(report))
     assert "Flagged" not in page.text
-    assert "NLL of other text changes by +1.00% at worst (prose), within the limit of 1%." in page.text
+    assert "NLL of other text changes by +0.50% at worst (prose), within the limit of 1%." in page.text
 
 
 def test_methods_stand_side_by_side(page: Page):

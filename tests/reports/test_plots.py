@@ -15,7 +15,7 @@ from steering_profiles.reports.plots.grid import grid_map
 from steering_profiles.reports.plots.path import path_plot
 from steering_profiles.reports.plots.ranking import accuracy_histograms, precision_recall
 from steering_profiles.reports.plots.scales import head_scales, neurons_per_layer
-from steering_profiles.reports.plots.style import ORANGE, to_svg
+from steering_profiles.reports.plots.style import ORANGE, WIDTH, to_svg
 from steering_profiles.schema import HeadScale, NeuronScale
 from tests.reports.samples import HOSTILE, MODEL, attention, profile, ranking, whole
 
@@ -78,6 +78,7 @@ def test_neurons_are_counted_per_layer():
 def test_histograms_count_every_component_once():
     figure = accuracy_histograms(ranking())
     assert len(figure.axes) == 3
+    assert {"1", "10"} <= set(texts(to_svg(lambda: accuracy_histograms(ranking(count=400)), "x", "x")))
     for axes in figure.axes:
         counted = [sum(bar.get_height() for bar in bars) for bars in axes.containers]
         assert counted == [12, 2]  # ranked, and of them scaled
@@ -93,7 +94,7 @@ def test_any_number_of_sub_tasks_can_be_drawn(groups: tuple[str, ...]):
 
 def test_tens_of_thousands_of_components_make_a_small_picture():
     draw = np.random.default_rng(0)
-    accuracy, metrics = draw.random((50_000, 4)), draw.random((50_000, 3))
+    accuracy, metrics = draw.random((20_000, 4)), draw.random((20_000, 3))
     many = Ranking(
         (")", "))", ")))", "))))"),
         tuple(
@@ -101,7 +102,7 @@ def test_tens_of_thousands_of_components_make_a_small_picture():
             for i, (a, m) in enumerate(zip(accuracy.tolist(), metrics.tolist(), strict=True))
         ),
     )
-    assert len(to_svg(lambda: precision_recall(many), "x", "x")) < 1_000_000
+    assert len(to_svg(lambda: precision_recall(many), "x", "x")) < 500_000
     assert len(to_svg(lambda: accuracy_histograms(many), "x", "x")) < 200_000
 
 
@@ -110,5 +111,5 @@ def test_a_large_model_fits_the_page():
     heads = tuple(HeadScale(layer=layer, head=layer % 64, scale=1.5) for layer in range(80))
     svg = ET.fromstring(to_svg(lambda: head_scales(profile(model=large, heads=heads, neurons=())), "x", "x"))
     width, height = (float(part) for part in svg.attrib["viewBox"].split()[2:])
-    assert width < 600
-    assert height < 600
+    assert width <= 72 * WIDTH
+    assert height <= 72 * WIDTH

@@ -24,7 +24,7 @@ def attention_maps(patterns: Sequence[HeadAttention]) -> Figure:
         start = max(0, len(pattern.tokens) - _MOST_TOKENS)
         labels = [shortened(visible(token), 10) for token in pattern.tokens[start:]]
         image = axes.imshow(pattern.weights[start:, start:], cmap=WEIGHTS, vmin=0, vmax=1, interpolation="none")
-        font = max(4.0, min(7.0, 110 / len(labels)))
+        font = max(4.0, min(7.5, 150 / len(labels)))
         upright = {"rotation": 90, "rotation_mode": "anchor", "ha": "right", "va": "center"}
         axes.set_xticks(range(len(labels)), labels, fontsize=font, **upright)
         axes.set_yticks(range(len(labels)), labels, fontsize=font)

@@ -32,11 +32,11 @@ def grid_map(grid: Sequence[Measured], chosen: Point | None) -> Figure:
 
     figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * min(len(counts), 24)), layout="constrained")
     axes = figure.add_subplot()
-    known = percent[~np.isnan(percent)]
+    lowest = min(float(np.floor(np.nanmin(percent))), 99.0)  # a plateau of 100 is the top of the scale, not its foot
     image = axes.imshow(
         np.ma.masked_invalid(percent),
         cmap=LEVELS,
-        vmin=min(np.floor(known.min()), 99.0),
+        vmin=lowest,
         vmax=100,
         aspect="auto",
         interpolation="none",
@@ -46,21 +46,21 @@ def grid_map(grid: Sequence[Measured], chosen: Point | None) -> Figure:
     if percent.size <= _MOST_LABELLED:
         for (row, column), value in np.ndenumerate(percent):
             if not np.isnan(value):
-                ink = ink_on(image.cmap(image.norm(value)))
+                ink = ink_on((value - lowest) / (100 - lowest))
                 axes.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=ink)
     for row, column in _cells_of(chosen, counts, alphas):
         frame = Rectangle((column - 0.5, row - 0.5), 1, 1, fill=False, edgecolor=ORANGE, linewidth=2.5, zorder=5)
         axes.add_patch(frame).set_clip_on(False)
-    every = max(1, len(alphas) // 20)
+    every = -(-len(alphas) // 16)
     axes.set_xticks(range(0, len(alphas), every), [f"×{number(alpha)}" for alpha in alphas[::every]])
-    every = max(1, len(counts) // 24)
+    every = -(-len(counts) // 24)
     axes.set_yticks(range(0, len(counts), every), [str(k) if k else "0 (plain)" for k in counts[::every]])
     axes.set_xlabel("scale")
     axes.set_ylabel("components")
     bare(axes)
     colours = figure.colorbar(image, ax=axes, pad=0.02, aspect=30)
     colours.set_label("dev accuracy, %")
-    colours.outline.set_visible(False)  # type: ignore[operator]  # the stubs take the outline for a call
+    colours.outline.set_visible(False)
     return figure
 
 

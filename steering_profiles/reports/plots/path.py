@@ -31,7 +31,7 @@ def path_plot(path: Sequence[PathPoint]) -> Figure:
             )
         errors.set_title("numbers: components scaled", loc="right")
     errors.set_ylabel("dev errors, %")
-    errors.set_ylim(bottom=0)
+    errors.set_ylim(bottom=-0.06 * max(errors.get_ylim()))  # room for the dots at 0
     drift.set_ylabel("rise of neutral\ntext's NLL, %")
     drift.set_xlabel("disturbance: sum of |scale − 1|")
     return figure

@@ -4,10 +4,11 @@ import numpy as np
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import BoundaryNorm, Colormap, ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
-from steering_profiles.reports.plots.style import BLUE, INK, LEVELS, MUTED, ORANGE, RULE, WIDTH, bare
+from steering_profiles.reports.plots.style import BLUE, INK, LEVELS, ORANGE, RULE, WEIGHTS, WIDTH, bare
 from steering_profiles.reports.report import Ranking
-from steering_profiles.reports.text import shortened, visible
+from steering_profiles.reports.text import one_line, shortened
 
 _BINS = np.linspace(0, 1, 21)
 _MOST_HISTOGRAMS = 9
@@ -24,7 +25,7 @@ def accuracy_histograms(ranking: Ranking) -> Figure:
         return _accuracy_map(ranking, accuracy)
     columns = min(len(ranking.groups), 4 if len(ranking.groups) % 4 == 0 else 3)
     rows = -(-len(ranking.groups) // columns)
-    figure = Figure(figsize=(WIDTH, 0.5 + 1.65 * rows), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 0.6 + 1.8 * rows), layout="constrained")
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for place, axes in enumerate(panels.flat):
         if place >= len(ranking.groups):
@@ -34,8 +35,10 @@ def accuracy_histograms(ranking: Ranking) -> Figure:
         if chosen.any():
             axes.hist(accuracy[chosen, place], bins=_BINS, log=True, color=ORANGE, rwidth=0.92, label="scaled")
         axes.axvline(ranking.accuracy_threshold, color=INK, linestyle="--", linewidth=0.8)
-        axes.set(title=shortened(visible(ranking.groups[place]), 24), xlim=(0, 1), ylim=(0.7, None))
+        axes.set(title=shortened(one_line(ranking.groups[place]), 24), xlim=(0, 1), ylim=(0.7, None))
         axes.set_xticks([0, 0.5, 1], ["0%", "50%", "100%"])
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter(NullFormatter())
         axes.label_outer()
     figure.supxlabel("accuracy on train", fontsize=8)
     figure.supylabel("components", fontsize=8)
@@ -51,20 +54,23 @@ def _accuracy_map(ranking: Ranking, accuracy: np.ndarray) -> Figure:
     axes = figure.add_subplot()
     extent = (0.0, 1.0, len(groups) - 0.5, -0.5)
     image = axes.imshow(
-        np.ma.masked_equal(counts, 0), cmap=LEVELS, norm=LogNorm(1, max(2, counts.max())), aspect="auto",
+        np.ma.masked_equal(counts, 0), cmap=WEIGHTS, norm=LogNorm(0.3, max(2, counts.max())), aspect="auto",
         interpolation="none", extent=extent,
     )  # fmt: skip
     for row in range(len(groups)):
         scaled = [ranked.accuracy[row] for ranked in ranking.chosen]
-        axes.plot(scaled, [row] * len(scaled), "|", color=ORANGE, markersize=6, markeredgewidth=1.2)
+        marks = axes.plot(scaled, [row] * len(scaled), "|", color=ORANGE, markersize=6, markeredgewidth=1.2)
+        marks[0].set_rasterized(len(scaled) * len(groups) > _MOST_DOTS)
     axes.axvline(ranking.accuracy_threshold, color=INK, linestyle="--", linewidth=0.8)
     axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0%", "25%", "50%", "75%", "100%"])
-    axes.set_yticks(range(len(groups)), [shortened(visible(group), 24) for group in groups], fontsize=6.5)
+    axes.set_yticks(range(len(groups)), [shortened(one_line(group), 24) for group in groups], fontsize=6.5)
     axes.set_xlabel("accuracy on train")
     if len(groups) < len(ranking.groups):
         axes.set_title(f"the first {len(groups)} of {len(ranking.groups)} sub-tasks")
     bare(axes)
     colours = figure.colorbar(image, ax=axes, pad=0.02, aspect=40)
+    colours.ax.yaxis.set_major_formatter("{x:g}")
+    colours.ax.yaxis.set_minor_formatter(NullFormatter())
     colours.set_label("components")
     return figure
 
@@ -99,5 +105,5 @@ def precision_recall(ranking: Ranking) -> Figure:
         every = max(1, len(levels) // 10)
         bar.set_ticks(levels[::every].tolist(), labels=[str(n) for n in levels[::every]])
         bar.ax.tick_params(length=0, which="both")
-        bar.set_label(f"sub-tasks with accuracy ≥ {100 * ranking.accuracy_threshold:.0f}%", color=MUTED)
+        bar.set_label(f"sub-tasks with accuracy ≥ {100 * ranking.accuracy_threshold:.0f}%", labelpad=8)
     return figure

@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from steering_profiles.reports.plots.style import BLUE, ORANGE, RULE, WIDTH, bare
 from steering_profiles.reports.text import number
@@ -55,8 +56,8 @@ def neurons_per_layer(profile: Profile) -> Figure:
         axes.bar(layers, up, width=0.8, color=ORANGE, label="amplified")
     if down.any():
         axes.bar(layers, down, width=0.8, bottom=up, color=BLUE, label="weakened")
-    axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axes.set_xlabel("layer")
     axes.set_ylabel("neurons")
     if up.any() and down.any():

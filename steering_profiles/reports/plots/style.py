@@ -13,7 +13,7 @@ from io import StringIO
 import matplotlib as mpl
 from matplotlib import style
 from matplotlib.axes import Axes
-from matplotlib.colors import Colormap, LinearSegmentedColormap, to_rgb
+from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 # Stand-ins: in the SVG each becomes a colour of the page. No other part of a plot may have them.
@@ -26,10 +26,10 @@ ORANGE = "#e8710a"
 """What the profile changes or amplifies, and what was chosen."""
 BLUE = "#3f7fc9"
 """Everything else; what is weakened."""
-WIDTH = 7.6
+WIDTH = 9.0
 """Inches, of a plot as wide as the page's column."""
 
-LEVELS: Colormap = LinearSegmentedColormap.from_list("levels", ["#31509c", "#2c8f9b", "#6cbf6b", "#f2d64b"])
+LEVELS: Colormap = LinearSegmentedColormap.from_list("levels", ["#4468c0", "#2c8f9b", "#6cbf6b", "#f2d64b"])
 """From little to much; told apart in greyscale too, and none of it lost on a light or a dark page."""
 WEIGHTS: Colormap = LinearSegmentedColormap.from_list("weights", [(0.25, 0.5, 0.79, 0.0), (0.25, 0.5, 0.79, 1.0)])
 """From nothing, which is the page itself, to all."""
@@ -78,7 +78,7 @@ def to_svg(draw: Callable[[], Figure], name: str, title: str) -> str:
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         out = StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-        draw().savefig(out, format="svg", metadata=no_metadata, dpi=200)
+        draw().savefig(out, format="svg", metadata=no_metadata, dpi=130)
     return _for_page(out.getvalue(), name, title)
 
 
@@ -88,9 +88,9 @@ def bare(axes: Axes) -> None:
     axes.tick_params(length=0)
 
 
-def ink_on(colour: tuple[float, ...]) -> str:
-    """Return black or white, whichever reads better on ``colour``."""
-    red, green, blue = to_rgb(colour[:3])
+def ink_on(level: float) -> str:
+    """Return black or white, whichever reads better on the colour of ``level`` (0..1) in ``LEVELS``."""
+    red, green, blue, _ = LEVELS(level)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
 
@@ -112,7 +112,7 @@ def _for_page(svg: str, name: str, title: str) -> str:
 def _tag_for_page(tag: str) -> str:
     """Fit one tag to the page; never the text between tags, which can be anything."""
     tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
-    tag = re.sub(r'<g id="[a-zA-Z_.]+_\d+">', "<g>", tag)  # the same in every figure, and nothing refers to them
+    tag = re.sub(r'^<g id="[^"]*"', "<g", tag)  # the same in every figure, and nothing refers to them
     for stand_in, colour in _OF_PAGE.items():
         tag = tag.replace(stand_in, colour)
     return tag
