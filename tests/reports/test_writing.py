@@ -28,7 +28,7 @@ def test_the_same_report_gives_the_same_bytes(page: Page):
 
 
 def test_bytes_do_not_depend_on_settings_of_matplotlib(page: Page):
-    with mpl.rc_context({"lines.linewidth": 9, "font.size": 30, "svg.fonttype": "path", "axes.facecolor": "red"}):
+    with mpl.rc_context({"lines.linewidth": 9, "image.origin": "lower", "svg.fonttype": "path", "scatter.marker": "x"}):
         assert render_html(whole()) == page.source
         assert mpl.rcParams["lines.linewidth"] == 9
 
