@@ -10,7 +10,7 @@ from steering_profiles.reports.text import shortened, visible
 
 _MOST_TOKENS = 32
 """The last tokens of a prompt that are shown; with more of them no label can be read."""
-_COLUMNS = 2
+_COLUMNS = 3
 
 
 def attention_maps(patterns: Sequence[HeadAttention]) -> Figure:
@@ -18,13 +18,13 @@ def attention_maps(patterns: Sequence[HeadAttention]) -> Figure:
     columns = min(_COLUMNS, len(patterns))
     rows = -(-len(patterns) // columns)
     size = WIDTH / _COLUMNS
-    figure = Figure(figsize=(size * columns, (size - 0.2) * rows + 0.5), layout="constrained")
+    figure = Figure(figsize=(size * columns, size * rows + 0.6), layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False)
     for axes, pattern in zip(panels.flat, patterns, strict=False):
         start = max(0, len(pattern.tokens) - _MOST_TOKENS)
         labels = [shortened(visible(token), 10) for token in pattern.tokens[start:]]
         image = axes.imshow(pattern.weights[start:, start:], cmap=WEIGHTS, vmin=0, vmax=1, interpolation="none")
-        font = max(4.0, min(7.5, 150 / len(labels)))
+        font = max(4.0, min(7.0, 130 / len(labels)))
         upright = {"rotation": 90, "rotation_mode": "anchor", "ha": "right", "va": "center"}
         axes.set_xticks(range(len(labels)), labels, fontsize=font, **upright)
         axes.set_yticks(range(len(labels)), labels, fontsize=font)
