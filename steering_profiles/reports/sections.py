@@ -140,10 +140,7 @@ def _some(items: list[str]) -> str:
 
 def _sets(report: Report) -> Iterator[Block]:
     if set(report.accuracy) - {TEST}:
-        yield Remark(
-            "The test prompts are like those of the fit; the other sets are of shapes that no choice was made on, "
-            "unless their name says otherwise."
-        )
+        yield Remark("The test prompts are shaped like those of the fit; the other sets tell how far it generalises.")
         yield _unfolded(tables.sets_table(report))
 
 
