@@ -1,0 +1,26 @@
+"""Reports: what a profile does and where it comes from, as one HTML page and one Markdown file."""
+
+from steering_profiles.reports.attention import HeadAttention, attention_patterns
+from steering_profiles.reports.report import (
+    MethodResult,
+    PathPoint,
+    RankedComponent,
+    Ranking,
+    Report,
+    recorded_grid,
+)
+from steering_profiles.reports.writing import render_html, render_markdown, write_report
+
+__all__ = [
+    "HeadAttention",
+    "MethodResult",
+    "PathPoint",
+    "RankedComponent",
+    "Ranking",
+    "Report",
+    "attention_patterns",
+    "recorded_grid",
+    "render_html",
+    "render_markdown",
+    "write_report",
+]

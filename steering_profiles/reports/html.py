@@ -1,0 +1,45 @@
+"""A report as one HTML page that needs nothing else: no script, no network, no other file."""
+
+from collections.abc import Callable
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from steering_profiles.reports.plots.style import to_svg
+from steering_profiles.reports.report import Report
+from steering_profiles.reports.sections import Folded, Plot, Remark, sections
+from steering_profiles.reports.tables import Table
+from steering_profiles.reports.text import printable
+
+_KINDS = {"remark": Remark, "plot": Plot, "table": Table, "folded": Folded}
+
+
+def page(report: Report) -> str:
+    """Return the page. Everything that comes from the report is escaped."""
+    environment = Environment(
+        loader=PackageLoader("steering_profiles.reports"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        finalize=_shown,
+    )
+    for name, kind in _KINDS.items():
+        environment.tests[name] = _is_of(kind)
+    return environment.get_template("report.html.j2").render(
+        profile=report.profile, sections=sections(report), svg=_svg
+    )
+
+
+def _svg(plot: Plot) -> Markup:
+    # Its texts are escaped where it is made.
+    return Markup(to_svg(plot.draw, plot.name, plot.title))
+
+
+def _shown(value: object) -> object:
+    return printable(value) if type(value) is str else value
+
+
+def _is_of(kind: type) -> Callable[[object], bool]:
+    return lambda value: isinstance(value, kind)

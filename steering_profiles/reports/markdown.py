@@ -1,0 +1,83 @@
+"""A report as Markdown (GitHub's), with the tables of the page and without its plots."""
+
+import re
+from collections.abc import Iterator
+from html import escape
+
+from steering_profiles.reports.report import Report
+from steering_profiles.reports.sections import Block, Folded, Plot, Remark, Verbatim, sections
+from steering_profiles.reports.tables import Cell, Column, Table
+from steering_profiles.reports.text import one_line, printable
+
+_SPECIAL = re.compile(r"([\\`*_\[\]|~>$])")
+_AT_START = re.compile(r"^(\d*)([#+\-.)]+)(?=\s|$)")  # what begins a heading, a list or a rule
+_NEEDS_ENTITY = re.compile(r"[`|\\]")
+
+
+def document(report: Report) -> str:
+    """Return the file. Everything that comes from the report is escaped, so that no cell breaks its table."""
+    parts = [f"# {plain(report.profile.name)}", plain(report.profile.description)]
+    for section in sections(report):
+        if section.title:
+            parts.append(f"## {section.title}")
+        for block in section.blocks:
+            parts += _lines_of(block)
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def plain(text: str) -> str:
+    """Return ``text`` on one line with everything escaped that Markdown or HTML would take for its own."""
+    text = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
+    return _AT_START.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", text))
+
+
+def verbatim(text: str) -> str:
+    """Return ``text`` as a code span that holds in a table's cell too."""
+    text = printable(text).replace("\n", "↵").replace("\t", "→")
+    if not text:
+        return ""
+    inner = text.strip(" ")  # Markdown would strip it
+    before = len(text) - len(text.lstrip(" "))
+    text = "·" * before + inner + "·" * (len(text) - before - len(inner))
+    if not _NEEDS_ENTITY.search(text):
+        return f"`{text}`"
+    # In a table no fence of backticks can hold a backslash before a bar; entities always hold.
+    return "<code>" + "".join(char if char.isalnum() or char == " " else f"&#{ord(char)};" for char in text) + "</code>"
+
+
+def fenced(text: str) -> str:
+    """Return ``text`` as a code block, whatever backticks are in it."""
+    text = printable(text)
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
+
+
+def _lines_of(block: Block) -> Iterator[str]:
+    match block:
+        case Remark():
+            yield f"**{plain(block.text)}**" if block.tone else plain(block.text)
+        case Table():
+            yield _table(block)
+        case Verbatim():
+            yield fenced(block.text)
+        case Folded():
+            yield f"<details><summary>{escape(one_line(block.summary))}</summary>"
+            yield _table(block.content) if isinstance(block.content, Table) else fenced(block.content)
+            yield "</details>"
+        case Plot():
+            return
+
+
+def _table(table: Table) -> str:
+    lines = [
+        [verbatim(column.heading) if column.verbatim_heading else plain(column.heading) for column in table.columns],
+        ["---:" if column.numeric else "---" for column in table.columns],
+        *([_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows),
+    ]
+    return f"{plain(table.caption)}\n\n" + "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(cell: Cell, column: Column) -> str:
+    text = verbatim(cell.text) if column.verbatim else plain(cell.text)
+    return f"{text} {plain(cell.note)}".strip()

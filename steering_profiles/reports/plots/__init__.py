@@ -1,0 +1,1 @@
+"""The plots of a report. Each module draws a :class:`matplotlib.figure.Figure`; :mod:`.style` makes SVG of it."""

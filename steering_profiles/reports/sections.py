@@ -1,0 +1,257 @@
+"""What a report says and in which order. Sections without data are not made."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+from matplotlib.figure import Figure
+
+from steering_profiles.fitting.grid import Point
+from steering_profiles.reports import tables
+from steering_profiles.reports.plots.attention import attention_maps
+from steering_profiles.reports.plots.grid import grid_map
+from steering_profiles.reports.plots.path import path_plot
+from steering_profiles.reports.plots.ranking import accuracy_histograms, precision_recall
+from steering_profiles.reports.plots.scales import head_scales, neurons_per_layer
+from steering_profiles.reports.report import SIDE_EFFECT_LIMIT, TEST, Report
+from steering_profiles.reports.tables import Change, Table, Tone
+from steering_profiles.reports.text import number, percent, signed_percent
+
+_LONG_TABLE = 100  # rows, from which a table is folded
+_NAMED = 5
+"""How many things a sentence names before it says how many more there are."""
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence or two."""
+
+    text: str
+    tone: Tone = ""
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture, its alternative text, and how to read it."""
+
+    name: str
+    """Tells the plots of one page apart: letters and hyphens."""
+    title: str
+    caption: str
+    draw: Callable[[], Figure]
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Something long that opens on demand: a table or verbatim text."""
+
+    summary: str
+    content: Table | str
+
+
+@dataclass(frozen=True)
+class Verbatim:
+    """Text shown as it is, such as a command."""
+
+    text: str
+
+
+Block = Remark | Plot | Table | Folded | Verbatim
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading and what stands under it."""
+
+    title: str
+    blocks: tuple[Block, ...]
+
+
+def sections(report: Report) -> list[Section]:
+    """Return the sections of ``report`` that have something to say."""
+    made = {
+        "": _headline(report),
+        "How far it carries": _sets(report),
+        "Beside other ways of choosing": _methods(report),
+        "Side effects": _side_effects(report),
+        "How it was chosen": _search(report),
+        "Which components": _components(report),
+        "Where the heads look": _attention(report),
+        "Where it comes from": _provenance(report),
+        "Make this report again": iter((Verbatim(report.command),)),
+    }
+    whole = ((title, tuple(blocks)) for title, blocks in made.items())
+    return [Section(title, blocks) for title, blocks in whole if blocks]
+
+
+def _headline(report: Report) -> Iterator[Block]:
+    profile = report.profile
+    strength = "" if report.strength == 1 else f", at strength {number(report.strength)}"
+    yield Remark(f"Changes {profile.summary} in {profile.model.id}{strength}.")
+    if TEST in report.accuracy:
+        before, after = report.accuracy[TEST]
+        total = Change(before.right, after.right, before.asked)
+        if total.asked:
+            shares = [percent(right / total.asked) for right in (total.before, total.after)]
+            yield Remark(
+                f"Accuracy on {total.asked} test prompts: {shares[0]}% without, {shares[1]}% with it.", total.tone
+            )
+    worse = _worsened(report)
+    if report.accuracy:
+        yield (
+            Remark(f"Worse with it, in percentage points: {_some(worse)}.", "worse")
+            if worse
+            else Remark("Nothing that was measured is worse with it.")
+        )
+    if report.side_effects is not None and report.side_effects.texts:
+        past = [
+            f"{t.name} {signed_percent(t.change)}" for t in report.side_effects.texts if tables.is_past_limit(t.change)
+        ]
+        if past:
+            yield Remark(
+                f"Flagged: NLL of other text rises by more than {SIDE_EFFECT_LIMIT:.0%}: {_some(past)}.", "worse"
+            )
+        else:
+            worst = report.side_effects.worst
+            yield Remark(
+                f"NLL of other text changes by {signed_percent(worst.change)} at worst ({worst.name}), "
+                f"within the limit of {SIDE_EFFECT_LIMIT:.0%}."
+            )
+    if TEST in report.accuracy:
+        yield tables.headline_table(TEST, *report.accuracy[TEST])
+
+
+def _worsened(report: Report) -> list[str]:
+    """Return the groups of prompt sets that are worse with the profile, the most worsened first."""
+    fallen: list[tuple[float, str]] = []
+    for name, (before, after) in report.accuracy.items():
+        for group in before.counts:
+            changed = tables.change(before, after, group)
+            if changed is not None and changed.tone == "worse":
+                points = 100 * (changed.after - changed.before) / changed.asked
+                fallen.append((points, f"{name} on {group} −{-points:.1f}"))
+    return [what for _, what in sorted(fallen)]
+
+
+def _some(items: list[str]) -> str:
+    more = len(items) - _NAMED
+    return "; ".join(items[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _sets(report: Report) -> Iterator[Block]:
+    if set(report.accuracy) - {TEST}:
+        yield Remark("The test prompts are shaped like those of the fit; the other sets tell how far it generalises.")
+        yield _unfolded(tables.sets_table(report))
+
+
+def _methods(report: Report) -> Iterator[Block]:
+    if report.comparison:
+        yield tables.methods_table(report)
+
+
+def _side_effects(report: Report) -> Iterator[Block]:
+    if report.side_effects is not None and report.side_effects.texts:
+        yield tables.side_effects_table(report)
+
+
+def _search(report: Report) -> Iterator[Block]:
+    if report.path:
+        yield Plot(
+            "path",
+            "Dev errors and drift over the course of the search",
+            "Each dot is a step of the search, further right where more is changed in all (the sum of |scale − 1|). "
+            "Above: wrong answers on dev, which should fall. Below: how much worse neutral text is predicted, which "
+            "should stay low. The ringed step was chosen.",
+            partial(path_plot, report.path),
+        )
+        yield Folded(f"All {len(report.path)} steps", tables.path_table(report))
+    if report.grid:
+        yield Plot(
+            "grid",
+            "Dev accuracy by number of components and scale",
+            "One cell per setting: how many of the best-ranked components are scaled (rows), by how much (columns), "
+            "and the dev accuracy that gives, in percent. Hatched cells were measured on part of dev only, since they "
+            "could no longer win. The framed cell was chosen. Look for a plateau around it: a lone bright cell rarely "
+            "holds on other prompts.",
+            partial(grid_map, report.grid, _chosen_point(report)),
+        )
+        yield Folded(f"All {len(report.grid)} points", tables.grid_table(report))
+
+
+def _components(report: Report) -> Iterator[Block]:
+    profile, ranking = report.profile, report.ranking
+    if profile.heads:
+        yield Plot(
+            "heads",
+            "Scaled heads by layer",
+            "Each square is an attention head, layers from left (first) to right (last). Coloured ones are scaled by "
+            "the profile: orange amplified, blue weakened, the more the deeper.",
+            partial(head_scales, profile),
+        )
+    if profile.neurons:
+        yield Plot(
+            "neurons",
+            "Scaled neurons per layer",
+            "How many feed-forward neurons of each layer the profile scales: orange amplified, blue weakened.",
+            partial(neurons_per_layer, profile),
+        )
+    if ranking is not None and ranking.components:
+        count = len(ranking.components)
+        if ranking.groups:
+            yield Plot(
+                "accuracy",
+                "How accurate the components are, per sub-task",
+                f"For each sub-task, how many of the {count} ranked components order the candidate answers rightly on "
+                "how large a share of train prompts (logarithmic scale). What is orange is what the profile "
+                f"scales. Right of the dashed line, at {percent(ranking.accuracy_threshold)}%, a component counts as "
+                "right on the sub-task.",
+                partial(accuracy_histograms, ranking),
+            )
+        coloured = (
+            "brighter ones are right on more sub-tasks" if ranking.groups else "one colour, as there are no sub-tasks"
+        )
+        yield Plot(
+            "precision-recall",
+            "Precision and recall of the components",
+            f"Each dot is one of the {count} ranked components: how often it promotes the right answer (recall, "
+            "rightwards) and how often what it promotes is right (precision, upwards), averaged over sub-tasks; "
+            f"{coloured}. Ringed ones are scaled by the profile. Top right is best; many dots can share a place.",
+            partial(precision_recall, ranking),
+        )
+    if profile.heads or profile.neurons:
+        yield _unfolded(tables.scales_table(report))
+    if ranking is not None and ranking.components:
+        yield Folded("The ranking", tables.ranking_table(ranking))
+
+
+def _attention(report: Report) -> Iterator[Block]:
+    if report.attention:
+        yield Plot(
+            "attention",
+            "Attention patterns on an example prompt: " + ", ".join(str(p.component) for p in report.attention),
+            "One picture per head, of the plain model. Each row is a token of the prompt and shows which tokens "
+            "(columns) it attends to, stronger for more; every row sums to 1. The last row is where the answer is "
+            "predicted. A · is a space, ↵ a line end. Of a long prompt the last tokens are shown.",
+            partial(attention_maps, report.attention),
+        )
+        yield tables.attention_table(report.attention)
+
+
+def _provenance(report: Report) -> Iterator[Block]:
+    yield from tables.provenance_tables(report)
+    for title, text in tables.folded_facts(report):
+        yield Folded(title, text)
+
+
+def _unfolded(table: Table) -> Table | Folded:
+    """Fold a table only where it would fill pages."""
+    return table if len(table.rows) <= _LONG_TABLE else Folded(f"{table.caption} ({len(table.rows)} rows)", table)
+
+
+def _chosen_point(report: Report) -> Point | None:
+    """Return the grid point that the provenance names as chosen, if it names one."""
+    chosen = report.profile.provenance.chosen if report.profile.provenance is not None else {}
+    match chosen.get("k"), chosen.get("alpha"):
+        case int(k), float() | int() as alpha:
+            return Point(k, float(alpha))
+    return None

@@ -1,0 +1,440 @@
+"""The tables of a report, as data: the page and the Markdown file show the same cells."""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import JsonValue
+
+from steering_profiles.evaluation.accuracy import Accuracy
+from steering_profiles.reports.attention import HeadAttention
+from steering_profiles.reports.report import SIDE_EFFECT_LIMIT, RankedComponent, Ranking, Report
+from steering_profiles.reports.text import number, percent, shortened, signed_percent, visible
+from steering_profiles.store import content_hash
+
+Tone = Literal["", "better", "worse"]
+
+ALL = "all"
+"""Heading of what is pooled over the groups."""
+MOST_COLUMNS = 6
+"""Groups that stand side by side; more of them go below each other."""
+MOST_LISTED = 200
+"""Components that a list shows besides those that the profile scales."""
+_Z95 = 1.959963984540054
+_LOOKED_AT = 4
+_LONG = 12  # entries of a list, from which it is folded
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, what is added to it in words, and whether that is good."""
+
+    text: str
+    note: str = ""
+    tone: Tone = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column."""
+
+    heading: str
+    numeric: bool = True
+    verbatim: bool = False
+    """Its cells are code or data, shown as they are."""
+    verbatim_heading: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table and what it is of."""
+
+    caption: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Right answers without and with the profile on the same prompts."""
+
+    before: int
+    after: int
+    asked: int
+
+    @property
+    def tone(self) -> Tone:
+        """Which way it went, by the counts and not by rounded percentages."""
+        return "worse" if self.after < self.before else "better" if self.after > self.before else ""
+
+    @property
+    def cell(self) -> Cell:
+        """``58.0 → 100.0`` and by how much that is better or worse."""
+        if not self.asked:
+            return Cell("–")
+        before, after = percent(self.before / self.asked), percent(self.after / self.asked)
+        return Cell(f"{before} → {after}", self.note, self.tone)
+
+    @property
+    def note(self) -> str:
+        """``+42.0``, ``−8.0 worse``, or nothing where nothing changed."""
+        points = f"{100 * (self.after - self.before) / self.asked:+.1f}".replace("-", "−") if self.asked else ""
+        return {"better": points, "worse": f"{points} worse", "": ""}[self.tone]
+
+
+def change(before: Accuracy, after: Accuracy, group: str | None = None) -> Change | None:
+    """Return how ``group``, or all groups together, changed; None if the set has no such group."""
+    if group is None:
+        return Change(before.right, after.right, before.asked)
+    if group not in before.counts or group not in after.counts:
+        return None
+    right, asked = before.counts[group]
+    return Change(right, after.counts[group][0], asked)
+
+
+def is_past_limit(change: float) -> bool:
+    """Return whether a rise of NLL, as a share, is one to flag; a rise of the limit itself is not."""
+    return round(change, 6) > SIDE_EFFECT_LIMIT
+
+
+def groups_of(accuracies: Iterable[Accuracy]) -> list[str]:
+    """Return every group that some of ``accuracies`` has, in the order in which they first appear."""
+    return list(dict.fromkeys(group for accuracy in accuracies for group in accuracy.counts))
+
+
+def headline_table(name: str, before: Accuracy, after: Accuracy) -> Table:
+    """Accuracy per sub-task with 95% intervals."""
+    rows = [_headline_row(group, *before.counts[group], *after.counts[group]) for group in before.counts]
+    if len(rows) > 1:
+        rows.append(_headline_row(ALL, before.right, before.asked, after.right, after.asked))
+    return Table(
+        f"Accuracy on {name}, % (in brackets: 95% confidence interval)",
+        (
+            Column("sub-task", numeric=False, verbatim=True),
+            Column("prompts"),
+            Column("without"),
+            Column("with"),
+            Column("change"),
+        ),
+        tuple(rows),
+    )
+
+
+def sets_table(report: Report) -> Table:
+    """Accuracy on every prompt set, per group and over all."""
+    groups = groups_of(before for before, _ in report.accuracy.values())
+    caption = "Accuracy without → with the profile, %"
+    rows: list[tuple[Cell, ...]] = []
+    if len(groups) <= MOST_COLUMNS:
+        for name, (before, after) in report.accuracy.items():
+            cells = [_change_cell(before, after, group) for group in groups]
+            rows.append((Cell(name), Cell(str(before.asked)), *cells, _change_cell(before, after)))
+        by_group = tuple(Column(group, verbatim_heading=True) for group in groups)
+        return Table(caption, (Column("prompts", numeric=False), Column("asked"), *by_group, Column(ALL)), tuple(rows))
+    for name, (before, after) in report.accuracy.items():
+        for group in before.counts:
+            asked = before.counts[group][1]
+            rows.append((Cell(name), Cell(group), Cell(str(asked)), _change_cell(before, after, group)))
+        rows.append((Cell(name), Cell(ALL), Cell(str(before.asked)), _change_cell(before, after)))
+    columns = (
+        Column("prompts", numeric=False),
+        Column("sub-task", numeric=False, verbatim=True),
+        Column("asked"),
+        Column("accuracy"),
+    )
+    return Table(caption, columns, tuple(rows))
+
+
+def side_effects_table(report: Report) -> Table:
+    """How well other text is still predicted."""
+    rows = []
+    for text in report.side_effects.texts if report.side_effects is not None else ():
+        past = is_past_limit(text.change)
+        rows.append(
+            (
+                Cell(text.name),
+                Cell(str(text.tokens)),
+                Cell(f"{text.nll_before:.4f}"),
+                Cell(f"{text.nll_after:.4f}"),
+                Cell(signed_percent(text.change), f"past {SIDE_EFFECT_LIMIT:.0%}" if past else "", _tone_if(past)),
+                Cell(percent(text.agreement)),
+            )
+        )
+    return Table(
+        "Prediction of other text: negative log-likelihood in nats per token, and how often the likeliest next token "
+        "stays the same",
+        (
+            Column("text", numeric=False),
+            Column("tokens"),
+            Column("NLL without"),
+            Column("NLL with"),
+            Column("change"),
+            Column("same next token, %"),
+        ),
+        tuple(rows),
+    )
+
+
+def methods_table(report: Report) -> Table:
+    """Ways of choosing components, side by side."""
+    groups = groups_of(method.accuracy for method in report.comparison)
+    shown = groups if 1 < len(groups) <= MOST_COLUMNS else []
+    has_variants = any(method.variants is not None for method in report.comparison)
+    has_drift = any(method.drift is not None for method in report.comparison)
+    rows = []
+    for method in report.comparison:
+        accuracy = method.accuracy
+        cells = [Cell(method.name), Cell(str(method.components)), Cell(method.scale)]
+        cells += [_share_cell(*accuracy.counts.get(group, (0, 0))) for group in shown]
+        cells.append(_interval_cell(accuracy.right, accuracy.asked))
+        if has_variants:
+            pooled = method.variants
+            cells.append(Cell("–") if pooled is None else _interval_cell(pooled.right, pooled.asked))
+        if has_drift:
+            past = method.drift is not None and is_past_limit(method.drift)
+            shown_drift = "–" if method.drift is None else signed_percent(method.drift)
+            cells.append(Cell(shown_drift, f"past {SIDE_EFFECT_LIMIT:.0%}" if past else "", _tone_if(past)))
+        rows.append(tuple(cells))
+    columns = [Column("method", numeric=False), Column("components"), Column("scale")]
+    columns += [Column(group, verbatim_heading=True) for group in shown]
+    columns.append(Column("test"))
+    columns += [Column("variants")] if has_variants else []
+    columns += [Column("NLL of neutral text")] if has_drift else []
+    return Table("Test accuracy of each method, % (in brackets: 95% interval)", tuple(columns), tuple(rows))
+
+
+def grid_table(report: Report) -> Table:
+    """Dev accuracy at every point of the (k, alpha) grid."""
+    measured = {(m.point.k, m.point.alpha): m.accuracy for m in report.grid}
+    alphas = sorted({alpha for k, alpha in measured if k}) or sorted({alpha for _, alpha in measured})
+    most = max(accuracy.asked for accuracy in measured.values())
+    rows = []
+    for k in sorted({k for k, _ in measured}):
+        row = [Cell(str(k) if k else "0 (plain)")]
+        for alpha in alphas:
+            accuracy = measured.get((k, alpha)) or (measured.get((0, 1.0)) if k == 0 else None)
+            if accuracy is None or not accuracy.asked:
+                row.append(Cell("–"))
+            else:
+                note = "" if accuracy.asked == most else f"of {accuracy.asked}"
+                row.append(Cell(percent(accuracy.right / accuracy.asked), note))
+        rows.append(tuple(row))
+    return Table(
+        f"Dev accuracy, % of {most} prompts; points that could no longer win were measured on fewer, as noted",
+        (Column("components"), *(Column(f"×{number(alpha)}") for alpha in alphas)),
+        tuple(rows),
+    )
+
+
+def path_table(report: Report) -> Table:
+    """The course of a stepwise search."""
+    return Table(
+        "Course of the search",
+        (
+            Column("step"),
+            Column("components"),
+            Column("disturbance"),
+            Column("dev errors"),
+            Column("of"),
+            Column("NLL of neutral text"),
+            Column("", numeric=False),
+        ),
+        tuple(
+            (
+                Cell(str(point.step)),
+                Cell(str(point.components)),
+                Cell(number(point.disturbance)),
+                Cell(str(point.errors)),
+                Cell(str(point.asked)),
+                Cell(signed_percent(point.drift)),
+                Cell("chosen" if point.chosen else ""),
+            )
+            for point in report.path
+        ),
+    )
+
+
+def scales_table(report: Report) -> Table:
+    """Every component that the profile scales, with what the ranking says of it."""
+    ranking = report.ranking
+    ranked = {str(r.component): (place, r) for place, r in enumerate(ranking.components if ranking else (), start=1)}
+    scales = [(f"L{head.layer}H{head.head}", head.scale) for head in report.profile.heads]
+    scales += [(f"L{neuron.layer}N{neuron.neuron}", neuron.scale) for neuron in report.profile.neurons]
+    rows = []
+    # In the ranking's order, what it does not know at the end.
+    for name, scale in sorted(scales, key=lambda item: ranked[item[0]][0] if item[0] in ranked else math.inf):
+        row: tuple[Cell, ...] = (Cell(name), Cell(f"×{number(scale)}"))
+        if ranking is not None:
+            known = name in ranked
+            row += _ranking_cells(ranking, *ranked[name]) if known else (Cell("–"),) * len(_ranking_columns(ranking))
+        rows.append(row)
+    columns = (Column("component", numeric=False), Column("scale"))
+    return Table("Components that the profile scales", columns + _ranking_columns(ranking), tuple(rows))
+
+
+def ranking_table(ranking: Ranking) -> Table:
+    """The best of the ranking, scaled or not."""
+    ranked = ranking.components
+    rows = [
+        (
+            Cell(str(r.component)),
+            Cell("" if r.scale is None else f"×{number(r.scale)}"),
+            *_ranking_cells(ranking, place, r),
+        )
+        for place, r in enumerate(ranked[:MOST_LISTED], start=1)
+    ]
+    more = f"; the first {MOST_LISTED} of {len(ranked)}" if len(ranked) > MOST_LISTED else ""
+    columns = (Column("component", numeric=False), Column("scale"))
+    return Table(f"Ranking on train, best first{more}", columns + _ranking_columns(ranking), tuple(rows))
+
+
+def attention_table(patterns: Sequence[HeadAttention]) -> Table:
+    """What each head looks at from the last token, where the answer is predicted."""
+    rows = []
+    for pattern in patterns:
+        last = pattern.weights[-1]
+        most = sorted(range(len(last)), key=lambda i: (-float(last[i]), i))[:_LOOKED_AT]
+        cells = [Cell(f"{shortened(visible(pattern.tokens[i]), 16)} #{i}", percent(float(last[i])) + "%") for i in most]
+        rows.append((Cell(str(pattern.component)), *cells, *[Cell("")] * (_LOOKED_AT - len(cells))))
+    ordinals = ("most", "second", "third", "fourth")
+    return Table(
+        "What the last token attends to: token, its place in the prompt, and the share of attention",
+        (Column("head", numeric=False), *(Column(name, numeric=False, verbatim=True) for name in ordinals)),
+        tuple(rows),
+    )
+
+
+def provenance_tables(report: Report) -> list[Table]:
+    """Where the profile comes from, all but the long lists, which :func:`folded_facts` gives."""
+    profile, model = report.profile, report.profile.model
+    facts: list[tuple[str, str]] = [
+        ("profile", profile.name),
+        ("content hash", content_hash(profile)),
+        ("method", profile.method),
+        ("changes", profile.summary),
+    ]
+    if report.strength != 1:
+        facts.append(("measured at strength", number(report.strength)))
+    origin = profile.provenance
+    if origin is not None:
+        facts += [
+            ("task", origin.task),
+            ("seed", str(origin.seed)),
+            ("splits", ", ".join(f"{split} {size}" for split, size in origin.split_sizes.items())),
+            ("fitted by", origin.command),
+            ("tool version", origin.tool_version),
+        ]
+        for name, record in _records(report):
+            facts += [(f"{name}: {key}", _in_short(value)) for key, value in record.items() if not _is_long(value)]
+    shape = (
+        f"{model.architecture}, {model.layers} layers of {model.heads} heads ({model.kv_heads} key-value heads of "
+        f"{model.head_dim}) and {model.neurons} neurons, width {model.width}, {model.vocab_size} tokens"
+    )
+    fitted_on = [("name", model.id), ("architecture", shape), ("fingerprint", model.fingerprint)]
+    return [_facts_table("The profile", facts), _facts_table("The model that it was fitted on", fitted_on)]
+
+
+def folded_facts(report: Report) -> list[tuple[str, str]]:
+    """Return the long entries of the provenance as ``(title, JSON text)``."""
+    return [
+        (f"{name}: {key} ({len(value)} entries)", _as_lines(value))
+        for name, record in _records(report)
+        for key, value in record.items()
+        if isinstance(value, list | dict) and _is_long(value)
+    ]
+
+
+def _records(report: Report) -> list[tuple[str, dict[str, JsonValue]]]:
+    origin = report.profile.provenance
+    if origin is None:
+        return []
+    records = {
+        "grid": origin.grid,
+        "chosen": origin.chosen,
+        "dev": origin.dev,
+        "test": origin.test,
+        "side effects": origin.side_effects,
+    }
+    return [(name, dict(record)) for name, record in records.items()]
+
+
+def _is_long(value: JsonValue) -> bool:
+    return isinstance(value, list | dict) and (len(value) > _LONG or len(_in_short(value)) > 200)
+
+
+def _in_short(value: JsonValue) -> str:
+    if isinstance(value, dict) and not any(isinstance(inner, list | dict) for inner in value.values()):
+        return ", ".join(f"{key} {_in_short(inner)}" for key, inner in value.items())
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _as_lines(value: list[JsonValue] | dict[str, JsonValue]) -> str:
+    """One entry a line: shorter to read than JSON's own indentation."""
+    if isinstance(value, list):
+        return "[\n" + ",\n".join("  " + json.dumps(item, ensure_ascii=False) for item in value) + "\n]"
+    entries = (
+        f"  {json.dumps(key, ensure_ascii=False)}: {json.dumps(v, ensure_ascii=False)}" for key, v in value.items()
+    )
+    return "{\n" + ",\n".join(entries) + "\n}"
+
+
+def _facts_table(caption: str, facts: Sequence[tuple[str, str]]) -> Table:
+    rows = tuple((Cell(name), Cell(value)) for name, value in facts if value)
+    return Table(caption, (Column("", numeric=False), Column("", numeric=False, verbatim=True)), rows)
+
+
+def _ranking_columns(ranking: Ranking | None) -> tuple[Column, ...]:
+    if ranking is None:
+        return ()
+    groups = ranking.groups if len(ranking.groups) <= MOST_COLUMNS else ()
+    by_group = tuple(Column(group, verbatim_heading=True) for group in groups)
+    counted = (Column("sub-tasks"),) if ranking.groups else ()
+    return (Column("rank"), *counted, *by_group, Column("precision"), Column("recall"), Column("F1"))
+
+
+def _ranking_cells(ranking: Ranking, place: int, ranked: RankedComponent) -> tuple[Cell, ...]:
+    shares = [Cell(percent(share)) for share in ranked.accuracy] if len(ranking.groups) <= MOST_COLUMNS else []
+    counted = [Cell(str(ranking.generalisability(ranked)))] if ranking.groups else []
+    metrics = [Cell(f"{value:.2f}") for value in (ranked.precision, ranked.recall, ranked.f1)]
+    return (Cell(str(place)), *counted, *shares, *metrics)
+
+
+def _headline_row(group: str, right: int, asked: int, right_after: int, asked_after: int) -> tuple[Cell, ...]:
+    changed = Change(right, right_after, asked)
+    return (
+        Cell(group),
+        Cell(str(asked)),
+        _interval_cell(right, asked),
+        _interval_cell(right_after, asked_after),
+        Cell(changed.note or "0.0", "", changed.tone),
+    )
+
+
+def _change_cell(before: Accuracy, after: Accuracy, group: str | None = None) -> Cell:
+    changed = change(before, after, group)
+    return Cell("–") if changed is None else changed.cell
+
+
+def _share_cell(right: int, asked: int) -> Cell:
+    return Cell(percent(right / asked) if asked else "–")
+
+
+def _interval_cell(right: int, asked: int) -> Cell:
+    if not asked:
+        return Cell("–")
+    low, high = _wilson(right, asked)
+    return Cell(percent(right / asked), f"[{percent(low)}, {percent(high)}]")
+
+
+def _wilson(right: int, asked: int) -> tuple[float, float]:
+    """Wilson's 95% interval of a share, 0..1."""
+    share, z2 = right / asked, _Z95**2
+    centre = (share + z2 / (2 * asked)) / (1 + z2 / asked)
+    reach = _Z95 / (1 + z2 / asked) * math.sqrt(share * (1 - share) / asked + z2 / (4 * asked**2))
+    return max(0.0, centre - reach), min(1.0, centre + reach)
+
+
+def _tone_if(worse: bool) -> Tone:
+    return "worse" if worse else ""

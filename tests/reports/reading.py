@@ -1,0 +1,85 @@
+"""Read pages and Markdown back, by parsers that know nothing of how they were made."""
+
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+@dataclass
+class Page(HTMLParser):
+    """What a browser finds on a page: tags with their attributes, tables, headings, text."""
+
+    source: str
+    tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
+    tables: list[list[list[str]]] = field(default_factory=list)
+    headings: list[str] = field(default_factory=list)
+    text: str = ""
+    unbalanced: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        self._open: list[str] = []
+        self.feed(self.source)
+        self.close()
+        self.unbalanced += [f"<{tag}> is left open" for tag in self._open]
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        elif tag == "h2":
+            self.headings.append("")
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self._open or self._open.pop() != tag:
+            self.unbalanced.append(f"</{tag}> at {self.getpos()}")
+
+    def handle_data(self, data):
+        self.text += data
+        if "td" in self._open or "th" in self._open:
+            self.tables[-1][-1][-1] += data
+        if self._open[-1:] == ["h2"]:
+            self.headings[-1] += data
+
+
+def markdown_tables(text: str) -> list[list[list[str]]]:
+    """The tables of a Markdown file as a CommonMark parser with GitHub's tables sees them, cells as shown."""
+    tables: list[list[list[str]]] = []
+    inside = False
+    for token in MarkdownIt("commonmark").enable("table").parse(text):
+        if token.type == "table_open":
+            tables.append([])
+        elif token.type == "tr_open":
+            tables[-1].append([])
+        elif token.type in ("td_open", "th_open"):
+            inside = True
+        elif token.type in ("td_close", "th_close"):
+            inside = False
+        elif token.type == "inline" and inside:
+            tables[-1][-1].append(shown(token))
+    return tables
+
+
+def shown(inline: Token) -> str:
+    """The text of an inline token; a tag other than <code> would be one that got through."""
+    parts = []
+    for child in inline.children or ():
+        if child.type == "html_inline":
+            assert child.content in ("<code>", "</code>"), child.content
+        else:
+            assert child.type in ("text", "text_special", "code_inline"), child
+            parts.append(child.content)
+    return "".join(parts)
