@@ -76,7 +76,8 @@ def _effects(loaded: LoadedModel, pairs: Sequence[Pair], patches: Tensor, progre
         past = None if before is None else _repeated(before, repeats)
         last = tokens[:, -1:].repeat_interleave(repeats, dim=0)
         logits = loaded.model(input_ids=last, past_key_values=past, use_cache=True).logits[:, -1]
-        return logits.double().softmax(dim=-1).cpu().gather(-1, answers.repeat_interleave(repeats, dim=0))
+        likely: Tensor = logits.double().softmax(dim=-1).cpu().gather(-1, answers.repeat_interleave(repeats, dim=0))
+        return likely
 
     plain = probabilities(1).unsqueeze(1)
     effects = []

@@ -104,7 +104,8 @@ class DifferentiableScales:
         answers = torch.tensor([example.answer for example in batch], device=logits.device).unsqueeze(-1)
         right = logits.gather(-1, answers).squeeze(-1)
         others = logits.scatter(-1, answers, -torch.inf).amax(dim=-1)
-        return (MARGIN - (right - others)).clamp(min=0).sum()
+        loss: Tensor = (MARGIN - (right - others)).clamp(min=0).sum()
+        return loss
 
     def _text_loss(self, window: Window) -> Tensor:
         tokens = torch.tensor([window.tokens], device=self._loaded.input_device)

@@ -3,11 +3,9 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pydantic import JsonValue
-
-_T = TypeVar("_T", bound=JsonValue)
+_T = TypeVar("_T")
 
 
 class Journal:
@@ -18,7 +16,7 @@ class Journal:
 
     def __init__(self, path: Path | None = None, key: str = "") -> None:
         self._path = path
-        self._results = {} if path is None else _results_in(path, key)
+        self._results: dict[str, Any] = {} if path is None else _results_in(path, key)
         if path is not None:  # as it could be read, without what was cut short
             lines = [{"key": key}, *({"name": name, "result": result} for name, result in self._results.items())]
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -27,13 +25,17 @@ class Journal:
         return len(self._results)
 
     def recall(self, name: str, make: Callable[[], _T]) -> _T:
-        """Return what ``make`` returned when this was first asked for, in this run or the one before it."""
+        """Return what ``make`` returned when this was first asked for, in this run or the one before it.
+
+        It must be something that JSON has; tuples come back as lists.
+        """
         if name not in self._results:
             self._results[name] = made = make()
             if self._path is not None:
                 with self._path.open("a") as file:
                     file.write(json.dumps({"name": name, "result": made}) + "\n")
-        return self._results[name]  # type: ignore[return-value]
+        found: _T = self._results[name]
+        return found
 
     def discard(self) -> None:
         """Remove the file: the fit is done."""
@@ -41,9 +43,9 @@ class Journal:
             self._path.unlink(missing_ok=True)
 
 
-def _results_in(path: Path, key: str) -> dict[str, JsonValue]:
+def _results_in(path: Path, key: str) -> dict[str, Any]:
     """Return what can be read of a journal with that key: all up to a last line that may have been cut short."""
-    results: dict[str, JsonValue] = {}
+    results: dict[str, Any] = {}
     try:
         lines = path.read_text().splitlines()
         if not lines or json.loads(lines[0]) != {"key": key}:

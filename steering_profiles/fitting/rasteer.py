@@ -12,7 +12,16 @@ from pydantic import JsonValue
 
 from steering_profiles import __version__
 from steering_profiles.errors import TaskError
-from steering_profiles.evaluation import Accuracy, SideEffects, TextPredictor, TokenPredictor, measure_side_effects
+from steering_profiles.evaluation import (
+    Accuracy,
+    SideEffects,
+    TextPredictor,
+    TokenPredictor,
+    Window,
+    fitting_texts,
+    measure_side_effects,
+    text_windows,
+)
 from steering_profiles.fitting.choice import Choice, profile_of, steering_of
 from steering_profiles.fitting.circuit import rank_by_patching
 from steering_profiles.fitting.components import KINDS, Component, Kind, Scales

@@ -17,11 +17,12 @@ from steering_server.errors import ConfigError
 if TYPE_CHECKING:
     from steering_profiles.fitting import FitResult, FitSettings
     from steering_profiles.fitting.choice import Choice
+    from steering_profiles.fitting.components import Kind
     from steering_profiles.fitting.grid import Measured
 
 _SEARCH = "Search"
 
-_KINDS = {"heads": ("head",), "neurons": ("neuron",), "both": ("head", "neuron")}
+_KINDS: "dict[str, tuple[Kind, ...]]" = {"heads": ("head",), "neurons": ("neuron",), "both": ("head", "neuron")}
 
 
 def fit(

@@ -1,0 +1,105 @@
+"""The report of a fit: what the search found, and what the profile does on prompts that it never saw."""
+
+from collections.abc import Mapping, Sequence
+
+from steering_profiles.evaluation import Accuracy, TokenPredictor
+from steering_profiles.fitting import FitResult
+from steering_profiles.fitting.choice import steering_of
+from steering_profiles.fitting.components import Component
+from steering_profiles.models import LoadedModel
+from steering_profiles.progress import Progress, Silent
+from steering_profiles.reports.attention import attention_patterns
+from steering_profiles.reports.report import TEST, MethodResult, PathPoint, RankedComponent, Ranking, Report
+from steering_profiles.tasks.task import Example, Task
+
+_HEADS_SHOWN = 6
+
+
+def report_of_fit(
+    loaded: LoadedModel,
+    task: Task,
+    variants: Mapping[str, Sequence[Example]],
+    result: FitResult,
+    others: Sequence[FitResult] = (),
+    progress: Progress | None = None,
+) -> Report:
+    """Return the report of ``result``, beside ``others`` that other methods found on the same splits.
+
+    ``variants`` are prompts in shapes that no fit sees: what is measured on them here was used for nothing.
+    """
+    progress = progress or Silent()
+    heads = sorted(
+        (component for component in result.choice.scales if component.kind == "head"),
+        key=lambda component: (-abs(result.choice.scales[component] - 1), component),
+    )
+    provenance = result.profile.provenance
+    progress.stage("measuring shapes that no fit saw", (2 + len(others)) * sum(map(len, variants.values())))
+    with TokenPredictor(loaded) as predictor:
+
+        def on_variants(scales: Mapping[Component, float]) -> dict[str, Accuracy]:
+            steering = steering_of(scales, loaded.identity)
+            return {name: predictor.accuracy(examples, steering, progress) for name, examples in variants.items()}
+
+        plain, steered = on_variants({}), on_variants(result.choice.scales)
+        of_others = [on_variants(other.choice.scales) for other in others]
+    return Report(
+        profile=result.profile,
+        command=provenance.command if provenance is not None else "",
+        accuracy={TEST: (result.before, result.after)} | {name: (plain[name], steered[name]) for name in variants},
+        side_effects=result.side_effects,
+        ranking=_ranking(result),
+        grid=result.choice.grid,
+        path=_path(result),
+        comparison=[
+            _method(one, on) for one, on in zip((result, *others), (steered, *of_others), strict=True) if others
+        ],
+        attention=attention_patterns(loaded, heads[:_HEADS_SHOWN], task.test[-1]) if heads else (),
+    )
+
+
+def _ranking(result: FitResult) -> Ranking:
+    found, scales = result.ranking.reliability, result.choice.scales
+    return Ranking(
+        groups=result.ranking.groups,
+        components=tuple(
+            RankedComponent(component, tuple(accuracy), precision, recall, f1, scales.get(component))
+            for component, accuracy, precision, recall, f1 in zip(
+                result.ranking.components,
+                found.accuracy.tolist(),
+                found.precision.tolist(),
+                found.recall.tolist(),
+                found.f1.tolist(),
+                strict=True,
+            )
+        ),
+        accuracy_threshold=result.settings.accuracy_threshold,
+    )
+
+
+def _path(result: FitResult) -> list[PathPoint]:
+    chosen = result.choice.facts.get("step")
+    return [
+        PathPoint(
+            step=point.step,
+            components=len(point.scales),
+            disturbance=point.disturbance,
+            errors=point.errors,
+            asked=point.accuracy.asked,
+            drift=point.drift,
+            chosen=point.step == chosen,
+        )
+        for point in result.choice.path
+    ]
+
+
+def _method(result: FitResult, variants: Mapping[str, Accuracy]) -> MethodResult:
+    scales = sorted(result.choice.scales.values())
+    pooled = {f"{name}: {group}": counts for name, one in variants.items() for group, counts in one.counts.items()}
+    return MethodResult(
+        name=result.settings.method,
+        components=len(scales),
+        scale="" if not scales else f"{scales[0]:g}" if scales[0] == scales[-1] else f"{scales[0]:g}..{scales[-1]:g}",
+        accuracy=result.after,
+        variants=Accuracy(pooled) if pooled else None,
+        drift=result.side_effects.worst.change,
+    )
