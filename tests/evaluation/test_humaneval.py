@@ -12,7 +12,7 @@ import pytest
 from steering_profiles.errors import EvaluationError
 from steering_profiles.evaluation import humaneval, measure_side_effects
 from steering_profiles.evaluation.held_out import SOLUTIONS, held_out_windows
-from steering_profiles.evaluation.sandbox import Outcome, require_sandbox, run_program
+from steering_profiles.evaluation.sandbox import Outcome, run_program
 from tests.builders import build_model, every_effect
 
 PROBLEMS = [
@@ -46,14 +46,6 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-
-
-@pytest.fixture
-def sandboxed() -> None:
-    try:
-        require_sandbox()
-    except EvaluationError as exc:
-        pytest.skip(str(exc))
 
 
 @pytest.mark.usefixtures("missing")

@@ -53,8 +53,8 @@ class Measurement:
                 left_out = f"left out: {SOLUTIONS}; this installs them: {humaneval.INSTALL}"
                 console.print(left_out, style="yellow", markup=False)
         if self.pass_at_1 is not None:
-            cell = _cell(*self.pass_at_1).replace("\n", ", ")
-            console.print(f"HumanEval pass@1, {self.pass_at_1[0].asked} problems, greedy, %: {cell}", markup=False)
+            cell = _cell(*self.pass_at_1).replace("\n", ", 95% intervals ")
+            console.print(f"HumanEval pass@1, {self.pass_at_1[0].asked} problems, greedy, %: {cell}")
         if self.beyond_limit:
             over = f"beyond the limit of {percent(NLL_LIMIT)}: {', '.join(self.beyond_limit)}"
             console.print(over, style="yellow", markup=False)
@@ -64,7 +64,7 @@ class Measurement:
     def _accuracy_table(self) -> Table:
         groups = list(dict.fromkeys(group for before, _ in self.sets.values() for group in before.counts))
         title = f"{self.title}: accuracy without -> with, %, and 95% intervals"
-        table = Table("prompts", *map(escape, groups), "all", title=escape(title), show_lines=True)
+        table = Table("prompts", *map(escape, groups), "all", title=escape(title))
         for name, (before, after) in self.sets.items():
             cells = [_cell(before, after, group) if group in before.counts else "" for group in groups]
             table.add_row(escape(name), *cells, _cell(before, after))
@@ -73,7 +73,7 @@ class Measurement:
 
 def _cell(before: Accuracy, after: Accuracy, group: str | None = None) -> str:
     (without, without_interval), (with_, with_interval) = (_percentage(each, group) for each in (before, after))
-    return f"{without} -> {with_}\n{without_interval} -> {with_interval}"
+    return f"{without} -> {with_}\n[dim]{without_interval} -> {with_interval}[/]"
 
 
 def _percentage(accuracy: Accuracy, group: str | None) -> tuple[str, str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from steering_profiles.schema import Profile
@@ -34,7 +34,8 @@ def profiles(
     if name is not None:
         console.print_json(catalogue[name].profile.model_dump_json())
         return
-    table = Table("name", "changes", "made for", "side effects", "hash", "from")
+    names = Column("name", no_wrap=True)  # what the other commands take: never cut short
+    table = Table(names, "changes", "made for", "side effects", "hash", "from")
     for entry in (catalogue[each] for each in catalogue):
         profile = entry.profile
         table.add_row(
