@@ -118,7 +118,8 @@ def fit(
     Raises:
         TaskError: the method needs counterfactual prompts, which the task does not have.
     """
-    journal, progress = journal or Journal(), progress or Silent()
+    journal = Journal() if journal is None else journal  # an empty one is false
+    progress = progress or Silent()
     if settings.method == "circuit" and not task.pairs:
         raise TaskError(f"method is circuit, which needs counterfactual prompts; {task.name} has none")
     ranking = Ranking.from_json(

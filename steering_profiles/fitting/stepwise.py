@@ -106,7 +106,8 @@ def search_path(
     progress: Progress | None = None,
 ) -> list[PathPoint]:
     """Return the points of the path, the plain model first. ``texts`` have nothing to do with the task."""
-    journal, progress = journal or Journal(), progress or Silent()
+    journal = Journal() if journal is None else journal  # an empty one is false
+    progress = progress or Silent()
     lessons = _Lessons(task, texts, settings)
     scales: dict[Component, float] = {}
     path: list[PathPoint] = []

@@ -1,6 +1,7 @@
 """Reports: what a profile does and where it comes from, as one HTML page and one Markdown file."""
 
 from steering_profiles.reports.attention import HeadAttention, attention_patterns
+from steering_profiles.reports.of_fit import report_of_fit
 from steering_profiles.reports.report import (
     MethodResult,
     PathPoint,
@@ -22,5 +23,6 @@ __all__ = [
     "recorded_grid",
     "render_html",
     "render_markdown",
+    "report_of_fit",
     "write_report",
 ]

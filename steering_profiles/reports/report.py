@@ -13,8 +13,6 @@ from steering_profiles.schema import Profile
 
 TEST = "test"
 """The prompt set that the headline is about."""
-SIDE_EFFECT_LIMIT = 0.01
-"""Rise of a text's NLL, as a share, from which a profile is flagged."""
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ from functools import partial
 from matplotlib.figure import Figure
 
 from steering_profiles.fitting.grid import Point
+from steering_profiles.flags import NLL_LIMIT
 from steering_profiles.reports import tables
 from steering_profiles.reports.plots.attention import attention_maps
 from steering_profiles.reports.plots.grid import grid_map
 from steering_profiles.reports.plots.path import path_plot
 from steering_profiles.reports.plots.ranking import accuracy_histograms, precision_recall
 from steering_profiles.reports.plots.scales import head_scales, neurons_per_layer
-from steering_profiles.reports.report import SIDE_EFFECT_LIMIT, TEST, Report
+from steering_profiles.reports.report import TEST, Report
 from steering_profiles.reports.tables import Change, Table, Tone
 from steering_profiles.reports.text import number, percent, signed_percent
 
@@ -108,14 +109,12 @@ def _headline(report: Report) -> Iterator[Block]:
             f"{t.name} {signed_percent(t.change)}" for t in report.side_effects.texts if tables.is_past_limit(t.change)
         ]
         if past:
-            yield Remark(
-                f"Flagged: NLL of other text rises by more than {SIDE_EFFECT_LIMIT:.0%}: {_some(past)}.", "worse"
-            )
+            yield Remark(f"Flagged: NLL of other text rises by more than {NLL_LIMIT:.0%}: {_some(past)}.", "worse")
         else:
             worst = report.side_effects.worst
             yield Remark(
                 f"NLL of other text changes by {signed_percent(worst.change)} at worst ({worst.name}), "
-                f"within the limit of {SIDE_EFFECT_LIMIT:.0%}."
+                f"within the limit of {NLL_LIMIT:.0%}."
             )
     if TEST in report.accuracy:
         yield tables.headline_table(TEST, *report.accuracy[TEST])

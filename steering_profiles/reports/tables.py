@@ -9,8 +9,9 @@ from typing import Literal
 from pydantic import JsonValue
 
 from steering_profiles.evaluation.accuracy import Accuracy
+from steering_profiles.flags import NLL_LIMIT
 from steering_profiles.reports.attention import HeadAttention
-from steering_profiles.reports.report import SIDE_EFFECT_LIMIT, RankedComponent, Ranking, Report
+from steering_profiles.reports.report import RankedComponent, Ranking, Report
 from steering_profiles.reports.text import number, percent, shortened, signed_percent, visible
 from steering_profiles.store import content_hash
 
@@ -96,7 +97,7 @@ def change(before: Accuracy, after: Accuracy, group: str | None = None) -> Chang
 
 def is_past_limit(change: float) -> bool:
     """Return whether a rise of NLL, as a share, is one to flag; a rise of the limit itself is not."""
-    return round(change, 6) > SIDE_EFFECT_LIMIT
+    return round(change, 6) > NLL_LIMIT
 
 
 def groups_of(accuracies: Iterable[Accuracy]) -> list[str]:
@@ -158,7 +159,7 @@ def side_effects_table(report: Report) -> Table:
                 Cell(str(text.tokens)),
                 Cell(f"{text.nll_before:.4f}"),
                 Cell(f"{text.nll_after:.4f}"),
-                Cell(signed_percent(text.change), f"past {SIDE_EFFECT_LIMIT:.0%}" if past else "", _tone_if(past)),
+                Cell(signed_percent(text.change), f"past {NLL_LIMIT:.0%}" if past else "", _tone_if(past)),
                 Cell(percent(text.agreement)),
             )
         )
@@ -195,7 +196,7 @@ def methods_table(report: Report) -> Table:
         if has_drift:
             past = method.drift is not None and is_past_limit(method.drift)
             shown_drift = "–" if method.drift is None else signed_percent(method.drift)
-            cells.append(Cell(shown_drift, f"past {SIDE_EFFECT_LIMIT:.0%}" if past else "", _tone_if(past)))
+            cells.append(Cell(shown_drift, f"past {NLL_LIMIT:.0%}" if past else "", _tone_if(past)))
         rows.append(tuple(cells))
     columns = [Column("method", numeric=False), Column("components"), Column("scale")]
     columns += [Column(group, verbatim_heading=True) for group in shown]
@@ -424,16 +425,8 @@ def _share_cell(right: int, asked: int) -> Cell:
 def _interval_cell(right: int, asked: int) -> Cell:
     if not asked:
         return Cell("–")
-    low, high = _wilson(right, asked)
-    return Cell(percent(right / asked), f"[{percent(low)}, {percent(high)}]")
-
-
-def _wilson(right: int, asked: int) -> tuple[float, float]:
-    """Wilson's 95% interval of a share, 0..1."""
-    share, z2 = right / asked, _Z95**2
-    centre = (share + z2 / (2 * asked)) / (1 + z2 / asked)
-    reach = _Z95 / (1 + z2 / asked) * math.sqrt(share * (1 - share) / asked + z2 / (4 * asked**2))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
+    low, high = Accuracy({"": (right, asked)}).interval()
+    return Cell(percent(right / asked), f"[{percent(low / 100)}, {percent(high / 100)}]")
 
 
 def _tone_if(worse: bool) -> Tone:

@@ -1,13 +1,14 @@
 """``steer evaluate``: how much a profile helps, how far that reaches, and what else it changes."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
-from steering_server.cli.destinations import require_writable_file
+from steering_server.cli.destinations import require_writable_file, require_writable_folder
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
 from steering_server.cli.progress import progress_bars
 
@@ -20,7 +21,9 @@ _GENERAL = "Besides the task"
 
 def evaluate(
     profile: Annotated[str, typer.Argument(help="Name of a profile, or path of its .json file.")],
-    task: Annotated[str, typer.Option(help="What is measured: parentheses.")] = "parentheses",
+    task: Annotated[
+        str, typer.Option(help="What is measured: parentheses, arithmetic, or a file of your own: FILE.jsonl.")
+    ] = "parentheses",
     folder: Annotated[
         Path | None, typer.Option("--profiles", metavar="DIR", help="Folder of your own profiles.")
     ] = None,
@@ -32,6 +35,9 @@ def evaluate(
         ),
     ] = None,
     output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write a report to this folder: NAME.html and NAME.md.")
+    ] = None,
     force: Annotated[bool, typer.Option(help="Apply it although it was made for another model.")] = False,
     side_effects: Annotated[
         bool,
@@ -72,10 +78,12 @@ def evaluate(
     from steering_profiles.evaluation import TokenPredictor, humaneval, measure_side_effects
     from steering_profiles.evaluation.sandbox import require_sandbox
     from steering_profiles.models import load_model
+    from steering_profiles.reports import Report, recorded_grid, write_report
     from steering_profiles.steering import AppliedProfile
-    from steering_profiles.tasks import TASKS, VARIANTS, require_known
+    from steering_profiles.tasks import make_task, require_known, task_name, variants_of
     from steering_profiles.validate import require_fit
     from steering_server.cli.measurements import Measurement
+    from steering_server.cli.named import find_profile
     from steering_server.config import load_settings
     from steering_server.errors import ConfigError
 
@@ -83,21 +91,23 @@ def evaluate(
     require_known(task)
     if output is not None:
         require_writable_file("--json", output)
+    if report is not None:
+        require_writable_folder("--report", report)
     if humaneval_problems is not None and not run_humaneval:
         raise ConfigError("--humaneval-problems says how many problems --run-humaneval takes, which is not given")
     problems = humaneval.load_problems(humaneval_problems) if run_humaneval else ()
     if problems:
         require_sandbox()
-    applied = AppliedProfile(_find(profile, folder), strength)
-    seed = _seed_of_fit(applied.profile, task) if seed is None else seed
+    applied = AppliedProfile(find_profile(profile, folder), strength)
+    seed = _seed_of_fit(applied.profile, task_name(task)) if seed is None else seed
     settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     with Console(stderr=True).status("loading the model"):
         loaded = load_model(settings.model_source)
     require_fit(applied.profile, loaded.identity, force=force)
-    made = TASKS[task](loaded.tokenizer, seed)
+    made = make_task(task, loaded.tokenizer, seed)
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
-    sets = {"test": made.test} | VARIANTS[task](loaded.tokenizer, seed)
+    sets = {"test": made.test} | variants_of(task, loaded.tokenizer, seed)
     results: dict[str, tuple[Accuracy, Accuracy]] = {}
     with progress_bars() as progress:
         with TokenPredictor(loaded) as predictor:
@@ -122,14 +132,19 @@ def evaluate(
             "seed": seed,
         }
         output.write_text(json.dumps(about | measured.record(), indent=2) + "\n")
-
-
-def _find(profile: str, folder: Path | None) -> "Profile":
-    from steering_profiles.store import Catalogue, load_profile
-
-    if profile.endswith(".json"):
-        return load_profile(profile)
-    return Catalogue.open(folder)[profile].profile
+    if report is not None:
+        page, _ = write_report(
+            Report(
+                profile=applied.profile,
+                command=shlex.join(["steer", "evaluate", profile, "--task", task, "--strength", f"{strength:g}"]),
+                accuracy=results,
+                side_effects=effects,
+                grid=recorded_grid(applied.profile),
+                strength=strength,
+            ),
+            report,
+        )
+        console.print(f"wrote {page}", soft_wrap=True)
 
 
 def _seed_of_fit(profile: "Profile", task: str) -> int:

@@ -53,9 +53,10 @@ def export(
     from steering_profiles.export import export_lora, export_weights, require_carryable, require_empty
     from steering_profiles.models import load_model
     from steering_profiles.steering import AppliedProfile
+    from steering_server.cli.named import find_profile
     from steering_server.config import load_settings
 
-    applied = AppliedProfile(_find(profile, folder), strength)
+    applied = AppliedProfile(find_profile(profile, folder), strength)
     require_carryable(applied)
     require_empty(out)
     settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
@@ -73,14 +74,6 @@ def export(
     )
     if form == "lora":
         console.print(_how_to_serve(loaded, applied.profile, out), markup=False)
-
-
-def _find(profile: str, folder: Path | None) -> "Profile":
-    from steering_profiles.store import Catalogue, load_profile
-
-    if profile.endswith(".json"):
-        return load_profile(profile)
-    return Catalogue.open(folder)[profile].profile
 
 
 def _megabytes(folder: Path) -> str:

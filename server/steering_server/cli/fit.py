@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from steering_profiles.fitting.choice import Choice
     from steering_profiles.fitting.components import Kind
     from steering_profiles.fitting.grid import Measured
+    from steering_profiles.tasks import Task
 
 _SEARCH = "Search"
 
@@ -96,8 +98,9 @@ def fit(
     from steering_profiles.fitting import Journal, fit_key
     from steering_profiles.fitting import fit as run_fit
     from steering_profiles.models import EMBEDDED, load_model
+    from steering_profiles.reports import report_of_fit, write_report
     from steering_profiles.store import save_profile
-    from steering_profiles.tasks import make_task, require_known, task_name
+    from steering_profiles.tasks import make_task, require_known, task_name, variants_of
     from steering_server.config import load_settings
 
     source = _source(task, task_file)
@@ -140,10 +143,17 @@ def fit(
         result = run_fit(
             loaded, made, name=profile_name, command=command, settings=settings, journal=journal, progress=progress
         )
-    path = save_profile(result.profile, out)
+        path = save_profile(result.profile, out)  # now: what follows takes a while, and is not the profile
+        others = [
+            run_fit(loaded, made, name=profile_name, command=command, settings=other, progress=progress)
+            for other in (_other_methods(settings, made) if compare else ())
+        ]
+        variants = variants_of(source, loaded.tokenizer, seed)
+        report = report_of_fit(loaded, made, variants, result, others, progress)
+    page, _ = write_report(report, out)
     journal.discard()
     _show(console, result)
-    console.print(f"wrote {path}", soft_wrap=True)
+    console.print(f"wrote {path} and {page}", soft_wrap=True)
 
 
 def _source(task: str | None, task_file: str | None) -> str:
@@ -200,6 +210,15 @@ def _settings(
         )
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
+
+
+def _other_methods(settings: "FitSettings", task: "Task") -> "list[FitSettings]":
+    """Return the settings of all other methods that this task and these components can be fitted with."""
+    from steering_profiles.fitting import METHODS
+
+    heads_only = settings.kinds == ("head",)
+    possible = {"stepwise": True, "paper": True, "circuit": heads_only and bool(task.pairs), "random": heads_only}
+    return [replace(settings, method=method) for method in METHODS if method != settings.method and possible[method]]
 
 
 def _command(source: str, out: Path, options: Iterable[tuple[str, object, object]]) -> str:
