@@ -8,17 +8,18 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.utils.hooks import RemovableHandle
 
-from steering_profiles.evaluation.accuracy import equal_length_batches
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.fitting.components import Kind, Scales
 from steering_profiles.models import LoadedModel
 from steering_profiles.tasks.task import Example
 
-MARGIN = 2.0
+MARGIN = 1.0
 """Nats by which the answer should lead the likeliest other token; what leads by more is right enough."""
+_PROMPTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,10 @@ class DifferentiableScales:
     def __init__(self, loaded: LoadedModel, kinds: Sequence[Kind]) -> None:
         sizes = loaded.anatomy.sizes
         self._loaded = loaded
+        self._precise = torch.promote_types(loaded.dtype, torch.float32)
         widths: dict[Kind, int] = {"head": sizes.heads, "neuron": sizes.neurons}
         self._shapes = {kind: (sizes.layers, widths[kind]) for kind in kinds}
+        self._last: Tensor | None = None
         self._scales: dict[Kind, list[Tensor]] = {}
         self._handles: list[RemovableHandle] = []
         self._trained: list[nn.Parameter] = []
@@ -50,7 +53,7 @@ class DifferentiableScales:
             modules: dict[Kind, nn.Module] = {"head": layer.head_output, "neuron": layer.neuron_output}
             for kind in self._shapes:
                 self._handles.append(modules[kind].register_forward_pre_hook(self._hook(kind, index)))
-        self._handles.append(self._loaded.anatomy.unembedding.register_forward_pre_hook(_contiguous))
+        self._handles.append(self._loaded.anatomy.unembedding.register_forward_pre_hook(self._keep_last))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, at: TracebackType | None) -> None:
@@ -65,7 +68,8 @@ class DifferentiableScales:
         The loss is the mean of ``max(0, MARGIN - lead)``, the lead being what the answer's logit is above the
         likeliest other token's.
         """
-        batches = [[examples[index] for index in indices] for indices in equal_length_batches(examples)]
+        ordered = sorted(examples, key=lambda example: len(example.prompt))
+        batches = [ordered[start : start + _PROMPTS_AT_ONCE] for start in range(0, len(ordered), _PROMPTS_AT_ONCE)]
         return self._slope([partial(self._answers_loss, batch) for batch in batches], len(examples), scales)
 
     def of_texts(self, windows: Sequence[Window], scales: Scales) -> Slope:
@@ -75,7 +79,7 @@ class DifferentiableScales:
 
     def _slope(self, losses: Sequence[Callable[[], Tensor]], count: int, scales: Scales) -> Slope:
         total = 0.0
-        sums = {kind: torch.zeros(shape) for kind, shape in self._shapes.items()}
+        sums = {kind: torch.zeros(shape, dtype=self._precise) for kind, shape in self._shapes.items()}
         for loss_of in losses:
             self._set(scales)
             loss = loss_of()
@@ -89,7 +93,7 @@ class DifferentiableScales:
     def _set(self, scales: Scales) -> None:
         device = self._loaded.layer_devices
         self._scales = {
-            kind: [torch.ones(width, device=device[layer]) for layer in range(layers)]
+            kind: [torch.ones(width, dtype=self._precise, device=device[layer]) for layer in range(layers)]
             for kind, (layers, width) in self._shapes.items()
         }
         for component, scale in scales.items():
@@ -99,8 +103,12 @@ class DifferentiableScales:
                 of_layer.requires_grad_(True)
 
     def _answers_loss(self, batch: Sequence[Example]) -> Tensor:
-        tokens = torch.tensor([example.prompt for example in batch], device=self._loaded.input_device)
-        logits = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits[:, -1].float()
+        # Padded on the right, which no position before sees under causal attention.
+        longest = max(len(example.prompt) for example in batch)
+        padded = [(*example.prompt, *[0] * (longest - len(example.prompt))) for example in batch]
+        self._last = torch.tensor([len(example.prompt) - 1 for example in batch])
+        logits = self._logits(torch.tensor(padded))[:, 0].to(self._precise)
+        self._last = None
         answers = torch.tensor([example.answer for example in batch], device=logits.device).unsqueeze(-1)
         right = logits.gather(-1, answers).squeeze(-1)
         others = logits.scatter(-1, answers, -torch.inf).amax(dim=-1)
@@ -108,9 +116,22 @@ class DifferentiableScales:
         return loss
 
     def _text_loss(self, window: Window) -> Tensor:
-        tokens = torch.tensor([window.tokens], device=self._loaded.input_device)
-        logits = self._loaded.model(input_ids=tokens, use_cache=False).logits[0, window.given - 1 : -1].float()
+        logits = self._logits(torch.tensor([window.tokens]))[0, window.given - 1 : -1].to(self._precise)
         return cross_entropy(logits, torch.tensor(window.predicted, device=logits.device), reduction="sum")
+
+    def _logits(self, tokens: Tensor) -> Tensor:
+        # Differentiating torch's fused attention takes longer than everything else in such short rows.
+        with sdpa_kernel(SDPBackend.MATH):
+            output = self._loaded.model(input_ids=tokens.to(self._loaded.input_device), use_cache=False)
+        logits: Tensor = output.logits
+        return logits
+
+    def _keep_last(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """Of prompts only the last position is unembedded: ``[batch, 1, width]``."""
+        if self._last is None:
+            return None
+        last = self._last.to(args[0].device)
+        return (args[0][torch.arange(len(last), device=last.device), last].unsqueeze(1), *args[1:])
 
     def _hook(self, kind: Kind, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...] | None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
@@ -122,8 +143,3 @@ class DifferentiableScales:
             return (args[0] * scale.to(args[0].dtype), *args[1:])
 
         return hook
-
-
-def _contiguous(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Differentiating a product with a slice, torch would copy the unembedding for every prompt."""
-    return (args[0].contiguous(), *args[1:])

@@ -37,7 +37,7 @@ from steering_profiles.fitting.projection import (
 )
 from steering_profiles.fitting.questions import questions
 from steering_profiles.fitting.ranking import ACCURACY_THRESHOLD, Metric, Ranking, rank
-from steering_profiles.fitting.stepwise import StepwiseSettings, choose, search_path
+from steering_profiles.fitting.stepwise import StepwiseSettings, choose, search_path, watched
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.schema import Profile, Provenance
@@ -200,10 +200,10 @@ class _Trial:
 
 
 def _choose_stepwise(trial: _Trial, settings: FitSettings, journal: Journal, progress: Progress) -> Choice:
-    watched = [*trial.task.dev, *(example for shape in trial.task.shapes.values() for example in shape)]
+    prompts = watched(trial.task, settings.stepwise)
 
     def measure(scales: Scales) -> tuple[Accuracy, float]:
-        return trial.accuracy(scales, watched), trial.drift(scales)
+        return trial.accuracy(scales, prompts), trial.drift(scales)
 
     path = search_path(
         trial.loaded,
@@ -222,7 +222,7 @@ def _choose_stepwise(trial: _Trial, settings: FitSettings, journal: Journal, pro
         "disturbance": best.disturbance,
         "drift": round(best.drift, 5),
     }
-    return Choice(best.scales, best.accuracy, facts, path=path)
+    return Choice(best.scales, trial.accuracy(best.scales, trial.task.dev), facts, path=path)
 
 
 def _choose_on_grid(

@@ -2,9 +2,9 @@
 
 The paper's order takes the k best of a ranking that looks at each component alone, and scales them all alike; from one
 k to the next the accuracy can jump from nothing to everything and back. Here every step moves the scales of a few
-components by a little, up or, where that was too much, back down: those that the answers of some training prompts gain
-most from, given all that has been moved before, with what other text loses by it taken off. A backward pass gives both
-for all components at once (:mod:`steering_profiles.fitting.gradient`).
+components by a little, up or down: those that the answers of some training prompts gain most from, given all that has
+been moved before, with what other text loses by it taken off. A backward pass gives both for all components at once
+(:mod:`steering_profiles.fitting.gradient`). Where a step has not helped, those after it are half as long.
 
 The course of the search is a path from the plain model on. The point of it is chosen on dev and, where the task has
 them, on prompts in other shapes; text that has nothing to do with the task says how far a point may go. As in the grid
@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import JsonValue
 
@@ -40,30 +40,44 @@ class StepwiseSettings:
     """
 
     step: float = 0.1
-    """By how much a scale is moved at a time."""
-    at_once: int = 2
+    """By how much a scale is moved at first."""
+    least_step: float = 0.0125
+    """Below which the search ends."""
+    at_once: int = 3
     """How many components are moved in one step."""
-    prompts: int = 64
-    """That each step looks at, half of them in the task's other shapes if it has such."""
-    windows: int = 4
-    """Windows of other text that each step looks at."""
+    prompts: int = 208
+    """That the steps look at: train prompts and, as many of each as of others, those in the task's other shapes."""
+    windows: int = 6
+    """Windows of other text that they look at."""
     text_weight: float = 5.0
     """How much a nat of the other text's NLL counts, in nats of the answers' lead."""
-    steps: int = 60
-    measured_every: int = 5
+    steps: int = 40
+    watched: int = 400
+    """Prompts that a point of the path is measured on: dev and, as many of each as of others, the other shapes."""
+    measured_every: int = 4
     most_components: int = 20
     most_scale: float = 1.5
+    """No scale is farther from 1 than this."""
     most_drift: float = 0.01
     """By how much the NLL of other text may rise, as a share of what it was."""
     patience: int = 4
     """Measured points without a mistake after which the search ends."""
 
     def __post_init__(self) -> None:
-        for name in ("at_once", "prompts", "windows", "steps", "measured_every", "most_components", "patience"):
+        for name in (
+            "at_once",
+            "prompts",
+            "windows",
+            "watched",
+            "steps",
+            "measured_every",
+            "most_components",
+            "patience",
+        ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: whole numbers from 1")
-        if not 0 < self.step < math.inf:
-            raise ValueError(f"step is {self.step:g}; allowed: finite numbers above 0")
+        if not 0 < self.least_step <= self.step < math.inf:
+            raise ValueError(f"step is {self.step:g}; allowed: finite numbers from {self.least_step:g}, above 0")
         if not 1 + self.step <= self.most_scale + _ROUNDING < math.inf:
             raise ValueError(f"max scale is {self.most_scale:g}; allowed: finite numbers from {1 + self.step:g}")
 
@@ -108,7 +122,7 @@ def search_path(
     """Return the points of the path, the plain model first. ``texts`` have nothing to do with the task."""
     journal = Journal() if journal is None else journal  # an empty one is false
     progress = progress or Silent()
-    lessons = _Lessons(task, texts, settings)
+    lessons = _lessons(task, texts, settings)
     scales: dict[Component, float] = {}
     path: list[PathPoint] = []
 
@@ -122,18 +136,22 @@ def search_path(
 
     progress.stage("moving scales step by step", settings.steps)
     measure_here(0)
+    least, size = math.inf, settings.step
     with DifferentiableScales(loaded, kinds) as model:
         for step in range(1, settings.steps + 1):
-            moves = journal.recall(f"step {step}", partial(_best_moves, model, lessons, step - 1, scales, settings))
-            for kind, layer, index, by in moves:
-                component = Component(kind, layer, index)
+            loss, ahead = journal.recall(f"step {step}", partial(_look, model, lessons, scales, settings))
+            size = size if loss < least else size / 2
+            least = min(loss, least)
+            moves = _moves([(Component(*place), gain) for place, gain in ahead], scales, size, settings)
+            for component, by in moves.items():
                 scales[component] = round(scales.get(component, 1.0) + by, 6)
                 if scales[component] == 1:
                     del scales[component]
             progress.advance()
-            if step % settings.measured_every == 0 or not moves:
+            ends = not moves or size < settings.least_step
+            if step % settings.measured_every == 0 or ends:
                 measure_here(step)
-            if not moves or _is_over(path, settings):
+            if ends or _is_over(path, settings):
                 break
     return path
 
@@ -148,59 +166,56 @@ def choose(path: Sequence[PathPoint], most_drift: float) -> PathPoint:
     return path[min((i for i, point in enumerate(path) if i == 0 or point.drift <= most_drift), key=standing)]
 
 
-class _Lessons:
-    """What each step looks at: prompts and windows of text, going round, so that all have their turn."""
-
-    def __init__(self, task: Task, texts: Sequence[Window], settings: StepwiseSettings) -> None:
-        self._train = balanced(task.train)
-        self._shapes = round_robin([balanced(examples) for examples in task.shapes.values()])
-        self._texts = texts
-        self._settings = settings
-
-    def prompts(self, turn: int) -> list[Example]:
-        count = self._settings.prompts
-        in_shapes = _turn(self._shapes, turn, count // 2)
-        return _turn(self._train, turn, count - len(in_shapes)) + in_shapes
-
-    def texts(self, turn: int) -> list[Window]:
-        return _turn(self._texts, turn, self._settings.windows)
+_Lessons = tuple[Sequence[Example], Sequence[Window]]
+_Place = tuple[Kind, int, int]
 
 
-def _best_moves(
-    model: DifferentiableScales, lessons: _Lessons, turn: int, scales: Scales, settings: StepwiseSettings
-) -> list[tuple[Kind, int, int, float]]:
-    """Return the components to move and by how much, those with the largest gain; fewer where few gain anything."""
-    answers, texts = model.of_answers(lessons.prompts(turn), scales), model.of_texts(lessons.texts(turn), scales)
-    moves: list[tuple[float, Component, float]] = []
-    for kind, of_answers in answers.by_kind.items():
-        slope = of_answers + settings.text_weight * texts.by_kind[kind]
-        # New ones, at most as many as are wanted, after those that have been moved already.
-        gains, places = (-slope.flatten()).topk(min(slope.numel(), len(scales) + settings.at_once))
-        for gain, place in zip(gains.tolist(), places.tolist(), strict=True):
-            component = Component(kind, *divmod(place, slope.shape[1]))
-            if component not in scales:
-                moves.append((gain, component, settings.step))
-        for component in scales:
-            gain = -float(slope[component.layer, component.index])
-            if component.kind == kind:
-                moves.append((abs(gain), component, math.copysign(settings.step, gain)))
-    chosen: list[tuple[Kind, int, int, float]] = []
+def _lessons(task: Task, texts: Sequence[Window], settings: StepwiseSettings) -> _Lessons:
+    """Return what every step looks at: always the same, so that the loss of one step can be compared with the last."""
+    return _mixed(task.train, task)[: settings.prompts], texts[: settings.windows]
+
+
+def watched(task: Task, settings: StepwiseSettings) -> list[Example]:
+    """Return the prompts that points of the path are measured on."""
+    return _mixed(task.dev, task)[: settings.watched]
+
+
+def _mixed(split: Sequence[Example], task: Task) -> list[Example]:
+    """Return a split and the task's other shapes in turns, two of the split to one of each shape."""
+    ordered = balanced(split)
+    return round_robin([ordered[::2], ordered[1::2], *(balanced(examples) for examples in task.shapes.values())])
+
+
+def _look(
+    model: DifferentiableScales, lessons: _Lessons, scales: Scales, settings: StepwiseSettings
+) -> tuple[float, list[tuple[_Place, float]]]:
+    """Return the loss at ``scales`` and what it would fall by, per unit of scale, where that is most."""
+    prompts, texts = lessons
+    of_answers, of_texts = model.of_answers(prompts, scales), model.of_texts(texts, scales)
+    ahead: dict[_Place, float] = {}
+    for kind, slope in of_answers.by_kind.items():
+        gains = -(slope + settings.text_weight * of_texts.by_kind[kind])
+        # What is at its limit cannot be moved on, so as many more as may be there already.
+        count = min(gains.numel(), settings.at_once + len(scales))
+        places = [divmod(place, gains.shape[1]) for place in gains.flatten().abs().topk(count).indices.tolist()]
+        places += [(component.layer, component.index) for component in scales if component.kind == kind]
+        ahead |= {(kind, layer, index): float(gains[layer, index]) for layer, index in places}
+    return of_answers.loss + settings.text_weight * of_texts.loss, list(ahead.items())
+
+
+def _moves(
+    ahead: Sequence[tuple[Component, float]], scales: Scales, size: float, settings: StepwiseSettings
+) -> dict[Component, float]:
+    """Return the moves that gain most within the limits."""
+    moves: dict[Component, float] = {}
     room = settings.most_components - len(scales)
-    for gain, component, by in sorted(moves, key=lambda move: (-move[0], move[1])):
-        is_new = component not in scales
-        fits = scales.get(component, 1.0) + by <= settings.most_scale + _ROUNDING and (room > 0 or not is_new)
-        if gain > 0 and fits and len(chosen) < settings.at_once:
-            chosen.append((component.kind, component.layer, component.index, by))
+    for component, gain in sorted(ahead, key=lambda one: (-abs(one[1]), one[0])):
+        by, is_new = math.copysign(size, gain), component not in scales
+        far = abs(scales.get(component, 1.0) + by - 1) > settings.most_scale - 1 + _ROUNDING
+        if gain and not far and (room > 0 or not is_new) and len(moves) < settings.at_once:
+            moves[component] = by
             room -= is_new
-    return chosen
-
-
-_T = TypeVar("_T")
-
-
-def _turn(things: Sequence[_T], turn: int, count: int) -> list[_T]:
-    """Return the next ``count`` of ``things``, going round."""
-    return [things[(turn * count + i) % len(things)] for i in range(min(count, len(things)))]
+    return moves
 
 
 def _is_over(path: Sequence[PathPoint], settings: StepwiseSettings) -> bool:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from steering_profiles.evaluation import TextPredictor, Window
 from steering_profiles.fitting.choice import steering_of
 from steering_profiles.fitting.components import KINDS, Component
 from steering_profiles.fitting.gradient import MARGIN, DifferentiableScales
@@ -29,16 +30,32 @@ def loss(loaded: LoadedModel, scales: dict[Component, float]) -> float:
 @pytest.mark.parametrize("scales", [{}, SCALES], ids=["plain", "scaled"])
 def test_the_slope_is_what_moving_a_scale_changes(tiny: LoadedModel, scales: dict[Component, float]):
     with DifferentiableScales(tiny, KINDS) as model:
-        slope = model.slope(EXAMPLES, scales)
+        slope = model.of_answers(EXAMPLES, scales)
     assert slope.loss == pytest.approx(loss(tiny, scales), rel=1e-5)
     for component in (Component("head", 0, 1), Component("head", 2, 3), Component("neuron", 1, 7)):
-        at, step = scales.get(component, 1.0), 1e-4
+        at, step = scales.get(component, 1.0), 3e-3
         up, down = (loss(tiny, {**scales, component: at + sign * step}) for sign in (1, -1))
         expected = (up - down) / (2 * step)
         assert expected != 0
         assert float(slope.by_kind[component.kind][component.layer, component.index]) == pytest.approx(
-            expected, rel=2e-3, abs=1e-6
+            expected, rel=5e-3, abs=1e-6
         )
+
+
+def test_the_slope_of_text_is_what_moving_a_scale_changes_in_its_nll(tiny: LoadedModel):
+    windows = [Window((5, 6, 7, 8, 9), 2), Window((1, 2, 3), 1)]
+
+    def nll(scales: dict[Component, float]) -> float:
+        with TextPredictor(tiny) as predictor:
+            return predictor.measure({"text": windows}, steering_of(scales, tiny.identity)).texts[0].nll_after
+
+    with DifferentiableScales(tiny, KINDS) as model:
+        slope = model.of_texts(windows, SCALES)
+    assert slope.loss == pytest.approx(nll(SCALES), rel=1e-5)
+    for component in SCALES:
+        up, down = (nll({**SCALES, component: SCALES[component] + sign * 3e-3}) for sign in (1, -1))
+        found = float(slope.by_kind[component.kind][component.layer, component.index])
+        assert found == pytest.approx((up - down) / 6e-3, rel=5e-3, abs=1e-6)
 
 
 def test_an_answer_that_leads_by_enough_asks_for_nothing(tiny: LoadedModel):
@@ -48,7 +65,7 @@ def test_an_answer_that_leads_by_enough_asks_for_nothing(tiny: LoadedModel):
         best = int(logits.argmax())
         tiny.anatomy.unembedding.weight[best] *= 10
     with DifferentiableScales(tiny, ["head"]) as model:
-        slope = model.slope([Example("x", "", (5, 6, 7), best)], {})
+        slope = model.of_answers([Example("x", "", (5, 6, 7), best)], {})
     assert slope.loss == 0
     assert not slope.by_kind["head"].any()
 
@@ -58,7 +75,7 @@ def test_outside_of_a_slope_and_after_it_the_model_is_plain(tiny: LoadedModel):
     before = tiny.model(tokens).logits
     trained = [parameter.requires_grad for parameter in tiny.model.parameters()]
     with DifferentiableScales(tiny, KINDS) as model:
-        model.slope(EXAMPLES, SCALES)
+        model.of_answers(EXAMPLES, SCALES)
         assert torch.equal(tiny.model(tokens).logits, before)
     assert torch.equal(tiny.model(tokens).logits, before)
     assert [parameter.requires_grad for parameter in tiny.model.parameters()] == trained

@@ -54,16 +54,19 @@ def test_the_seed_decides_the_prompts():
 def test_a_fit_may_look_at_other_shapes():
     tokenizer = build_tokenizer()
     task = parentheses(tokenizer)
-    assert list(task.shapes) == ["2 digits", "int(", "float(", "set("]
-    for examples in task.shapes.values():
-        assert [sum(example.group == group for example in examples) for group in task.groups] == [25] * 4
+    assert {"2 digits", "7 digits", "int(", "set(", "bar(", "a sum before"} <= set(task.shapes)
+    for name, examples in task.shapes.items():
+        ones = 0 if name.endswith("(") else 25  # with one to close no function is called
+        assert [sum(example.group == group for example in examples) for group in task.groups] == [ones, 25, 25, 25]
     assert re.fullmatch(r"#print the string \d\d\nprint\(str\(\d\d", find(task.shapes["2 digits"], "))"))
     assert re.fullmatch(r"#print the string (\d{3})\nprint\(set\(set\(\1", find(task.shapes["set("], ")))"))
 
 
 def test_variants_have_longer_numbers_other_functions_and_code_before():
     variants = parentheses_variants(build_tokenizer(), size=10)
-    assert {len(examples) for examples in variants.values()} == {40}
+    assert {name: len(examples) for name, examples in variants.items()} == {
+        name: 30 if name.endswith("(") else 40 for name in variants
+    }
     for digits in (4, 5, 6):
         number = rf"(\d{{{digits}}})"
         assert re.fullmatch(rf"#print the string {number}\nprint\(str\(\1", find(variants[f"{digits} digits"], "))"))
@@ -106,7 +109,7 @@ def test_splits_shapes_and_variants_share_no_prompt():
     tokenizer.add_tokens(["]]", "]]]", "]]]]", "}}", "}}}", "}}}}"])
     task = parentheses(tokenizer)
     sets = [task.train, task.dev, task.test, *task.shapes.values(), *parentheses_variants(tokenizer).values()]
-    assert len(sets) == 3 + 4 + 12
+    assert len(sets) == 3 + 9 + 12
     texts = [[example.text for example in examples] for examples in sets]
     assert sum(map(len, texts)) == len({text for examples in texts for text in examples})
 

@@ -5,8 +5,9 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor
 
-from steering_profiles.evaluation import Accuracy
+from steering_profiles.evaluation import Accuracy, Window
 from steering_profiles.fitting.components import Component, Scales
 from steering_profiles.fitting.gradient import DifferentiableScales
 from steering_profiles.fitting.journal import Journal
@@ -20,6 +21,7 @@ EXAMPLES = tuple(
     for first in range(8)
 )
 TASK = Task(name="t", seed=0, groups=("a", "b"), train=EXAMPLES, dev=EXAMPLES, test=EXAMPLES)
+TEXTS = [Window((5, 6, 7, 8), 1), Window((9, 10, 11), 1)]
 SETTINGS = StepwiseSettings(prompts=8, steps=12, measured_every=3, most_components=4, at_once=2)
 
 
@@ -35,9 +37,9 @@ def search(
     def measure(scales: Scales) -> tuple[Accuracy, float]:
         wrong = errors[len(seen)] if len(seen) < len(errors) else 3
         seen.append(dict(scales))
-        return Accuracy({"a": (10 - wrong, 10)}), drift * sum(scale - 1 for scale in scales.values())
+        return Accuracy({"a": (10 - wrong, 10)}), drift * sum(abs(scale - 1) for scale in scales.values())
 
-    return search_path(loaded, TASK, ["head"], measure, settings=settings, journal=journal), seen
+    return search_path(loaded, TASK, TEXTS, ["head"], measure, settings=settings, journal=journal), seen
 
 
 def test_the_path_begins_at_the_plain_model_and_is_measured_as_often_as_said(tiny: LoadedModel):
@@ -47,18 +49,31 @@ def test_the_path_begins_at_the_plain_model_and_is_measured_as_often_as_said(tin
     assert [point.scales for point in path] == seen
 
 
-def test_every_step_raises_what_the_loss_falls_most_by(tiny: LoadedModel):
-    path, _ = search(tiny, StepwiseSettings(prompts=16, steps=1, measured_every=1, at_once=1))
+def steepest(slope: Tensor) -> Scales:
+    """One step of 0.1 along the largest derivative, downhill."""
+    place = divmod(int(slope.abs().argmax()), slope.shape[1])
+    return {Component("head", *place): 1.1 if slope[place] < 0 else 0.9}
+
+
+def test_every_step_moves_what_the_loss_falls_most_by(tiny: LoadedModel):
+    path, _ = search(tiny, StepwiseSettings(prompts=16, steps=1, measured_every=1, at_once=1, text_weight=0.0))
     with DifferentiableScales(tiny, ["head"]) as model:
-        slope = model.slope(EXAMPLES, {}).by_kind["head"]
-    assert slope.min() < 0
-    assert path[1].scales == {Component("head", *divmod(int(slope.argmin()), slope.shape[1])): 1.1}
+        slope = model.of_answers(EXAMPLES, {}).by_kind["head"]
+    assert path[1].scales == steepest(slope)
 
 
-def test_no_more_components_are_raised_and_no_higher_than_allowed(tiny: LoadedModel):
+def test_what_other_text_loses_counts_against_a_move(tiny: LoadedModel):
+    settings = StepwiseSettings(prompts=16, steps=1, measured_every=1, at_once=1, text_weight=1000.0)
+    path, _ = search(tiny, settings)
+    with DifferentiableScales(tiny, ["head"]) as model:
+        slope = model.of_texts(TEXTS, {}).by_kind["head"]
+    assert path[1].scales == steepest(slope)
+
+
+def test_no_more_components_are_moved_and_no_further_than_allowed(tiny: LoadedModel):
     path, _ = search(tiny, StepwiseSettings(prompts=8, steps=40, measured_every=1, most_components=2, most_scale=1.25))
     assert max(len(point.scales) for point in path) == 2
-    assert max(scale for point in path for scale in point.scales.values()) <= 1.25
+    assert max(abs(scale - 1) for point in path for scale in point.scales.values()) <= 0.25
     assert path[-1].step < 40  # nothing more could be raised
 
 
@@ -90,7 +105,7 @@ def test_an_interrupted_search_goes_on_where_it_was(tiny: LoadedModel, tmp_path)
         return Accuracy({"a": (7, 10)}), 0.0
 
     with pytest.raises(Interrupted):
-        search_path(tiny, TASK, ["head"], measure, settings=SETTINGS, journal=Journal(tmp_path / "j", "k"))
+        search_path(tiny, TASK, TEXTS, ["head"], measure, settings=SETTINGS, journal=Journal(tmp_path / "j", "k"))
     again, seen = search(tiny, journal=Journal(tmp_path / "j", "k"))
     assert again == whole
     assert len(seen) == len(whole) - 2
@@ -110,7 +125,7 @@ def test_of_equals_the_one_that_disturbs_least_is_chosen():
 
 
 def test_a_point_at_which_other_text_suffers_too_much_is_never_chosen():
-    assert choose([point(0, 5), point(1, 3), point(2, 0, 0.02), point(3, 0, 0.02)], 0.01).step == 1
+    assert choose([point(0, 5), point(1, 3), point(2, 3), point(3, 0, 0.02), point(4, 0, 0.02)], 0.01).step == 2
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.floats(0, 0.03)), min_size=1, max_size=9))
