@@ -67,7 +67,7 @@ def server(folder: Path) -> Iterator[str]:
 def test_help_is_quick_and_names_every_command():
     result = steer("--help")
     assert result.returncode == 0
-    for command in ("serve", "compare", "fit", "evaluate", "profiles"):
+    for command in ("serve", "compare", "fit", "evaluate", "export", "profiles", "reproduce"):
         assert re.search(rf"\b{command}\b", result.stdout)
 
 
@@ -99,12 +99,54 @@ def test_fit_writes_a_profile_that_evaluate_measures(folder: Path, tmp_path: Pat
     profile = load_profile(tmp_path / "mine.json")
     assert profile.provenance is not None
     assert "--name mine" in profile.provenance.command
+    assert "<html" in (tmp_path / "mine.html").read_text()
+    assert "parentheses" in (tmp_path / "mine.md").read_text()
+    assert not list(tmp_path.glob(".*"))  # the journal of a fit that is done is gone
     figures = tmp_path / "figures.json"
     measured = steer("evaluate", str(tmp_path / "mine.json"), *model, "--no-side-effects", "--json", str(figures))
     assert measured.returncode == 0, measured.stderr
     record = json.loads(figures.read_text())
     assert record["accuracy"]["test"]["with"] == profile.provenance.test["after"]
     assert "side_effects" not in record
+
+
+def write_task(path: Path, lines: int = 30) -> Path:
+    """Prompts and answers that any tokenizer of single characters has, and two lines that cannot be used."""
+    asked = [
+        {"prompt": f"{index} is {'even' if index % 2 == 0 else 'odd'}: ", "answer": "yn"[index % 2]}
+        for index in range(lines)
+    ]
+    unusable = ['{"prompt": "a", "answer": "two tokens"}', "not json"]
+    path.write_text("\n".join([*map(json.dumps, asked), *unusable]) + "\n")
+    return path
+
+
+def test_a_task_of_ones_own_is_a_file_of_prompts_and_answers(folder: Path, tmp_path: Path):
+    model = ["--model", str(folder / "own-model"), "--dtype", "float32"]
+    task = write_task(tmp_path / "parity.jsonl")
+    fitted = steer("fit", "--task", str(task), "--out", str(tmp_path / "out"), "--method", "paper", *model)
+    assert fitted.returncode == 0, fitted.stderr
+    assert "line 31: answer 'two tokens' is" in " ".join(fitted.stdout.split())
+    assert "line 32:" in fitted.stdout
+    profile = load_profile(tmp_path / "out" / "parity.json")
+    assert profile.provenance is not None
+    assert profile.provenance.task == "parity"
+    assert f"--task {task}" in profile.provenance.command
+    measured = steer(
+        "evaluate", str(tmp_path / "out" / "parity.json"), "--task", str(task), "--no-side-effects", *model
+    )
+    assert measured.returncode == 0, measured.stderr
+
+
+def test_fit_compares_methods_in_its_report(folder: Path, tmp_path: Path):
+    model = ["--model", str(folder / "own-model"), "--dtype", "float32"]
+    task = write_task(tmp_path / "parity.jsonl")
+    search = ["--k", "2", "--alpha", "1.5", "--compare"]
+    fitted = steer("fit", "--task", str(task), "--out", str(tmp_path / "out"), *search, *model)
+    assert fitted.returncode == 0, fitted.stderr
+    report = (tmp_path / "out" / "parity.md").read_text()
+    for method in ("stepwise", "paper", "random"):
+        assert method in report
 
 
 def test_evaluate_says_what_else_a_profile_changes(folder: Path, tmp_path: Path):
@@ -150,6 +192,17 @@ WRONG = {
     "memory without a size": (["serve", "--max-memory", "cpu"], "DEVICE=SIZE"),
     "a device map that is no JSON": (["serve", "--device-map", "{"], "not JSON"),
     "unknown task": (["fit", "poetry", "--out", "."], "known tasks: parentheses"),
+    "no task": (["fit", "--out", "."], "neither is given"),
+    "two tasks": (["fit", "parentheses", "--task", "arithmetic", "--out", "."], "'parentheses' and 'arithmetic'"),
+    "no such file of prompts": (["fit", "--task", "nowhere.jsonl", "--out", "."], "nowhere.jsonl"),
+    "unknown method": (["fit", "parentheses", "--out", ".", "--method", "luck"], "stepwise, paper, circuit, random"),
+    "unknown components": (["fit", "parentheses", "--out", ".", "--components", "all"], "heads, neurons, both"),
+    "a scale too small to search": (["fit", "parentheses", "--out", ".", "--max-scale", "1"], "max scale is 1"),
+    "neurons by patching": (
+        ["fit", "parentheses", "--out", ".", "--method", "circuit", "--components", "both"],
+        "it takes no neurons",
+    ),
+    "a model of no published figures": (["reproduce", "BERT"], "model is 'BERT', of which nothing is published"),
     "unknown metric": (["fit", "parentheses", "--out", ".", "--metric", "luck"], "f1, recall, precision"),
     "a name no profile may have": (["fit", "parentheses", "--out", ".", "--name", "A+B"], "name is 'A+B'"),
     "problems for programs that are not to be run": (

@@ -150,7 +150,7 @@ def fit(
         ]
         variants = variants_of(source, loaded.tokenizer, seed)
         report = report_of_fit(loaded, made, variants, result, others, progress)
-    page, _ = write_report(report, out)
+    page, _ = write_report(replace(report, command=command + " --compare" * compare), out)
     journal.discard()
     _show(console, result)
     console.print(f"wrote {path} and {page}", soft_wrap=True)
