@@ -107,13 +107,15 @@ def fit(
     name: str,
     command: str,
     settings: FitSettings = FitSettings(),
+    ranking: Ranking | None = None,
     journal: Journal | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
     """Fit a profile of component scales for ``task``.
 
     ``command`` is recorded as what makes the profile again. The same model, task and settings give the same profile.
-    What ``journal`` holds of the same fit is not computed again.
+    What ``journal`` holds of the same fit is not computed again, nor is a ``ranking`` that another fit of the same task,
+    components and metric made.
 
     Raises:
         TaskError: the method needs counterfactual prompts, which the task does not have.
@@ -122,7 +124,7 @@ def fit(
     progress = progress or Silent()
     if settings.method == "circuit" and not task.pairs:
         raise TaskError(f"method is circuit, which needs counterfactual prompts; {task.name} has none")
-    ranking = Ranking.from_json(
+    ranking = ranking or Ranking.from_json(
         journal.recall("ranking", lambda: rank_components(loaded, task, settings, progress).to_json())
     )
     texts = {name: text_windows(loaded, text, _WINDOW) for name, text in fitting_texts().items()}

@@ -45,7 +45,7 @@ class StepwiseSettings:
     """Below which the search ends."""
     at_once: int = 3
     """How many components are moved in one step."""
-    prompts: int = 208
+    prompts: int = 176
     """That the steps look at: train prompts and, as many of each as of others, those in the task's other shapes."""
     windows: int = 6
     """Windows of other text that they look at."""

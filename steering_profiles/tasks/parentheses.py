@@ -38,8 +38,6 @@ class _Shape:
     """An opening and a closing bracket, nested around the number instead of function calls."""
     before: str = ""
     """Code that stands before it."""
-    nesting: str = "#nest the number {number}\nx = "
-    """What stands before brackets."""
 
     @property
     def least(self) -> int:
@@ -54,15 +52,14 @@ class _Shape:
     def prompt(self, depth: int, number: str) -> str:
         """Return the text that ``depth`` closing brackets should follow."""
         if self.brackets:
-            return f"{self.before}{self.nesting.format(number=number)}{self.brackets[0] * depth}{number}"
+            return f"{self.before}#nest the number {number}\nx = {self.brackets[0] * depth}{number}"
         return f"{self.before}#print the string {number}\nprint({f'{self.function}(' * (depth - 1)}{number}"
 
 
 _AS_IN_THE_PAPER = _Shape()
 _SHAPES = (
     {f"{digits} digits": _Shape(digits=digits) for digits in (2, 7)}
-    | {f"{name}(": _Shape(function=name) for name in ("int", "float", "set", "tuple", "abs", "min", "bar")}
-    | {"lists": _Shape(brackets="[]", nesting="#a list around {number}\nvalues = ")}
+    | {f"{name}(": _Shape(function=name) for name in ("int", "float", "set", "tuple", "abs", "bar")}
     | {"a sum before": _Shape(before="total = 0\nfor value in (3, 4, 5):\n    total += value ** 2\n\n\n")}
 )
 """What a fit may look at besides its splits."""

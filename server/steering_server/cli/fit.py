@@ -145,7 +145,15 @@ def fit(
         )
         path = save_profile(result.profile, out)  # now: what follows takes a while, and is not the profile
         others = [
-            run_fit(loaded, made, name=profile_name, command=command, settings=other, progress=progress)
+            run_fit(
+                loaded,
+                made,
+                name=profile_name,
+                command=command,
+                settings=other,
+                ranking=result.ranking,
+                progress=progress,
+            )
             for other in (_other_methods(settings, made) if compare else ())
         ]
         variants = variants_of(source, loaded.tokenizer, seed)
