@@ -114,8 +114,8 @@ def fit(
     """Fit a profile of component scales for ``task``.
 
     ``command`` is recorded as what makes the profile again. The same model, task and settings give the same profile.
-    What ``journal`` holds of the same fit is not computed again, nor is a ``ranking`` that another fit of the same task,
-    components and metric made.
+    What ``journal`` holds of the same fit is not computed again, nor is a ``ranking`` that another fit of the task with
+    the same components and metric made.
 
     Raises:
         TaskError: the method needs counterfactual prompts, which the task does not have.
