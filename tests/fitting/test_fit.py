@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from steering_profiles.errors import TaskError
-from steering_profiles.evaluation import TokenPredictor
+from steering_profiles.evaluation import TokenPredictor, humaneval
 from steering_profiles.fitting import METHODS, FitResult, FitSettings, Journal, StepwiseSettings, fit, fit_key
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import AppliedProfile
@@ -15,6 +15,13 @@ from steering_profiles.validate import compare
 from tests.builders import build_model
 
 STEPWISE = StepwiseSettings(steps=6, measured_every=2, prompts=8)
+
+
+@pytest.fixture(autouse=True)
+def _without_humaneval(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where it is not installed: its solutions are most of what a fit of a small model takes."""
+    if request.node.get_closest_marker("slow") is None:
+        monkeypatch.setattr(humaneval, "find_problems", lambda: None)
 
 
 def small_task(loaded: LoadedModel) -> Task:
