@@ -146,6 +146,7 @@ def test_the_shipped_profile_takes_the_embedded_model_from_failing_four_parenthe
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_the_command_in_the_shipped_profile_makes_it_again(embedded: LoadedModel):
     shipped = load_profile(SHIPPED / "parentheses.json")
     assert shipped.provenance is not None
