@@ -138,9 +138,7 @@ class Load:
         self._seeds = count(1)
 
     @contextmanager
-    def running(
-        self, server: Server, at_once: int, requests: int, *, prompt: int = PROMPT_TOKENS, answer: int = NEW_TOKENS
-    ) -> Iterator[Figures]:
+    def running(self, server: Server, at_once: int, requests: int, *, answer: int = NEW_TOKENS) -> Iterator[Figures]:
         """Ask ``server`` while in the context; what was measured is there when it ends."""
         figures: Figures = {}
         with tempfile.TemporaryDirectory() as folder:
@@ -150,7 +148,7 @@ class Load:
                 "endpoint": "/v1/completions",
                 "model": model_folder(),
                 "dataset-name": "random",
-                "random-input-len": prompt,
+                "random-input-len": PROMPT_TOKENS,
                 "random-output-len": answer,
                 "num-prompts": requests,
                 "max-concurrency": at_once,
@@ -207,27 +205,31 @@ def measure(chosen: Sequence[Server], generator: Load, runs: int, console: Conso
             for at_once, speeds in engine.items():
                 speeds.append(measure_engine(at_once, run))
         else:
-            measure_server(server, generator, results[server.name])
+            measure_server(server, generator, results[server.name], run)
     return engine, results
 
 
-def measure_server(server: Server, generator: Load, result: Result) -> None:
+def measure_server(server: Server, generator: Load, result: Result, run: int) -> None:
     """Add what one run of ``server`` shows to ``result``."""
     with started(server) as process:
         before = memory(process)
         for at_once in CONCURRENCIES:
             result.by_load[at_once].append(generator.measure(server, at_once, _requests(at_once)))
         if server.takes_long_prompts:
-            result.long_prompts.append(measure_long_prompts(server, generator))
+            result.long_prompts.append(measure_long_prompts(server, generator, run))
         result.resident.append((before, memory(process)))
 
 
-def measure_long_prompts(server: Server, generator: Load) -> Figures:
-    """Return what 32 requests at once see while prompts of ``LONG_PROMPT_TOKENS`` come one after the other."""
+def measure_long_prompts(server: Server, generator: Load, run: int) -> Figures:
+    """Return what 32 requests at once see while prompts of ``LONG_PROMPT_TOKENS`` come one after the other.
+
+    Those are asked from here: a second load generator would keep the cores busy for ten seconds before its first one.
+    """
     with generator.running(server, 32, 128, answer=128) as seen:
         time.sleep(10)  # the load generator takes a while to begin
-        with generator.running(server, 1, 4, prompt=LONG_PROMPT_TOKENS, answer=8):
-            pass
+        for prompt in random_prompts(4, LONG_PROMPT_TOKENS, seed=run):
+            body = {"model": model_folder(), "prompt": prompt, "max_tokens": 8, "temperature": 0, "ignore_eos": True}
+            httpx.post(f"{server.url}/v1/completions", json=body, timeout=300).raise_for_status()
     return seen
 
 
