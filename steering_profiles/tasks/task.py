@@ -21,6 +21,10 @@ class Example:
     answer: int
     candidates: tuple[int, ...] = ()
     """The answers to choose from, the right one among them; empty where any token may be the answer."""
+    topic: tuple[int, int] | None = None
+    """Where in ``prompt`` the thing asked about stands: its first token, and one past its last; None if not known."""
+    template: str = ""
+    """Prompts of one group and template differ in the topic alone; empty where that is not known."""
 
 
 @dataclass(frozen=True)
