@@ -1,6 +1,6 @@
 """How answers and other text depend on each component's scale: one backward pass tells for all components at once."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -19,7 +19,8 @@ from steering_profiles.tasks.task import Example
 
 MARGIN = 1.0
 """Nats by which the answer should lead the likeliest other token; what leads by more is right enough."""
-_PROMPTS_AT_ONCE = 64
+_TOKENS_AT_ONCE = 1024
+"""Of prompts, padding included: what a backward pass keeps of each grows with the model."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ class DifferentiableScales:
         likeliest other token's.
         """
         ordered = sorted(examples, key=lambda example: len(example.prompt))
-        batches = [ordered[start : start + _PROMPTS_AT_ONCE] for start in range(0, len(ordered), _PROMPTS_AT_ONCE)]
-        return self._slope([partial(self._answers_loss, batch) for batch in batches], len(examples), scales)
+        return self._slope([partial(self._answers_loss, batch) for batch in _batches(ordered)], len(examples), scales)
 
     def of_texts(self, windows: Sequence[Window], scales: Scales) -> Slope:
         """Return how well ``windows`` of text are predicted at ``scales``: the loss is the NLL of a token, in nats."""
@@ -143,3 +143,15 @@ class DifferentiableScales:
             return (args[0] * scale.to(args[0].dtype), *args[1:])
 
         return hook
+
+
+def _batches(ordered: Sequence[Example]) -> Iterator[Sequence[Example]]:
+    """Cut prompts, the shortest first, into batches of so many tokens that a backward pass fits into memory."""
+    batch: list[Example] = []
+    for example in ordered:
+        if batch and (len(batch) + 1) * len(example.prompt) > _TOKENS_AT_ONCE:
+            yield batch
+            batch = []
+        batch.append(example)
+    if batch:
+        yield batch

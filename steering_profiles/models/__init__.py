@@ -2,6 +2,7 @@
 
 from steering_profiles.models.anatomy import Anatomy, LayerAnatomy, Sizes, find_anatomy
 from steering_profiles.models.families import FAMILIES
+from steering_profiles.models.identity import weights_digest
 from steering_profiles.models.loading import (
     DTYPES,
     EMBEDDED,
@@ -23,4 +24,5 @@ __all__ = [
     "assemble",
     "find_anatomy",
     "load_model",
+    "weights_digest",
 ]

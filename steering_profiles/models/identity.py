@@ -4,7 +4,8 @@ import hashlib
 import json
 from typing import Any
 
-from transformers import PretrainedConfig, PreTrainedTokenizerBase
+import torch
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from steering_profiles.models.anatomy import Anatomy
 from steering_profiles.schema import ModelIdentity
@@ -30,6 +31,7 @@ _CONFIG_FIELDS = (
     "scale_attn_by_inverse_layer_idx",
     "reorder_and_upcast_attn",
 )
+_SAMPLES = 64  # values of each weight that tell two checkpoints apart
 _EPSILONS = ("rms_norm_eps", "layer_norm_epsilon")
 
 
@@ -61,3 +63,18 @@ def fingerprint(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
     facts["vocabulary"] = sorted(tokenizer.get_vocab().items())
     canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
+
+
+def weights_digest(model: PreTrainedModel) -> str:
+    """Return a hash of a few values of every weight: tells two checkpoints of one architecture apart, and is quick.
+
+    Weights that accelerate has put on disk are not looked at.
+    """
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        digest.update(name.encode())
+        if not weight.is_meta:
+            flat = weight.detach().flatten()
+            picked = torch.linspace(0, len(flat) - 1, min(_SAMPLES, len(flat)), dtype=torch.float64).long()
+            digest.update(flat[picked.to(flat.device)].double().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -119,8 +119,9 @@ def test_fits_that_differ_in_anything_have_keys_that_differ(tiny: LoadedModel):
         fit_key(tiny, task, FitSettings(stepwise=STEPWISE)),
         fit_key(tiny, replace(task, dev=task.dev[1:]), FitSettings()),
         fit_key(build_model(tiny.anatomy.family.name, layers=2), task, FitSettings()),
+        fit_key(build_model(tiny.anatomy.family.name, seed=1), task, FitSettings()),
     }
-    assert len(keys) == 5
+    assert len(keys) == 6
 
 
 def test_the_circuit_baseline_needs_counterfactual_prompts(tiny: LoadedModel):
