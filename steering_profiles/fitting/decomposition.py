@@ -63,19 +63,33 @@ class Decomposition:
         return of_heads + self.stream * record.stream + self.intercept
 
 
+def find_layer(loaded: LoadedModel, layer: int) -> int:
+    """Return the number of a layer: 0 is the first, and -1 the last.
+
+    Raises:
+        ModelError: the model has no such layer.
+    """
+    layers = loaded.anatomy.sizes.layers
+    if not -layers <= layer < layers:
+        raise ModelError(
+            f"layer is {layer}; allowed for {loaded.name}: 0..{layers - 1}, or -{layers}..-1 counted from the end"
+        )
+    return layer % layers
+
+
 @torch.inference_mode()
 def record_layer(
     loaded: LoadedModel, examples: Sequence[Example], layer: int, progress: Progress | None = None
 ) -> LayerRecord:
-    """Run the plain model on ``examples`` and return what enters and leaves the MLP of ``layer`` (0 is the first).
+    """Run the plain model on ``examples`` and return what enters and leaves the MLP of ``layer``.
+
+    ``layer`` is as :func:`find_layer` takes it.
 
     Raises:
         ModelError: the model has no such layer.
     """
     progress = progress or Silent()
-    sizes = loaded.anatomy.sizes
-    if not 0 <= layer < sizes.layers:
-        raise ModelError(f"layer is {layer}; {loaded.name} has layers 0..{sizes.layers - 1}")
+    sizes, layer = loaded.anatomy.sizes, find_layer(loaded, layer)
     count, width = len(examples), sizes.width
     z = torch.empty(count, sizes.heads, sizes.head_dim, dtype=torch.double)
     stream = torch.empty(count, width, dtype=torch.double)
@@ -106,8 +120,7 @@ def decompose(record: LayerRecord, *, ridge: float = 0.0) -> Decomposition:
             same on all; inputs that are combinations of each other, without a ridge; values that are not finite), or
             ``ridge`` is not a finite number of 0 or more.
     """
-    if not (math.isfinite(ridge) and ridge >= 0):
-        raise FitError(f"ridge is {ridge}; allowed: a finite number, 0 or more")
+    require_ridge(ridge)
     _require_determined(record)
     inputs = torch.cat([record.heads, record.stream.unsqueeze(1)], dim=1).double()
     mean_inputs, mean_output = inputs.mean(dim=0), record.mlp.double().mean(dim=0)
@@ -126,6 +139,16 @@ def decompose(record: LayerRecord, *, ridge: float = 0.0) -> Decomposition:
         r2=math.nan,  # until it is measured, below
     )
     return replace(fitted, r2=r2(fitted, record))
+
+
+def require_ridge(ridge: float) -> None:
+    """Refuse a ridge that nothing can be fitted with.
+
+    Raises:
+        FitError: it is not a finite number of 0 or more.
+    """
+    if not (math.isfinite(ridge) and ridge >= 0):
+        raise FitError(f"ridge is {ridge}; allowed: a finite number, 0 or more")
 
 
 def r2(decomposition: Decomposition, record: LayerRecord) -> float:

@@ -223,7 +223,11 @@ def test_the_model_has_no_hooks_afterwards_also_when_it_fails(tiny: LoadedModel)
     assert hooks() == before
 
 
-@pytest.mark.parametrize("layer", [-1, 3])
+def test_negative_layers_count_from_the_end(tiny: LoadedModel):
+    assert torch.equal(record_layer(tiny, EXAMPLES, -1).mlp, record_layer(tiny, EXAMPLES, 2).mlp)
+
+
+@pytest.mark.parametrize("layer", [-4, 3])
 def test_a_layer_that_the_model_has_not_is_refused(tiny: LoadedModel, layer: int):
-    with pytest.raises(ModelError, match=rf"layer is {layer}; tiny-.* has layers 0\.\.2"):
+    with pytest.raises(ModelError, match=rf"layer is {layer}; allowed for tiny-.*: 0\.\.2, or -3\.\.-1 counted from"):
         record_layer(tiny, EXAMPLES, layer)
