@@ -77,7 +77,7 @@ def find_layer(loaded: LoadedModel, layer: int) -> int:
     return layer % layers
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def record_layer(
     loaded: LoadedModel, examples: Sequence[Example], layer: int, progress: Progress | None = None
 ) -> LayerRecord:
@@ -106,7 +106,7 @@ def record_layer(
     return LayerRecord(torch.einsum("nhk,hkd->nhd", z, weight), stream, mlp)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def decompose(record: LayerRecord, *, ridge: float = 0.0) -> Decomposition:
     """Fit the coefficients by least squares, in closed form.
 

@@ -101,6 +101,7 @@ class Explanation:
     """What is not there, with the reason."""
 
 
+@torch.no_grad()
 def explain(
     loaded: LoadedModel,
     task: Task,
@@ -155,6 +156,7 @@ def explain(
     )
 
 
+@torch.no_grad()
 def answer_logit(fitted: Decomposition, record: LayerRecord, columns: Tensor) -> AnswerLogit:
     """Return what each part adds to the answer's logit, mean over the prompts of ``record``.
 
