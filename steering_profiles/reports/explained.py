@@ -10,6 +10,7 @@ from steering_profiles.reports.plots.explanation import argument_map, coefficien
 from steering_profiles.reports.text import number
 
 _MOST_HEADS = 10
+_MOST_REASONS = 3
 
 
 def page_of_explanation(explanation: Explanation, command: str) -> Page:
@@ -49,8 +50,11 @@ def _headline(explanation: Explanation) -> Iterator[Block]:
             "worse",
         )
     yield tables.quality_table(explanation)
-    for reason in explanation.left_out:
-        yield Remark(f"Left out: {reason}.")
+    left_out = explanation.left_out
+    if len(left_out) > _MOST_REASONS:
+        yield Folded(f"{len(left_out)} things are left out", "\n".join(left_out))
+    else:
+        yield from (Remark(f"Left out: {reason}.") for reason in left_out)
 
 
 def _inputs(explanation: Explanation) -> Iterator[Block]:

@@ -104,3 +104,10 @@ def test_what_was_not_looked_for_has_no_section(both: tuple[Page, str], tmp_path
     page, _ = written(tmp_path, argument_heads=None)
     assert "Which heads bring the topic" in both[0].headings
     assert "Which heads bring the topic" not in page.headings
+
+
+def test_many_reasons_are_folded_and_few_are_not(both: tuple[Page, str], tmp_path: Path):
+    page, _ = written(tmp_path, left_out=("one", "two", "three", "four"))
+    assert "4 things are left out" in page.text
+    assert "three" in page.text
+    assert f"Left out: {HOSTILE[:8]}" in both[0].text
