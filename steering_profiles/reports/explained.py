@@ -46,7 +46,7 @@ def _headline(explanation: Explanation) -> Iterator[Block]:
     if others and max(others) <= 0:
         yield Remark(
             "On prompts that it was not fitted to, the fit tells no more than the mean output does: read its "
-            "coefficients with caution. The intercept is close to that mean.",
+            "coefficients with caution.",
             "worse",
         )
     yield tables.quality_table(explanation)
@@ -70,8 +70,8 @@ def _inputs(explanation: Explanation) -> Iterator[Block]:
 
 def _intercept(explanation: Explanation) -> Iterator[Block]:
     yield Remark(
-        "Lv et al. (arXiv:2403.19521): in a middle layer the intercept pushes to the answers of the task; in the final "
-        "layer to what is frequent in any text, away from the answer."
+        "What Lv et al. (arXiv:2403.19521) found elsewhere: in a middle layer the intercept pushes to the answers "
+        "of the task, in the final layer to what is frequent in any text, away from the answer."
     )
     yield tables.tokens_table(explanation)
 

@@ -13,6 +13,7 @@ from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.decomposition import Decomposition
 from steering_profiles.fitting.explanation import AnswerLogit, LensToken
 from steering_profiles.reports import write_explanation
+from steering_profiles.reports.plots.explanation import argument_map
 from tests.reports.reading import Page, markdown_tables
 from tests.reports.samples import HOSTILE, MODEL
 
@@ -111,3 +112,15 @@ def test_many_reasons_are_folded_and_few_are_not(both: tuple[Page, str], tmp_pat
     assert "4 things are left out" in page.text
     assert "three" in page.text
     assert f"Left out: {HOSTILE[:8]}" in both[0].text
+
+
+def test_cells_of_the_map_are_as_deep_as_the_effect_is_large_and_rises_are_of_another_colour():
+    heads = [replace(HEADS[0], effect=0.8), replace(HEADS[1], effect=0.2), replace(HEADS[2], effect=-0.2), *HEADS[3:]]
+    found = ArgumentHeads(tuple(replace(head, effect=0.0) if i > 2 else head for i, head in enumerate(heads)), 9, True)
+    image = argument_map(found, MODEL.layers, MODEL.heads).axes[0].images[0]
+    cells = image.to_rgba(image.get_array())
+    assert cells[0, 0, 3] == pytest.approx(1)
+    assert [cells[1, 0, 3], cells[2, 0, 3]] == pytest.approx([0.25, 0.25], abs=0.01)
+    assert cells[0, 1, 3] == pytest.approx(0, abs=0.01)
+    assert tuple(cells[1, 0, :3]) == pytest.approx(tuple(cells[0, 0, :3]))
+    assert tuple(cells[1, 0, :3]) != pytest.approx(tuple(cells[2, 0, :3]))

@@ -9,7 +9,8 @@ from steering_profiles.fitting.argument_heads import ArgumentHeads
 from steering_profiles.reports.plots.style import BLUE, INK, ORANGE, RULE, WEIGHTS, WIDTH, bare
 
 _EFFECTS: Colormap = LinearSegmentedColormap.from_list(
-    "effects", [to_rgba(BLUE, 1), to_rgba(BLUE, 0), to_rgba(ORANGE, 0), to_rgba(ORANGE, 1)]
+    "effects",
+    [(0, to_rgba(BLUE, 1)), (0.5, to_rgba(BLUE, 0)), (0.5, to_rgba(ORANGE, 0)), (1, to_rgba(ORANGE, 1))],
 )
 """From a rise, over nothing, which is the page itself, to a fall."""
 _CELL = 0.2  # inches
