@@ -222,20 +222,18 @@ def _with_shots(
     tokenizer: PreTrainedTokenizerBase, seed: int, usable: Sequence[_Usable], split: str
 ) -> dict[str, tuple[Example, ...]]:
     """Ask for facts of ``split`` after some of train: the same ones wherever a template is asked, so that topics alone
-    differ. A domain that has fewer in train is left out.
+    differ.
     """
     made: dict[str, list[Example]] = {}
     for name, shots in SHOTS.items():
         made[name] = []
         for one in usable:
             train, group = one.splits["train"], one.domain.name
-            if len(train) < shots:
-                continue
             draw = random.Random(f"{group} {seed} {split} {name}")
             templates = [_showing(draw.sample(train, shots), template) for template in one.domain.templates]
             most = MOST_IN_SHAPE // len(usable)
             made[name] += _known(_ask(tokenizer, group, templates, one.splits[split], most, draw))
-    return {name: tuple(examples) for name, examples in made.items() if examples}
+    return {name: tuple(examples) for name, examples in made.items()}
 
 
 def _showing(facts: Iterable[_Fact], template: str) -> str:
