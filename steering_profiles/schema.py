@@ -230,11 +230,11 @@ def common_gate(profiles: Iterable[Profile]) -> Gate | None:
     Raises:
         GateError: two have different gates, which could not be told apart by one such probability.
     """
-    gates = {profile.name: profile.final_layer.gate for profile in profiles if profile.final_layer.gate is not None}
-    if len(set(gates.values())) > 1:
-        named = " and ".join(f"{name} ({gate})" for name, gate in gates.items())
+    gated = [(profile.name, gate) for profile in profiles if (gate := profile.final_layer.gate) is not None]
+    if len({gate for _, gate in gated}) > 1:
+        named = " and ".join(f"{name} ({gate})" for name, gate in gated)
         raise GateError(f"profiles with different gates cannot be composed: {named}; use one of them, or equal gates")
-    return next(iter(gates.values()), None)
+    return gated[0][1] if gated else None
 
 
 def _check_components(field: str, keys: list[tuple[int, int]], counts: tuple[int, int]) -> None:

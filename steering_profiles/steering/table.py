@@ -60,8 +60,8 @@ class SteeringTable:
         key = tuple(sorted(applied.key for applied in steering if applied.strength != 0))
         row = self._rows.get(key)
         if row is None:
-            _refuse_gates(steering)
             effect = effect_of(steering, self._sizes)  # before any change here: it may raise
+            _refuse_gates(steering)
             row = self._free.pop() if self._free else 1 + len(self._effects)
             self._write(row, effect)
             self._rows[key] = row

@@ -110,7 +110,7 @@ class LocalBackend:
         Closing the generator cancels what is still running.
 
         Raises:
-            RequestError: a profile is unknown or unusable, profiles do not compose, or a prompt does not fit the context.
+            RequestError: a profile is unknown or unusable, some do not compose, or a prompt does not fit the context.
             Overloaded: too much is queued already.
             EngineError: the engine failed.
         """

@@ -131,7 +131,7 @@ class PackedStep:
         return tuple(segment for segment in self.segments if segment.first_layer <= layer)
 
     def to_store(self, state: Tensor, layer: int) -> Tensor:
-        """Turn ``[seen tokens, ...]`` of ``layer`` into ``[stored tokens, ...]``, with stand-ins for rows not yet there."""
+        """Turn ``[seen tokens, ...]`` of ``layer`` into ``[stored tokens, ...]``: rows not yet there have stand-ins."""
         stored = len(self.slots)
         if self.seen is None or len(state) == len(self.positions):
             return state[:stored]
