@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.schema import Profile
+from steering_profiles.schema import Gate, Profile
 from steering_profiles.steering import UNSTEERED, Steering, attach
+from steering_server.engine.packed import Fork, Opened, RowInput, order
 from steering_server.engine.requests import SequenceRequest
 from tests.builders import build_model, build_profile, every_effect, greedy, steer
 from tests.engine.running import GREEDY, PROMPTS, running
@@ -147,6 +148,27 @@ def test_a_gated_arm_shares_the_whole_prompt_with_the_baseline(tiny: LoadedModel
         once = replace(GREEDY, max_tokens=1)
         at_work.run(SequenceRequest(PROMPTS[3], once), SequenceRequest(PROMPTS[3], once, gated))
     assert sorted(len(row.tokens) for row in computed) == [1, len(PROMPTS[3])]
+
+
+def row(slot: int, tokens: int, position: int, logits_for: range, **settings: object) -> RowInput:
+    return RowInput((1,) * tokens, position, slot, 0, logits_for, opened=Opened(Gate(low=0, high=1), 1), **settings)
+
+
+def test_repetitions_come_last_however_long_what_they_repeat_is():
+    """What comes before them is stored, whole rows that fork off at the last layer included."""
+    rows = [row(0, 2, 3, range(1, 2)), row(1, 2, 300, range(2)), row(2, 2, 300, range(1, 2), fork=Fork(2, 1))]
+    repetitions = [one.repetition(3) for one in rows]
+    places = order([*repetitions, *rows])
+    assert sorted(places[:3]) == [3, 4, 5]
+    assert [(again.tokens, again.position, again.logits_for, again.steering_row) for again in repetitions] == [
+        ((1,), 4, range(1), 1),
+        ((1, 1), 300, range(2), 1),
+        ((1,), 301, range(1), 1),
+    ]
+
+
+def test_a_row_is_computed_once_whose_logits_nobody_wants():
+    assert row(0, 2, 3, range(2, 2)).repetition(3) is None
 
 
 def test_what_gated_rows_held_is_given_back(tiny: LoadedModel):
