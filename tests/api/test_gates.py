@@ -97,6 +97,7 @@ def test_the_backend_refuses_them_before_the_engine_sees_them(loaded: LoadedMode
     both = (ProfileStrength("gated"), ProfileStrength("otherwise"))
 
     async def generate() -> None:
+        await backend.start()
         await anext(backend.generate([GenerationRequest((1, 2), GREEDY, both)]))
 
     with pytest.raises(RequestError, match="gates cannot be composed"):
