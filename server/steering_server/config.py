@@ -38,6 +38,8 @@ class ServerSettings(BaseSettings):
     step_tokens_beside: Annotated[int, Field(ge=1)] = 128
     kv_memory: ByteSize | None = None
     prefix_cache: bool = True
+    shutdown_grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30
+    """Seconds that running requests have to finish once the server is told to stop."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
