@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from steering_server.backends.base import Backend
 from steering_server.errors import Unavailable
@@ -66,8 +66,6 @@ class Service:
 
     async def idle(self, seconds: float) -> bool:
         """Wait until nothing runs, at most so long; return whether nothing does."""
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), seconds)
-        except TimeoutError:
-            return False
-        return True
+        return self._idle.is_set()

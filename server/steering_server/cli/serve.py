@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
@@ -82,6 +82,9 @@ def serve(
     Every option can be given as an environment variable: STEER_PORT=8123 is
     --port 8123.
     """
+    # Until there is something to finish; imports take seconds. Process 1 of a container has no such default.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    from steering_server.api.lifecycle import live
     from steering_server.cli.opening import open_backend
     from steering_server.config import load_settings
     from steering_server.logs import configure_logs
@@ -103,13 +106,21 @@ def serve(
         "log_level": log_level,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    # Until there is something to finish. Process 1 of a container has no such default.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = load_settings(**given, **model_settings(model, dtype, device_map, max_memory, cache_dir))
     configure_logs(settings.log_level)
     listener = _listen(settings)
     loading = _in_thread(partial(open_backend, settings))
-    signalled = asyncio.run(_live(settings, listener, loading))
+    console = Console(stderr=True, highlight=False)
+    with console.status("loading the model") as spinner:
+
+        def ready(backend: "Backend") -> None:
+            spinner.stop()
+            _greet(console, backend, listener)
+
+        def serving(stop: asyncio.Event) -> Awaitable[None]:
+            return live(listener, loading, stop, grace=settings.shutdown_grace, ready=ready)
+
+        signalled = asyncio.run(_until_signalled(serving))
     status = 0 if signalled == signal.SIGTERM else 128 + signalled
     if not loading.done():
         os._exit(status)  # an orderly end would wait for the thread that loads
@@ -142,10 +153,8 @@ def _greet(console: Console, backend: "Backend", listener: socket.socket) -> Non
             console.print(f"[yellow]forced:[/] {escape(name)} was made for another model: {escape(card.reason or '')}")
 
 
-async def _live(settings: "ServerSettings", listener: socket.socket, loading: "Future[Backend]") -> int:
+async def _until_signalled(serving: "Callable[[asyncio.Event], Awaitable[None]]") -> int:
     """Serve until a signal says to stop; return that signal."""
-    from steering_server.api.lifecycle import live
-
     stop, signalled = asyncio.Event(), list[int]()
 
     def on_signal(number: int) -> None:
@@ -156,14 +165,7 @@ async def _live(settings: "ServerSettings", listener: socket.socket, loading: "F
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
-    console = Console(stderr=True, highlight=False)
-    with console.status("loading the model") as status:
-
-        def ready(backend: "Backend") -> None:
-            status.stop()
-            _greet(console, backend, listener)
-
-        await live(listener, loading, stop, grace=settings.shutdown_grace, ready=ready)
+    await serving(stop)
     return signalled[0]
 
 
