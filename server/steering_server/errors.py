@@ -4,6 +4,7 @@
     ├── RequestError      what the client asked for cannot be done as asked; names the field at fault
     │   ├── NotFound      no such model or profile
     │   └── Overloaded    the queue is full; try again later
+    ├── Unavailable       no request can be served now: the model is being loaded, or the server is stopping
     ├── EngineError       the engine could not carry out a request it had accepted
     └── ConfigError       the server cannot start with these settings
 
@@ -30,6 +31,14 @@ class NotFound(RequestError):
 
 class Overloaded(RequestError):
     """The server has as much queued as it allows."""
+
+
+class Unavailable(ServerError):
+    """Nothing is served now. ``code`` says why: ``loading`` or ``draining``."""
+
+    def __init__(self, message: str, *, code: str) -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class EngineError(ServerError):

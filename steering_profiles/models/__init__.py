@@ -9,6 +9,7 @@ from steering_profiles.models.loading import (
     LoadedModel,
     ModelSource,
     assemble,
+    identify_model,
     load_model,
 )
 
@@ -23,6 +24,7 @@ __all__ = [
     "Sizes",
     "assemble",
     "find_anatomy",
+    "identify_model",
     "load_model",
     "weights_digest",
 ]

@@ -11,7 +11,14 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from steering_profiles.errors import ModelLoadError
 from steering_profiles.models import embedded
@@ -109,7 +116,25 @@ def load_model(source: ModelSource) -> LoadedModel:
     try:
         with quietly():
             name, location, extra = _locate(source)
-            return _load(name, location, {"dtype": dtype, **placement}, {**extra, "trust_remote_code": False})
+            return _load(name, location, {"dtype": dtype, **placement}, extra)
+    except _CANNOT_LOAD as exc:
+        raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
+
+
+def identify_model(source: ModelSource) -> ModelIdentity:
+    """Return who the model that ``source`` names is, from its config and tokenizer alone.
+
+    Raises:
+        ModelLoadError: they cannot be found or read; the message says what to do.
+        UnknownArchitecture: its architecture has no known anatomy.
+    """
+    try:
+        with quietly():
+            name, location, extra = _locate(source)
+            config, tokenizer = _describe(location, extra)
+            with torch.device("meta"):  # modules without weights
+                model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            return assemble(name, model, tokenizer).identity
     except _CANNOT_LOAD as exc:
         raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
 
@@ -135,15 +160,24 @@ def fast_dtype() -> torch.dtype:
 
 
 def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
-    config = AutoConfig.from_pretrained(location, **extra)
-    for architecture in config.architectures or ():
-        family_of(architecture, FAMILIES)
-    tokenizer = AutoTokenizer.from_pretrained(location, **extra)
+    _, tokenizer = _describe(location, extra)
     model, report = AutoModelForCausalLM.from_pretrained(
-        location, output_loading_info=True, ignore_mismatched_sizes=True, **placement, **extra
+        location, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **placement, **extra
     )
     _require_all_weights(report)
     return assemble(name, model.eval(), tokenizer)
+
+
+def _describe(location: str, extra: Mapping[str, Any]) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
+    """Return config and tokenizer; an architecture without an anatomy is refused here.
+
+    Raises:
+        UnknownArchitecture: it has none.
+    """
+    config = AutoConfig.from_pretrained(location, trust_remote_code=False, **extra)
+    for architecture in config.architectures or ():
+        family_of(architecture, FAMILIES)
+    return config, AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
 
 
 def _require_all_weights(report: Mapping[str, Any]) -> None:

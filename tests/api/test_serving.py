@@ -24,10 +24,6 @@ LONG = {"prompt": "x", "max_tokens": 500, "temperature": 0, "logprobs": 0}
 SHORT = {"prompt": "x", "max_tokens": 2, "temperature": 0}
 
 
-def test_health_names_the_model(http):
-    assert http.get("/health").json() == {"status": "ok", "model": "tiny-llama"}
-
-
 def test_profiles_are_listed_with_what_they_change(http, model: LoadedModel):
     listed = {profile["name"]: profile for profile in http.get("/v1/profiles").json()["data"]}
     assert set(listed) == {"heads", "final"}
@@ -63,7 +59,7 @@ def test_every_answer_has_a_request_id_of_its_own(http):
     assert len(ids) == 3
 
 
-def test_a_long_completion_holds_up_neither_health_nor_another_request(http, url):
+def test_a_long_completion_holds_up_neither_probes_nor_another_request(http, url):
     done = threading.Event()
 
     def run_long() -> None:
@@ -73,7 +69,7 @@ def test_a_long_completion_holds_up_neither_health_nor_another_request(http, url
     thread = threading.Thread(target=run_long)
     thread.start()
     time.sleep(0.2)
-    assert http.get("/health").status_code == 200
+    assert http.get("/ready").status_code == 200
     assert http.post("/v1/completions", json=SHORT).status_code == 200
     assert not done.is_set(), "the long completion was over too soon to show anything"
     thread.join()

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from steering_server.cli.serve import _listen
 from steering_server.config import load_settings
 from tests.builders import build_model, build_profile
 from tests.library.examples import example
+from tests.serving import wait_until_ready
 
 STEER = str(Path(sys.executable).with_name("steer"))
 
@@ -52,13 +52,7 @@ def server(folder: Path) -> Iterator[str]:
         stderr=subprocess.DEVNULL,
     )
     url = f"http://127.0.0.1:{port}"
-    for _ in range(600):
-        try:
-            httpx.get(f"{url}/health")
-            break
-        except httpx.ConnectError:
-            assert process.poll() is None, "the server did not start"
-            time.sleep(0.1)
+    wait_until_ready(url, process)
     yield url
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=30) == 0
@@ -78,7 +72,7 @@ def test_profiles_lists_the_shipped_one_and_shows_it_whole():
 
 
 def test_serve_takes_a_model_and_profiles_of_ones_own(server: str):
-    assert httpx.get(f"{server}/health").json()["model"] == "own-model"
+    assert httpx.get(f"{server}/ready").json()["model"] == "own-model"
     models = [model["id"] for model in httpx.get(f"{server}/v1/models").json()["data"]]
     assert models == ["own-model", "own-model+strong"]
 

@@ -74,6 +74,7 @@ def test_what_the_server_has_can_be_listed(call):
     assert {profile.name for profile in call("profiles")} == {"heads", "final"}
     assert call("profile", "heads").profile["name"] == "heads"
     assert call("health").status == "ok"
+    assert call("ready").model == "tiny-llama"
 
 
 def test_a_profile_that_is_not_there_is_named(call):

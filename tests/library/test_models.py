@@ -17,7 +17,7 @@ from huggingface_hub import HfApi, constants
 from transformers import BertConfig, BertForMaskedLM, BloomConfig, BloomForCausalLM
 
 from steering_profiles.errors import ModelLoadError, UnknownArchitecture
-from steering_profiles.models import LoadedModel, ModelSource, assemble, hub, load_model
+from steering_profiles.models import LoadedModel, ModelSource, assemble, hub, identify_model, load_model
 from steering_profiles.models.embedded import find_gguf
 from steering_profiles.models.hub import hub_options
 from tests.builders import build_model, build_tokenizer, every_effect
@@ -51,6 +51,12 @@ def test_a_local_folder_computes_what_was_saved(tiny: LoadedModel, folder: Path)
     torch.testing.assert_close(logits(loaded), logits(tiny))
     text = "f(x)) naïve 漢字"
     assert loaded.tokenizer.encode(text) == tiny.tokenizer.encode(text)
+
+
+def test_who_a_model_is_needs_no_weights(folder: Path):
+    identity = load(folder).identity
+    (folder / "model.safetensors").unlink()
+    assert identify_model(ModelSource(model=str(folder))) == identity
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from steering_profiles.errors import StrengthError
 from steering_server.api.schemas.requests import shown
 from steering_server.api.schemas.responses import ErrorBody, ErrorResponse
-from steering_server.errors import EngineError, NotFound, Overloaded, RequestError
+from steering_server.errors import EngineError, NotFound, Overloaded, RequestError, Unavailable
 
 REQUEST_ID = "x-request-id"
 RETRY_AFTER_SECONDS = 1
@@ -26,6 +26,7 @@ _MEANINGS: dict[int | str, str] = {
     429: "Too much is queued; see Retry-After",
     "4XX": "Any other request that cannot be served",
     500: "The server failed",
+    503: "The model is being loaded, or the server is stopping; see Retry-After",
 }
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": meaning} for status, meaning in _MEANINGS.items()
@@ -39,6 +40,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(StrengthError, _refused)
     app.add_exception_handler(EngineError, _failed)
+    app.add_exception_handler(Unavailable, _unavailable)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
 
@@ -52,6 +54,8 @@ def error_body(exc: Exception) -> tuple[int, ErrorBody]:
         return 429, ErrorBody(message=str(exc), type="rate_limit_error", param=param, code="queue_full")
     if isinstance(exc, RequestError | StrengthError):
         return 400, ErrorBody(message=str(exc), type="invalid_request_error", param=param, code=code)
+    if isinstance(exc, Unavailable):
+        return 503, ErrorBody(message=str(exc), type="service_unavailable_error", param=None, code=code)
     message = str(exc) if isinstance(exc, EngineError) else "the server failed on this request"
     return 500, ErrorBody(message=message, type="server_error", param=None, code=None)
 
@@ -61,6 +65,11 @@ def respond(status: int, body: ErrorBody, headers: dict[str, str] | None = None)
     return JSONResponse(ErrorResponse(error=body).model_dump(), status, headers)
 
 
+def unavailable(exc: Exception) -> JSONResponse:
+    """Answer that nothing is served now; the connection ends, so that the next try may reach another server."""
+    return respond(*error_body(exc), {"Retry-After": str(RETRY_AFTER_SECONDS), "Connection": "close"})
+
+
 async def _refused(request: Request, exc: Exception) -> JSONResponse:
     status, body = error_body(exc)
     return respond(status, body, {"Retry-After": str(RETRY_AFTER_SECONDS)} if status == 429 else None)
@@ -68,6 +77,10 @@ async def _refused(request: Request, exc: Exception) -> JSONResponse:
 
 async def _failed(request: Request, exc: Exception) -> JSONResponse:
     return respond(*error_body(exc))
+
+
+async def _unavailable(request: Request, exc: Exception) -> JSONResponse:
+    return unavailable(exc)
 
 
 async def _unexpected(request: Request, exc: Exception) -> JSONResponse:

@@ -1,4 +1,4 @@
-"""What happens around every request: an id, a log line, a limit on the body."""
+"""What happens around every request: an id, a log line, a limit on the body, a place among those that run."""
 
 import time
 import uuid
@@ -8,11 +8,14 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steering_server.api.disconnect import ClientGone
-from steering_server.api.errors import REQUEST_ID, respond
+from steering_server.api.errors import REQUEST_ID, respond, unavailable
 from steering_server.api.schemas.responses import ErrorBody
+from steering_server.api.service import Service
+from steering_server.errors import Unavailable
 
 MAX_BODY_BYTES = 16 * 2**20
 _DRAINED_BYTES = 4 * MAX_BODY_BYTES
+_PROBES = ("/health", "/ready")
 
 _log = structlog.get_logger("steering_server.api")
 
@@ -44,7 +47,8 @@ class RequestLog:
         except ClientGone:
             status = 499  # as nginx logs it
         finally:
-            _log.info(
+            log = _log.debug if scope["path"] in _PROBES else _log.info  # they come every few seconds
+            log(
                 "request",
                 method=scope["method"],
                 path=scope["path"],
@@ -92,3 +96,24 @@ class BodyLimit:
             return body.pop() if body else await receive()
 
         await self._app(scope, replay, send)
+
+
+class Admission:
+    """Refuses work while the service does not take any, and counts what runs: a server that stops waits for it."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        try:
+            self._service.require_ready()
+        except Unavailable as exc:
+            await unavailable(exc)(scope, receive, send)
+            return
+        with self._service.working():
+            await self._app(scope, receive, send)

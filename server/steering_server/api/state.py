@@ -1,28 +1,20 @@
 """What routes need of the application and of the request they serve."""
 
-from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from steering_server.api.arms import Arms
-from steering_server.backends.base import Backend
+from steering_server.api.service import Service
 
 
-@dataclass(frozen=True)
-class AppState:
-    """What lives as long as the application."""
-
-    backend: Backend
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
 
 
-def _state(request: Request) -> AppState:
-    state: AppState = request.app.state.steering
-    return state
-
-
-State = Annotated[AppState, Depends(_state)]
-"""Parameter type by which a route gets the application's state."""
+State = Annotated[Service, Depends(_service)]
+"""Parameter type by which a route gets what the application serves."""
 
 
 def remember_arms(request: Request, arms: Arms) -> None:

@@ -12,6 +12,7 @@ import jinja2
 from steering_profiles.errors import GateError
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.prompts import encode_prompt
+from steering_profiles.schema import ModelIdentity
 from steering_profiles.steering import AppliedProfile, Steering, split
 from steering_profiles.store import Catalogue
 from steering_profiles.validate import compare, require_fit
@@ -42,7 +43,7 @@ class LocalBackend:
             ProfileMismatch: a profile of the operator's own folder does not fit the model. Shipped ones that do not are
                 only listed as unusable.
         """
-        self._profiles = _check(catalogue, loaded, force=force_profiles)
+        self._profiles = check_profiles(catalogue, loaded.identity, force=force_profiles)
         self._engine = Engine(loaded, limits)
         self._model = ModelCard(
             name=served_name or loaded.name,
@@ -176,14 +177,16 @@ class LocalBackend:
         return AppliedProfile(card.entry.profile, choice.strength, known_hash=card.entry.content_hash)
 
 
-def _check(catalogue: Catalogue, loaded: LoadedModel, *, force: bool) -> Mapping[str, ProfileCard]:
+def check_profiles(catalogue: Catalogue, model: ModelIdentity, *, force: bool) -> Mapping[str, ProfileCard]:
+    """Return which profiles can steer ``model``, by name; ``force`` takes those made for others where they can be.
+
+    Raises:
+        ProfileMismatch: one of the operator's own cannot.
+    """
     cards = {}
     for name in catalogue:
         entry = catalogue[name]
-        if entry.shipped and not force:
-            fit = compare(entry.profile, loaded.identity)
-        else:
-            fit = require_fit(entry.profile, loaded.identity, force=force)
+        fit = compare(entry.profile, model) if entry.shipped else require_fit(entry.profile, model, force=force)
         usable = fit.matches or (force and not fit.obstacles)
         reason = None if fit.matches else "; ".join(fit.differences + fit.obstacles)
         cards[name] = ProfileCard(entry, usable=usable, forced=usable and not fit.matches, reason=reason)

@@ -70,6 +70,7 @@ async def _here(settings: "ServerSettings", ask: "Ask") -> "Comparison":
 
     from steering_client import AsyncSteeringClient
     from steering_server.api.app import create_app
+    from steering_server.api.service import Service
     from steering_server.cli.opening import open_backend
     from steering_server.logs import configure_logs
 
@@ -78,7 +79,7 @@ async def _here(settings: "ServerSettings", ask: "Ask") -> "Comparison":
         backend = open_backend(settings)
     await backend.start()
     try:
-        transport = httpx.ASGITransport(create_app(backend))
+        transport = httpx.ASGITransport(create_app(Service(backend)))
         async with AsyncSteeringClient("http://in-process", transport=transport) as client:
             return await ask(client)
     finally:

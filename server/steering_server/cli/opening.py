@@ -2,9 +2,9 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from steering_profiles.models import load_model
+from steering_profiles.models import LoadedModel, identify_model, load_model
 from steering_profiles.store import Catalogue
-from steering_server.backends.local import LocalBackend
+from steering_server.backends.local import LocalBackend, check_profiles
 from steering_server.config import ServerSettings
 from steering_server.engine.engine import EngineLimits
 
@@ -18,7 +18,7 @@ def open_backend(settings: ServerSettings) -> LocalBackend:
     catalogue = Catalogue.open(settings.profiles)  # first: it is read in no time, the model is not
     # In a thread that ends with it, and takes its pool of computing threads along: those would slow the engine's down.
     with ThreadPoolExecutor(1) as loader:
-        loaded = loader.submit(load_model, settings.model_source).result()
+        loaded = loader.submit(_load, settings, catalogue).result()
     return LocalBackend(
         loaded,
         catalogue,
@@ -34,3 +34,10 @@ def open_backend(settings: ServerSettings) -> LocalBackend:
         served_name=settings.served_name,
         force_profiles=settings.force_profiles,
     )
+
+
+def _load(settings: ServerSettings, catalogue: Catalogue) -> LoadedModel:
+    if not all(catalogue[name].shipped for name in catalogue):
+        # A profile for another model is known from the model's description, before minutes of reading weights.
+        check_profiles(catalogue, identify_model(settings.model_source), force=settings.force_profiles)
+    return load_model(settings.model_source)

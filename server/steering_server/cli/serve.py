@@ -1,8 +1,14 @@
 """``steer serve``: load the model, check the profiles, serve."""
 
+import asyncio
+import os
 import signal
 import socket
 import sys
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,7 +19,7 @@ from rich.markup import escape
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
 
 if TYPE_CHECKING:
-    from steering_server.backends.local import LocalBackend
+    from steering_server.backends.base import Backend
     from steering_server.config import ServerSettings
 
 
@@ -58,6 +64,12 @@ def serve(
             help="Whether prompts that begin alike share the work. (default: they do)",
         ),
     ] = None,
+    shutdown_grace: Annotated[
+        float | None,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Time that running requests have to finish when it is stopped. (default: 30)"
+        ),
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. (default: info)")] = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
@@ -70,6 +82,9 @@ def serve(
     Every option can be given as an environment variable: STEER_PORT=8123 is
     --port 8123.
     """
+    # Until there is something to finish; imports take seconds. Process 1 of a container has no such default.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    from steering_server.api.lifecycle import live
     from steering_server.cli.opening import open_backend
     from steering_server.config import load_settings
     from steering_server.logs import configure_logs
@@ -87,19 +102,29 @@ def serve(
         "step_tokens": step_tokens,
         "step_tokens_beside": step_tokens_beside,
         "prefix_cache": prefix_cache,
+        "shutdown_grace": shutdown_grace,
         "log_level": log_level,
     }
     given = {name: value for name, value in options.items() if value is not None}
-    # uvicorn finishes what runs and then raises the signal again; that is an orderly end.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     settings = load_settings(**given, **model_settings(model, dtype, device_map, max_memory, cache_dir))
     configure_logs(settings.log_level)
     listener = _listen(settings)
+    loading = _in_thread(partial(open_backend, settings))
     console = Console(stderr=True, highlight=False)
-    with console.status("loading the model"):
-        backend = open_backend(settings)
-    _greet(console, backend, listener)
-    _run(backend, settings, listener)
+    with console.status("loading the model") as spinner:
+
+        def ready(backend: "Backend") -> None:
+            spinner.stop()
+            _greet(console, backend, listener)
+
+        def serving(stop: asyncio.Event) -> Awaitable[None]:
+            return live(listener, loading, stop, grace=settings.shutdown_grace, ready=ready)
+
+        signalled = asyncio.run(_until_signalled(serving))
+    status = 0 if signalled == signal.SIGTERM else 128 + signalled
+    if not loading.done():
+        os._exit(status)  # an orderly end would wait for the thread that loads
+    sys.exit(status)
 
 
 def _listen(settings: "ServerSettings") -> socket.socket:
@@ -112,12 +137,13 @@ def _listen(settings: "ServerSettings") -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((settings.host, settings.port))
+        listener.listen()  # two that have only bound it do not notice each other
     except OSError as exc:
         raise ConfigError(f"cannot listen on {settings.host} port {settings.port}: {exc.strerror}") from exc
     return listener
 
 
-def _greet(console: Console, backend: "LocalBackend", listener: socket.socket) -> None:
+def _greet(console: Console, backend: "Backend", listener: socket.socket) -> None:
     host, port = listener.getsockname()[:2]
     usable = [name for name, card in backend.profiles.items() if card.usable]
     console.print(f"[bold]{escape(backend.model.name)}[/] ({backend.model.dtype}) on http://{host}:{port}")
@@ -127,11 +153,31 @@ def _greet(console: Console, backend: "LocalBackend", listener: socket.socket) -
             console.print(f"[yellow]forced:[/] {escape(name)} was made for another model: {escape(card.reason or '')}")
 
 
-def _run(backend: "LocalBackend", settings: "ServerSettings", listener: socket.socket) -> None:
-    import uvicorn
+async def _until_signalled(serving: "Callable[[asyncio.Event], Awaitable[None]]") -> int:
+    """Serve until a signal says to stop; return that signal."""
+    stop, signalled = asyncio.Event(), list[int]()
 
-    from steering_server.api.app import create_app
+    def on_signal(number: int) -> None:
+        if signalled:
+            os._exit(128 + number)  # asked twice: at once
+        signalled.append(number)
+        stop.set()
 
-    app = create_app(backend)
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=10)
-    uvicorn.Server(config).run(sockets=[listener])
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+    await serving(stop)
+    return signalled[0]
+
+
+def _in_thread(load: "Callable[[], Backend]") -> "Future[Backend]":
+    loading: Future[Backend] = Future()
+    loading.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            loading.set_result(load())
+        except BaseException as exc:  # the waiting thread's to handle, whatever it is
+            loading.set_exception(exc)
+
+    threading.Thread(target=run, name="steering-loader", daemon=True).start()
+    return loading

@@ -1,4 +1,4 @@
-"""What this server has: ``/v1/models``, ``/v1/profiles`` and ``/health``."""
+"""What this server has: ``/v1/models`` and ``/v1/profiles``."""
 
 from typing import Any
 
@@ -9,7 +9,6 @@ from steering_server.api.arms import SEPARATOR
 from steering_server.api.errors import ERROR_RESPONSES
 from steering_server.api.schemas.requests import shown
 from steering_server.api.schemas.responses import (
-    Health,
     ModelList,
     ModelObject,
     ProfileDetail,
@@ -21,16 +20,17 @@ from steering_server.backends.base import Backend, ProfileCard
 from steering_server.errors import NotFound
 
 router = APIRouter()
+_LOADING: dict[int | str, dict[str, Any]] = {503: ERROR_RESPONSES[503]}
 _NOT_FOUND: dict[int | str, dict[str, Any]] = {status: ERROR_RESPONSES[status] for status in (404, "4XX")}
 
 
-@router.get("/v1/models")
+@router.get("/v1/models", responses=_LOADING)
 async def list_models(state: State) -> ModelList:
     """List the baseline and the model steered by each usable profile."""
     return ModelList(data=_models(state.backend))
 
 
-@router.get("/v1/models/{model:path}", responses=_NOT_FOUND)
+@router.get("/v1/models/{model:path}", responses=_NOT_FOUND | _LOADING)
 async def show_model(model: str, state: State) -> ModelObject:
     """Show one of the models listed."""
     for known in _models(state.backend):
@@ -39,13 +39,13 @@ async def show_model(model: str, state: State) -> ModelObject:
     raise NotFound(f"no model named {shown(model)}", param="model", code="model_not_found")
 
 
-@router.get("/v1/profiles")
+@router.get("/v1/profiles", responses=_LOADING)
 async def list_profiles(state: State) -> ProfileList:
     """List every profile of the catalogue, usable on this model or not."""
     return ProfileList(data=[_summary(state.backend, card) for card in state.backend.profiles.values()])
 
 
-@router.get("/v1/profiles/{name}", responses=_NOT_FOUND)
+@router.get("/v1/profiles/{name}", responses=_NOT_FOUND | _LOADING)
 async def show_profile(name: str, state: State) -> ProfileDetail:
     """Show one profile with its whole content."""
     card = state.backend.profiles.get(name)
@@ -54,12 +54,6 @@ async def show_profile(name: str, state: State) -> ProfileDetail:
         raise NotFound(f"no profile named {shown(name)}; known: {known}", param="name", code="profile_not_found")
     summary = _summary(state.backend, card)
     return ProfileDetail(**summary.model_dump(), profile=card.entry.profile.model_dump(mode="json"))
-
-
-@router.get("/health")
-async def health(state: State) -> Health:
-    """Say that the server is up and its model loaded."""
-    return Health(model=state.backend.model.name)
 
 
 def _models(backend: Backend) -> list[ModelObject]:

@@ -246,6 +246,12 @@ class Health(_Response):
     """Answer of ``GET /health``."""
 
     status: Literal["ok"] = "ok"
+
+
+class Readiness(_Response):
+    """Answer of ``GET /ready``."""
+
+    status: Literal["ready"] = "ready"
     model: str
 
 

@@ -1,0 +1,24 @@
+"""``/health`` and ``/ready``: what an orchestrator asks before it restarts a server or sends it requests."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from steering_server.api.errors import ERROR_RESPONSES
+from steering_server.api.schemas.responses import Health, Readiness
+from steering_server.api.state import State
+
+router = APIRouter()
+_NOT_READY: dict[int | str, dict[str, Any]] = {503: ERROR_RESPONSES[503]}
+
+
+@router.get("/health")
+async def health() -> Health:
+    """Say that the server is alive: it answers, whether or not its model is loaded."""
+    return Health()
+
+
+@router.get("/ready", responses=_NOT_READY)
+async def ready(state: State) -> Readiness:
+    """Say whether requests are served: 503 while the model is being loaded and while the server is stopping."""
+    return Readiness(model=state.require_ready().model.name)

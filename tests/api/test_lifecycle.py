@@ -1,0 +1,150 @@
+"""A server's life as its clients see it: loading, ready, draining, gone."""
+
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from steering_profiles.errors import ModelLoadError
+from steering_profiles.store import Catalogue
+from steering_server.backends.base import Backend
+from steering_server.backends.local import LocalBackend
+from steering_server.engine.engine import EngineLimits
+from tests.builders import build_model
+from tests.serving import living, wait_until_ready
+
+SHORT = {"prompt": "x", "max_tokens": 2, "temperature": 0}
+LONG = {"prompt": "x", "max_tokens": 150, "temperature": 1, "ignore_eos": True, "stream": True}
+
+
+def local_backend(folder: Path) -> LocalBackend:
+    loaded = build_model("llama", dtype=torch.float32, layers=6)
+    return LocalBackend(loaded, Catalogue.open(folder, shipped=False), EngineLimits())
+
+
+def loaded(folder: Path) -> Future[Backend]:
+    loading: Future[Backend] = Future()
+    loading.set_result(local_backend(folder))
+    return loading
+
+
+def error(response: httpx.Response) -> tuple[int, str, str]:
+    body = response.json()["error"]
+    return response.status_code, body["type"], body["code"]
+
+
+LOADING = (503, "service_unavailable_error", "loading")
+DRAINING = (503, "service_unavailable_error", "draining")
+
+
+def wait_until_refused(url: str) -> httpx.Response:
+    for _ in range(500):
+        response = httpx.get(f"{url}/ready")
+        if response.status_code != 200:
+            return response
+        time.sleep(0.01)
+    raise AssertionError("the server never began to drain")
+
+
+@pytest.fixture
+def texts() -> list[str]:
+    """What :func:`read_stream` has read."""
+    return []
+
+
+@pytest.fixture
+def streaming(texts: list[str]) -> Callable[[str], threading.Thread]:
+    """Begin to stream a long completion in a thread, and return it when the first of it has come."""
+
+    def begin(url: str) -> threading.Thread:
+        begun = threading.Event()
+
+        def read_stream() -> None:
+            with httpx.stream("POST", f"{url}/v1/completions", json=LONG, timeout=60) as response:
+                for line in response.iter_lines():
+                    texts.append(line.removeprefix("data: "))
+                    begun.set()
+
+        thread = threading.Thread(target=read_stream)
+        thread.start()
+        assert begun.wait(30)
+        return thread
+
+    return begin
+
+
+def test_while_the_model_loads_the_server_is_alive_and_not_ready(tmp_path: Path):
+    loading: Future[Backend] = Future()
+    with living(loading) as (url, _):
+        assert httpx.get(f"{url}/health").json() == {"status": "ok"}
+        for response in (
+            httpx.get(f"{url}/ready"),
+            httpx.get(f"{url}/v1/models"),
+            httpx.get(f"{url}/v1/profiles"),
+            httpx.post(f"{url}/v1/completions", json=SHORT),
+            httpx.post(f"{url}/v1/chat/completions", json={}),
+        ):
+            assert error(response) == LOADING
+            assert int(response.headers["retry-after"]) > 0
+        loading.set_result(local_backend(tmp_path))
+        wait_until_ready(url)
+        assert httpx.get(f"{url}/ready").json() == {"status": "ready", "model": "tiny-llama"}
+        assert httpx.post(f"{url}/v1/completions", json=SHORT).status_code == 200
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_server():
+    loading: Future[Backend] = Future()
+
+    def fail_while_serving() -> None:
+        with living(loading) as (url, _):
+            assert httpx.get(f"{url}/health").status_code == 200
+            loading.set_exception(ModelLoadError("no such model"))
+
+    with pytest.raises(ModelLoadError, match="no such model"):
+        fail_while_serving()
+
+
+def test_a_server_that_stops_takes_no_new_work_and_finishes_what_runs(
+    tmp_path: Path, streaming: Callable[[str], threading.Thread], texts: list[str]
+):
+    with living(loaded(tmp_path)) as (url, stop):
+        wait_until_ready(url)
+        reader = streaming(url)
+        stop()
+        assert error(wait_until_refused(url)) == DRAINING
+        refused = httpx.post(f"{url}/v1/completions", json=SHORT)
+        assert error(refused) == DRAINING
+        assert refused.headers["connection"] == "close"
+        assert httpx.get(f"{url}/health").status_code == 200
+        assert reader.is_alive(), "the stream was over too soon to show anything"
+        reader.join()
+    events = [text for text in texts if text]
+    assert events[-1] == "[DONE]"
+    assert json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
+
+
+def test_what_runs_longer_than_the_grace_is_told_that_it_ends(
+    tmp_path: Path, streaming: Callable[[str], threading.Thread], texts: list[str]
+):
+    with living(loaded(tmp_path), grace=0.1) as (url, stop):
+        wait_until_ready(url)
+        reader = streaming(url)
+        stop()
+        reader.join()
+    events = [text for text in texts if text]
+    assert "shutting down" in json.loads(events[-1])["error"]["message"]
+
+
+def test_a_server_without_running_requests_stops_at_once(tmp_path: Path):
+    with living(loaded(tmp_path), grace=60) as (url, stop), httpx.Client() as idle:
+        wait_until_ready(url)
+        idle.get(f"{url}/health")  # its connection stays open
+        began = time.monotonic()
+        stop()
+    assert time.monotonic() - began < 5

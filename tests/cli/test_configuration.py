@@ -1,0 +1,98 @@
+"""Settings by flag and by environment variable, and what is refused before a model is loaded."""
+
+from pathlib import Path
+
+import pytest
+
+from steering_profiles.store import save_profile
+from steering_server.config import load_settings
+from steering_server.errors import ConfigError
+from tests.builders import build_model, build_profile
+from tests.cli.test_commands import steer
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A model's description without its weights: whatever is refused with it, was refused before they were read."""
+    loaded = build_model("llama")
+    loaded.model.config.save_pretrained(tmp_path / "model")
+    loaded.tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_max_memory_is_the_same_as_variable_and_as_option(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STEER_MAX_MEMORY", "cpu=20GiB, 0=10GiB")
+    assert load_settings().max_memory == {"cpu": "20GiB", 0: "10GiB"}
+    monkeypatch.delenv("STEER_MAX_MEMORY")
+    assert load_settings(max_memory=["cpu=20GiB", "0=10GiB"]).max_memory == {"cpu": "20GiB", 0: "10GiB"}
+
+
+def test_a_device_map_is_the_same_as_variable_and_as_option(monkeypatch: pytest.MonkeyPatch):
+    for text, means in (("auto", "auto"), ('{"": 0}', {"": 0})):
+        monkeypatch.setenv("STEER_DEVICE_MAP", text)
+        assert load_settings().device_map == means
+        monkeypatch.delenv("STEER_DEVICE_MAP")
+        assert load_settings(device_map=text).device_map == means
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("STEER_DEVICE_MAP", "{", "not JSON"),
+        ("STEER_MAX_MEMORY", "cpu", "DEVICE=SIZE"),
+        ("STEER_SHUTDOWN_GRACE", "-1", "shutdown_grace is '-1'"),
+        ("STEER_SHUTDOWN_GRACE", "inf", "shutdown_grace is 'inf'"),
+        ("STEER_PREFIX_CACHE", "maybe", "prefix_cache is 'maybe'"),
+    ],
+)
+def test_a_variable_that_cannot_be_used_is_named(name: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=says.replace("'", ".")):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("STEER_PROT", "did you mean STEER_PORT"),
+        ("steer_max_bach", "did you mean STEER_MAX_BATCH"),
+        ("STEER_WARP", "known: STEER_MODEL, STEER_SERVED_NAME"),
+    ],
+)
+def test_an_unknown_variable_is_refused_with_the_names_close_to_it(
+    name: str, says: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigError, match=f"unknown environment variable {name}; .*{says}"):
+        load_settings()
+
+
+def test_other_variables_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STEERING_SERVER_PORT", "tcp://10.0.0.1:8000")
+    load_settings()
+
+
+def refused(*arguments: str, **env: str) -> str:
+    """Run ``steer serve``, which is to end in one line and exit status 1, and return that line."""
+    result = steer("serve", "--port", "0", *arguments, **env)
+    assert result.returncode == 1, result.stderr
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def test_an_unknown_variable_ends_the_command():
+    assert "STEER_PROT" in refused(STEER_PROT="1")
+
+
+def test_a_profile_for_another_model_is_refused_before_the_weights_are_read(bare: Path, tmp_path: Path):
+    stranger = build_profile(build_model("llama", layers=2), "stranger", heads=[(0, 1, 2.0)])
+    save_profile(stranger, tmp_path / "profiles")
+    own = ["--model", str(bare), "--profiles", str(tmp_path / "profiles")]
+    assert "'stranger' was made for tiny-llama, not for model: layers is 3 here, 2 in the profile" in refused(*own)
+    assert "cannot load model" in refused(*own, "--force-profiles")  # the weights, which are not there
+
+
+def test_a_cache_that_cannot_be_written_is_refused(tmp_path: Path):
+    (tmp_path / "cache").write_text("a file, which root too cannot write into as a folder")
+    assert f"the model cache {tmp_path / 'cache'} cannot be written" in refused("--cache-dir", str(tmp_path / "cache"))

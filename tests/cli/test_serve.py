@@ -1,0 +1,89 @@
+"""``steer serve`` as a process: what it answers while it starts, and how it ends."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from tests.builders import build_model
+from tests.serving import wait_until_ready
+
+LONG = {"prompt": "x", "max_tokens": 150, "temperature": 1, "ignore_eos": True, "stream": True}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("own") / "model"
+    loaded = build_model("llama", dtype=torch.float32, layers=6)
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return folder
+
+
+@contextmanager
+def started(model: Path | str, *options: str, **env: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("steer")), "serve", "--model", str(model), "--dtype", "float32"]
+    process = subprocess.Popen(
+        [*command, *options], env=os.environ | {"STEER_PORT": str(port)} | env, stderr=subprocess.PIPE
+    )
+    try:
+        yield process, f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_second_signal_ends_the_server_at_once(model: Path):
+    with started(model, "--shutdown-grace", "600") as (process, url):
+        wait_until_ready(url, process)
+        with httpx.stream("POST", f"{url}/v1/completions", json=LONG | {"n": 16}, timeout=60) as response:
+            lines = response.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            while httpx.get(f"{url}/ready").status_code == 200:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=5) == 128 + signal.SIGTERM
+
+
+def test_a_signal_lets_a_running_stream_finish(model: Path):
+    with started(model) as (process, url):
+        wait_until_ready(url, process)
+        with httpx.stream("POST", f"{url}/v1/completions", json=LONG, timeout=60) as response:
+            lines = response.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            *_, last = (line for line in lines if line)
+        assert last == "data: [DONE]"
+        assert process.wait(timeout=10) == 0
+
+
+def test_the_interrupt_key_ends_the_server_as_it_ends_other_commands(model: Path):
+    with started(model) as (process, url):
+        wait_until_ready(url, process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=10) == 128 + signal.SIGINT
+
+
+def test_a_signal_while_the_model_loads_does_not_wait_for_it():
+    with (
+        socket.create_server(("127.0.0.1", 0)) as silent,  # a hub that takes its time
+        started("someone/model", HF_ENDPOINT=f"http://127.0.0.1:{silent.getsockname()[1]}") as (process, url),
+    ):
+        asking, _ = silent.accept()
+        with asking:
+            assert httpx.get(f"{url}/health").status_code == 200
+            assert httpx.get(f"{url}/ready").status_code == 503
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=5) == 0
