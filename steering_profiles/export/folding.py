@@ -87,7 +87,7 @@ def scaled_projections(
         ProfileMismatch: the profile does not fit the model.
     """
     require_carryable(applied)
-    require_fit(applied.profile, loaded.identity, force=force)
+    require_fit(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
     _require_unquantised(loaded)
     return tuple(_projections(loaded, applied))
 
@@ -101,7 +101,8 @@ def _projections(loaded: LoadedModel, applied: AppliedProfile) -> Iterator[Scale
             factors = effect.heads[index].repeat_interleave(sizes.head_dim)
             yield ScaledProjection(f"{block}.{family.head_output}", layer.head_output, factors)
         if index in effect.neurons:
-            yield ScaledProjection(f"{block}.{family.neuron_output}", layer.neuron_output, effect.neurons[index])
+            module = loaded.anatomy.neuron_output(index)
+            yield ScaledProjection(f"{block}.{family.neuron_output}", module, effect.neurons[index])
 
 
 def _require_unquantised(loaded: LoadedModel) -> None:

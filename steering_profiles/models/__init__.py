@@ -1,6 +1,7 @@
 """Load models and find their parts. The only room that knows an architecture by name."""
 
 from steering_profiles.models.anatomy import Anatomy, LayerAnatomy, Sizes, find_anatomy
+from steering_profiles.models.contributions import LayerState, head_contributions, recorded
 from steering_profiles.models.families import FAMILIES
 from steering_profiles.models.identity import weights_digest
 from steering_profiles.models.loading import (
@@ -18,11 +19,14 @@ __all__ = [
     "FAMILIES",
     "Anatomy",
     "LayerAnatomy",
+    "LayerState",
     "LoadedModel",
     "ModelSource",
     "Sizes",
     "assemble",
     "find_anatomy",
+    "head_contributions",
     "load_model",
+    "recorded",
     "weights_digest",
 ]

@@ -137,7 +137,7 @@ def fast_dtype() -> torch.dtype:
 def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
     config = AutoConfig.from_pretrained(location, **extra)
     for architecture in config.architectures or ():
-        family_of(architecture, FAMILIES)
+        family_of(architecture, config, FAMILIES)
     tokenizer = AutoTokenizer.from_pretrained(location, **extra)
     model, report = AutoModelForCausalLM.from_pretrained(
         location, output_loading_info=True, ignore_mismatched_sizes=True, **placement, **extra

@@ -172,12 +172,13 @@ class LocalBackend:
 
 def _check(catalogue: Catalogue, loaded: LoadedModel, *, force: bool) -> Mapping[str, ProfileCard]:
     cards = {}
+    refused = loaded.anatomy.neurons_refused
     for name in catalogue:
         entry = catalogue[name]
         if entry.shipped and not force:
-            fit = compare(entry.profile, loaded.identity)
+            fit = compare(entry.profile, loaded.identity, refused)
         else:
-            fit = require_fit(entry.profile, loaded.identity, force=force)
+            fit = require_fit(entry.profile, loaded.identity, refused, force=force)
         usable = fit.matches or (force and not fit.obstacles)
         reason = None if fit.matches else "; ".join(fit.differences + fit.obstacles)
         cards[name] = ProfileCard(entry, usable=usable, forced=usable and not fit.matches, reason=reason)
