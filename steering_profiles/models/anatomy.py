@@ -131,7 +131,8 @@ class Anatomy:
     family: Family
     sizes: Sizes
     layers: tuple[LayerAnatomy, ...]
-    final_norm: Norm | None
+    final_norm: nn.Module | None
+    """None where the blocks end in norms on the stream."""
     unembedding: nn.Module
     project_out: nn.Module | None
 
@@ -212,7 +213,8 @@ class Anatomy:
         if self.project_out is not None:
             weight = input_major(self.project_out).float() @ weight
         if self.final_norm is not None:
-            weight = weight * self.final_norm.gain.to(weight).unsqueeze(-1)
+            gain = Norm(self.final_norm, self.family.norm, self.sizes.width).gain
+            weight = weight * gain.to(weight).unsqueeze(-1)
         return weight - weight.mean(dim=-1, keepdim=True)
 
 
@@ -253,7 +255,7 @@ def find_anatomy(model: PreTrainedModel, families: tuple[Family, ...]) -> Anatom
         family=family,
         sizes=sizes,
         layers=layers,
-        final_norm=_norm(model, family.final_norm, family, width),
+        final_norm=_optional(model, family.final_norm),
         unembedding=unembedding,
         project_out=_optional(model, family.project_out),
     )

@@ -51,7 +51,7 @@ def contributions(loaded: LoadedModel, prompt: tuple[int, ...], kind: str) -> tu
 @torch.no_grad()
 def the_long_way(loaded: LoadedModel, kind: str) -> tuple[Tensor, Tensor]:
     """Logits of the asked tokens and whether they are promoted, of every component, from all logits there are."""
-    gain, unembedding = loaded.anatomy.final_norm.gain, loaded.anatomy.unembedding.weight
+    gain, unembedding = loaded.anatomy.final_norm.weight, loaded.anatomy.unembedding.weight
     logits, promotes = [], []
     for example, tokens in zip(EXAMPLES, TOKENS, strict=True):
         added, _ = contributions(loaded, example.prompt, kind)
@@ -99,7 +99,7 @@ def test_a_head_whose_largest_logits_are_on_no_pilot_prompt_is_still_judged_by_t
 
 def test_neurons_are_kept_that_write_an_answer_among_their_most_or_least(tiny: LoadedModel, monkeypatch):
     monkeypatch.setattr("steering_profiles.fitting.projection.STATIC_RANK", 3)
-    gain, unembedding = tiny.anatomy.final_norm.gain, tiny.anatomy.unembedding.weight
+    gain, unembedding = tiny.anatomy.final_norm.weight, tiny.anatomy.unembedding.weight
     selected = select_neurons(tiny, asked())
     answers = set(TOKENS.flatten().tolist())
     for layer in range(tiny.anatomy.sizes.layers):

@@ -48,7 +48,7 @@ def test_query_heads_of_a_group_share_their_value_vector(tiny: LoadedModel):
 
 def test_the_unembedding_ranks_tokens_as_the_model_does(tiny: LoadedModel):
     stream = torch.randn(5, tiny.anatomy.sizes.width, dtype=tiny.dtype)
-    centred = tiny.model.lm_head(stream * tiny.anatomy.final_norm.gain)
+    centred = tiny.model.lm_head(stream * tiny.anatomy.final_norm.weight)
     centred = centred - centred.mean(dim=-1, keepdim=True)
     actual = stream.float() @ tiny.anatomy.unembedding_weight()
     torch.testing.assert_close(actual, centred.float(), atol=1e-4, rtol=1e-4)

@@ -15,6 +15,7 @@ from steering_profiles.fitting.gradient import DifferentiableScales
 from steering_profiles.fitting.projection import select_neurons
 from steering_profiles.models import FAMILIES, LoadedModel, head_contributions, recorded
 from steering_profiles.models.anatomy import Joining
+from steering_profiles.models.norms import Norm
 from steering_profiles.steering import AppliedProfile, Steering, attach
 from steering_profiles.validate import require_fit
 from tests.builders import build_profile, every_effect, steer
@@ -164,7 +165,7 @@ def test_the_lens_orders_tokens_as_the_model_does(model: LoadedModel):
     handle.remove()
     normed = kept[0][0, -1]
     if anatomy.final_norm is not None:
-        normed = normed / anatomy.final_norm.gain  # which the lens has
+        normed = normed / Norm(anatomy.final_norm, anatomy.family.norm, anatomy.sizes.width).gain  # which the lens has
     bias = getattr(model.model.get_output_embeddings(), "bias", None)
     lens = normed @ anatomy.unembedding_weight() + (0 if bias is None else bias)
     assert lens.argsort().tolist() == got.argsort().tolist()

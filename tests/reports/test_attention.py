@@ -139,7 +139,7 @@ def test_the_model_is_as_it_was_also_when_it_fails(tiny: LoadedModel):
         return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in tiny.model.modules())
 
     before = hooks()
-    broken = tiny.anatomy.final_norm.module.register_forward_pre_hook(lambda module, args: 1 / 0)
+    broken = tiny.anatomy.final_norm.register_forward_pre_hook(lambda module, args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         attention_patterns(tiny, every_head(tiny), example_for(tiny))
     broken.remove()
