@@ -9,8 +9,10 @@ from steering_profiles.models.loading import (
     EMBEDDED,
     LoadedModel,
     ModelSource,
+    Skeleton,
     assemble,
     load_model,
+    load_skeleton,
 )
 
 __all__ = [
@@ -23,10 +25,12 @@ __all__ = [
     "LoadedModel",
     "ModelSource",
     "Sizes",
+    "Skeleton",
     "assemble",
     "find_anatomy",
     "head_contributions",
     "load_model",
+    "load_skeleton",
     "recorded",
     "weights_digest",
 ]

@@ -11,7 +11,14 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from platformdirs import user_cache_path
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from steering_profiles.errors import ModelLoadError
 from steering_profiles.models import embedded
@@ -114,6 +121,34 @@ def load_model(source: ModelSource) -> LoadedModel:
         raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
 
 
+@dataclass(frozen=True)
+class Skeleton:
+    """A model without its weights: what can be said of it from its config alone."""
+
+    name: str
+    model: PreTrainedModel
+    """On the meta device."""
+    anatomy: Anatomy
+
+
+def load_skeleton(source: ModelSource) -> Skeleton:
+    """Build the model that ``source`` names without its weights, which are not read.
+
+    Raises:
+        ModelLoadError: its config cannot be found or read; the message says what to do.
+        UnknownArchitecture: its architecture has no known anatomy.
+    """
+    try:
+        with quietly():
+            name, location, extra = _locate(source)
+            config = _known_config(location, {**extra, "trust_remote_code": False})
+            with torch.device("meta"):
+                model: PreTrainedModel = AutoModelForCausalLM.from_config(config)
+            return Skeleton(name, model, find_anatomy(model, FAMILIES))
+    except _CANNOT_LOAD as exc:
+        raise ModelLoadError(f"cannot load the config of model {source.model!r}: {_in_one_line(exc)}") from exc
+
+
 def assemble(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
     """Find the parts of a model that is already in memory.
 
@@ -135,15 +170,25 @@ def fast_dtype() -> torch.dtype:
 
 
 def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
-    config = AutoConfig.from_pretrained(location, **extra)
-    for architecture in config.architectures or ():
-        family_of(architecture, config, FAMILIES)
+    _known_config(location, extra)
     tokenizer = AutoTokenizer.from_pretrained(location, **extra)
     model, report = AutoModelForCausalLM.from_pretrained(
         location, output_loading_info=True, ignore_mismatched_sizes=True, **placement, **extra
     )
     _require_all_weights(report)
     return assemble(name, model.eval(), tokenizer)
+
+
+def _known_config(location: str, extra: Mapping[str, Any]) -> PretrainedConfig:
+    """Read a model's config.
+
+    Raises:
+        UnknownArchitecture: it names an architecture that is not known.
+    """
+    config = AutoConfig.from_pretrained(location, **extra)
+    for architecture in config.architectures or ():
+        family_of(architecture, config, FAMILIES)
+    return config
 
 
 def _require_all_weights(report: Mapping[str, Any]) -> None:
