@@ -4,6 +4,7 @@ A clean prompt has a counterfactual twin that asks for another answer. A head ma
 counterfactual run, put into the clean run, moves the prediction from the one answer to the other.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -92,8 +93,11 @@ def _effects(loaded: LoadedModel, pairs: Sequence[Pair], patches: Tensor, progre
 
 def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
     """Return a copy of ``cache`` with every row ``repeats`` times."""
-    layers = [(layer.keys, layer.values) for layer in cache.layers]
-    return DynamicCache([tuple(part.repeat_interleave(repeats, dim=0) for part in layer) for layer in layers])
+    repeated = copy.copy(cache)
+    # Each layer with what else it knows: one with a sliding window has forgotten keys, and counts them.
+    repeated.layers = [copy.copy(layer) for layer in cache.layers]
+    repeated.batch_repeat_interleave(repeats)
+    return repeated
 
 
 @contextmanager
