@@ -89,6 +89,5 @@ def build_family(case: str, *, dtype: torch.dtype = torch.float64, seed: int = 0
     )
     torch.manual_seed(seed)
     # Grouped products of experts, the default, are not there in float64.
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, experts_implementation="eager")
-    model = randomised(model).to(dtype).eval()
-    return assemble(f"tiny-{case}", model, tokenizer)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype, experts_implementation="eager")
+    return assemble(f"tiny-{case}", randomised(model).eval(), tokenizer)
