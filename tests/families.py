@@ -26,6 +26,16 @@ _PLAIN = _LLAMA | {"num_key_value_heads": 4}
 _SLIDING = {"sliding_window": WINDOW}
 _GEMMA = _LLAMA | _WIDE | {"tie_word_embeddings": True}
 _GEMMA_SCORES = _SLIDING | {"query_pre_attn_scalar": 12}
+_GEMMA3 = _GEMMA | _GEMMA_SCORES | {"sliding_window_pattern": 2}
+_GEMMA3_TEXT = _GEMMA3 | {"vocab_size": len(build_tokenizer())}
+_VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "image_size": 28,
+    "patch_size": 14,
+}
 _OPT = {
     "hidden_size": 32,
     "ffn_dim": 40,
@@ -60,7 +70,8 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "qwen3": ("qwen3", "qwen3", _LLAMA | _WIDE),
     "gemma": ("gemma", "gemma", _GEMMA),
     "gemma2": ("gemma2", "gemma2", _GEMMA | _GEMMA_SCORES | {"attn_logit_softcapping": 2.0}),
-    "gemma3": ("gemma3", "gemma3_text", _GEMMA | _GEMMA_SCORES | {"sliding_window_pattern": 2}),
+    "gemma3": ("gemma3", "gemma3_text", _GEMMA3),
+    "gemma3-with-vision": ("gemma3-with-vision", "gemma3", {"text_config": _GEMMA3_TEXT, "vision_config": _VISION}),
     "phi": ("phi", "phi", _LLAMA),
     "phi3": ("phi3", "phi3", _LLAMA | _SLIDING | {"pad_token_id": None}),
     "stablelm": ("stablelm", "stablelm", _LLAMA | {"use_qkv_bias": True}),

@@ -233,8 +233,8 @@ def find_anatomy(model: PreTrainedModel, families: tuple[Family, ...]) -> Anatom
         UnknownArchitecture: no description does; the message lists the known architectures.
     """
     architecture = type(model).__name__
-    config = model.config
-    family = family_of(architecture, config, families)
+    family = family_of(architecture, model.config, families)
+    config = model.config.get_text_config()
     blocks = model.get_submodule(family.blocks)
     if not isinstance(blocks, nn.ModuleList) or not blocks:
         raise UnknownArchitecture(f"{architecture}: {family.blocks} is not a list of blocks, or an empty one")

@@ -96,7 +96,7 @@ class LoadedModel:
     @property
     def context_length(self) -> int:
         """The most tokens, prompt and completion together, that the model takes."""
-        return int(self.model.config.max_position_embeddings)
+        return int(self.model.config.get_text_config().max_position_embeddings)
 
 
 def _used_on(module: torch.nn.Module) -> torch.device:
@@ -156,7 +156,7 @@ def assemble(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
         UnknownArchitecture: its architecture has no known anatomy.
     """
     anatomy = find_anatomy(model, FAMILIES)
-    identity = identify(name, type(model).__name__, model.config, tokenizer, anatomy)
+    identity = identify(name, type(model).__name__, model.config.get_text_config(), tokenizer, anatomy)
     return LoadedModel(name, model, tokenizer, anatomy, identity)
 
 

@@ -4,7 +4,7 @@ from steering_profiles.models.anatomy import Family
 from steering_profiles.models.families.falcon import FALCON
 from steering_profiles.models.families.gemma import GEMMA
 from steering_profiles.models.families.gemma2 import GEMMA2
-from steering_profiles.models.families.gemma3 import GEMMA3
+from steering_profiles.models.families.gemma3 import GEMMA3, GEMMA3_WITH_VISION
 from steering_profiles.models.families.gpt2 import GPT2
 from steering_profiles.models.families.gpt_neox import GPT_NEOX
 from steering_profiles.models.families.gptj import GPTJ
@@ -39,6 +39,7 @@ FAMILIES: tuple[Family, ...] = (
     GEMMA,
     GEMMA2,
     GEMMA3,
+    GEMMA3_WITH_VISION,
     PHI,
     PHI3,
     STABLELM,
