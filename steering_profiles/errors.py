@@ -4,11 +4,13 @@
     ├── ProfileError
     │   ├── ProfileNotFound      no profile of that name, or no such file
     │   ├── ProfileFormatError   the file is not a valid profile
-    │   └── ProfileMismatch      the profile was made for another model
+    │   ├── ProfileMismatch      the profile was made for another model
+    │   └── GateError            profiles whose gates differ, or a gate that nobody looks at
     ├── ModelError
     │   ├── ModelLoadError       the model cannot be loaded from where it was said to be
     │   └── UnknownArchitecture  no anatomy is known for the model's architecture
     ├── TaskError                a task does not suit the model, or its data cannot be used
+    ├── FitError                 data that do not determine what is to be fitted, or a setting it cannot be fitted with
     ├── ExportError              a profile or a model that the asked form cannot carry, or nowhere to write it
     ├── EvaluationError          a measurement that cannot be made here
     ├── StrengthError            a strength that is not a number in the allowed range
@@ -39,6 +41,10 @@ class ProfileMismatch(ProfileError):
     """A profile that was made for another model than the one it should steer."""
 
 
+class GateError(ProfileError):
+    """A gate that cannot be kept: composed profiles have different ones, or only one forward pass would be made."""
+
+
 class ModelError(SteeringError):
     """Something is wrong with a model."""
 
@@ -53,6 +59,10 @@ class UnknownArchitecture(ModelError):
 
 class TaskError(SteeringError):
     """A task that does not suit the model, or whose data cannot be used."""
+
+
+class FitError(SteeringError):
+    """Data that do not determine what is to be fitted, or a setting that it cannot be fitted with."""
 
 
 class ExportError(SteeringError):

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach
+from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach, steered_logits
 from steering_profiles.tasks.task import Example
 
 BATCH_SIZE = 64
@@ -114,9 +115,14 @@ class TokenPredictor:
     def _batches(self, examples: Sequence[Example], steering: Steering) -> Iterator[tuple[list[int], Tensor]]:
         for indices in equal_length_batches(examples):
             tokens = torch.tensor([examples[index].prompt for index in indices], device=self._loaded.input_device)
-            with self._handle.applied([steering] * len(indices)):
-                logits = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
-            yield indices, logits[:, -1]
+            yield (
+                indices,
+                steered_logits(self._handle, [steering] * len(indices), partial(self._forward, tokens))[:, -1],
+            )
+
+    def _forward(self, tokens: Tensor) -> Tensor:
+        logits: Tensor = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
+        return logits
 
 
 def equal_length_batches(examples: Sequence[Example]) -> Iterator[list[int]]:

@@ -12,7 +12,7 @@ from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach
+from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach, steered_logits
 
 MOST_LOGITS = 100_000_000
 """Logits computed in one pass: 200 MB in bfloat16, about 2,000 tokens of a vocabulary of 49,152."""
@@ -96,9 +96,14 @@ class TextPredictor:
         padded = [(*window.tokens, *[0] * (longest - len(window.tokens))) for window in batch]
         first = min(window.given for window in batch) - 1
         tokens = torch.tensor(padded, device=self._loaded.input_device)
-        with self._handle.applied([steering] * len(batch)):
-            logits = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=longest - first).logits
-        return first, logits
+
+        def forward() -> Tensor:
+            logits: Tensor = self._loaded.model(
+                input_ids=tokens, use_cache=False, logits_to_keep=longest - first
+            ).logits
+            return logits
+
+        return first, steered_logits(self._handle, [steering] * len(batch), forward)
 
 
 def _score(logits: Tensor, window: Window) -> _Score:

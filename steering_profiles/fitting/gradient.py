@@ -126,10 +126,11 @@ class DifferentiableScales:
         logits: Tensor = output.logits
         return logits
 
-    def _keep_last(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+    def _keep_last(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Of prompts only the last position is unembedded: ``[batch, 1, width]``."""
         if self._last is None:
-            return None
+            # Of a slice, and with weights that take no gradient, torch would copy the weights once per row.
+            return (args[0].contiguous(), *args[1:])
         last = self._last.to(args[0].device)
         return (args[0][torch.arange(len(last), device=last.device), last].unsqueeze(1), *args[1:])
 

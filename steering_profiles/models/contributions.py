@@ -45,15 +45,15 @@ def last_position(sequences: Tensor) -> Tensor:
 
 
 def head_contributions(anatomy: Anatomy, layer: int, state: LayerState) -> Tensor:
-    """Return what each head of ``layer`` adds to the stream: ``[..., heads, width]``, in the type of ``state.z``.
+    """Return what each head of ``layer`` adds to the stream: ``[..., heads, width]``, float64.
 
     The bias of the output projection is no head's.
     """
     sizes = anatomy.sizes
-    z = state.z.unflatten(-1, (sizes.heads, sizes.head_dim))
+    z = state.z.double().unflatten(-1, (sizes.heads, sizes.head_dim))
     weight = anatomy.head_output_weight(layer).to(z)
     written: Tensor = torch.einsum("...hk,hkd->...hd", z, weight)
-    return written * state.head_scale.to(z).unsqueeze(-1)
+    return written * state.head_scale.unsqueeze(-1)
 
 
 @contextmanager

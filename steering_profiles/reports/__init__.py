@@ -1,4 +1,4 @@
-"""Reports: what a profile does and where it comes from, as one HTML page and one Markdown file."""
+"""Reports: what a profile does and where it comes from, or what a layer does, as an HTML page and a Markdown file."""
 
 from steering_profiles.reports.attention import HeadAttention, attention_patterns
 from steering_profiles.reports.of_fit import report_of_fit
@@ -10,7 +10,7 @@ from steering_profiles.reports.report import (
     Report,
     recorded_grid,
 )
-from steering_profiles.reports.writing import render_html, render_markdown, write_report
+from steering_profiles.reports.writing import render_html, render_markdown, write_explanation, write_report
 
 __all__ = [
     "HeadAttention",
@@ -24,5 +24,6 @@ __all__ = [
     "render_html",
     "render_markdown",
     "report_of_fit",
+    "write_explanation",
     "write_report",
 ]

@@ -1,22 +1,18 @@
 """Where attention heads look: their attention weights on one prompt."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
 
 from steering_profiles.errors import ModelError
 from steering_profiles.fitting.components import Component
 from steering_profiles.models import LoadedModel
+from steering_profiles.models.attention import attention_weights
 from steering_profiles.tasks.task import Example
-
-_Record = Callable[[int, nn.Module, tuple[Any, ...], Any], None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,17 +39,13 @@ def attention_patterns(
     """
     shown = list(dict.fromkeys(head for head in heads if head.kind == "head"))[:most]
     wanted = _by_layer(loaded, shown)
-    length = len(example.prompt)
     weights: dict[Component, np.ndarray[Any, np.dtype[np.float32]]] = {}
 
-    def record(layer: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-        given = output[1] if isinstance(output, tuple) and len(output) > 1 else None
-        if not isinstance(given, Tensor) or given.shape != (1, loaded.anatomy.sizes.heads, length, length):
-            raise ModelError(f"{loaded.name}: layer {layer} does not give out attention weights per head and token")
+    def take(layer: int, given: Tensor) -> None:
         for head in wanted[layer]:
             weights[head] = given[0, head.index].float().cpu().numpy()
 
-    with _eager_attention(loaded.model), _hooked(loaded, wanted, record):
+    with attention_weights(loaded, wanted, take):
         tokens = torch.tensor([example.prompt], device=loaded.input_device)
         loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1)
     texts = tuple(str(loaded.tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in example.prompt)
@@ -68,37 +60,3 @@ def _by_layer(loaded: LoadedModel, heads: Sequence[Component]) -> dict[int, list
             raise ModelError(f"there is no head {head}; {loaded.name} has {sizes.layers} layers of {sizes.heads} heads")
         by_layer.setdefault(head.layer, []).append(head)
     return by_layer
-
-
-@contextmanager
-def _hooked(loaded: LoadedModel, layers: Iterable[int], record: _Record) -> Iterator[None]:
-    """Call ``record(layer, module, args, output)`` for the attention module of each of ``layers``."""
-    # Not output_attentions, which keeps the weights of every layer at once: gigabytes for a long prompt. An attention
-    # module owns the projection of its heads' outputs, and returns its weights beside its output.
-    path = loaded.anatomy.family.head_output.rpartition(".")[0]
-    handles = [
-        loaded.anatomy.layers[layer].block.get_submodule(path).register_forward_hook(partial(record, layer))
-        for layer in layers
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-@contextmanager
-def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Have ``model`` compute attention in the one way that gives out weights; on leaving, it is as it was."""
-    configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
-    before = [(config, config._attn_implementation) for config in configs.values()]
-    try:
-        # Straight to the configs: set_attn_implementation refuses models that choose for themselves by the config.
-        for config in configs.values():
-            config._attn_implementation = "eager"
-        yield
-    finally:
-        # And back: it turns None into a default, and refuses what is not installed although the model may have been
-        # loaded with it.
-        for config, implementation in before:
-            config._attn_implementation = implementation

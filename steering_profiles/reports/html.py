@@ -5,17 +5,16 @@ from collections.abc import Callable
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from steering_profiles.reports.blocks import Folded, Page, Plot, Remark
 from steering_profiles.reports.plots.style import to_svg
-from steering_profiles.reports.report import Report
-from steering_profiles.reports.sections import Folded, Plot, Remark, sections
 from steering_profiles.reports.tables import Table
 from steering_profiles.reports.text import printable
 
 _KINDS = {"remark": Remark, "plot": Plot, "table": Table, "folded": Folded}
 
 
-def page(report: Report) -> str:
-    """Return the page. Everything that comes from the report is escaped."""
+def html_of(page: Page) -> str:
+    """Return the file. Everything on the page is escaped."""
     environment = Environment(
         loader=PackageLoader("steering_profiles.reports"),
         autoescape=True,
@@ -27,9 +26,7 @@ def page(report: Report) -> str:
     )
     for name, kind in _KINDS.items():
         environment.tests[name] = _is_of(kind)
-    return environment.get_template("report.html.j2").render(
-        profile=report.profile, sections=sections(report), svg=_svg
-    )
+    return environment.get_template("report.html.j2").render(page=page, svg=_svg)
 
 
 def _svg(plot: Plot) -> Markup:

@@ -4,8 +4,7 @@ import re
 from collections.abc import Iterator
 from html import escape
 
-from steering_profiles.reports.report import Report
-from steering_profiles.reports.sections import Block, Folded, Plot, Remark, Verbatim, sections
+from steering_profiles.reports.blocks import Block, Folded, Page, Plot, Remark, Verbatim
 from steering_profiles.reports.tables import Cell, Column, Table
 from steering_profiles.reports.text import one_line, printable
 
@@ -14,10 +13,10 @@ _AT_START = re.compile(r"^(\d*)([#+\-.)]+)(?=\s|$)")  # what begins a heading, a
 _NEEDS_ENTITY = re.compile(r"[`|\\]")
 
 
-def document(report: Report) -> str:
-    """Return the file. Everything that comes from the report is escaped, so that no cell breaks its table."""
-    parts = [f"# {plain(report.profile.name)}", plain(report.profile.description)]
-    for section in sections(report):
+def markdown_of(page: Page) -> str:
+    """Return the file. Everything on the page is escaped, so that no cell breaks its table."""
+    parts = [f"# {plain(page.title)}", plain(page.about)]
+    for section in page.sections:
         if section.title:
             parts.append(f"## {section.title}")
         for block in section.blocks:

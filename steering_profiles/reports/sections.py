@@ -1,21 +1,19 @@
 """What a report says and in which order. Sections without data are not made."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import partial
-
-from matplotlib.figure import Figure
 
 from steering_profiles.fitting.grid import Point
 from steering_profiles.flags import NLL_LIMIT
 from steering_profiles.reports import tables
+from steering_profiles.reports.blocks import Block, Folded, Page, Plot, Remark, Section, Verbatim
 from steering_profiles.reports.plots.attention import attention_maps
 from steering_profiles.reports.plots.grid import grid_map
 from steering_profiles.reports.plots.path import path_plot
 from steering_profiles.reports.plots.ranking import accuracy_histograms, precision_recall
 from steering_profiles.reports.plots.scales import head_scales, neurons_per_layer
 from steering_profiles.reports.report import TEST, Report
-from steering_profiles.reports.tables import Change, Table, Tone
+from steering_profiles.reports.tables import Change, Table
 from steering_profiles.reports.text import number, percent, signed_percent
 
 _LONG_TABLE = 100  # rows, from which a table is folded
@@ -23,49 +21,16 @@ _NAMED = 5
 """How many things a sentence names before it says how many more there are."""
 
 
-@dataclass(frozen=True)
-class Remark:
-    """A sentence or two."""
-
-    text: str
-    tone: Tone = ""
-
-
-@dataclass(frozen=True)
-class Plot:
-    """A picture, its alternative text, and how to read it."""
-
-    name: str
-    """Tells the plots of one page apart: letters and hyphens."""
-    title: str
-    caption: str
-    draw: Callable[[], Figure]
-
-
-@dataclass(frozen=True)
-class Folded:
-    """Something long that opens on demand: a table or verbatim text."""
-
-    summary: str
-    content: Table | str
-
-
-@dataclass(frozen=True)
-class Verbatim:
-    """Text shown as it is, such as a command."""
-
-    text: str
-
-
-Block = Remark | Plot | Table | Folded | Verbatim
-
-
-@dataclass(frozen=True)
-class Section:
-    """A heading and what stands under it."""
-
-    title: str
-    blocks: tuple[Block, ...]
+def page_of(report: Report) -> Page:
+    """Return the page that ``report`` makes."""
+    profile = report.profile
+    return Page(
+        name=profile.name,
+        window_title=f"{profile.name}: steering profile for {profile.model.id}",
+        title=profile.name,
+        about=profile.description,
+        sections=tuple(sections(report)),
+    )
 
 
 def sections(report: Report) -> list[Section]:

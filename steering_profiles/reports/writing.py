@@ -2,22 +2,29 @@
 
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from steering_profiles.fitting import Explanation
 from steering_profiles.reports.report import Report
+
+if TYPE_CHECKING:
+    from steering_profiles.reports.blocks import Page
 
 
 def render_html(report: Report) -> str:
     """Return ``report`` as one self-contained HTML page; the same report gives the same text."""
-    from steering_profiles.reports.html import page
+    from steering_profiles.reports.html import html_of
+    from steering_profiles.reports.sections import page_of
 
-    return page(report)
+    return html_of(page_of(report))
 
 
 def render_markdown(report: Report) -> str:
     """Return ``report`` as a Markdown file with the page's tables; the same report gives the same text."""
-    from steering_profiles.reports.markdown import document
+    from steering_profiles.reports.markdown import markdown_of
+    from steering_profiles.reports.sections import page_of
 
-    return document(report)
+    return markdown_of(page_of(report))
 
 
 def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
@@ -28,9 +35,31 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
     Raises:
         OSError: nothing can be written there.
     """
-    contents = {".html": render_html(report), ".md": render_markdown(report)}
+    from steering_profiles.reports.sections import page_of
+
+    return _write_page(page_of(report), folder)
+
+
+def write_explanation(explanation: Explanation, command: str, folder: Path) -> tuple[Path, Path]:
+    """Write ``explanation`` as :func:`write_report` writes a report; ``command`` is what makes it again.
+
+    NAME is ``explain-TASK-layer-N``.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    from steering_profiles.reports.explained import page_of_explanation
+
+    return _write_page(page_of_explanation(explanation, command), folder)
+
+
+def _write_page(page: "Page", folder: Path) -> tuple[Path, Path]:
+    from steering_profiles.reports.html import html_of
+    from steering_profiles.reports.markdown import markdown_of
+
+    contents = {".html": html_of(page), ".md": markdown_of(page)}
     folder.mkdir(parents=True, exist_ok=True)
-    paths = [folder / f"{report.profile.name}{suffix}" for suffix in contents]
+    paths = [folder / f"{page.name}{suffix}" for suffix in contents]
     for path, content in zip(paths, contents.values(), strict=True):
         _write_whole(path, content.encode())
     return paths[0], paths[1]

@@ -67,7 +67,7 @@ def server(folder: Path) -> Iterator[str]:
 def test_help_is_quick_and_names_every_command():
     result = steer("--help")
     assert result.returncode == 0
-    for command in ("serve", "compare", "fit", "evaluate", "export", "profiles", "reproduce"):
+    for command in ("serve", "compare", "fit", "evaluate", "explain", "export", "profiles", "reproduce"):
         assert re.search(rf"\b{command}\b", result.stdout)
 
 

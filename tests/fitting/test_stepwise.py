@@ -70,6 +70,30 @@ def test_what_other_text_loses_counts_against_a_move(tiny: LoadedModel):
     assert path[1].scales == steepest(slope)
 
 
+LONG_STEPS = StepwiseSettings(prompts=16, steps=30, measured_every=1, at_once=2, step=0.4, most_scale=1.8)
+
+
+def test_after_a_step_that_did_not_help_the_next_ones_are_half_as_long(tiny: LoadedModel):
+    path, _ = search(tiny, LONG_STEPS)
+    expected, size, least = [], LONG_STEPS.step, float("inf")
+    with DifferentiableScales(tiny, ["head"]) as model:
+        for point in path[:-1]:
+            answers, texts = model.of_answers(EXAMPLES, point.scales), model.of_texts(TEXTS, point.scales)
+            loss = answers.loss + LONG_STEPS.text_weight * texts.loss
+            size = size if loss < least else size / 2
+            least = min(loss, least)
+            expected.append(size)
+    assert len(set(expected)) > 3
+    for before, after, size in zip(path, path[1:], expected, strict=False):
+        moved = {c: after.scales.get(c, 1.0) - before.scales.get(c, 1.0) for c in {*before.scales, *after.scales}}
+        assert [abs(by) for by in moved.values() if by] == pytest.approx([size] * LONG_STEPS.at_once, abs=2e-6)
+
+
+def test_a_component_that_is_back_where_it_was_is_no_longer_counted(tiny: LoadedModel):
+    path, _ = search(tiny, LONG_STEPS)
+    assert 1.0 not in {scale for point in path for scale in point.scales.values()}
+
+
 def test_no_more_components_are_moved_and_no_further_than_allowed(tiny: LoadedModel):
     path, _ = search(tiny, StepwiseSettings(prompts=8, steps=40, measured_every=1, most_components=2, most_scale=1.25))
     assert max(len(point.scales) for point in path) == 2

@@ -13,6 +13,7 @@ from steering_profiles.errors import SteeringError
 from steering_server.cli.anatomy import anatomy
 from steering_server.cli.compare import compare
 from steering_server.cli.evaluate import evaluate
+from steering_server.cli.explain import explain
 from steering_server.cli.export import export
 from steering_server.cli.fit import fit
 from steering_server.cli.profiles import profiles
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (serve, compare, fit, evaluate, export, profiles, reproduce, anatomy):
+for command in (serve, compare, fit, evaluate, explain, export, profiles, anatomy, reproduce):
     app.command()(command)
 
 

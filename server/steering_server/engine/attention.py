@@ -113,10 +113,10 @@ def packed_attention(
     current.layers += 1
     packed = current.step
     layer = packed.store.layers[layer_index]
-    slots, positions = packed.slots.to(key.device), packed.positions.to(key.device)
+    slots, positions = packed.slots.to(key.device), packed.positions[: len(packed.slots)].to(key.device)
     real = key.shape[2] - packed.padding
-    layer.keys[slots, :, positions] = packed.for_all(key[0, :, :real].transpose(0, 1), layer_index)
-    layer.values[slots, :, positions] = packed.for_all(value[0, :, :real].transpose(0, 1), layer_index)
+    layer.keys[slots, :, positions] = packed.to_store(key[0, :, :real].transpose(0, 1), layer_index)
+    layer.values[slots, :, positions] = packed.to_store(value[0, :, :real].transpose(0, 1), layer_index)
 
     scoring = Scoring(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
     parts = [

@@ -1,0 +1,117 @@
+"""``steer explain``: what a layer does for a task."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from steering_server.cli.destinations import require_writable_folder
+from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
+from steering_server.cli.progress import progress_bars
+
+_MOST_HEADS = 10
+
+
+def explain(
+    task: Annotated[
+        str,
+        typer.Option(help="What the model is asked: a task that can be fitted, or a file of your own: FILE.jsonl."),
+    ] = "capitals",
+    layer: Annotated[int, typer.Option(help="Which layer, the first being 0 and the last -1.")] = -1,
+    ridge: Annotated[
+        float,
+        typer.Option(
+            help="Shrinks the coefficients: this share of each input's variance is added to it. 0 is least squares."
+        ),
+    ] = 0.0,
+    prompts: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Use only the first N prompts of each split. (default: all)")
+    ] = None,
+    argument_heads: Annotated[
+        bool,
+        typer.Option(
+            "--argument-heads/--no-argument-heads",
+            help="Whether to look for the heads that bring the topic, in all layers. It takes the longest.",
+        ),
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Decides which prompts are train, dev and test.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write explain-TASK-layer-N.html and .md to this folder too.")
+    ] = None,
+    model: Model = None,
+    dtype: Dtype = None,
+    device_map: DeviceMap = None,
+    max_memory: MaxMemory = None,
+    cache_dir: CacheDir = None,
+) -> None:
+    """Show what a layer's MLP makes of its input on a task, and which heads bring the topic.
+
+    "The capital of France is": some heads bring France to the last position, an
+    MLP turns it into Paris, and the final layer makes that less likely again
+    (Lv et al., arXiv:2403.19521). Here the MLP's output is explained by what
+    each head and the stream gave it, with one coefficient each: above 0 it
+    amplifies them, below 0 it erases them. R² says how much that explains, on
+    the prompts of the fit and on others. The intercept is what the MLP adds
+    whatever they say, shown as the tokens that it pushes to and away from. Then
+    what all of that adds to the right answer's logit. Last, the heads whose
+    output, taken from a prompt of another topic, lowers P(answer) most.
+
+    [dim]steer explain[/]
+    [dim]steer explain --layer 22 --task capitals --out my-reports[/]
+    [dim]steer explain --task my-questions.jsonl --layer -2 --ridge 0.01[/]
+    """
+    from steering_profiles.fitting import explain as run_explain
+    from steering_profiles.fitting.decomposition import find_layer, require_ridge
+    from steering_profiles.models import EMBEDDED, load_model
+    from steering_profiles.reports import explained_tables as tables
+    from steering_profiles.reports import write_explanation
+    from steering_profiles.tasks import make_task, require_known
+    from steering_server.cli.tables import on_terminal
+    from steering_server.config import load_settings
+
+    require_known(task)
+    require_ridge(ridge)
+    if out is not None:
+        require_writable_folder("--out", out)
+    settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
+    console = Console()
+    with Console(stderr=True).status("loading the model"):
+        loaded = load_model(settings.model_source)
+    layer = find_layer(loaded, layer)
+    made = make_task(task, loaded.tokenizer, seed)
+    with progress_bars() as progress:
+        explanation = run_explain(
+            loaded,
+            made,
+            layer,
+            ridge=ridge,
+            most_prompts=prompts,
+            argument_heads=argument_heads,
+            progress=progress,
+        )
+    for reason in explanation.left_out:
+        console.print(f"left out: {reason}", style="yellow", markup=False)
+    for table in (
+        tables.quality_table(explanation),
+        tables.coefficients_table(explanation),
+        tables.tokens_table(explanation),
+        tables.answer_table(explanation),
+    ):
+        console.print(on_terminal(table))
+    if explanation.argument_heads is not None:
+        console.print(on_terminal(tables.argument_table(explanation.argument_heads, _MOST_HEADS)))
+    if out is not None:
+        options = [
+            ("--ridge", ridge, 0.0),
+            ("--prompts", prompts, None),
+            ("--seed", seed, 0),
+            ("--model", settings.model, EMBEDDED),  # not the option: it may come from the environment
+            ("--dtype", settings.dtype, "auto"),
+        ]
+        words = ["steer", "explain", "--task", task, "--layer", str(layer), "--out", str(out)]
+        words += [word for name, value, default in options if value != default for word in (name, str(value))]
+        words += [] if argument_heads else ["--no-argument-heads"]
+        page, _ = write_explanation(explanation, shlex.join(words), out)
+        console.print(f"wrote {page}", soft_wrap=True)

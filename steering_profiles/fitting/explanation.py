@@ -1,0 +1,203 @@
+"""What a layer does for a task: Lv et al. (arXiv:2403.19521), for one layer of one model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from steering_profiles.errors import FitError, TaskError
+from steering_profiles.fitting.argument_heads import MOST_PAIRS, ArgumentHeads, find_argument_heads
+from steering_profiles.fitting.decomposition import (
+    Decomposition,
+    LayerRecord,
+    decompose,
+    find_layer,
+    r2,
+    record_layer,
+    require_ridge,
+)
+from steering_profiles.models import LoadedModel
+from steering_profiles.progress import Progress
+from steering_profiles.schema import ModelIdentity
+from steering_profiles.tasks.task import Example, Task
+
+MOST_TOKENS = 10
+"""Tokens of the intercept that are kept, at either end."""
+
+
+@dataclass(frozen=True)
+class LensToken:
+    """A token and what it gets through the logit lens, before the final norm's scale, which depends on the prompt."""
+
+    text: str
+    logit: float
+
+
+@dataclass(frozen=True)
+class AnswerLogit:
+    """What each part of an MLP's output adds to the right answer's logit, mean over prompts.
+
+    Logits through the lens: above the mean of the vocabulary, before the final norm's scale. A part is what the fit
+    says it is: ``w_h a[l,h]``, ``w_r r``, ``b``, and the residual that it does not explain.
+    """
+
+    heads: tuple[float, ...]
+    stream: float
+    intercept: float
+    residual: float
+
+    @property
+    def parts(self) -> dict[str, float]:
+        """All heads together, the stream, the intercept and the residual."""
+        return {
+            "heads": sum(self.heads),
+            "stream": self.stream,
+            "intercept": self.intercept,
+            "residual": self.residual,
+        }
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What each of :attr:`parts` adds as a signed share of what all of them move: their sizes add up to 1.
+
+        Not of the total, which may well be near 0 where the parts are not.
+        """
+        parts = self.parts
+        moved = sum(map(abs, parts.values()))
+        return {name: logit / moved if moved else 0.0 for name, logit in parts.items()}
+
+    @property
+    def total(self) -> float:
+        """What the MLP as a whole adds."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """What a layer's MLP makes of its input on a task, and which heads of the model bring the topic."""
+
+    task: str
+    seed: int
+    model: ModelIdentity
+    layer: int
+    """0 is the first."""
+    ridge: float
+    prompts: Mapping[str, int]
+    """How many prompts of each split were used: the fit is to those of ``train``."""
+    decomposition: Decomposition
+    r2: Mapping[str, float]
+    """Per split, the share of the variance of the MLP's output that the fit explains: in sample on ``train``."""
+    top: tuple[LensToken, ...]
+    """What the intercept pushes to most, first the most."""
+    bottom: tuple[LensToken, ...]
+    """What it pushes away from most, first the most."""
+    answer_logits: Mapping[str, AnswerLogit]
+    """Per split."""
+    argument_heads: ArgumentHeads | None
+    """Found on train prompts; None where that was not asked for, or not possible."""
+    left_out: tuple[str, ...] = ()
+    """What is not there, with the reason."""
+
+
+@torch.no_grad()
+def explain(
+    loaded: LoadedModel,
+    task: Task,
+    layer: int = -1,
+    *,
+    ridge: float = 0.0,
+    most_prompts: int | None = None,
+    argument_heads: bool = True,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Decompose the MLP of ``layer`` on the train prompts of ``task``, and find the heads that bring the topic.
+
+    ``layer`` counts from 0, or from the end if negative; ``ridge`` is as :func:`.decomposition.decompose` takes it.
+    Of each split the first ``most_prompts`` are used. Argument-passing heads are those of the whole model.
+
+    Raises:
+        ModelError: there is no such layer, or the model does not give out its attention weights.
+        FitError: the prompts do not determine the decomposition, or ``ridge`` is out of range.
+    """
+    layer = find_layer(loaded, layer)
+    require_ridge(ridge)  # now: recording takes a while
+    splits = {"train": task.train, "dev": task.dev, "test": task.test}
+    used = {name: examples[:most_prompts] for name, examples in splits.items() if examples}
+    records = {name: record_layer(loaded, examples, layer, progress) for name, examples in used.items()}
+    fitted = decompose(records["train"], ridge=ridge)
+    unembedding = loaded.anatomy.unembedding_weight()
+    top, bottom = _ends(fitted.intercept, unembedding, loaded.tokenizer)
+    found, left_out = None, list(task.left_out)
+    if argument_heads:
+        most_pairs = MOST_PAIRS if most_prompts is None else min(MOST_PAIRS, most_prompts)
+        try:
+            found = find_argument_heads(loaded, used["train"], seed=task.seed, most_pairs=most_pairs, progress=progress)
+        except TaskError as exc:
+            left_out.append(f"argument-passing heads: {exc}")
+    return Explanation(
+        task=task.name,
+        seed=task.seed,
+        model=loaded.identity,
+        layer=layer,
+        ridge=ridge,
+        prompts={name: len(examples) for name, examples in used.items()},
+        decomposition=fitted,
+        r2={name: _quality(name, fitted, record) for name, record in records.items()},
+        top=top,
+        bottom=bottom,
+        answer_logits={
+            name: answer_logit(fitted, records[name], _answer_columns(examples, unembedding))
+            for name, examples in used.items()
+        },
+        argument_heads=found,
+        left_out=tuple(left_out),
+    )
+
+
+@torch.no_grad()
+def answer_logit(fitted: Decomposition, record: LayerRecord, columns: Tensor) -> AnswerLogit:
+    """Return what each part adds to the answer's logit, mean over the prompts of ``record``.
+
+    ``columns`` is ``[prompts, width]``: each prompt's answer's column of the centred unembedding.
+    """
+    heads = fitted.heads * torch.einsum("nhd,nd->h", record.heads, columns) / len(columns)
+    residual = record.mlp - fitted.predict(record)
+
+    def mean_logit(part: Tensor) -> float:
+        return float((part * columns).sum(dim=-1).mean())
+
+    return AnswerLogit(
+        heads=tuple(heads.tolist()),
+        stream=fitted.stream * mean_logit(record.stream),
+        intercept=mean_logit(fitted.intercept),
+        residual=mean_logit(residual),
+    )
+
+
+def _answer_columns(examples: Sequence[Example], unembedding: Tensor) -> Tensor:
+    answers = torch.tensor([example.answer for example in examples], device=unembedding.device)
+    return unembedding[:, answers].T.double().cpu()
+
+
+def _quality(split: str, fitted: Decomposition, record: LayerRecord) -> float:
+    try:
+        return r2(fitted, record)
+    except FitError as exc:
+        raise FitError(f"{split}: {exc}") from exc
+
+
+def _ends(
+    intercept: Tensor, unembedding: Tensor, tokenizer: PreTrainedTokenizerBase
+) -> tuple[tuple[LensToken, ...], tuple[LensToken, ...]]:
+    """Return the tokens that ``intercept``, ``[width]``, writes most and least."""
+    logits = intercept.to(unembedding) @ unembedding
+    most = min(MOST_TOKENS, len(logits))
+
+    def tokens(largest: bool) -> tuple[LensToken, ...]:
+        values, indices = logits.topk(most, largest=largest)
+        texts = [str(tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in indices.tolist()]
+        return tuple(LensToken(text, value) for text, value in zip(texts, values.tolist(), strict=True))
+
+    return tokens(largest=True), tokens(largest=False)
