@@ -15,7 +15,7 @@ class Fit:
     differences: tuple[str, ...]
     """What differs between the profile's model and this one; empty when the profile was made for it."""
     obstacles: tuple[str, ...]
-    """Components that this model does not have; with any of them the profile cannot be applied at all."""
+    """Components that this model does not have, or that cannot be scaled: with any, it cannot be applied."""
 
     @property
     def matches(self) -> bool:
@@ -23,8 +23,11 @@ class Fit:
         return not self.differences and not self.obstacles
 
 
-def compare(profile: Profile, model: ModelIdentity) -> Fit:
-    """Compare the model that ``profile`` was fitted on with ``model``."""
+def compare(profile: Profile, model: ModelIdentity, neurons_refused: str | None = None) -> Fit:
+    """Compare the model that ``profile`` was fitted on with ``model``.
+
+    ``neurons_refused`` is why the model's neurons cannot be scaled, if they cannot.
+    """
     made_for = profile.model
     differences = [
         f"{field} is {getattr(model, field)} here, {getattr(made_for, field)} in the profile"
@@ -43,12 +46,16 @@ def compare(profile: Profile, model: ModelIdentity) -> Fit:
         for s in profile.neurons
         if s.layer >= model.layers or s.neuron >= model.neurons
     ]
+    if profile.neurons and neurons_refused is not None:
+        obstacles.append(f"neurons: they cannot be scaled, for {neurons_refused}")
     if profile.tensors and made_for.width != model.width:
         obstacles.append(f"final_layer: the intercept has {made_for.width} entries, the model's stream {model.width}")
     return Fit(tuple(differences), tuple(obstacles))
 
 
-def require_fit(profile: Profile, model: ModelIdentity, *, force: bool = False) -> Fit:
+def require_fit(
+    profile: Profile, model: ModelIdentity, neurons_refused: str | None = None, *, force: bool = False
+) -> Fit:
     """Return how ``profile`` fits ``model``, or refuse it.
 
     ``force`` accepts a profile made for another model as long as every component it names exists in this one.
@@ -56,7 +63,7 @@ def require_fit(profile: Profile, model: ModelIdentity, *, force: bool = False) 
     Raises:
         ProfileMismatch: with all reasons in the message.
     """
-    fit = compare(profile, model)
+    fit = compare(profile, model, neurons_refused)
     refused = fit.obstacles if force else fit.differences + fit.obstacles
     if refused:
         hint = "" if force or fit.obstacles else " (it can be forced: the components it names exist here)"

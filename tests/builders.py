@@ -77,15 +77,20 @@ def build_model(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 
                 bos_token_id=None,
             )
         )
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(0.0, 0.25)
-            elif name.endswith("bias"):
-                parameter.normal_(0.0, 0.1)  # at 0, as they are made, they would hide a mistake in them
-            else:
-                parameter.normal_(1.0, 0.25)  # the gains of norms
-    return assemble(f"tiny-{family}", model.to(dtype).eval(), tokenizer)
+    return assemble(f"tiny-{family}", randomised(model).to(dtype).eval(), tokenizer)
+
+
+@torch.no_grad()
+def randomised(model: PreTrainedModel) -> PreTrainedModel:
+    """Give every weight of ``model`` a random value and return it."""
+    for name, parameter in model.named_parameters():
+        if parameter.ndim > 1:
+            parameter.normal_(0.0, 0.25)
+        elif name.endswith("bias"):
+            parameter.normal_(0.0, 0.1)  # at 0, as they are made, they would hide a mistake in them
+        else:
+            parameter.normal_(1.0, 0.25)  # the gains of norms
+    return model
 
 
 def build_profile(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, fields
 import torch
 from accelerate.utils import align_module_device
 from torch import Tensor, nn
+from transformers import PretrainedConfig
 
 from steering_profiles.errors import ExportError
 from steering_profiles.models import LoadedModel, Sizes
@@ -87,7 +88,7 @@ def scaled_projections(
         ProfileMismatch: the profile does not fit the model.
     """
     require_carryable(applied)
-    require_fit(applied.profile, loaded.identity, force=force)
+    require_fit(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
     _require_unquantised(loaded)
     return tuple(_projections(loaded, applied))
 
@@ -101,18 +102,27 @@ def _projections(loaded: LoadedModel, applied: AppliedProfile) -> Iterator[Scale
             factors = effect.heads[index].repeat_interleave(sizes.head_dim)
             yield ScaledProjection(f"{block}.{family.head_output}", layer.head_output, factors)
         if index in effect.neurons:
-            yield ScaledProjection(f"{block}.{family.neuron_output}", layer.neuron_output, effect.neurons[index])
+            module = loaded.anatomy.neuron_output(index)
+            yield ScaledProjection(f"{block}.{family.neuron_output}", module, effect.neurons[index])
+
+
+def quantised(config: PretrainedConfig) -> str | None:
+    """Return why weights of a model with such a config cannot be scaled, to follow its name; None where they can."""
+    settings = getattr(config, "quantization_config", None)
+    if settings is None:
+        return None
+    named = settings if isinstance(settings, dict) else vars(settings)
+    method = named.get("quant_method", "unknown")
+    return (
+        f"is quantised (method {getattr(method, 'value', method)}): what quantised weights hold cannot be scaled one "
+        "column at a time; export from the checkpoint that it was made of"
+    )
 
 
 def _require_unquantised(loaded: LoadedModel) -> None:
-    settings = getattr(loaded.model.config, "quantization_config", None)
-    if settings is not None:
-        named = settings if isinstance(settings, dict) else vars(settings)
-        method = named.get("quant_method", "unknown")
-        raise ExportError(
-            f"model {loaded.name} is quantised (method {getattr(method, 'value', method)}): what quantised weights "
-            "hold cannot be scaled one column at a time; export from the checkpoint that it was made of"
-        )
+    reason = quantised(loaded.model.config)
+    if reason is not None:
+        raise ExportError(f"model {loaded.name} {reason}")
     for name, parameter in loaded.model.named_parameters():
         if not parameter.is_floating_point():
             raise ExportError(f"model {loaded.name} is quantised: {name} is of type {parameter.dtype}")

@@ -8,17 +8,15 @@ whatever they say.
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from steering_profiles.errors import FitError, ModelError
 from steering_profiles.evaluation.accuracy import equal_length_batches
-from steering_profiles.models import LayerAnatomy, LoadedModel
+from steering_profiles.models import LoadedModel, head_contributions, recorded
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.tasks.task import Example
 
@@ -91,19 +89,19 @@ def record_layer(
     progress = progress or Silent()
     sizes, layer = loaded.anatomy.sizes, find_layer(loaded, layer)
     count, width = len(examples), sizes.width
-    z = torch.empty(count, sizes.heads, sizes.head_dim, dtype=torch.double)
+    heads = torch.empty(count, sizes.heads, width, dtype=torch.double)
     stream = torch.empty(count, width, dtype=torch.double)
     mlp = torch.empty(count, width, dtype=torch.double)
     progress.stage(f"recording layer {layer}", count)
-    with _last_position(loaded.anatomy.layers[layer]) as last:
-        for indices in equal_length_batches(examples):
-            tokens = torch.tensor([examples[index].prompt for index in indices], device=loaded.input_device)
+    for indices in equal_length_batches(examples):
+        tokens = torch.tensor([examples[index].prompt for index in indices], device=loaded.input_device)
+        with recorded(loaded.anatomy, [layer]) as states:
             loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1)
-            z[indices] = last["z"].view(len(indices), sizes.heads, sizes.head_dim)
-            stream[indices], mlp[indices] = last["stream"], last["mlp"]
-            progress.advance(len(indices))
-    weight = loaded.anatomy.head_output_weight(layer).double().cpu()
-    return LayerRecord(torch.einsum("nhk,hkd->nhd", z, weight), stream, mlp)
+        state = states[layer]
+        heads[indices] = head_contributions(loaded.anatomy, layer, state).cpu()
+        stream[indices], mlp[indices] = state.stream.double().cpu(), state.mlp.double().cpu()
+        progress.advance(len(indices))
+    return LayerRecord(heads, stream, mlp)
 
 
 @torch.no_grad()
@@ -164,36 +162,6 @@ def r2(decomposition: Decomposition, record: LayerRecord) -> float:
     if total <= _CONSTANT * record.mlp.square().sum():
         raise FitError(f"the MLP's output is the same on all {len(record.mlp)} prompts: there is nothing to explain")
     return 1 - float((record.mlp - decomposition.predict(record)).square().sum() / total)
-
-
-@contextmanager
-def _last_position(layer: LayerAnatomy) -> Iterator[dict[str, Tensor]]:
-    """Keep what the parts of ``layer`` get and give at the last position: ``[batch, features]``."""
-    last: dict[str, Tensor] = {}
-
-    def of_block(module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        last["stream"] = _at_end(args[0] if args else kwargs["hidden_states"])
-
-    def of_heads(module: object, args: tuple[Tensor, ...]) -> None:
-        last["z"] = _at_end(args[0])
-
-    def of_mlp(module: object, args: object, output: Tensor) -> None:
-        last["mlp"] = _at_end(output)
-
-    handles = [
-        layer.block.register_forward_pre_hook(of_block, with_kwargs=True),
-        layer.head_output.register_forward_pre_hook(of_heads),
-        layer.mlp.register_forward_hook(of_mlp),
-    ]
-    try:
-        yield last
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _at_end(sequences: Tensor) -> Tensor:
-    return sequences[:, -1].double().cpu()
 
 
 def _require_determined(record: LayerRecord) -> None:

@@ -51,9 +51,9 @@ class DifferentiableScales:
         for parameter in self._trained:
             parameter.requires_grad_(False)
         for index, layer in enumerate(self._loaded.anatomy.layers):
-            modules: dict[Kind, nn.Module] = {"head": layer.head_output, "neuron": layer.neuron_output}
             for kind in self._shapes:
-                self._handles.append(modules[kind].register_forward_pre_hook(self._hook(kind, index)))
+                module = layer.head_output if kind == "head" else self._loaded.anatomy.neuron_output(index)
+                self._handles.append(module.register_forward_pre_hook(self._hook(kind, index)))
         self._handles.append(self._loaded.anatomy.unembedding.register_forward_pre_hook(self._keep_last))
         return self
 

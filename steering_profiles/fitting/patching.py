@@ -1,5 +1,6 @@
 """Activation patching of single heads at the last position, where the answer is read."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,8 +87,11 @@ def _probabilities(
 
 def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
     """Return a copy of ``cache`` with every row ``repeats`` times."""
-    layers = [(layer.keys, layer.values) for layer in cache.layers]
-    return DynamicCache([tuple(part.repeat_interleave(repeats, dim=0) for part in layer) for layer in layers])
+    repeated = copy.copy(cache)
+    # Each layer with what else it knows: one with a sliding window has forgotten keys, and counts them.
+    repeated.layers = [copy.copy(layer) for layer in cache.layers]
+    repeated.batch_repeat_interleave(repeats)
+    return repeated
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 RASteer (arXiv:2507.00322), projection: at the last position, ``a[l,h] @ W_U`` with ``a[l,h] = W_O[l,h] z[l,h]`` for a
 head and ``m[l,i] v[l,i] @ W_U`` for a neuron, the final norm's gain folded into ``W_U`` and its rows centred over the
-vocabulary.
+vocabulary. Where a norm stands between a component and the stream, its gain and the scale it had are part of what the
+component contributes (``models/contributions``).
 
 Of all those logits only two things are wanted: those of a few tokens, and whether they reach a share ``tau`` of the
 largest, which is a question about the whole vocabulary. For a head it can nearly always be answered without that: as
@@ -11,18 +12,16 @@ tokens that a head writes most on a few of the prompts serve for that; the whole
 not decide. For a neuron the largest logit is known beforehand, ``m max(u)`` or ``m min(u)`` by the sign of ``m``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from steering_profiles.evaluation.accuracy import equal_length_batches
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.questions import Questions
-from steering_profiles.models import LoadedModel
+from steering_profiles.models import LoadedModel, recorded
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.tasks.task import Example
 
@@ -56,10 +55,13 @@ class Projection:
 
 
 @torch.inference_mode()
-def project_heads(loaded: LoadedModel, z: Tensor, asked: Questions, progress: Progress | None = None) -> Projection:
-    """Project every head at the last position of every prompt; ``z`` is ``[layers, prompts, heads, head_dim]``."""
+def project_heads(
+    loaded: LoadedModel, activations: "Activations", asked: Questions, progress: Progress | None = None
+) -> Projection:
+    """Project every head at the last position of every prompt."""
     progress = progress or Silent()
     sizes = loaded.anatomy.sizes
+    z = activations.z * activations.head_scale[..., None, None]
     unembedding = loaded.anatomy.unembedding_weight()
     tokens, place = asked.tokens.unique(return_inverse=True)
     of_asked = unembedding[:, tokens.to(unembedding.device)]
@@ -109,20 +111,21 @@ def select_neurons(loaded: LoadedModel, asked: Questions, progress: Progress | N
 
 @torch.inference_mode()
 def project_neurons(
-    loaded: LoadedModel, m: Mapping[int, Tensor], selected: Mapping[int, Tensor], asked: Questions
+    loaded: LoadedModel, activations: "Activations", selected: Mapping[int, Tensor], asked: Questions
 ) -> Projection:
-    """Project neurons at the last position of every prompt; ``m`` is per layer ``[prompts, selected neurons]``."""
+    """Project the ``selected`` neurons, per layer, which are those recorded, at the last position of every prompt."""
     unembedding = loaded.anatomy.unembedding_weight()
     tokens, place = asked.tokens.unique(return_inverse=True)
     components, logits, promotes = [], [], []
     for layer, neurons in selected.items():
         weight = loaded.anatomy.neuron_output_weight(layer).to(unembedding)
+        m = activations.m[layer] * activations.mlp_scale[layer].unsqueeze(-1)
         for start in range(0, len(neurons), _ROWS_AT_ONCE):
             some = neurons[start : start + _ROWS_AT_ONCE]
             written = weight[some.to(weight.device)] @ unembedding
             highest, lowest = written.amax(dim=-1).cpu(), written.amin(dim=-1).cpu()
             of_asked = written[:, tokens.to(written.device)].cpu()
-            activation = m[layer][:, start : start + _ROWS_AT_ONCE].T.float()  # [neurons, prompts]
+            activation = (m[:, start : start + _ROWS_AT_ONCE]).T  # [neurons, prompts]
             values = of_asked[:, place] * activation.unsqueeze(-1)
             largest = torch.where(activation > 0, activation * highest[:, None], activation * lowest[:, None])
             logits.append(values)
@@ -142,6 +145,10 @@ class Activations:
     """``[layers, prompts, heads, head_dim]``: the heads' outputs, float32."""
     m: dict[int, Tensor]
     """Per layer ``[prompts, selected neurons]``: the neurons' activations, float32."""
+    head_scale: Tensor
+    """``[layers, prompts]``, float32: the scale of the norm that the heads' outputs pass; 1 where there is none."""
+    mlp_scale: Tensor
+    """``[layers, prompts]``, float32: the same for the neurons'."""
 
 
 @torch.inference_mode()
@@ -153,23 +160,23 @@ def record_activations(
 ) -> Activations:
     """Run the plain model on ``examples`` and return what its heads, and the given ``neurons``, computed."""
     progress, neurons = progress or Silent(), neurons or {}
-    sizes, layers = loaded.anatomy.sizes, loaded.anatomy.layers
+    sizes = loaded.anatomy.sizes
     z = torch.empty(sizes.layers, len(examples), sizes.heads, sizes.head_dim)
     m = {layer: torch.empty(len(examples), len(some)) for layer, some in neurons.items()}
+    head_scale, mlp_scale = torch.empty(2, sizes.layers, len(examples))
     progress.stage("running the training prompts", len(examples))
     for indices in equal_length_batches(examples):
         tokens = torch.tensor([examples[index].prompt for index in indices], device=loaded.input_device)
-        with (
-            _last_inputs([layer.head_output for layer in layers]) as of_heads,
-            _last_inputs([layers[layer].neuron_output for layer in neurons]) as of_neurons,
-        ):
+        with recorded(loaded.anatomy, range(sizes.layers)) as states:
             loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1)
-        for layer, last in of_heads.items():
-            z[layer, indices] = last.float().cpu().view(len(indices), sizes.heads, sizes.head_dim)
-        for last, (layer, some) in zip(of_neurons.values(), neurons.items(), strict=True):
-            m[layer][indices] = last[:, some.to(last.device)].float().cpu()
+        for layer, state in states.items():
+            z[layer, indices] = state.z.float().cpu().view(len(indices), sizes.heads, sizes.head_dim)
+            head_scale[layer, indices] = state.head_scale.float().cpu().squeeze(-1)
+            mlp_scale[layer, indices] = state.mlp_scale.float().cpu().squeeze(-1)
+            if layer in neurons and state.m is not None:
+                m[layer][indices] = state.m[:, neurons[layer].to(state.m.device)].float().cpu()
         progress.advance(len(indices))
-    return Activations(z, m)
+    return Activations(z, m, head_scale, mlp_scale)
 
 
 def _is_promoted(logits: Tensor, largest: Tensor) -> Tensor:
@@ -195,19 +202,3 @@ def _largest(z: Tensor, weight: Tensor, unembedding: Tensor) -> Tensor:
         part = slice(start, start + _ROWS_AT_ONCE)
         largest[part] = (left[part] @ right).amax(dim=-1)
     return largest
-
-
-@contextmanager
-def _last_inputs(modules: Sequence[nn.Module]) -> Iterator[dict[int, Tensor]]:
-    """Record, by index, what each module gets at the last position: ``[batch, features]``."""
-    inputs: dict[int, Tensor] = {}
-
-    def record(index: int, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        inputs[index] = args[0][:, -1]
-
-    handles = [module.register_forward_pre_hook(partial(record, i)) for i, module in enumerate(modules)]
-    try:
-        yield inputs
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -119,7 +119,10 @@ def fit(
 
     Raises:
         TaskError: the method needs counterfactual prompts, which the task does not have.
+        ModelError: neurons are to be fitted, and the model's cannot be scaled.
     """
+    if "neuron" in settings.kinds:
+        loaded.anatomy.require_neurons()
     journal = Journal() if journal is None else journal  # an empty one is false
     progress = progress or Silent()
     if settings.method == "circuit" and not task.pairs:
@@ -176,9 +179,9 @@ def rank_components(
     recorded = record_activations(loaded, task.train, neurons, progress)
     parts: list[Projection] = []
     if "head" in settings.kinds:
-        parts.append(project_heads(loaded, recorded.z, asked, progress))
+        parts.append(project_heads(loaded, recorded, asked, progress))
     if "neuron" in settings.kinds:
-        parts.append(project_neurons(loaded, recorded.m, neurons, asked))
+        parts.append(project_neurons(loaded, recorded, neurons, asked))
     projection = parts[0] if len(parts) == 1 else parts[0] + parts[1]
     return rank(projection, asked, metric=settings.metric, threshold=settings.accuracy_threshold, seed=task.seed)
 

@@ -1,6 +1,7 @@
 """Load models and find their parts. The only room that knows an architecture by name."""
 
 from steering_profiles.models.anatomy import Anatomy, LayerAnatomy, Sizes, find_anatomy
+from steering_profiles.models.contributions import LayerState, head_contributions, recorded
 from steering_profiles.models.families import FAMILIES
 from steering_profiles.models.identity import weights_digest
 from steering_profiles.models.loading import (
@@ -8,9 +9,11 @@ from steering_profiles.models.loading import (
     EMBEDDED,
     LoadedModel,
     ModelSource,
+    Skeleton,
     assemble,
-    identify_model,
     load_model,
+    load_outline,
+    load_skeleton,
 )
 
 __all__ = [
@@ -19,12 +22,17 @@ __all__ = [
     "FAMILIES",
     "Anatomy",
     "LayerAnatomy",
+    "LayerState",
     "LoadedModel",
     "ModelSource",
     "Sizes",
+    "Skeleton",
     "assemble",
     "find_anatomy",
-    "identify_model",
+    "head_contributions",
     "load_model",
+    "load_outline",
+    "load_skeleton",
+    "recorded",
     "weights_digest",
 ]

@@ -7,12 +7,12 @@ works on the :class:`Anatomy` found there and knows no architecture by name.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from steering_profiles.errors import UnknownArchitecture
+from steering_profiles.errors import ModelError, UnknownArchitecture
+from steering_profiles.models.norms import Norm, NormKind
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,39 @@ class Sizes:
     vocab_size: int
 
 
+def _kv_heads(config: PretrainedConfig) -> int:
+    return int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+
+
+def _always(config: PretrainedConfig) -> bool:
+    return True
+
+
+def _unscaled(config: PretrainedConfig) -> float:
+    return 1.0
+
+
+@dataclass(frozen=True)
+class Experts:
+    """The neurons of a mixture of experts, which are known by their number alone."""
+
+    neurons: Callable[[PretrainedConfig], int]
+    """How many there are in a layer, over all experts."""
+    refused: str
+    """Why none of them can be scaled, to follow the name of the family."""
+
+
 @dataclass(frozen=True)
 class Family:
     """One architecture family, told by the names of its modules.
 
-    Paths are relative to the model (``blocks``, ``final_norm``, ``unembedding``) or to one block (the others).
+    Paths are relative to the model (``blocks``, ``final_norm``, ``project_out``) or to one block (the
+    others).
     """
 
     name: str
+    models: str
+    """Which models are of this family, for people."""
     architectures: tuple[str, ...]
     """Names of the transformers classes that this description is true of."""
     blocks: str
@@ -45,40 +70,106 @@ class Family:
     values: str
     """The projection that computes value vectors, alone or fused with queries and keys."""
     select_values: Callable[[Tensor, Sizes], Tensor]
-    """Pick the value vectors ``[..., kv_heads * head_dim]`` out of that projection's output."""
-    neuron_output: str
+    """Pick the value vectors ``[..., kv_heads * head_dim]`` out of that projection's output: see ``models/values``."""
+    neuron_output: str | Experts
     """The down projection; its input is the neurons' activations ``m``, ``[..., neurons]``."""
     mlp: str
-    """The module whose output is added to the stream."""
-    final_norm: str
-    unembedding: str
+    """The module that puts out what the MLP computes."""
+    final_norm: str | None
+    """None where the blocks end in norms on the stream."""
+    norm: NormKind
+    """How all of its norms are computed."""
+    project_out: str | None = None
+    """What is between the final norm and the unembedding, where the model has such a projection."""
+    attention_norm: str | None = None
+    """The norm that what the heads compute passes behind the output projection."""
+    mlp_norm: str | None = None
+    """The norm that what the MLP computes passes."""
+    norms_on_stream: bool = False
+    """Whether these two norms come after the addition: they then are of the whole stream."""
+    residual_multiplier: Callable[[PretrainedConfig], float] = _unscaled
+    """What the outputs of attention and MLP are multiplied by where they join the stream."""
+    kv_heads: Callable[[PretrainedConfig], int] = _kv_heads
+    applies: Callable[[PretrainedConfig], bool] = _always
+    """Whether this description is true of a model of its architectures with such a config."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
+class Joining:
+    """How what attention, or an MLP, puts out comes into the stream."""
+
+    norm: Norm | None
+    on_stream: bool
+    """Whether the norm comes after the addition, so that the whole stream passes it."""
+    multiplier: float
+
+    def fold(self, outputs: Tensor) -> Tensor:
+        """Return what reaches the stream of parts of the output, ``[..., width]``, but for the norm's scale."""
+        scaled = outputs * self.multiplier if self.multiplier != 1 else outputs
+        return scaled if self.norm is None else self.norm.linear(scaled)
+
+
+@dataclass(frozen=True, eq=False)
 class LayerAnatomy:
     """The modules of one decoder block that steering and fitting touch."""
 
     block: nn.Module
     head_output: nn.Module
     values: nn.Module
-    neuron_output: nn.Module
+    neuron_output: nn.Module | None
+    """None in a mixture of experts."""
     mlp: nn.Module
+    """The module whose output, times ``mlp_joining.multiplier``, is added to the stream."""
+    head_joining: Joining
+    mlp_joining: Joining
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Anatomy:
     """Where the parts of one loaded model are."""
 
     family: Family
     sizes: Sizes
     layers: tuple[LayerAnatomy, ...]
-    final_norm: nn.Module
+    final_norm: nn.Module | None
+    """None where the blocks end in norms on the stream."""
     unembedding: nn.Module
+    project_out: nn.Module | None
 
     @property
     def final_layer(self) -> LayerAnatomy:
         """The last decoder block."""
         return self.layers[-1]
+
+    @property
+    def neurons_refused(self) -> str | None:
+        """Why this model's neurons cannot be scaled; None where they can."""
+        experts = self.family.neuron_output
+        return f"{self.family.name} {experts.refused}" if isinstance(experts, Experts) else None
+
+    def neuron_output(self, layer: int) -> nn.Module:
+        """Return the down projection of ``layer``.
+
+        Raises:
+            ModelError: as :meth:`require_neurons`.
+        """
+        module = self.layers[layer].neuron_output
+        if module is None:
+            raise ModelError(self._no_neurons)
+        return module
+
+    def require_neurons(self) -> None:
+        """See that this model's neurons can be scaled.
+
+        Raises:
+            ModelError: they cannot; the message has the reason.
+        """
+        if self.neurons_refused is not None:
+            raise ModelError(self._no_neurons)
+
+    @property
+    def _no_neurons(self) -> str:
+        return f"neurons cannot be scaled: {self.neurons_refused}; attention heads can"
 
     def own_values(self, projected: Tensor) -> Tensor:
         """Turn the output of a layer's ``values`` module into one value vector per query head.
@@ -92,24 +183,38 @@ class Anatomy:
         return repeated
 
     def head_output_weight(self, layer: int) -> Tensor:
-        """Return ``W_O`` of every head of ``layer``: ``[heads, head_dim, width]``, so that ``a = z @ W_O``."""
-        weight = input_major(self.layers[layer].head_output)
-        return weight.view(self.sizes.heads, self.sizes.head_dim, self.sizes.width)
+        """Return what each head of ``layer`` writes to the stream: ``[heads, head_dim, width]``, for ``z @ W``.
+
+        That is ``W_O``, and what is linear of its way to the stream: a multiplier, the gain of a norm behind it. The
+        scale that such a norm has on an input is beside it, in :class:`steering_profiles.models.LayerState`.
+        """
+        sizes = self.sizes
+        weight = self.layers[layer].head_joining.fold(input_major(self.layers[layer].head_output))
+        return weight.reshape(sizes.heads, sizes.head_dim, sizes.width)
 
     def neuron_output_weight(self, layer: int) -> Tensor:
-        """Return what each neuron of ``layer`` writes to the stream per unit of activation: ``[neurons, width]``."""
-        return input_major(self.layers[layer].neuron_output)
+        """Return what each neuron of ``layer`` writes to the stream per unit of activation: ``[neurons, width]``.
+
+        As :meth:`head_output_weight`: all but the scale of a norm behind it.
+
+        Raises:
+            ModelError: the neurons of this family cannot be told apart.
+        """
+        return self.layers[layer].mlp_joining.fold(input_major(self.neuron_output(layer)))
 
     def unembedding_weight(self) -> Tensor:
         """Return ``W_U`` with the final norm's gain folded in and its rows centred over the vocabulary.
 
-        ``[width, vocab_size]`` in float32: the logit lens of RASteer (arXiv:2507.00322), section on projection.
+        ``[width, vocab_size]`` in float32: the logit lens of RASteer (arXiv:2507.00322), section on projection. What is
+        the same for all tokens, or does not change their order, is left out: the norm's scale, a division or a
+        soft cap of the logits. So is the unembedding's bias, which is no component's.
         """
         weight = input_major(self.unembedding).float()
-        gain = self.final_norm.weight
-        if not isinstance(gain, Tensor):
-            raise TypeError(f"final norm of family {self.family.name} has no gain")
-        weight = weight * gain.float().unsqueeze(-1)
+        if self.project_out is not None:
+            weight = input_major(self.project_out).float() @ weight
+        if self.final_norm is not None:
+            gain = Norm(self.final_norm, self.family.norm, self.sizes.width).gain
+            weight = weight * gain.to(weight).unsqueeze(-1)
         return weight - weight.mean(dim=-1, keepdim=True)
 
 
@@ -128,52 +233,81 @@ def find_anatomy(model: PreTrainedModel, families: tuple[Family, ...]) -> Anatom
         UnknownArchitecture: no description does; the message lists the known architectures.
     """
     architecture = type(model).__name__
-    family = family_of(architecture, families)
+    family = family_of(architecture, model.config, families)
+    config = model.config.get_text_config()
     blocks = model.get_submodule(family.blocks)
     if not isinstance(blocks, nn.ModuleList) or not blocks:
         raise UnknownArchitecture(f"{architecture}: {family.blocks} is not a list of blocks, or an empty one")
-    layers = tuple(
-        LayerAnatomy(
-            block=block,
-            head_output=block.get_submodule(family.head_output),
-            values=block.get_submodule(family.values),
-            neuron_output=block.get_submodule(family.neuron_output),
-            mlp=block.get_submodule(family.mlp),
-        )
-        for block in blocks
-    )
-    config = model.config
+    width = config.hidden_size
+    layers = tuple(_layer(block, family, width, family.residual_multiplier(config)) for block in blocks)
     heads = config.num_attention_heads
+    unembedding: nn.Module = model.get_output_embeddings()
     sizes = Sizes(
         layers=len(layers),
         heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
-        neurons=_features(layers[0].neuron_output)[0],
-        width=config.hidden_size,
-        vocab_size=_features(model.get_submodule(family.unembedding))[1],
+        kv_heads=family.kv_heads(config),
+        head_dim=getattr(config, "head_dim", None) or width // heads,
+        neurons=_neurons(family, config, layers[0]),
+        width=width,
+        vocab_size=_features(unembedding)[1],
     )
     return Anatomy(
         family=family,
         sizes=sizes,
         layers=layers,
-        final_norm=model.get_submodule(family.final_norm),
-        unembedding=model.get_submodule(family.unembedding),
+        final_norm=_optional(model, family.final_norm),
+        unembedding=unembedding,
+        project_out=_optional(model, family.project_out),
     )
 
 
-def family_of(architecture: str, families: tuple[Family, ...]) -> Family:
+def family_of(architecture: str, config: PretrainedConfig, families: tuple[Family, ...]) -> Family:
     """Return the description that names the transformers class ``architecture``.
 
     Raises:
         UnknownArchitecture: none does.
     """
     for family in families:
-        if architecture in family.architectures:
+        if architecture in family.architectures and family.applies(config):
             return family
-    known = ", ".join(sorted(name for family in families for name in family.architectures))
+    known = ", ".join(sorted({name for family in families for name in family.architectures}))
     raise UnknownArchitecture(f"architecture {architecture} is not known to steering-server; known: {known}")
 
 
-def _features(projection: nn.Module) -> torch.Size:
-    return input_major(projection).shape
+def _layer(block: nn.Module, family: Family, width: int, multiplier: float) -> LayerAnatomy:
+    attention_norm = _norm(block, family.attention_norm, family, width)
+    mlp_norm = _norm(block, family.mlp_norm, family, width)
+    ends_in_norm = mlp_norm is not None and not family.norms_on_stream
+    return LayerAnatomy(
+        block=block,
+        head_output=block.get_submodule(family.head_output),
+        values=block.get_submodule(family.values),
+        neuron_output=(block.get_submodule(family.neuron_output) if isinstance(family.neuron_output, str) else None),
+        mlp=mlp_norm.module if mlp_norm is not None and ends_in_norm else block.get_submodule(family.mlp),
+        head_joining=Joining(attention_norm, family.norms_on_stream, multiplier),
+        mlp_joining=Joining(mlp_norm, family.norms_on_stream, multiplier),
+    )
+
+
+def _norm(owner: nn.Module, path: str | None, family: Family, width: int) -> Norm | None:
+    module = _optional(owner, path)
+    return None if module is None else Norm(module, family.norm, width)
+
+
+def _optional(owner: nn.Module, path: str | None) -> nn.Module | None:
+    """Return the module at ``path``; None where there is none to look for, or the model has left it out."""
+    if path is None:
+        return None
+    parent, _, name = path.rpartition(".")
+    return getattr(owner.get_submodule(parent), name)  # type: ignore[no-any-return]
+
+
+def _neurons(family: Family, config: PretrainedConfig, layer: LayerAnatomy) -> int:
+    if isinstance(family.neuron_output, Experts):
+        return family.neuron_output.neurons(config)
+    return _features(layer.neuron_output)[0] if layer.neuron_output is not None else 0
+
+
+def _features(projection: nn.Module) -> tuple[int, int]:
+    inputs, outputs = input_major(projection).shape
+    return inputs, outputs

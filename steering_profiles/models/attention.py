@@ -53,7 +53,9 @@ def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
     configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
     before = [(config, config._attn_implementation) for config in configs.values()]
     try:
-        model.set_attn_implementation("eager")
+        # Straight to the configs: set_attn_implementation refuses models that choose for themselves by the config.
+        for config in configs.values():
+            config._attn_implementation = "eager"
         yield
     finally:
         # Straight to the configs: set_attn_implementation turns None into a default, and refuses what is not

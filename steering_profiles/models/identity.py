@@ -31,6 +31,40 @@ _CONFIG_FIELDS = (
     "scale_attn_by_inverse_layer_idx",
     "reorder_and_upcast_attn",
 )
+# The same, of architectures that have them. They count where they are there alone, so that the fingerprint of a model
+# without them does not change when another family comes to be known.
+_FAMILY_FIELDS = (
+    "alibi",
+    "attention_multiplier",
+    "attn_logit_softcapping",
+    "bias",
+    "do_layer_norm_before",
+    "embedding_multiplier",
+    "ffn_dim",
+    "ffn_hidden_size",
+    "final_logit_softcapping",
+    "hidden_activation",
+    "layer_types",
+    "logits_scaling",
+    "moe_intermediate_size",
+    "multi_query",
+    "new_decoder_architecture",
+    "no_rope_layers",
+    "num_experts",
+    "num_experts_per_tok",
+    "num_kv_heads",
+    "num_local_experts",
+    "parallel_attn",
+    "qk_layernorm",
+    "query_pre_attn_scalar",
+    "residual_multiplier",
+    "rotary_dim",
+    "sliding_window",
+    "use_bias",
+    "use_parallel_residual",
+    "use_qkv_bias",
+    "word_embed_proj_dim",
+)
 _SAMPLES = 64  # values of each weight that tell two checkpoints apart
 _EPSILONS = ("rms_norm_eps", "layer_norm_epsilon")
 
@@ -59,6 +93,7 @@ def fingerprint(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) ->
     facts: dict[str, Any] = {field: getattr(config, field, None) for field in _CONFIG_FIELDS}
     # A GGUF file keeps these in float32: 1e-05 comes back as 9.999999747378752e-06.
     facts |= {field: float(f"{getattr(config, field, None) or 0:.4g}") for field in _EPSILONS}
+    facts |= {field: getattr(config, field) for field in _FAMILY_FIELDS if hasattr(config, field)}
     facts["rope"] = getattr(config, "rope_parameters", None)
     facts["vocabulary"] = sorted(tokenizer.get_vocab().items())
     canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)

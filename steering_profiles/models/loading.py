@@ -96,7 +96,7 @@ class LoadedModel:
     @property
     def context_length(self) -> int:
         """The most tokens, prompt and completion together, that the model takes."""
-        return int(self.model.config.max_position_embeddings)
+        return int(self.model.config.get_text_config().max_position_embeddings)
 
 
 def _used_on(module: torch.nn.Module) -> torch.device:
@@ -121,22 +121,46 @@ def load_model(source: ModelSource) -> LoadedModel:
         raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
 
 
-def identify_model(source: ModelSource) -> ModelIdentity:
-    """Return who the model that ``source`` names is, from its config and tokenizer alone.
+def load_outline(source: ModelSource) -> LoadedModel:
+    """Return the model that ``source`` names with its tokenizer but without its weights, which are not read.
 
     Raises:
-        ModelLoadError: they cannot be found or read; the message says what to do.
+        ModelLoadError: config or tokenizer cannot be found or read; the message says what to do.
         UnknownArchitecture: its architecture has no known anatomy.
     """
     try:
         with quietly():
             name, location, extra = _locate(source)
-            config, tokenizer = _describe(location, extra)
-            with torch.device("meta"):  # modules without weights
-                model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
-            return assemble(name, model, tokenizer).identity
+            model = _without_weights(_known_config(location, extra))
+            return assemble(name, model, AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra))
     except _CANNOT_LOAD as exc:
         raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """A model without its weights: what can be said of it from its config alone."""
+
+    name: str
+    model: PreTrainedModel
+    """On the meta device."""
+    anatomy: Anatomy
+
+
+def load_skeleton(source: ModelSource) -> Skeleton:
+    """Build the model that ``source`` names without its weights, which are not read.
+
+    Raises:
+        ModelLoadError: its config cannot be found or read; the message says what to do.
+        UnknownArchitecture: its architecture has no known anatomy.
+    """
+    try:
+        with quietly():
+            name, location, extra = _locate(source)
+            model = _without_weights(_known_config(location, extra))
+            return Skeleton(name, model, find_anatomy(model, FAMILIES))
+    except _CANNOT_LOAD as exc:
+        raise ModelLoadError(f"cannot load the config of model {source.model!r}: {_in_one_line(exc)}") from exc
 
 
 def assemble(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
@@ -146,7 +170,7 @@ def assemble(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
         UnknownArchitecture: its architecture has no known anatomy.
     """
     anatomy = find_anatomy(model, FAMILIES)
-    identity = identify(name, type(model).__name__, model.config, tokenizer, anatomy)
+    identity = identify(name, type(model).__name__, model.config.get_text_config(), tokenizer, anatomy)
     return LoadedModel(name, model, tokenizer, anatomy, identity)
 
 
@@ -160,7 +184,8 @@ def fast_dtype() -> torch.dtype:
 
 
 def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
-    _, tokenizer = _describe(location, extra)
+    _known_config(location, extra)
+    tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
     model, report = AutoModelForCausalLM.from_pretrained(
         location, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **placement, **extra
     )
@@ -168,16 +193,22 @@ def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping
     return assemble(name, model.eval(), tokenizer)
 
 
-def _describe(location: str, extra: Mapping[str, Any]) -> tuple[PretrainedConfig, PreTrainedTokenizerBase]:
-    """Return config and tokenizer; an architecture without an anatomy is refused here.
+def _known_config(location: str, extra: Mapping[str, Any]) -> PretrainedConfig:
+    """Read a model's config.
 
     Raises:
-        UnknownArchitecture: it has none.
+        UnknownArchitecture: it names an architecture that is not known.
     """
     config = AutoConfig.from_pretrained(location, trust_remote_code=False, **extra)
     for architecture in config.architectures or ():
-        family_of(architecture, FAMILIES)
-    return config, AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
+        family_of(architecture, config, FAMILIES)
+    return config
+
+
+def _without_weights(config: PretrainedConfig) -> PreTrainedModel:
+    with torch.device("meta"):
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+    return model
 
 
 def _require_all_weights(report: Mapping[str, Any]) -> None:

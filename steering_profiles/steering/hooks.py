@@ -44,7 +44,10 @@ class SteeringHandle:
 
         Raises:
             GateError: it is gated: :func:`.gating.split` it.
+            ModelError: it scales neurons, and this model's cannot be scaled.
         """
+        if any(applied.profile.neurons for applied in steering):
+            self._anatomy.require_neurons()
         return self._table.acquire(steering)
 
     def release(self, row: int) -> None:
@@ -96,7 +99,8 @@ class SteeringHandle:
     def _attach(self) -> None:
         for index, layer in enumerate(self._anatomy.layers):
             self._handles.append(layer.head_output.register_forward_pre_hook(self._head_hook(index)))
-            self._handles.append(layer.neuron_output.register_forward_pre_hook(self._neuron_hook(index)))
+            if layer.neuron_output is not None:
+                self._handles.append(layer.neuron_output.register_forward_pre_hook(self._neuron_hook(index)))
         final = self._anatomy.final_layer
         self._handles.append(final.values.register_forward_hook(self._keep_own_value))
         self._handles.append(final.mlp.register_forward_hook(self._subtract_intercept))
@@ -127,7 +131,7 @@ class SteeringHandle:
             if scale is None:
                 return None
             self._due.discard(f"neurons of layer {layer}")
-            return (args[0] * scale, *args[1:])
+            return (_by_row(args[0], scale) * scale).view_as(args[0]), *args[1:]
 
         return hook
 
@@ -152,7 +156,13 @@ class SteeringHandle:
         if self._factors is None or self._factors.intercept is None:
             return None
         self._due.discard("final-layer intercept")
-        return output - self._factors.intercept.to(output.device)
+        intercept = self._factors.intercept.to(output.device) / self._anatomy.final_layer.mlp_joining.multiplier
+        return (_by_row(output, intercept) - intercept).view_as(output)
+
+
+def _by_row(values: Tensor, factors: Tensor) -> Tensor:
+    """Return ``values`` as ``[batch, seq, features]``: some MLPs see the rows of a batch end to end."""
+    return values.view(factors.shape[0], -1, values.shape[-1])
 
 
 def _on(device: torch.device, factors: dict[int, Tensor], layer: int) -> Tensor | None:

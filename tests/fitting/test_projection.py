@@ -13,9 +13,10 @@ from steering_profiles.fitting.projection import (
     select_neurons,
 )
 from steering_profiles.fitting.questions import Questions
-from steering_profiles.models import LoadedModel
+from steering_profiles.models import LoadedModel, head_contributions, recorded
 from steering_profiles.models.anatomy import input_major
 from steering_profiles.tasks.task import Example
+from tests.families import CASES, DENSE, build_family
 
 EXAMPLES = [Example("x", "", prompt, 1) for prompt in [(5, 6, 7), (8, 9), (10, 11, 12), (13,)]]
 TOKENS = torch.tensor([[3, 200, 17], [200, 3, 3], [9, 40, 41], [250, 1, 2]])
@@ -65,8 +66,8 @@ def project(loaded: LoadedModel, kind: str) -> Projection:
     everything = {layer: torch.arange(loaded.anatomy.sizes.neurons) for layer in range(loaded.anatomy.sizes.layers)}
     recorded = record_activations(loaded, EXAMPLES, everything)
     if kind == "head":
-        return project_heads(loaded, recorded.z, asked())
-    return project_neurons(loaded, recorded.m, everything, asked())
+        return project_heads(loaded, recorded, asked())
+    return project_neurons(loaded, recorded, everything, asked())
 
 
 @pytest.mark.parametrize("kind", ["head", "neuron"])
@@ -119,3 +120,38 @@ def test_activations_are_those_of_the_last_position_in_the_order_of_the_prompts(
         alone = record_activations(tiny, [example], some)
         torch.testing.assert_close(together.z[:, index], alone.z[:, 0], atol=1e-6, rtol=1e-6)
         torch.testing.assert_close(together.m[1][index], alone.m[1][0], atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_heads_are_projected_as_what_reaches_the_stream(case: str):
+    loaded = build_family(case)
+    projected = project_heads(loaded, record_activations(loaded, EXAMPLES), asked())
+    for index, example in enumerate(EXAMPLES):
+        for layer, state in states_of(loaded, example).items():
+            written = head_contributions(loaded.anatomy, layer, state)[0].float()
+            lens = written @ loaded.anatomy.unembedding_weight()
+            heads = [i for i, component in enumerate(projected.components) if component.layer == layer]
+            tokens = asked().tokens[index]
+            torch.testing.assert_close(projected.logits[heads, index], lens[:, tokens].float(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("case", DENSE)
+def test_neurons_are_projected_as_what_reaches_the_stream(case: str):
+    loaded = build_family(case)
+    anatomy = loaded.anatomy
+    some = {layer: torch.arange(0, anatomy.sizes.neurons, 3) for layer in range(anatomy.sizes.layers)}
+    projected = project_neurons(loaded, record_activations(loaded, EXAMPLES, some), some, asked())
+    for index, example in enumerate(EXAMPLES):
+        for layer, state in states_of(loaded, example).items():
+            written = state.m[0].unsqueeze(-1) * anatomy.neuron_output_weight(layer) * state.mlp_scale[0]
+            lens = written[some[layer]].float() @ anatomy.unembedding_weight()
+            neurons = [i for i, component in enumerate(projected.components) if component.layer == layer]
+            tokens = asked().tokens[index]
+            torch.testing.assert_close(projected.logits[neurons, index], lens[:, tokens].float(), atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def states_of(loaded: LoadedModel, example: Example):
+    with recorded(loaded.anatomy, range(loaded.anatomy.sizes.layers)) as states:
+        loaded.model(torch.tensor([example.prompt]), use_cache=False)
+    return states

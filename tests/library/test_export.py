@@ -24,6 +24,7 @@ from steering_profiles.models.anatomy import input_major
 from steering_profiles.schema import Profile
 from steering_profiles.store import content_hash
 from tests.builders import FAMILIES, build_model, build_profile, steer
+from tests.families import CASES, DENSE, build_family
 from tests.library.running import ROUND_OFF, TOKENS, hooks_on, logits, steered_logits
 
 HEADS = [(0, 1, 3.0), (1, 0, 0.0), (1, 2, 1.7), (2, 3, -2.0)]
@@ -48,8 +49,8 @@ def outputs(model: PreTrainedModel | PeftModel) -> Tensor:
 
 def checkpoint(folder: Path, dtype: torch.dtype = torch.float64) -> PreTrainedModel:
     """An exported checkpoint, as anyone loads one."""
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).eval()
-    return model
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, experts_implementation="eager")
+    return model.eval()
 
 
 def adapted(loaded: LoadedModel, folder: Path) -> PeftModel:
@@ -198,6 +199,17 @@ def test_without_the_adapter_the_model_is_the_plain_one_exactly(tiny: LoadedMode
     assert not torch.allclose(outputs(model), logits(tiny))
     with model.disable_adapter():
         assert torch.equal(outputs(model), logits(tiny))
+
+
+@both_forms
+@pytest.mark.parametrize("case", CASES)
+def test_a_profile_of_every_family_computes_what_the_hooks_compute(case: str, export: Export, tmp_path: Path):
+    loaded = build_family(case)
+    profile = build_profile(loaded, heads=HEADS, neurons=NEURONS if case in DENSE else [])
+    expected = steered_logits(loaded, steer(profile))
+    assert not torch.allclose(expected, logits(loaded), atol=1e-3)
+    actual = run(loaded, export(loaded, profile, tmp_path / "out"))
+    torch.testing.assert_close(actual, expected, atol=1e-6, rtol=1e-6)  # GPT-J attends in float32
 
 
 def test_merged_by_peft_it_is_the_checkpoint(tiny: LoadedModel, tmp_path: Path):

@@ -1,47 +1,26 @@
 """Steering is exact: every effect equals the same change made to the weights, or to the attention mask."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from steering_profiles.errors import StrengthError
 from steering_profiles.models import LoadedModel
-from steering_profiles.models.anatomy import input_major
-from steering_profiles.schema import INTERCEPT_TENSOR, Profile
 from steering_profiles.steering import AppliedProfile, effect_of
 from steering_profiles.store import load_profile, save_profile
 from tests.builders import FAMILIES, build_model, build_profile, every_effect, steer
-from tests.library.running import ROUND_OFF, TOKENS, logits, steered_logits, with_changed_weights
+from tests.library.changes import (
+    add_to_final_bias,
+    eager,
+    intercept_of,
+    logits_under_own_position_mask,
+    scale_head_weights,
+    scale_neuron_weights,
+)
+from tests.library.running import ROUND_OFF, logits, steered_logits, with_changed_weights
 
 STRENGTHS = [-1.0, 0.3, 1.0, 2.5]
-Scales = Sequence[tuple[int, int, float]]
-
-
-def scale_head_weights(loaded: LoadedModel, scales: Scales, strength: float = 1.0) -> None:
-    size = loaded.anatomy.sizes.head_dim
-    for layer, head, scale in scales:
-        rows = slice(head * size, (head + 1) * size)
-        input_major(loaded.anatomy.layers[layer].head_output)[rows] *= 1 + strength * (scale - 1)
-
-
-def scale_neuron_weights(loaded: LoadedModel, scales: Scales, strength: float = 1.0) -> None:
-    for layer, neuron, scale in scales:
-        input_major(loaded.anatomy.layers[layer].neuron_output)[neuron] *= 1 + strength * (scale - 1)
-
-
-def add_to_final_bias(loaded: LoadedModel, vector: Tensor) -> None:
-    """Add to the bias of the last down projection, which gets one where the family has none."""
-    down = loaded.anatomy.final_layer.neuron_output
-    old = down.bias if isinstance(down.bias, Tensor) else torch.zeros_like(vector)
-    down.bias = nn.Parameter(old + vector)
-
-
-def intercept_of(profile: Profile) -> Tensor:
-    return profile.final_layer.intercept_scale * torch.from_numpy(profile.tensors[INTERCEPT_TENSOR]).double()
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
@@ -79,7 +58,7 @@ def test_subtracting_the_intercept_is_changing_the_bias_of_the_final_mlp(
 @pytest.mark.parametrize("strength", [0.3, 1.0])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_own_position_attention_is_a_mask_on_the_final_layer(family: str, strength: float):
-    tiny = build_eager(family)
+    tiny = eager(build_model(family))
     expected = logits_under_own_position_mask(tiny, strength)
     assert not torch.allclose(expected, logits(tiny))
     actual = steered_logits(tiny, steer(build_profile(tiny, own_attention=1.0), strength=strength))
@@ -88,49 +67,12 @@ def test_own_position_attention_is_a_mask_on_the_final_layer(family: str, streng
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_head_of_the_final_layer_is_scaled_after_its_attention_is_replaced(family: str):
-    tiny = build_eager(family)
+    tiny = eager(build_model(family))
     scales = [(2, 1, 3.0), (2, 2, -0.5)]
     changed = with_changed_weights(tiny, lambda model: scale_head_weights(model, scales))
     expected = logits_under_own_position_mask(changed, 0.3)
     actual = steered_logits(tiny, steer(build_profile(tiny, heads=scales, own_attention=0.3)))
     torch.testing.assert_close(actual, expected, **ROUND_OFF)
-
-
-def build_eager(family: str) -> LoadedModel:
-    """A model whose attention takes any mask; its softmax is in float32, so it is compared with itself alone."""
-    loaded = build_model(family)
-    loaded.model.set_attn_implementation("eager")
-    return loaded
-
-
-def logits_under_own_position_mask(loaded: LoadedModel, share: float) -> Tensor:
-    """The stock attention does the work, under a mask that leaves each position only itself, then mixed by hand."""
-    projection = loaded.anatomy.final_layer.head_output
-    masked: list[Tensor] = []
-    with own_position_mask(loaded), forward_hook(projection, lambda output: masked.append(output)):
-        logits(loaded)
-    with forward_hook(projection, lambda output: (1 - share) * output + share * masked[0]):
-        return logits(loaded)
-
-
-@contextmanager
-def own_position_mask(loaded: LoadedModel) -> Iterator[None]:
-    """Mask the final layer's attention, and no other's, so that each position attends to itself only."""
-    length = TOKENS.shape[1]
-    mask = torch.full((length, length), float("-inf"), dtype=loaded.dtype).fill_diagonal_(0.0)
-    path = loaded.anatomy.family.head_output.rpartition(".")[0]
-    handle = loaded.anatomy.final_layer.block.get_submodule(path).register_forward_pre_hook(
-        lambda module, args, kwargs: (args, kwargs | {"attention_mask": mask[None, None]}), with_kwargs=True
-    )
-    yield
-    handle.remove()
-
-
-@contextmanager
-def forward_hook(module: nn.Module, change) -> Iterator[None]:
-    handle = module.register_forward_hook(lambda module, args, output: change(output))
-    yield
-    handle.remove()
 
 
 def test_own_position_attention_never_goes_beyond_whole_or_below_none(tiny: LoadedModel):

@@ -43,7 +43,9 @@ class LocalBackend:
             ProfileMismatch: a profile of the operator's own folder does not fit the model. Shipped ones that do not are
                 only listed as unusable.
         """
-        self._profiles = check_profiles(catalogue, loaded.identity, force=force_profiles)
+        self._profiles = check_profiles(
+            catalogue, loaded.identity, loaded.anatomy.neurons_refused, force=force_profiles
+        )
         self._engine = Engine(loaded, limits)
         self._model = ModelCard(
             name=served_name or loaded.name,
@@ -177,8 +179,12 @@ class LocalBackend:
         return AppliedProfile(card.entry.profile, choice.strength, known_hash=card.entry.content_hash)
 
 
-def check_profiles(catalogue: Catalogue, model: ModelIdentity, *, force: bool) -> Mapping[str, ProfileCard]:
+def check_profiles(
+    catalogue: Catalogue, model: ModelIdentity, refused: str | None, *, force: bool
+) -> Mapping[str, ProfileCard]:
     """Return which profiles can steer ``model``, by name; ``force`` takes those made for others where they can be.
+
+    ``refused`` is why the model's neurons cannot be scaled; None if they can.
 
     Raises:
         ProfileMismatch: one of the operator's own cannot.
@@ -186,7 +192,10 @@ def check_profiles(catalogue: Catalogue, model: ModelIdentity, *, force: bool) -
     cards = {}
     for name in catalogue:
         entry = catalogue[name]
-        fit = compare(entry.profile, model) if entry.shipped else require_fit(entry.profile, model, force=force)
+        if entry.shipped:
+            fit = compare(entry.profile, model, refused)
+        else:
+            fit = require_fit(entry.profile, model, refused, force=force)
         usable = fit.matches or (force and not fit.obstacles)
         reason = None if fit.matches else "; ".join(fit.differences + fit.obstacles)
         cards[name] = ProfileCard(entry, usable=usable, forced=usable and not fit.matches, reason=reason)

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from steering_client import SteeringClientError
 from steering_profiles.errors import SteeringError
+from steering_server.cli.anatomy import anatomy
 from steering_server.cli.compare import compare
 from steering_server.cli.evaluate import evaluate
 from steering_server.cli.explain import explain
@@ -27,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for command in (serve, compare, fit, evaluate, explain, export, profiles, reproduce):
+for command in (serve, compare, fit, evaluate, explain, export, profiles, anatomy, reproduce):
     app.command()(command)
 
 

@@ -103,7 +103,7 @@ def evaluate(
     settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     with Console(stderr=True).status("loading the model"):
         loaded = load_model(settings.model_source)
-    require_fit(applied.profile, loaded.identity, force=force)
+    require_fit(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
     made = make_task(task, loaded.tokenizer, seed)
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)

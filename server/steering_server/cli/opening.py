@@ -2,7 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 
-from steering_profiles.models import LoadedModel, identify_model, load_model
+from steering_profiles.models import LoadedModel, load_model, load_outline
 from steering_profiles.store import Catalogue
 from steering_server.backends.local import LocalBackend, check_profiles
 from steering_server.config import ServerSettings
@@ -39,5 +39,7 @@ def open_backend(settings: ServerSettings) -> LocalBackend:
 def _load(settings: ServerSettings, catalogue: Catalogue) -> LoadedModel:
     if not all(catalogue[name].shipped for name in catalogue):
         # A profile for another model is known from the model's description, before minutes of reading weights.
-        check_profiles(catalogue, identify_model(settings.model_source), force=settings.force_profiles)
+        outline = load_outline(settings.model_source)
+        refused = outline.anatomy.neurons_refused
+        check_profiles(catalogue, outline.identity, refused, force=settings.force_profiles)
     return load_model(settings.model_source)

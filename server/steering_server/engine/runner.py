@@ -11,9 +11,9 @@ from steering_profiles.models import LoadedModel
 from steering_profiles.steering import SteeringHandle, attach, choose_logits
 from steering_server.engine import attention
 from steering_server.engine.kv import KVStore
-from steering_server.engine.packed import PackedStep, RowInput, order, pack
+from steering_server.engine.packed import RowInput, order, pack
 from steering_server.engine.packing import PackedLinears
-from steering_server.errors import EngineError
+from steering_server.errors import ConfigError, EngineError
 
 
 @dataclass(frozen=True)
@@ -33,11 +33,15 @@ class Runner:
 
     Raises:
         EngineError: another one has.
+        ConfigError: the model is one that this engine cannot run.
     """
 
     def __init__(self, loaded: LoadedModel, *, slots: int, length: int) -> None:
         if loaded.model.config._attn_implementation == attention.NAME:
             raise EngineError("another engine runs on this model; close that first, or load the model again")
+        reason = attention.refusal(loaded.model)
+        if reason is not None:
+            raise ConfigError(f"model {loaded.name} cannot be served: {reason}")
         self._model = loaded.model
         self._device = loaded.input_device
         self._layers = len(loaded.anatomy.layers)
@@ -57,6 +61,7 @@ class Runner:
 
         Raises:
             HookError: some row's steering did not take place.
+            EngineError: some layer did not attend as it should have.
         """
         repetitions = {i: again for i, row in enumerate(rows) if (again := row.repetition(self._layers)) is not None}
         every = [*rows, *repetitions.values()]
@@ -67,13 +72,15 @@ class Runner:
         tokens = [token for row in ordered for token in row.tokens] + filling
         steering_rows = [row.steering_row for row in ordered for _ in row.tokens] + filling
         positions = torch.cat([packed.positions, packed.positions.new_zeros(packed.padding)])
-        with self.steering.step(steering_rows, packed=True, seen=packed.seen):
+        with (
+            attention.attending(packed, self._layers),
+            self.steering.step(steering_rows, packed=True, seen=packed.seen),
+        ):
             logits: Tensor = self._model(
                 input_ids=self._tensor(tokens).unsqueeze(0),
                 position_ids=positions.unsqueeze(0),
                 use_cache=False,
                 logits_to_keep=self._tensor(_wanted(ordered)),
-                packed=packed,
             ).logits
         spans = _spans(places, ordered)
         for repetition, index in enumerate(repetitions, len(rows)):
@@ -121,7 +128,7 @@ def _entry(layer: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] |
     def hook(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        packed: PackedStep | None = kwargs.get("packed")
+        packed = attention.current_step()
         if packed is None or packed.seen is None:
             return None
         every, seen = len(packed.positions), packed.seen[layer]

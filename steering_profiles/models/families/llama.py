@@ -1,23 +1,18 @@
-"""Llama 2 and 3, CodeLlama, SmolLM and SmolLM2: separate projections, gated MLP, RMS norms, grouped-query attention."""
+"""Llama and what is built like it: separate projections, gated MLP, RMS norms, grouped-query attention."""
 
-from torch import Tensor
-
-from steering_profiles.models.anatomy import Family, Sizes
-
-
-def _select_values(projected: Tensor, sizes: Sizes) -> Tensor:
-    return projected
-
+from steering_profiles.models.anatomy import Family
+from steering_profiles.models.values import alone
 
 LLAMA = Family(
     name="llama",
+    models="Llama 2 and 3, CodeLlama, SmolLM, SmolLM2, Yi, TinyLlama",
     architectures=("LlamaForCausalLM",),
     blocks="model.layers",
     head_output="self_attn.o_proj",
     values="self_attn.v_proj",
-    select_values=_select_values,
+    select_values=alone,
     neuron_output="mlp.down_proj",
     mlp="mlp",
     final_norm="model.norm",
-    unembedding="lm_head",
+    norm="rms",
 )

@@ -1,0 +1,89 @@
+"""``steer anatomy``: what is known of a model, and what of it can be steered."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Column, Table
+
+if TYPE_CHECKING:
+    from steering_profiles.models import Skeleton
+
+_Row = tuple[str, str | None, str]
+"""What can be done, why it cannot if it cannot, and where the hook goes."""
+
+
+def anatomy(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="Hub id, folder or .gguf file. (default: the embedded SmolLM2-135M-Instruct)"),
+    ] = None,
+) -> None:
+    """Show a model's anatomy: its sizes, where the hooks go, what can be steered.
+
+    Only the model's config is read, so that it takes no memory and little time
+    whatever the size of the model.
+
+    [dim]steer anatomy[/]
+    [dim]steer anatomy Qwen/Qwen3-30B-A3B[/]
+    """
+    from steering_profiles.models import EMBEDDED, ModelSource, load_skeleton
+
+    skeleton = load_skeleton(ModelSource(model or EMBEDDED))
+    console = Console()
+    sizes = skeleton.anatomy.sizes
+    facts = Table.grid(padding=(0, 2))
+    for name, value in (
+        ("model", f"{skeleton.name} ({type(skeleton.model).__name__})"),
+        ("family", f"{skeleton.anatomy.family.name}: {skeleton.anatomy.family.models}"),
+        ("layers", f"{sizes.layers}"),
+        ("heads", f"{sizes.heads} of width {sizes.head_dim}, sharing the values of {sizes.kv_heads}"),
+        ("neurons", f"{sizes.neurons:,} a layer"),
+        ("width", f"{sizes.width:,}"),
+        ("vocabulary", f"{sizes.vocab_size:,}"),
+        ("to the stream", _way_to_the_stream(skeleton)),
+    ):
+        facts.add_row(f"[dim]{name}[/]", escape(value))
+    console.print(facts)
+    table = Table("effect or use", "supported", Column("hook", overflow="fold"))
+    for what, refused, hook in _rows(skeleton):
+        table.add_row(what, "[green]yes[/]" if refused is None else f"[yellow]no[/]: {escape(refused)}", escape(hook))
+    console.print(table)
+
+
+def _way_to_the_stream(skeleton: "Skeleton") -> str:
+    """Say what stands between what a component computes and the stream."""
+    family, layer = skeleton.anatomy.family, skeleton.anatomy.final_layer
+    parts = []
+    if layer.head_joining.norm is not None:
+        where = "on the stream, after" if family.norms_on_stream else "through"
+        parts.append(f"{where} {family.attention_norm} (heads) and {family.mlp_norm} (neurons)")
+    if layer.head_joining.multiplier != 1:
+        parts.append(f"times {layer.head_joining.multiplier:g}")
+    return ", ".join(parts) or "as it is"
+
+
+def _rows(skeleton: "Skeleton") -> Iterator[_Row]:
+    from steering_profiles.export import quantised
+    from steering_profiles.models.anatomy import Experts
+    from steering_server.engine.attention import refusal
+
+    anatomy = skeleton.anatomy
+    family, layer, last = anatomy.family, anatomy.final_layer, anatomy.sizes.layers - 1
+    each, final = f"{family.blocks}.*", f"{family.blocks}.{last}"
+    no_neurons = anatomy.neurons_refused
+    down = "" if isinstance(family.neuron_output, Experts) else f"into {each}.{family.neuron_output}"
+    joins = next(name for name, module in layer.block.named_modules() if module is layer.mlp)
+    unscalable = quantised(skeleton.model.config)
+    exported = None if unscalable is None else f"it {unscalable}"
+    yield "heads", None, f"into {each}.{family.head_output}"
+    yield "neurons", no_neurons, down
+    yield "own-position attention", None, f"out of {final}.{family.values}, into {final}.{family.head_output}"
+    yield "intercept", None, f"out of {final}.{joins}"
+    yield "fitting heads (ranking, gradients)", None, ""
+    yield "fitting neurons", no_neurons, ""
+    yield "export as weights", exported, ""
+    yield "export as LoRA", exported, ""
+    yield "serving by the engine", refusal(skeleton.model), ""

@@ -1,0 +1,145 @@
+"""What each part of a layer adds to the stream in one forward pass.
+
+The contribution of a component is what reaches the stream: where a block normalises what attention or the MLP puts
+out, that norm's gain and the scale that it had on that input are part of it, and so is a multiplier. Where the norm
+comes after the addition, as in OPT-350m, the contribution is what is left of it behind that norm.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.hooks import RemovableHandle
+
+from steering_profiles.models.anatomy import Anatomy, Joining, LayerAnatomy
+
+Keep = Callable[[Tensor], Tensor]
+"""Picks positions: ``[batch, seq, features]`` to ``[..., features]``."""
+
+
+@dataclass(eq=False)
+class LayerState:
+    """What was in one layer at the kept positions, as copies that the model does not change any more."""
+
+    stream: Tensor
+    """``[..., width]``: the stream before the layer's attention."""
+    z: Tensor
+    """``[..., heads * head_dim]``: what the heads computed."""
+    m: Tensor | None
+    """``[..., neurons]``: what the neurons computed; None in a mixture of experts."""
+    mlp: Tensor
+    """``[..., width]``: what the MLP, its bias included, adds to the stream."""
+    head_scale: Tensor
+    """``[..., 1]``, float64: the scale of the norm that the heads' contributions pass; 1 where there is none."""
+    mlp_scale: Tensor
+    """``[..., 1]``, float64: the same for the neurons'."""
+
+
+def last_position(sequences: Tensor) -> Tensor:
+    """Keep the last position: ``[batch, seq, features]`` to ``[batch, features]``."""
+    return sequences[:, -1]
+
+
+def head_contributions(anatomy: Anatomy, layer: int, state: LayerState) -> Tensor:
+    """Return what each head of ``layer`` adds to the stream: ``[..., heads, width]``, float64.
+
+    The bias of the output projection is no head's.
+    """
+    sizes = anatomy.sizes
+    z = state.z.double().unflatten(-1, (sizes.heads, sizes.head_dim))
+    weight = anatomy.head_output_weight(layer).to(z)
+    written: Tensor = torch.einsum("...hk,hkd->...hd", z, weight)
+    return written * state.head_scale.unsqueeze(-1)
+
+
+@contextmanager
+def recorded(anatomy: Anatomy, layers: Iterable[int], keep: Keep = last_position) -> Iterator[dict[int, LayerState]]:
+    """Record what is in ``layers`` during the forward passes made inside this context, the last one's to be read.
+
+    What is there of a pass that is over is a :class:`LayerState` per layer.
+    """
+    states: dict[int, LayerState] = {}
+    handles: list[RemovableHandle] = []
+    try:
+        for layer in layers:
+            _Recorder(anatomy.layers[layer], keep, partial(states.__setitem__, layer)).attach(handles)
+        yield states
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class _Recorder:
+    """Puts together the state of one layer from what its modules get and give."""
+
+    def __init__(self, layer: LayerAnatomy, keep: Keep, finish: Callable[[LayerState], None]) -> None:
+        self._layer = layer
+        self._keep = keep
+        self._finish = finish
+        self._batch = 0
+        self._kept: dict[str, Tensor] = {}
+
+    def attach(self, handles: list[RemovableHandle]) -> None:
+        layer = self._layer
+        handles.append(layer.block.register_forward_pre_hook(self._enter, with_kwargs=True))
+        handles.append(layer.head_output.register_forward_pre_hook(self._input("z")))
+        if layer.neuron_output is not None:
+            handles.append(layer.neuron_output.register_forward_pre_hook(self._input("m")))
+        handles.append(layer.mlp.register_forward_hook(self._output("mlp")))
+        for name, joining in (("head_scale", layer.head_joining), ("mlp_scale", layer.mlp_joining)):
+            if joining.norm is not None:
+                handles.append(joining.norm.module.register_forward_pre_hook(self._input(name)))
+        handles.append(layer.block.register_forward_hook(self._leave))
+
+    def _enter(self, module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        stream: Tensor = args[0] if args else kwargs["hidden_states"]
+        self._batch = stream.shape[0]
+        self._kept = {"stream": self._pick(stream)}
+
+    def _input(self, name: str) -> Callable[..., None]:
+        def hook(module: object, args: tuple[Tensor, ...]) -> None:
+            self._kept[name] = self._pick(args[0])
+
+        return hook
+
+    def _output(self, name: str) -> Callable[..., None]:
+        def hook(module: object, args: object, output: Tensor) -> None:
+            self._kept[name] = self._pick(output)
+
+        return hook
+
+    def _pick(self, values: Tensor) -> Tensor:
+        # Some blocks lay out their sequences end to end for the MLP, and some add to their outputs in place.
+        return self._keep(values.reshape(self._batch, -1, values.shape[-1])).clone()
+
+    def _leave(self, module: object, args: object, output: object) -> None:
+        kept, layer = self._kept, self._layer
+        of_heads = _scale(layer.head_joining, kept.get("head_scale"), kept["stream"])
+        of_mlp = _scale(layer.mlp_joining, kept.get("mlp_scale"), kept["stream"])
+        self._finish(
+            LayerState(
+                stream=kept["stream"],
+                z=kept["z"],
+                m=kept.get("m"),
+                mlp=_joined(layer.mlp_joining, kept["mlp"], of_mlp),
+                head_scale=of_heads,
+                mlp_scale=of_mlp,
+            )
+        )
+
+
+def _scale(joining: Joining, inputs: Tensor | None, like: Tensor) -> Tensor:
+    if joining.norm is None or inputs is None:
+        return torch.ones(*like.shape[:-1], 1, dtype=torch.float64, device=like.device)
+    return joining.norm.scale(inputs)
+
+
+def _joined(joining: Joining, output: Tensor, scale: Tensor) -> Tensor:
+    """Return what reaches the stream of an output that has passed its own norm, if there is one, already."""
+    if joining.on_stream:
+        return joining.fold(output) * scale.to(output)
+    return output * joining.multiplier if joining.multiplier != 1 else output

@@ -1,0 +1,20 @@
+"""Granite: as Llama, with multipliers of embeddings, attention scores, what joins the stream, and logits."""
+
+from dataclasses import replace
+
+from transformers import PretrainedConfig
+
+from steering_profiles.models.families.llama import LLAMA
+
+
+def _residual_multiplier(config: PretrainedConfig) -> float:
+    return float(config.residual_multiplier)
+
+
+GRANITE = replace(
+    LLAMA,
+    name="granite",
+    models="Granite 3",
+    architectures=("GraniteForCausalLM",),
+    residual_multiplier=_residual_multiplier,
+)

@@ -1,0 +1,14 @@
+"""OLMo 3: as OLMo 2, with sliding windows in most layers."""
+
+from dataclasses import replace
+
+from steering_profiles.models.families.llama import LLAMA
+
+OLMO3 = replace(
+    LLAMA,
+    name="olmo3",
+    models="OLMo 3",
+    architectures=("Olmo3ForCausalLM",),
+    attention_norm="post_attention_layernorm",
+    mlp_norm="post_feedforward_layernorm",
+)

@@ -1,0 +1,57 @@
+"""Norms that stand between a component and the stream, or between the stream and the unembedding.
+
+A norm is linear but for the scale that it has on its input. Frozen at that scale, it can be applied to the parts of
+its input one by one: what comes out of all parts together, and its bias, is what comes out of the whole.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+NormKind = Literal["layer", "rms", "rms of 1 + weight"]
+"""How a family's norms are computed: whether the mean is subtracted, and what the gain is."""
+
+
+@dataclass(frozen=True, eq=False)
+class Norm:
+    """One norm of a model over the stream's width."""
+
+    module: nn.Module
+    kind: NormKind
+    width: int
+
+    @property
+    def gain(self) -> Tensor:
+        """``[width]``: what each dimension is multiplied by, besides the scale; ones where the norm has no weight."""
+        weight = getattr(self.module, "weight", None)
+        if not isinstance(weight, Tensor):
+            return torch.ones(self.width)
+        return 1 + weight if self.kind == "rms of 1 + weight" else weight
+
+    @property
+    def bias(self) -> Tensor | None:
+        """``[width]``: what is added whatever the input."""
+        bias = getattr(self.module, "bias", None)
+        return bias if isinstance(bias, Tensor) else None
+
+    def scale(self, inputs: Tensor) -> Tensor:
+        """Return what all dimensions of each of ``inputs``, ``[..., width]``, are multiplied by: ``[..., 1]``."""
+        precise = inputs.double()
+        if self.kind == "layer":
+            precise = precise - precise.mean(dim=-1, keepdim=True)
+        return (precise.square().mean(dim=-1, keepdim=True) + self._epsilon).rsqrt()
+
+    def linear(self, parts: Tensor) -> Tensor:
+        """Return what comes of ``parts`` of an input, ``[..., width]``, at a scale of 1 and without the bias."""
+        if self.kind == "layer":
+            parts = parts - parts.mean(dim=-1, keepdim=True)
+        return parts * self.gain.to(parts)
+
+    @property
+    def _epsilon(self) -> float:
+        for name in ("variance_epsilon", "eps"):
+            if hasattr(self.module, name):
+                return float(getattr(self.module, name))
+        raise TypeError(f"{type(self.module).__name__} does not say its epsilon")

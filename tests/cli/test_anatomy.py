@@ -1,0 +1,80 @@
+"""``steer anatomy``: what is printed of a model, from its config alone."""
+
+from pathlib import Path
+
+import pytest
+from transformers import BloomConfig, PretrainedConfig
+from typer.testing import CliRunner
+
+from steering_profiles.errors import ModelLoadError, UnknownArchitecture
+from steering_server.cli import app
+from tests.families import build_family
+
+
+def anatomy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", "300")
+    result = CliRunner().invoke(app, ["anatomy", str(folder)])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result.output
+
+
+def config_alone(folder: Path, config: PretrainedConfig, **settings: object) -> Path:
+    for name, value in settings.items():
+        setattr(config, name, value)
+    config.save_pretrained(folder)
+    assert [path.name for path in folder.iterdir()] == ["config.json"]
+    return folder
+
+
+def config_of(case: str) -> PretrainedConfig:
+    model = build_family(case).model
+    model.config.architectures = [type(model).__name__]
+    return model.config
+
+
+def line(output: str, start: str) -> str:
+    return next(line for line in output.splitlines() if line.strip("│ ").startswith(start))
+
+
+def test_it_shows_sizes_hooks_and_what_is_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    output = anatomy(config_alone(tmp_path, config_of("llama")), monkeypatch)
+    assert "LlamaForCausalLM" in line(output, "model")
+    assert line(output, "layers").split() == ["layers", "3"]
+    assert "4 of width 12, sharing the values of 2" in line(output, "heads")
+    assert "into model.layers.*.mlp.down_proj" in output
+    assert "out of model.layers.2.self_attn.v_proj" in line(output, "own-position attention")
+    assert "out of model.layers.2.mlp" in line(output, "intercept")
+    assert output.count("│ yes ") == 9
+
+
+def test_it_shows_what_stands_between_a_component_and_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    gemma = anatomy(config_alone(tmp_path / "gemma", config_of("gemma2")), monkeypatch)
+    assert "through post_attention_layernorm (heads)" in line(gemma, "to the stream")
+    assert "out of model.layers.2.post_feedforward_layernorm" in line(gemma, "intercept")
+    granite = anatomy(config_alone(tmp_path / "granite", config_of("granite")), monkeypatch)
+    assert "times 0.4" in line(granite, "to the stream")
+    opt = anatomy(config_alone(tmp_path / "opt", config_of("opt-350m")), monkeypatch)
+    assert "on the stream, after self_attn_layer_norm" in line(opt, "to the stream")
+
+
+def test_what_is_not_supported_comes_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    experts = anatomy(config_alone(tmp_path / "moe", config_of("mixtral")), monkeypatch)
+    assert "no: mixtral keeps its neurons in experts" in line(experts, "fitting neurons")
+    falcon = anatomy(config_alone(tmp_path / "falcon", config_of("falcon-40b")), monkeypatch)
+    assert "no: FalconForCausalLM computes attention by itself" in line(falcon, "serving by the engine")
+    quantised = config_alone(
+        tmp_path / "gptq", config_of("llama"), quantization_config={"quant_method": "gptq", "bits": 4}
+    )
+    assert "no: it is quantised (method gptq)" in line(anatomy(quantised, monkeypatch), "export as weights")
+
+
+def test_an_unknown_architecture_is_refused_with_those_that_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    folder = config_alone(tmp_path, BloomConfig(architectures=["BloomForCausalLM"]))
+    with pytest.raises(UnknownArchitecture, match=r"BloomForCausalLM is not known.*LlamaForCausalLM"):
+        anatomy(folder, monkeypatch)
+
+
+def test_a_folder_without_a_config_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ModelLoadError, match=r"holds no config\.json"):
+        anatomy(tmp_path, monkeypatch)

@@ -1,0 +1,83 @@
+"""Fitting works on every architecture family, with no code that knows one by name."""
+
+from dataclasses import replace
+
+import pytest
+
+from steering_profiles.evaluation import held_out, humaneval
+from steering_profiles.evaluation.decoding import GreedyDecoder
+from steering_profiles.fitting import FitSettings, StepwiseSettings, fit, rasteer
+from steering_profiles.fitting.circuit import rank_by_patching
+from steering_profiles.fitting.components import Component
+from steering_profiles.models import LoadedModel
+from steering_profiles.reports.attention import attention_patterns
+from steering_profiles.tasks.task import Example, Pair
+from steering_profiles.validate import compare
+from tests.builders import build_profile, steer
+from tests.evaluation.test_decoding import PROMPTS, expected
+from tests.families import CASES, WINDOW, build_family
+from tests.fitting.test_circuit import effect, last_logits
+from tests.fitting.test_fit import small_task
+from tests.library.precision import InDouble
+
+STEPWISE = StepwiseSettings(steps=2, measured_every=2, prompts=4)
+TEXT = "a text of a few words"
+
+
+def pairs_that_flip(loaded: LoadedModel) -> list[Pair]:
+    """Prompts longer than a sliding window, of two lengths, with twins that the model answers otherwise."""
+    pairs = []
+    for first in range(30):
+        clean = tuple((7 * first + i * i) % 200 for i in range(WINDOW + 3 + first % 2))
+        twin = tuple((7 * first + i * i + i) % 200 for i in range(WINDOW + 5))
+        right, other = (int(last_logits(loaded, prompt).argmax()) for prompt in (clean, twin))
+        if right != other:
+            pairs.append(Pair(Example("a", "", clean, right), Example("b", "", twin, other)))
+    assert len(pairs) >= 4
+    return pairs[:4]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_patching_through_the_cache_ranks_heads_as_full_passes_do(case: str):
+    loaded = build_family(case)
+    pairs, sizes = pairs_that_flip(loaded), loaded.anatomy.sizes
+    heads = [Component("head", layer, head) for layer in range(sizes.layers) for head in range(sizes.heads)]
+    effects = {c: sum(effect(loaded, pair, c.layer, c.index) for pair in pairs) for c in heads}
+    assert rank_by_patching(loaded, pairs) == sorted(heads, key=lambda c: -effects[c])
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_attention_weights_of_a_head_are_its_own_and_sum_to_one(case: str):
+    loaded = build_family(case)
+    one, other = attention_patterns(
+        loaded, [Component("head", 1, 2), Component("head", 1, 3)], Example("x", "", tuple(range(5, 16)), 1)
+    )
+    assert one.weights.sum(axis=-1) == pytest.approx(1, abs=1e-5)
+    assert one.weights.cumsum(axis=-1).diagonal() == pytest.approx(1, abs=1e-5), "it looks ahead"
+    assert abs(one.weights - other.weights).max() > 1e-3
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_rows_of_a_padded_batch_are_completed_as_each_is_alone(case: str):
+    loaded = build_family(case)
+    steerings = [(), steer(build_profile(loaded, heads=[(0, 1, 3.0), (1, 0, -1.0)], own_attention=1.0))]
+    prompts = [prompt for prompt in PROMPTS for _ in steerings]
+    # A softmax in float32 makes what float64 masks with infinite, and a row of padding, where all is masked, no number.
+    with InDouble(), GreedyDecoder(loaded) as decoder:
+        texts = decoder.complete(prompts, steerings * len(PROMPTS), 10)
+    assert texts == [expected(loaded, p, s, 10) for p, s in zip(prompts, steerings * len(PROMPTS), strict=True)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_profile_is_fitted(case: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(humaneval, "find_problems", lambda: None)
+    monkeypatch.setattr(rasteer, "fitting_texts", lambda: {"text": TEXT})
+    monkeypatch.setattr(held_out, "held_out_texts", lambda: {"other": TEXT})
+    loaded = build_family(case)
+    whole = small_task(loaded)
+    task = replace(whole, train=whole.train[::4], dev=whole.dev[::4], test=whole.test[::4], shapes={})
+    kinds = ("head",) if loaded.anatomy.neurons_refused else ("head", "neuron")
+    settings = FitSettings(kinds=kinds, stepwise=STEPWISE)
+    result = fit(loaded, task, name="tiny", command="steer fit", settings=settings)
+    assert compare(result.profile, loaded.identity).matches
+    assert {component.kind for component in result.ranking.components} == set(kinds)
