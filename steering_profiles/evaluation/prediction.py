@@ -1,6 +1,7 @@
 """How well a model predicts given text, with and without steering: teacher-forced NLL and next-token agreement."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from steering_profiles.evaluation.replay import FinalLayerReplay
 from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.models import LoadedModel
@@ -35,11 +37,13 @@ class TextPredictor:
 
     The plain model's figures are kept, so that measuring many steerings on the same texts costs one pass for each.
     Steered and plain passes are cut into the same batches: what does not change the computation changes no bit of the
-    result, and shows as a change of exactly 0.
+    result, and shows as a change of exactly 0. With ``replay`` a pass over texts that it has seen costs no more than
+    the final layer, where no more is steered.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, replay: FinalLayerReplay | None = None) -> None:
         self._loaded = loaded
+        self._replay = replay
         self._handle: SteeringHandle = attach(loaded)
         self._plain: dict[tuple[Window, ...], list[_Score]] = {}
 
@@ -96,7 +100,8 @@ class TextPredictor:
         padded = [(*window.tokens, *[0] * (longest - len(window.tokens))) for window in batch]
         first = min(window.given for window in batch) - 1
         tokens = torch.tensor(padded, device=self._loaded.input_device)
-        with self._handle.applied([steering] * len(batch)):
+        shortened = nullcontext() if self._replay is None else self._replay.over(tokens, steering)
+        with self._handle.applied([steering] * len(batch)), shortened:
             logits = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=longest - first).logits
         return first, logits
 
