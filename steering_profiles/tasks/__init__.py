@@ -2,6 +2,7 @@
 
 from steering_profiles.tasks.arithmetic import arithmetic
 from steering_profiles.tasks.catalogue import TASKS, VARIANTS, make_task, require_known, task_name, variants_of
+from steering_profiles.tasks.factual_recall import factual_recall, factual_recall_variants
 from steering_profiles.tasks.jsonl import jsonl_task
 from steering_profiles.tasks.parentheses import parentheses, parentheses_variants
 from steering_profiles.tasks.task import Example, Task
@@ -12,6 +13,8 @@ __all__ = [
     "Example",
     "Task",
     "arithmetic",
+    "factual_recall",
+    "factual_recall_variants",
     "jsonl_task",
     "make_task",
     "parentheses",

@@ -4,12 +4,14 @@ A *source* says which: a name in :data:`TASKS`, or the path of a ``.jsonl`` file
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
 from steering_profiles.errors import TaskError
 from steering_profiles.tasks.arithmetic import arithmetic
+from steering_profiles.tasks.factual_recall import RECALL_TASKS, factual_recall, factual_recall_variants
 from steering_profiles.tasks.jsonl import jsonl_task, name_of
 from steering_profiles.tasks.parentheses import parentheses, parentheses_variants
 from steering_profiles.tasks.task import Example, Task
@@ -17,11 +19,13 @@ from steering_profiles.tasks.task import Example, Task
 TASKS: dict[str, Callable[[PreTrainedTokenizerBase, int], Task]] = {
     "parentheses": parentheses,
     "arithmetic": arithmetic,
+    **{name: partial(factual_recall, task=name) for name in RECALL_TASKS},
 }
 """What makes each named task, from a tokenizer and a seed."""
 
 VARIANTS: dict[str, Callable[[PreTrainedTokenizerBase, int], dict[str, tuple[Example, ...]]]] = {
     "parentheses": parentheses_variants,
+    **{name: partial(factual_recall_variants, task=name) for name in RECALL_TASKS},
 }
 """What makes the prompts of a task that no fit sees, where it has some."""
 

@@ -309,7 +309,10 @@ def test_only_a_task_with_variants_has_some(tmp_path):
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("poetry", "task is 'poetry'; known tasks: parentheses, arithmetic; or the path of a .jsonl file"),
+        (
+            "poetry",
+            "task is 'poetry'; known tasks: parentheses, arithmetic, factual-recall, .*; or the path of a .jsonl file",
+        ),
         ("none.jsonl", "task is 'none.jsonl', but there is no such file; known tasks: .*; or the path of a .jsonl"),
         ("", "task is ''; known tasks"),
     ],

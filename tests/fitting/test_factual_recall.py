@@ -1,0 +1,249 @@
+"""The tasks of factual recall: true to their files, split by answer, and asked of the tokens that they say."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+
+import pytest
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from steering_profiles.errors import TaskError
+from steering_profiles.models import LoadedModel
+from steering_profiles.tasks import Example, Task, factual_recall, factual_recall_variants, make_task, variants_of
+from steering_profiles.tasks.domains import DOMAINS, FOLDER, TOPIC, read_domain
+from tests.builders import build_tokenizer
+
+SEEDS = (0, 1, 2, 3)
+FACTS = {name: dict(read_domain(name).facts) for name in DOMAINS}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(embedded: LoadedModel) -> PreTrainedTokenizerBase:
+    return embedded.tokenizer
+
+
+@pytest.fixture(scope="module")
+def task(tokenizer: PreTrainedTokenizerBase) -> Task:
+    return factual_recall(tokenizer)
+
+
+@pytest.fixture(scope="module")
+def variants(tokenizer: PreTrainedTokenizerBase) -> dict[str, tuple[Example, ...]]:
+    return factual_recall_variants(tokenizer)
+
+
+def splits_of(task: Task) -> dict[str, tuple[Example, ...]]:
+    return {"train": task.train, "dev": task.dev, "test": task.test}
+
+
+def topic_of(example: Example) -> str:
+    before, after = example.template.split(TOPIC)
+    return example.text.removeprefix(before).removesuffix(after)
+
+
+def topics_of(examples: Iterable[Example], domain: str) -> set[str]:
+    return {topic_of(example) for example in examples if example.group == domain}
+
+
+def knowing(words: Iterable[str]) -> PreTrainedTokenizerFast:
+    """The tokenizer of the small models, which also knows these words with the space before them."""
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens([f" {word}" for word in words])
+    return tokenizer
+
+
+# What is in the files.
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_no_topic_is_in_a_file_twice(name: str):
+    pairs: list[list[tuple[str, object]]] = []
+    json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"), object_pairs_hook=pairs.append)
+    facts = max(pairs, key=len)
+    assert len(facts) == len({topic.casefold() for topic, _ in facts}) >= 20
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_every_template_has_its_topic_once_and_not_at_the_start_and_ends_before_the_space(name: str):
+    templates = read_domain(name).templates
+    assert len(set(templates)) == len(templates) >= (16 if name == "capitals" else 8)
+    for template in templates:
+        assert template.count(TOPIC) == 1
+        assert template.index(TOPIC) > 0
+        assert template == template.strip()
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_no_prompt_gives_its_answer_away(name: str):
+    domain = read_domain(name)
+    for topic, answer in domain.facts:
+        assert topic == topic.strip()
+        assert answer == answer.strip()
+        for template in domain.templates:
+            assert answer.casefold() not in template.replace(TOPIC, topic).casefold().split()
+
+
+def test_there_are_48_capitals_and_more():
+    assert len(FACTS["capitals"]) >= 48
+
+
+# The splits.
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_splits_share_no_answer_and_no_topic(tokenizer: PreTrainedTokenizerBase, seed: int):
+    task = factual_recall(tokenizer, seed)
+    assert task.groups == DOMAINS
+    answers = [{example.answer for example in split} for split in splits_of(task).values()]
+    assert sum(map(len, answers)) == len(set.union(*answers))
+    for domain in DOMAINS:
+        topics = [topics_of(split, domain) for split in splits_of(task).values()]
+        assert sum(map(len, topics)) == len(set.union(*topics))
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("domain", DOMAINS)
+def test_a_domain_is_split_about_40_20_40_with_answers_in_each(
+    tokenizer: PreTrainedTokenizerBase, domain: str, seed: int
+):
+    made = factual_recall(tokenizer, seed, domain)
+    topics = {name: len(topics_of(split, domain)) for name, split in splits_of(made).items()}
+    answers = {name: len({example.answer for example in split}) for name, split in splits_of(made).items()}
+    total = sum(topics.values())
+    for name, share in (("train", 0.4), ("dev", 0.2), ("test", 0.4)):
+        assert topics[name] / total == pytest.approx(share, abs=0.1)
+    assert min(answers.values()) >= 1
+    assert answers["test"] >= 2
+
+
+def test_a_domain_of_its_own_asks_every_topic_in_every_template(tokenizer: PreTrainedTokenizerBase):
+    made = factual_recall(tokenizer, task="continents")
+    assert (made.name, made.groups) == ("continents", ("continents",))
+    for split in splits_of(made).values():
+        topics = topics_of(split, "continents")
+        expected = {(topic, template) for topic in topics for template in read_domain("continents").templates}
+        assert Counter((topic_of(example), example.template) for example in split) == Counter(expected)
+
+
+def test_all_together_have_at_most_so_many_prompts_drawn_evenly_over_topics_and_templates(task: Task):
+    for split, most in ((task.train, 250), (task.dev, 125), (task.test, 250)):
+        for domain in DOMAINS:
+            examples = [example for example in split if example.group == domain]
+            assert 80 <= len(examples) <= most
+            for key in (topic_of, lambda example: example.template):
+                times = Counter(map(key, examples)).values()
+                assert max(times) - min(times) <= 1
+            assert {example.template for example in examples} == set(read_domain(domain).templates)
+
+
+def test_a_domain_is_split_alike_alone_and_with_the_others(tokenizer: PreTrainedTokenizerBase, task: Task):
+    alone = factual_recall(tokenizer, task="languages")
+    for name, split in splits_of(alone).items():
+        assert topics_of(splits_of(task)[name], "languages") == topics_of(split, "languages")
+
+
+def test_the_seed_decides_the_prompts(tokenizer: PreTrainedTokenizerBase, task: Task):
+    assert factual_recall(tokenizer) == task
+    assert factual_recall(tokenizer, 1).test != task.test
+    assert factual_recall_variants(tokenizer) == variants_of("factual-recall", tokenizer)
+    assert factual_recall_variants(tokenizer, 1) != factual_recall_variants(tokenizer)
+
+
+def test_the_catalogue_has_all_together_and_each_domain(tokenizer: PreTrainedTokenizerBase, task: Task):
+    assert make_task("factual-recall", tokenizer) == task
+    assert [make_task(name, tokenizer).groups for name in DOMAINS] == [(name,) for name in DOMAINS]
+
+
+# The tokens.
+
+
+def everything(task: Task, variants: dict[str, tuple[Example, ...]]) -> list[Example]:
+    sets = [*splits_of(task).values(), *task.shapes.values(), *variants.values()]
+    return [example for examples in sets for example in examples]
+
+
+def test_the_span_is_that_of_the_topic(
+    tokenizer: PreTrainedTokenizerBase, task: Task, variants: dict[str, tuple[Example, ...]]
+):
+    for example in everything(task, variants):
+        assert example.topic is not None
+        start, end = example.topic
+        assert tokenizer.decode(example.prompt[start:end]).strip() == topic_of(example)
+        assert topic_of(example) in FACTS[example.group]
+
+
+def test_the_answer_is_the_first_token_of_what_follows_the_prompt(
+    tokenizer: PreTrainedTokenizerBase, task: Task, variants: dict[str, tuple[Example, ...]]
+):
+    for example in everything(task, variants):
+        answer = FACTS[example.group][topic_of(example)]
+        whole = tuple(tokenizer.encode(f"{example.text} {answer}"))
+        assert example.prompt == tuple(tokenizer.encode(example.text))
+        assert whole[: len(example.prompt) + 1] == (*example.prompt, example.answer)
+        assert f" {answer}".startswith(tokenizer.decode([example.answer]))
+
+
+CONTINENTS = ["Africa", "Asia", "Europe", "South", "North", "Oceania"]
+"""The first words of their names."""
+
+
+def test_an_answer_that_begins_like_another_is_left_out_and_said_so():
+    capitals = set(FACTS["capitals"].values()) - {"Berlin", "Bern"}
+    made = factual_recall(knowing(["Ber", *capitals]), task="capitals")
+    assert made.left_out == (
+        "capitals: Berlin: its first token, 'Ber', is also that of Bern",
+        "capitals: Bern: its first token, 'Ber', is also that of Berlin",
+    )
+    topics = set.union(*(topics_of(split, "capitals") for split in splits_of(made).values()))
+    assert topics == set(FACTS["capitals"]) - {"Germany", "Switzerland"}
+
+
+def test_an_answer_of_which_the_first_token_has_a_letter_only_is_left_out_and_said_so():
+    assert factual_recall(knowing(CONTINENTS), task="continents").left_out == ()
+    made = factual_recall(knowing([*CONTINENTS[:-1], "O"]), task="continents")
+    assert made.left_out == ("continents: Oceania: its first token, 'O', is not two characters of it or more",)
+
+
+def test_a_domain_with_too_few_answers_is_left_out_and_said_so():
+    made = factual_recall(knowing(CONTINENTS))
+    assert made.groups == ("continents",)
+    assert [reason.split(":")[0] for reason in made.left_out] == [name for name in DOMAINS if name != "continents"]
+    assert "languages: 0 answers with 0 topics can be used, at least 4 with 20 are needed" in made.left_out[1]
+
+
+@pytest.mark.parametrize("name", ["factual-recall", "sports"])
+def test_a_tokenizer_that_leaves_no_domain_is_refused(name: str):
+    for make in (factual_recall, factual_recall_variants):
+        with pytest.raises(TaskError, match=r"no domain can be used .*sports: 0 answers .*basketball: its first token"):
+            make(build_tokenizer(), 0, name)
+
+
+# Facts shown before.
+
+
+@pytest.mark.parametrize("seed", SEEDS[:2])
+def test_shots_show_train_facts_in_the_words_that_ask_for_one_of_dev_or_of_test(
+    tokenizer: PreTrainedTokenizerBase, seed: int
+):
+    task, variants = factual_recall(tokenizer, seed), factual_recall_variants(tokenizer, seed)
+    for split, shapes in ((task.dev, task.shapes), (task.test, variants)):
+        assert set(shapes) == {"1 shot", "4 shots"}
+        for name, examples in shapes.items():
+            assert Counter(example.group for example in examples) == dict.fromkeys(DOMAINS, 40)
+            for example in examples:
+                train = {topic: FACTS[example.group][topic] for topic in topics_of(task.train, example.group)}
+                plain = next(one for one in read_domain(example.group).templates if example.template.endswith(one))
+                shown = example.template.removesuffix(plain)
+                facts = {f"{plain.replace(TOPIC, topic)} {answer}.\n" for topic, answer in train.items()}
+                found = [fact for fact in facts if fact in shown]
+                assert len(found) == int(name[0])
+                assert sum(map(len, found)) == len(shown)
+                assert topic_of(example) in topics_of(split, example.group)
+
+
+def test_prompts_of_one_shape_and_template_differ_in_the_topic_alone(task: Task):
+    for examples in task.shapes.values():
+        for domain in DOMAINS:
+            templates = {example.template for example in examples if example.group == domain}
+            assert len(templates) == len(read_domain(domain).templates)
+        assert all(example.text == example.template.replace(TOPIC, topic_of(example)) for example in examples)
