@@ -9,6 +9,7 @@
     │   ├── ModelLoadError       the model cannot be loaded from where it was said to be
     │   └── UnknownArchitecture  no anatomy is known for the model's architecture
     ├── TaskError                a task does not suit the model, or its data cannot be used
+    ├── FitError                 data that do not determine what is to be fitted, or a setting it cannot be fitted with
     ├── ExportError              a profile or a model that the asked form cannot carry, or nowhere to write it
     ├── EvaluationError          a measurement that cannot be made here
     ├── StrengthError            a strength that is not a number in the allowed range
@@ -53,6 +54,10 @@ class UnknownArchitecture(ModelError):
 
 class TaskError(SteeringError):
     """A task that does not suit the model, or whose data cannot be used."""
+
+
+class FitError(SteeringError):
+    """Data that do not determine what is to be fitted, or a setting that it cannot be fitted with."""
 
 
 class ExportError(SteeringError):

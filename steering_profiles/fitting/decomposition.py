@@ -1,0 +1,207 @@
+"""What a layer's MLP makes of what it is given: Lv et al. (arXiv:2403.19521), MLP decomposition.
+
+Over the prompts of a task, at the last position, the MLP's output is explained by what entered it:
+``MLP_n ~= sum_h w_h a[l,h]_n + w_r r_n + b``. ``a[l,h]`` is what head h adds to the stream and ``r`` the stream before
+the layer's attention. The coefficients are scalars, shared over dimensions and prompts; ``b`` is a vector of the
+stream's width. ``w_h > 0``: the MLP amplifies head h; ``w_h < 0``: it erases it. ``b`` is what it adds
+whatever they say.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steering_profiles.errors import FitError, ModelError
+from steering_profiles.evaluation.accuracy import equal_length_batches
+from steering_profiles.models import LayerAnatomy, LoadedModel
+from steering_profiles.progress import Progress, Silent
+from steering_profiles.tasks.task import Example
+
+_CONSTANT = 1e-20
+"""Share of its sum of squares below which what varies of a quantity is rounding."""
+_COLLINEAR = 1e-10
+"""Smallest eigenvalue, of the inputs' correlations, below which they do not tell their coefficients apart."""
+_TAKES_PART = 0.1
+"""Least weight in a combination of inputs with which one is named as part of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class LayerRecord:
+    """What is at the last position of each prompt in one layer, in float64 on the CPU."""
+
+    heads: Tensor
+    """``[prompts, heads, width]``: what each head adds to the stream. The output projection's bias is no head's."""
+    stream: Tensor
+    """``[prompts, width]``: the stream before the layer's attention."""
+    mlp: Tensor
+    """``[prompts, width]``: what the MLP adds to the stream."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decomposition:
+    """How much of each input a layer's MLP puts out again, and what it adds besides."""
+
+    heads: Tensor
+    """``[heads]``: ``w_h``, float64 as all of it."""
+    stream: float
+    """``w_r``."""
+    intercept: Tensor
+    """``[width]``: ``b``."""
+    mean_output: Tensor
+    """``[width]``: the plain mean of the MLP's output, which is the intercept of a fit without inputs."""
+    r2: float
+    """Share of the output's variance, over all dimensions together, that the fit explains on its own prompts."""
+
+    def predict(self, record: LayerRecord) -> Tensor:
+        """Return the MLP output that the inputs of ``record`` let expect: ``[prompts, width]``."""
+        of_heads = torch.einsum("nhd,h->nd", record.heads, self.heads)
+        return of_heads + self.stream * record.stream + self.intercept
+
+
+@torch.inference_mode()
+def record_layer(
+    loaded: LoadedModel, examples: Sequence[Example], layer: int, progress: Progress | None = None
+) -> LayerRecord:
+    """Run the plain model on ``examples`` and return what enters and leaves the MLP of ``layer`` (0 is the first).
+
+    Raises:
+        ModelError: the model has no such layer.
+    """
+    progress = progress or Silent()
+    sizes = loaded.anatomy.sizes
+    if not 0 <= layer < sizes.layers:
+        raise ModelError(f"layer is {layer}; {loaded.name} has layers 0..{sizes.layers - 1}")
+    count, width = len(examples), sizes.width
+    z = torch.empty(count, sizes.heads, sizes.head_dim, dtype=torch.double)
+    stream = torch.empty(count, width, dtype=torch.double)
+    mlp = torch.empty(count, width, dtype=torch.double)
+    progress.stage(f"recording layer {layer}", count)
+    with _last_position(loaded.anatomy.layers[layer]) as last:
+        for indices in equal_length_batches(examples):
+            tokens = torch.tensor([examples[index].prompt for index in indices], device=loaded.input_device)
+            loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1)
+            z[indices] = last["z"].view(len(indices), sizes.heads, sizes.head_dim)
+            stream[indices], mlp[indices] = last["stream"], last["mlp"]
+            progress.advance(len(indices))
+    weight = loaded.anatomy.head_output_weight(layer).double().cpu()
+    return LayerRecord(torch.einsum("nhk,hkd->nhd", z, weight), stream, mlp)
+
+
+@torch.inference_mode()
+def decompose(record: LayerRecord, *, ridge: float = 0.0) -> Decomposition:
+    """Fit the coefficients by least squares, in closed form.
+
+    Inputs and output are centred over prompts in each dimension, the stacked centred values are regressed, and
+    ``b = mean(MLP) - sum w mean(input)``. So whatever all prompts have in common, such as the bias of the attention's
+    output projection, is in ``b`` and in no coefficient. ``ridge`` shrinks the coefficients: it is added to the
+    variance of each input as a share of that variance, so that it means the same for heads and stream of any size.
+
+    Raises:
+        FitError: the prompts do not determine the coefficients (too few of them; an input, or the output, that is the
+            same on all; inputs that are combinations of each other, without a ridge; values that are not finite), or
+            ``ridge`` is not a finite number of 0 or more.
+    """
+    if not (math.isfinite(ridge) and ridge >= 0):
+        raise FitError(f"ridge is {ridge}; allowed: a finite number, 0 or more")
+    _require_determined(record)
+    inputs = torch.cat([record.heads, record.stream.unsqueeze(1)], dim=1).double()
+    mean_inputs, mean_output = inputs.mean(dim=0), record.mlp.double().mean(dim=0)
+    centred, output = inputs - mean_inputs, record.mlp.double() - mean_output
+    scale = centred.square().sum(dim=(0, 2)).sqrt()
+    _require_variation(scale**2, inputs.square().sum(dim=(0, 2)), len(inputs))
+    unit = centred / scale.unsqueeze(-1)
+    correlations = torch.einsum("nid,njd->ij", unit, unit) + ridge * torch.eye(len(scale), dtype=torch.double)
+    _require_independent(correlations)
+    coefficients = torch.linalg.solve(correlations, torch.einsum("nid,nd->i", unit, output)) / scale
+    fitted = Decomposition(
+        heads=coefficients[:-1],
+        stream=float(coefficients[-1]),
+        intercept=mean_output - torch.einsum("id,i->d", mean_inputs, coefficients),
+        mean_output=mean_output,
+        r2=math.nan,  # until it is measured, below
+    )
+    return replace(fitted, r2=r2(fitted, record))
+
+
+def r2(decomposition: Decomposition, record: LayerRecord) -> float:
+    """Return the share of the variance of ``record``'s output that ``decomposition`` explains.
+
+    Variance is about the mean of that record, over all dimensions together: 1 is all of it, 0 what that mean alone
+    would explain, less than 0 is worse than the mean.
+
+    Raises:
+        FitError: the output is the same on all prompts, so that there is nothing to explain.
+    """
+    total = (record.mlp - record.mlp.mean(dim=0)).square().sum()
+    if total <= _CONSTANT * record.mlp.square().sum():
+        raise FitError(f"the MLP's output is the same on all {len(record.mlp)} prompts: there is nothing to explain")
+    return 1 - float((record.mlp - decomposition.predict(record)).square().sum() / total)
+
+
+@contextmanager
+def _last_position(layer: LayerAnatomy) -> Iterator[dict[str, Tensor]]:
+    """Keep what the parts of ``layer`` get and give at the last position: ``[batch, features]``."""
+    last: dict[str, Tensor] = {}
+
+    def of_block(module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        last["stream"] = _at_end(args[0] if args else kwargs["hidden_states"])
+
+    def of_heads(module: object, args: tuple[Tensor, ...]) -> None:
+        last["z"] = _at_end(args[0])
+
+    def of_mlp(module: object, args: object, output: Tensor) -> None:
+        last["mlp"] = _at_end(output)
+
+    handles = [
+        layer.block.register_forward_pre_hook(of_block, with_kwargs=True),
+        layer.head_output.register_forward_pre_hook(of_heads),
+        layer.mlp.register_forward_hook(of_mlp),
+    ]
+    try:
+        yield last
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _at_end(sequences: Tensor) -> Tensor:
+    return sequences[:, -1].double().cpu()
+
+
+def _require_determined(record: LayerRecord) -> None:
+    prompts, heads, _ = record.heads.shape
+    if prompts < heads + 2:
+        raise FitError(
+            f"{prompts} prompts are too few to decompose an MLP behind {heads} heads; at least {heads + 2} are needed"
+        )
+    for name, values in (("the heads", record.heads), ("the stream", record.stream), ("the MLP's output", record.mlp)):
+        wrong = int((~values.isfinite()).flatten(1).any(dim=1).sum())
+        if wrong:
+            raise FitError(f"{name}: on {wrong} of {prompts} prompts not finite, so that nothing can be fitted to them")
+
+
+def _require_variation(varying: Tensor, whole: Tensor, prompts: int) -> None:
+    constant = (varying <= _CONSTANT * whole).nonzero().squeeze(-1).tolist()
+    if constant:
+        named = _named(constant, len(varying))
+        raise FitError(f"the same on all {prompts} prompts, so that no coefficient can be told: {named}")
+
+
+def _require_independent(correlations: Tensor) -> None:
+    eigenvalues, combinations = torch.linalg.eigh(correlations)
+    if eigenvalues[0] < _COLLINEAR:
+        parts = (combinations[:, 0].abs() > _TAKES_PART).nonzero().squeeze(-1).tolist()
+        named = _named(parts, len(correlations))
+        raise FitError(
+            f"combinations of each other on these prompts: {named}; least squares does not tell their coefficients "
+            "apart, a ridge above 0 does"
+        )
+
+
+def _named(inputs: Sequence[int], count: int) -> str:
+    return ", ".join("the stream" if index == count - 1 else f"head {index}" for index in inputs)

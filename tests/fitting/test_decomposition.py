@@ -1,0 +1,229 @@
+"""MLP decomposition: what enters and leaves a layer's MLP, and the least squares between them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from steering_profiles.errors import FitError, ModelError
+from steering_profiles.fitting.decomposition import Decomposition, LayerRecord, decompose, r2, record_layer
+from steering_profiles.models import LoadedModel
+from steering_profiles.tasks.task import Example
+
+EXAMPLES = [Example("x", "", prompt, 1) for prompt in [(5, 6, 7), (8, 9), (10, 11, 12), (13,), (200, 3)]]
+
+
+def drawn(seed: int = 0, prompts: int = 12, heads: int = 3, width: int = 5) -> LayerRecord:
+    """Inputs of very different sizes, none of them centred, and an output that has nothing to do with them."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.double, generator=draw)
+
+    sizes = 10.0 ** torch.arange(heads, dtype=torch.double).view(1, heads, 1)
+    return LayerRecord(sizes * (normal(prompts, heads, width) + 1), 30 * normal(prompts, width), normal(prompts, width))
+
+
+def made_of(record: LayerRecord, heads: Tensor, stream: float, intercept: Tensor) -> LayerRecord:
+    mlp = torch.einsum("nhd,h->nd", record.heads, heads) + stream * record.stream + intercept
+    return replace(record, mlp=mlp)
+
+
+def part(record: LayerRecord, prompts: slice) -> LayerRecord:
+    return LayerRecord(record.heads[prompts], record.stream[prompts], record.mlp[prompts])
+
+
+# ---- the fit
+
+
+@given(st.integers(0, 10**6), st.integers(1, 6), st.integers(0, 9), st.integers(1, 8))
+def test_coefficients_that_the_output_was_made_with_are_found_again(seed: int, heads: int, more: int, width: int):
+    prompts = 2 * heads + 4 + more  # of width 1 too there are more values than coefficients
+    record = drawn(seed, prompts, heads, width)
+    draw = np.random.default_rng(seed)
+    weights, stream = torch.tensor(draw.normal(size=heads)), float(draw.normal())
+    intercept = torch.tensor(draw.normal(size=width))
+    found = decompose(made_of(record, weights, stream, intercept))
+    torch.testing.assert_close(found.heads, weights, rtol=1e-6, atol=1e-6)
+    assert found.stream == pytest.approx(stream, rel=1e-6, abs=1e-6)
+    scale = float(record.heads.abs().max() + record.stream.abs().max())
+    torch.testing.assert_close(found.intercept, intercept, rtol=1e-6, atol=1e-6 * scale)
+    assert found.r2 == pytest.approx(1)
+
+
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.3]))
+def test_it_is_the_least_squares_of_the_stacked_centred_values(seed: int, ridge: float):
+    record = drawn(seed)
+    inputs = torch.cat([record.heads, record.stream.unsqueeze(1)], dim=1).numpy()
+    centred = inputs - inputs.mean(axis=0)
+    stacked = centred.transpose(0, 2, 1).reshape(-1, inputs.shape[1])
+    output = (record.mlp.numpy() - record.mlp.numpy().mean(axis=0)).reshape(-1)
+    # Ridge regression is least squares with one more row for each coefficient.
+    shrinking = np.diag(np.sqrt(ridge * (stacked**2).sum(axis=0)))
+    expected, *_ = np.linalg.lstsq(np.vstack([stacked, shrinking]), np.append(output, np.zeros(len(shrinking))))
+    found = decompose(record, ridge=ridge)
+    np.testing.assert_allclose([*found.heads, found.stream], expected, rtol=1e-7, atol=1e-10)
+    intercept = record.mlp.numpy().mean(axis=0) - np.einsum("nid,i->d", inputs, expected) / len(inputs)
+    np.testing.assert_allclose(found.intercept, intercept, rtol=1e-7, atol=1e-8)
+    np.testing.assert_allclose(found.mean_output, record.mlp.numpy().mean(axis=0))
+
+
+def test_a_ridge_means_the_same_whatever_the_size_of_an_input():
+    record = drawn()
+    larger = replace(record, stream=1000 * record.stream)
+    one, other = decompose(record, ridge=0.5), decompose(larger, ridge=0.5)
+    torch.testing.assert_close(one.heads, other.heads)
+    assert one.stream == pytest.approx(1000 * other.stream)
+
+
+def test_what_all_prompts_have_in_common_is_in_the_intercept_alone():
+    record = drawn()
+    moved = replace(record, mlp=record.mlp + 7)
+    one, other = decompose(record), decompose(moved)
+    torch.testing.assert_close(one.heads, other.heads)
+    torch.testing.assert_close(one.intercept + 7, other.intercept)
+
+
+# ---- its quality
+
+
+def test_r2_is_what_the_residuals_leave_of_the_variance():
+    record = drawn()
+    found = decompose(record)
+    residual = record.mlp - found.predict(record)
+    explained = 1 - float(residual.var(dim=0).sum() / record.mlp.var(dim=0).sum())
+    assert found.r2 == r2(found, record) == pytest.approx(explained)
+    assert 0 < found.r2 < 1
+
+
+def test_out_of_sample_r2_is_about_the_mean_of_the_other_prompts():
+    record = drawn(prompts=40)
+    found, others = decompose(part(record, slice(20))), part(record, slice(20, 40))
+    errors = (others.mlp - found.predict(others)).square().sum()
+    assert r2(found, others) == pytest.approx(float(1 - errors / (others.mlp - others.mlp.mean(0)).square().sum()))
+    assert r2(found, others) < found.r2
+
+
+def test_the_prediction_is_that_of_the_formula():
+    record = drawn(prompts=6)
+    found = Decomposition(torch.tensor([1.0, -2.0, 0.5]).double(), 3.0, torch.ones(5).double(), torch.zeros(5), 0.0)
+    for prompt, predicted in enumerate(found.predict(record)):
+        first, second, third = record.heads[prompt]
+        torch.testing.assert_close(predicted, first - 2 * second + 0.5 * third + 3 * record.stream[prompt] + 1)
+
+
+# ---- degenerate data
+
+
+def refused(record: LayerRecord, message: str, ridge: float = 0.0) -> None:
+    with pytest.raises(FitError, match=message):
+        decompose(record, ridge=ridge)
+
+
+def test_prompts_must_outnumber_heads_and_stream():
+    refused(
+        drawn(prompts=4, heads=3), "4 prompts are too few to decompose an MLP behind 3 heads; at least 5 are needed"
+    )
+    assert decompose(drawn(prompts=5, heads=3)).heads.shape == (3,)
+
+
+def test_an_input_that_is_the_same_on_all_prompts_is_refused_with_and_without_a_ridge():
+    record = drawn()
+    constant = replace(record, heads=record.heads.index_fill(1, torch.tensor([1]), 0.1))
+    for ridge in (0.0, 1.0):
+        refused(constant, "the same on all 12 prompts, so that no coefficient can be told: head 1$", ridge)
+    refused(replace(record, stream=torch.full((12, 5), 0.3)), "told: the stream$")
+    refused(part(record, slice(1)), "too few")
+
+
+def test_collinear_inputs_are_refused_by_name_and_fitted_with_a_ridge():
+    record = drawn()
+    record.heads[:, 2] = 3 * record.heads[:, 0] + 5
+    refused(record, "combinations of each other on these prompts: head 0, head 2; .* a ridge above 0 does")
+    assert decompose(record, ridge=1e-3).heads.isfinite().all()
+
+
+def test_an_output_that_is_the_same_on_all_prompts_is_refused():
+    refused(replace(drawn(), mlp=torch.full((12, 5), 0.7).double()), "output is the same on all 12 prompts")
+
+
+@pytest.mark.parametrize(
+    ("field", "named"), [("heads", "the heads"), ("stream", "the stream"), ("mlp", "the MLP's output")]
+)
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_values_that_are_not_finite_are_refused(field: str, named: str, value: float):
+    record = drawn()
+    getattr(record, field)[3, ..., 0] = value
+    refused(record, f"{named}: on 1 of 12 prompts not finite")
+
+
+@pytest.mark.parametrize("ridge", [-0.1, torch.nan, torch.inf])
+def test_a_ridge_that_is_not_a_finite_number_of_0_or_more_is_refused(ridge: float):
+    refused(drawn(), f"ridge is {ridge}; allowed: a finite number, 0 or more", ridge)
+
+
+# ---- what enters and leaves a layer
+
+
+@torch.no_grad()
+def streams(loaded: LoadedModel, prompt: tuple[int, ...]) -> Tensor:
+    """The stream before each layer, and what the last one gives, before the final norm: ``[layers + 1, width]``."""
+    found = []
+    handles = [layer.block.register_forward_pre_hook(lambda _, args: found.append(args[0][0, -1])) for layer in
+               loaded.anatomy.layers]  # fmt: skip
+    handles.append(loaded.anatomy.final_norm.register_forward_pre_hook(lambda _, args: found.append(args[0][0, -1])))
+    loaded.model(torch.tensor([prompt]))
+    for handle in handles:
+        handle.remove()
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_stream_heads_bias_and_mlp_add_up_to_the_stream_after_the_layer(tiny: LoadedModel, layer: int):
+    record = record_layer(tiny, EXAMPLES, layer)
+    bias = getattr(tiny.anatomy.layers[layer].head_output, "bias", None)
+    added = record.heads.sum(dim=1) + (0 if bias is None else bias.detach())
+    for index, example in enumerate(EXAMPLES):
+        before, after = streams(tiny, example.prompt)[layer : layer + 2]
+        torch.testing.assert_close(record.stream[index], before)
+        torch.testing.assert_close(record.stream[index] + added[index] + record.mlp[index], after)
+
+
+def test_heads_are_told_apart(tiny: LoadedModel):
+    module, width = tiny.anatomy.layers[1].head_output, tiny.anatomy.sizes.head_dim
+    plain = record_layer(tiny, EXAMPLES, 1)
+
+    def silence(_: object, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        z = args[0].clone()
+        z[..., 2 * width : 3 * width] = 0
+        return (z,)
+
+    handle = module.register_forward_pre_hook(silence)
+    without = record_layer(tiny, EXAMPLES, 1)
+    handle.remove()
+    assert not without.heads[:, 2].any()
+    assert plain.heads[:, 2].any()
+    torch.testing.assert_close(without.heads[:, [0, 1, 3]], plain.heads[:, [0, 1, 3]])
+
+
+def test_the_model_has_no_hooks_afterwards_also_when_it_fails(tiny: LoadedModel):
+    def hooks() -> int:
+        return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in tiny.model.modules())
+
+    before = hooks()
+    record_layer(tiny, EXAMPLES, 1)
+    broken = tiny.anatomy.final_norm.register_forward_pre_hook(lambda module, args: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        record_layer(tiny, EXAMPLES, 1)
+    broken.remove()
+    assert hooks() == before
+
+
+@pytest.mark.parametrize("layer", [-1, 3])
+def test_a_layer_that_the_model_has_not_is_refused(tiny: LoadedModel, layer: int):
+    with pytest.raises(ModelError, match=rf"layer is {layer}; tiny-.* has layers 0\.\.2"):
+        record_layer(tiny, EXAMPLES, layer)
