@@ -45,8 +45,12 @@ def compare_calibration(
     plain = predictor.answers_at(examples, (1.0, temperature), progress=progress)
     baseline, tempered = plain[1.0], plain[temperature]
     steered = predictor.answers(examples, steering, progress)
-    arms = (calibrate_arm(answers, baseline) for answers in (baseline, steered, tempered))
-    return CalibrationComparison(*arms, temperature=temperature)
+    return CalibrationComparison(
+        baseline=calibrate_arm(baseline, baseline),
+        profile=calibrate_arm(steered, baseline),
+        tempered=calibrate_arm(tempered, baseline),
+        temperature=temperature,
+    )
 
 
 def _measured(
