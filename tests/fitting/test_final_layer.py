@@ -8,6 +8,7 @@ import torch
 
 from steering_profiles.errors import FitError
 from steering_profiles.evaluation import Accuracy, TokenPredictor, held_out, humaneval
+from steering_profiles.evaluation.accuracy import equal_length_batches
 from steering_profiles.fitting import (
     FinalLayerResult,
     FinalLayerSettings,
@@ -26,7 +27,7 @@ from steering_profiles.validate import compare
 from tests.builders import build_model, build_profile, steer
 
 SMALL = FinalLayerSettings(
-    own_attention=(0.0, 0.5, 1.0), lambdas=(-0.3, 0.0, 0.2), sources=("mean",), most_lost=100.0, most_drift=10.0
+    own_attention=(0.0, 0.5, 1.0), lambdas=(-4.0, 0.0, 4.0), sources=("mean",), most_lost=100.0, most_drift=10.0
 )
 """The limits are tested by themselves."""
 
@@ -68,14 +69,14 @@ def task_answered_by(loaded: LoadedModel, own: float = 0.0, scale: float = 0.0, 
 
 @torch.no_grad()
 def answered(loaded: LoadedModel, asked: list[tuple[int, ...]], steering: Steering) -> list[Example]:
-    draw, handle, examples = torch.Generator().manual_seed(5), attach(loaded), []
-    for index, prompt in enumerate(asked):
-        with handle.applied([steering]):
-            likely = loaded.model(torch.tensor([prompt])).logits[0, -1].softmax(dim=-1)
-        answer = int(likely.multinomial(1, generator=draw))
-        examples.append(Example("even" if index % 2 else "odd", "", prompt, answer))
+    blank = [Example("even" if index % 2 else "odd", "", prompt, 0) for index, prompt in enumerate(asked)]
+    draw, handle, answers = torch.Generator().manual_seed(5), attach(loaded), {}
+    for indices in equal_length_batches(blank):
+        with handle.applied([steering] * len(indices)):
+            likely = loaded.model(torch.tensor([asked[i] for i in indices])).logits[:, -1].softmax(dim=-1)
+        answers |= zip(indices, likely.multinomial(1, generator=draw).flatten().tolist(), strict=True)
     handle.remove()
-    return examples
+    return [replace(example, answer=answers[index]) for index, example in enumerate(blank)]
 
 
 @torch.no_grad()
@@ -92,7 +93,7 @@ def small_fit(loaded: LoadedModel, task: Task, journal: Journal | None = None) -
     return fit_final_layer(loaded, task, name="tiny", command="steer fit here", settings=SMALL, journal=journal)
 
 
-@pytest.mark.parametrize(("own", "scale"), [(1.0, 0.0), (0.0, -0.3), (0.0, 0.2), (0.5, -0.3), (0.0, 0.0)])
+@pytest.mark.parametrize(("own", "scale"), [(1.0, 0.0), (0.0, -4.0), (0.0, 4.0), (0.5, -4.0), (0.0, 0.0)])
 def test_settings_known_to_be_right_are_found(tiny: LoadedModel, own: float, scale: float):
     task = replace(task_answered_by(tiny, own, scale, count=400), shapes={})
     result = small_fit(tiny, task)
@@ -107,7 +108,7 @@ def test_settings_known_to_be_right_are_found(tiny: LoadedModel, own: float, sca
 
 
 def test_the_figures_are_those_of_the_whole_model_under_the_saved_profile(tiny: LoadedModel):
-    task = task_answered_by(tiny, 1.0)
+    task = replace(task_answered_by(tiny, 1.0, count=200), shapes={})
     result = small_fit(tiny, task)
     assert result.chosen.point != PLAIN
     with TokenPredictor(tiny) as predictor:
@@ -118,7 +119,7 @@ def test_the_figures_are_those_of_the_whole_model_under_the_saved_profile(tiny: 
 
 
 def test_the_plain_mean_is_that_of_the_mlps_output_on_train(tiny: LoadedModel):
-    task = task_answered_by(tiny, 0.0, -0.3)
+    task = task_answered_by(tiny, 0.0, -4.0)
     result = small_fit(tiny, task)
     expected = mean_mlp_output(tiny, list(task.train)).astype(np.float32)
     np.testing.assert_allclose(result.profile.tensors[INTERCEPT_TENSOR], expected, rtol=1e-5)
@@ -144,7 +145,7 @@ def test_a_fit_writes_the_same_bytes_every_time(tmp_path):
     written = []
     for run in ("one", "two"):
         loaded = build_model("llama")
-        path = save_profile(small_fit(loaded, task_answered_by(loaded, 0.0, -0.3)).profile, tmp_path / run)
+        path = save_profile(small_fit(loaded, task_answered_by(loaded, 0.0, -4.0)).profile, tmp_path / run)
         written.append((path.read_bytes(), path.with_suffix(".safetensors").read_bytes()))
     assert written[0] == written[1]
 
@@ -166,7 +167,7 @@ class InterruptedJournal(Journal):
 
 @pytest.mark.parametrize("after", [1, 7])
 def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_path, monkeypatch, after: int):
-    task = task_answered_by(tiny, 0.0, -0.3)
+    task = task_answered_by(tiny, 0.0, -4.0)
     whole = small_fit(tiny, task)
     path, key = tmp_path / "fit.jsonl", fit_key(tiny, task, SMALL)
     interrupted = InterruptedJournal(path, key)
@@ -174,7 +175,8 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_pat
     with pytest.raises(Interrupted):
         small_fit(tiny, task, interrupted)
     monkeypatch.setattr("steering_profiles.fitting.final_layer.record_layer", None)  # this stage was done
-    assert len(journal := Journal(path, key)) == after
+    journal = Journal(path, key)
+    assert len(journal) == after
     again = small_fit(tiny, task, journal)
     save_profile(whole.profile, tmp_path / "whole")
     save_profile(again.profile, tmp_path / "again")
@@ -184,18 +186,18 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_pat
 
 
 def test_too_few_prompts_for_a_regression_are_refused_and_do_for_the_mean(tiny: LoadedModel):
-    task = task_answered_by(tiny, 0.0, -0.3)
+    task = task_answered_by(tiny, 0.0, -4.0)
     task = replace(task, train=task.train[:3])
     both = replace(SMALL, sources=("regression", "mean"))
-    with pytest.raises(FitError, match="no regression intercept of constructed: 3 prompts are too few.*plain mean"):
+    with pytest.raises(FitError, match=r"no regression intercept of constructed: 3 prompts are too few.*plain mean"):
         fit_final_layer(tiny, task, name="tiny", command="", settings=both)
     small_fit(tiny, task)
 
 
 def test_both_intercepts_are_tried_where_both_are_asked_for(tiny: LoadedModel):
     settings = replace(SMALL, sources=("regression", "mean"), own_attention=(0.0,))
-    result = fit_final_layer(tiny, task_answered_by(tiny, 0.0, -0.3), name="tiny", command="", settings=settings)
-    at = {m.point.source: m.dev.nll for m in result.grid if m.point.intercept_scale == -0.3}
+    result = fit_final_layer(tiny, task_answered_by(tiny, 0.0, -4.0), name="tiny", command="", settings=settings)
+    at = {m.point.source: m.dev.nll for m in result.grid if m.point.intercept_scale == -4.0}
     assert at["regression"] != at["mean"]
     assert result.r2 is not None
     assert result.r2 < 1
