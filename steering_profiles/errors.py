@@ -4,7 +4,8 @@
     ├── ProfileError
     │   ├── ProfileNotFound      no profile of that name, or no such file
     │   ├── ProfileFormatError   the file is not a valid profile
-    │   └── ProfileMismatch      the profile was made for another model
+    │   ├── ProfileMismatch      the profile was made for another model
+    │   └── GateError            profiles whose gates differ, or a gate that nobody looks at
     ├── ModelError
     │   ├── ModelLoadError       the model cannot be loaded from where it was said to be
     │   └── UnknownArchitecture  no anatomy is known for the model's architecture
@@ -38,6 +39,10 @@ class ProfileFormatError(ProfileError):
 
 class ProfileMismatch(ProfileError):
     """A profile that was made for another model than the one it should steer."""
+
+
+class GateError(ProfileError):
+    """A gate that cannot be kept: composed profiles have different ones, or only one forward pass would be made."""
 
 
 class ModelError(SteeringError):

@@ -6,7 +6,7 @@ holds its types and the rules that can be checked without a model; it imports no
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from steering_profiles.errors import StrengthError
+from steering_profiles.errors import GateError, StrengthError
 
 BASELINE = "baseline"
 """The name of the unsteered arm, which no profile may take."""
@@ -52,6 +52,7 @@ Integer = Annotated[int, Field(strict=True)]
 Index = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
 Number = Annotated[float, Field(strict=True)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 
 
 class _Frozen(BaseModel):
@@ -92,13 +93,56 @@ class NeuronScale(_Frozen):
     scale: Number
 
 
+class Gate(_Frozen):
+    """A band of probabilities, both ends in it, that opens a profile's final layer at some positions only.
+
+    The final layer's output changes nothing but the logits at its own position. So at each position the logits are
+    either those with the profile's final-layer effects or, exactly, those without them. They are the former where the
+    top next-token probability lies in the band. That probability is computed without the gated effects and with
+    everything else applied: the softmax of the raw logits in float32, before any temperature or penalty.
+    """
+
+    low: Share
+    high: Share
+
+    @model_validator(mode="after")
+    def _is_a_band(self) -> Self:
+        if not self.low < self.high:
+            raise ValueError(f"low is {self.low:g} and high is {self.high:g}; low must be below high")
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.low:g}..{self.high:g}"
+
+
 class FinalLayer(_Frozen):
     """The two final-layer fixes of Lv et al. (arXiv:2403.19521)."""
 
-    own_attention: Annotated[float, Field(strict=True, ge=0, le=1)] = 0.0
+    own_attention: Share = 0.0
     """How far each position's attention is replaced by its own value vector: 0 not at all, 1 wholly."""
     intercept_scale: Number = 0.0
     """``lambda``: how much of the MLP intercept ``b`` is subtracted; may be negative."""
+    # Left out where there is none, so that a gate changes the hash of the profiles that have one and of no other.
+    gate: Annotated[Gate | None, Field(exclude_if=lambda gate: gate is None)] = None
+    """Where both take place; without one everywhere."""
+
+    @model_validator(mode="after")
+    def _gate_holds_something_back(self) -> Self:
+        if self.gate is not None and not (self.own_attention or self.intercept_scale):
+            raise ValueError("gate: there is neither own-position attention nor an intercept for it to hold back")
+        return self
+
+    @property
+    def summary(self) -> str:
+        """What it does, in a few words: ``own-position attention 1 where the top probability is 0.05..0.6``."""
+        parts = []
+        if self.own_attention:
+            parts.append(f"own-position attention {self.own_attention:g}")
+        if self.intercept_scale:
+            parts.append(f"intercept x {self.intercept_scale:g}")
+        return (
+            ", ".join(parts) if self.gate is None else f"{' and '.join(parts)} where the top probability is {self.gate}"
+        )
 
 
 class Provenance(_Frozen):
@@ -142,11 +186,7 @@ class Profile(_Frozen):
             for what, scales in (("heads", self.heads), ("neurons", self.neurons))
             if scales
         ]
-        if self.final_layer.own_attention:
-            parts.append(f"own-position attention {self.final_layer.own_attention:g}")
-        if self.final_layer.intercept_scale:
-            parts.append(f"intercept x {self.final_layer.intercept_scale:g}")
-        return ", ".join(parts) or "nothing"
+        return ", ".join(filter(None, (*parts, self.final_layer.summary))) or "nothing"
 
     @field_validator("name")
     @classmethod
@@ -180,6 +220,21 @@ def check_strength(strength: float) -> float:
             f"strength is {strength}; allowed are finite numbers in {-MAX_STRENGTH:g}..{MAX_STRENGTH:g}"
         )
     return strength
+
+
+def common_gate(profiles: Iterable[Profile]) -> Gate | None:
+    """Return the gate of those of ``profiles`` that have one, None if none has.
+
+    Profiles with the same gate act as one: the probability that it looks at is computed without any of them.
+
+    Raises:
+        GateError: two have different gates, which could not be told apart by one such probability.
+    """
+    gated = [(profile.name, gate) for profile in profiles if (gate := profile.final_layer.gate) is not None]
+    if len({gate for _, gate in gated}) > 1:
+        named = " and ".join(f"{name} ({gate})" for name, gate in gated)
+        raise GateError(f"profiles with different gates cannot be composed: {named}; use one of them, or equal gates")
+    return gated[0][1] if gated else None
 
 
 def _check_components(field: str, keys: list[tuple[int, int]], counts: tuple[int, int]) -> None:

@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from steering_profiles.models import LoadedModel, assemble
-from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, HeadScale, NeuronScale, Profile
+from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Gate, HeadScale, NeuronScale, Profile
 from steering_profiles.steering import UNSTEERED, AppliedProfile, Steering, attach
 
 FAMILIES = ("llama", "gpt2")
@@ -96,6 +96,7 @@ def build_profile(
     neurons: Sequence[tuple[int, int, float]] = (),
     own_attention: float = 0.0,
     intercept_scale: float = 0.0,
+    gate: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> Profile:
     """A profile for ``loaded`` with the given scales and, if ``intercept_scale`` is not 0, a random intercept."""
@@ -108,7 +109,11 @@ def build_profile(
         model=loaded.identity,
         heads=tuple(HeadScale(layer=layer, head=head, scale=scale) for layer, head, scale in heads),
         neurons=tuple(NeuronScale(layer=layer, neuron=neuron, scale=scale) for layer, neuron, scale in neurons),
-        final_layer=FinalLayer(own_attention=own_attention, intercept_scale=intercept_scale),
+        final_layer=FinalLayer(
+            own_attention=own_attention,
+            intercept_scale=intercept_scale,
+            gate=None if gate is None else Gate(low=gate[0], high=gate[1]),
+        ),
         tensors={INTERCEPT_TENSOR: intercept} if intercept_scale else {},
     )
 

@@ -2,8 +2,9 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from steering_profiles.evaluation.replay import FinalLayerReplay
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach
+from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach, steered_logits
 from steering_profiles.tasks.task import Example
 
 BATCH_SIZE = 64
@@ -162,12 +163,13 @@ class TokenPredictor:
     def _batches(self, examples: Sequence[Example], steering: Steering) -> Iterator[tuple[list[int], Tensor]]:
         for indices in equal_length_batches(examples):
             tokens = torch.tensor([examples[index].prompt for index in indices], device=self._loaded.input_device)
-            with self._handle.applied([steering] * len(indices)), self._shortened(tokens, steering):
-                logits = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
+            logits = steered_logits(self._handle, [steering] * len(indices), partial(self._forward, tokens, steering))
             yield indices, logits[:, -1]
 
-    def _shortened(self, tokens: Tensor, steering: Steering) -> AbstractContextManager[None]:
-        return nullcontext() if self._replay is None else self._replay.over(tokens, steering)
+    def _forward(self, tokens: Tensor, steering: Steering) -> Tensor:
+        with nullcontext() if self._replay is None else self._replay.over(tokens, steering):
+            logits: Tensor = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
+        return logits
 
 
 def equal_length_batches(examples: Sequence[Example]) -> Iterator[list[int]]:

@@ -1,5 +1,6 @@
 """Greedy completions of whole prompts, steered row by row, with a key-value cache."""
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.prompts import encode_prompt
-from steering_profiles.steering import Steering, SteeringHandle, attach
+from steering_profiles.steering import Steering, SteeringHandle, attach, steered_logits
 
 _TAIL = 16
 """The last tokens of a row, among which a stop string that has just been completed must be."""
@@ -20,7 +21,7 @@ class _Row:
     """One prompt and what has been written after it."""
 
     prompt: tuple[int, ...]
-    table_row: int
+    steering: Steering
     most: int
     """Tokens that may be generated."""
     written: list[int] = field(default_factory=list)
@@ -50,15 +51,11 @@ class GreedyDecoder:
         model can take no more; it is empty where the prompt alone fills the model.
         """
         rows = []
-        try:
-            for prompt, steering in zip(prompts, steerings, strict=True):
-                tokens = encode_prompt(self._loaded.tokenizer, prompt)
-                most = min(most_tokens, self._loaded.context_length - len(tokens))
-                rows.append(_Row(tokens, self._handle.acquire(steering), most, done=most < 1))
-            self._run([row for row in rows if not row.done], stop)
-        finally:
-            for row in rows:
-                self._handle.release(row.table_row)
+        for prompt, steering in zip(prompts, steerings, strict=True):
+            tokens = encode_prompt(self._loaded.tokenizer, prompt)
+            most = min(most_tokens, self._loaded.context_length - len(tokens))
+            rows.append(_Row(tokens, steering, most, done=most < 1))
+        self._run([row for row in rows if not row.done], stop)
         return [_before(self._text(row), stop) for row in rows]
 
     @torch.inference_mode()
@@ -72,17 +69,7 @@ class GreedyDecoder:
         positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
         cache: Any = None
         while rows:
-            with self._handle.step([row.table_row for row in rows]):
-                output = self._loaded.model(
-                    input_ids=tokens,
-                    attention_mask=mask,
-                    position_ids=positions,
-                    past_key_values=cache,
-                    use_cache=True,
-                    logits_to_keep=1,
-                )
-            cache = output.past_key_values
-            following = output.logits[:, -1].argmax(dim=-1)
+            following, cache = self._next(rows, tokens, mask, positions, cache)
             for row, token in zip(rows, following.tolist(), strict=True):
                 self._take(row, token, stop)
             kept = [index for index, row in enumerate(rows) if not row.done]
@@ -92,6 +79,29 @@ class GreedyDecoder:
             tokens = following.unsqueeze(-1)
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
             positions = positions[:, -1:] + 1
+
+    def _next(
+        self, rows: Sequence[_Row], tokens: Tensor, mask: Tensor, positions: Tensor, cache: Any
+    ) -> tuple[Tensor, Any]:
+        """Return each row's likeliest next token, ``[rows]``, and the cache with ``tokens`` in it."""
+        extended: Any = None
+
+        def forward() -> Tensor:
+            nonlocal extended
+            output = self._loaded.model(
+                input_ids=tokens,
+                attention_mask=mask,
+                position_ids=positions,
+                past_key_values=_snapshot(cache),
+                use_cache=True,
+                logits_to_keep=1,
+            )
+            extended = output.past_key_values
+            logits: Tensor = output.logits
+            return logits
+
+        logits = steered_logits(self._handle, [row.steering for row in rows], forward)
+        return logits[:, -1].argmax(dim=-1), extended
 
     def _take(self, row: _Row, token: int, stop: Sequence[str]) -> None:
         if token in self._ends:
@@ -108,6 +118,15 @@ class GreedyDecoder:
             for tokens in (row.prompt, [*row.prompt, *row.written])
         )
         return str(whole).removeprefix(str(before))
+
+
+def _snapshot(cache: Any) -> Any:
+    """Return a cache to extend while ``cache`` stays as it is: a layer that grows takes new tensors."""
+    if cache is None:
+        return None
+    snapshot = copy.copy(cache)
+    snapshot.layers = [copy.copy(layer) for layer in cache.layers]
+    return snapshot
 
 
 def _select(cache: Any, kept: list[int], *tensors: Tensor) -> list[Tensor]:

@@ -14,7 +14,7 @@ from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach
+from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach, steered_logits
 
 MOST_LOGITS = 100_000_000
 """Logits computed in one pass: 200 MB in bfloat16, about 2,000 tokens of a vocabulary of 49,152."""
@@ -30,6 +30,16 @@ class _Score:
     """Summed over its predicted tokens, in nats."""
     likeliest: Tensor
     """The likeliest token in the place of each predicted one, ``[predicted]``."""
+
+
+@dataclass(frozen=True, eq=False)
+class TokenScores:
+    """How well each token of some text is predicted, in float32 at least."""
+
+    nll: Tensor
+    """``[tokens]``, in nats."""
+    confidence: Tensor
+    """``[tokens]``: the probability of the likeliest token there."""
 
 
 class TextPredictor:
@@ -80,16 +90,28 @@ class TextPredictor:
         )
 
     @torch.inference_mode()
+    def token_scores(self, windows: Sequence[Window], steering: Steering) -> TokenScores:
+        """Return how each token that ``windows`` predict is predicted, window after window."""
+        parts = {index: _token_scores(logits, windows[index]) for index, logits in self._predicted(windows, steering)}
+        nll, confidence = zip(*(parts[index] for index in range(len(windows))), strict=True)
+        return TokenScores(torch.cat(nll), torch.cat(confidence))
+
+    @torch.inference_mode()
     def _score(self, windows: Sequence[Window], steering: Steering, progress: Progress) -> list[_Score]:
         scores: dict[int, _Score] = {}
+        for index, logits in self._predicted(windows, steering):
+            scores[index] = _score(logits, windows[index])
+            progress.advance()
+        return [scores[index] for index in range(len(windows))]
+
+    def _predicted(self, windows: Sequence[Window], steering: Steering) -> Iterator[tuple[int, Tensor]]:
+        """Yield each window's index and its ``[predicted, vocab]`` logits, in any order."""
         for indices in _batches(windows, MOST_LOGITS // self._loaded.anatomy.sizes.vocab_size):
             batch = [windows[index] for index in indices]
             first, logits = self._logits(batch, steering)
             for index, window, of_window in zip(indices, batch, logits, strict=True):
                 start = window.given - 1 - first
-                scores[index] = _score(of_window[start : start + len(window.predicted)], window)
-            progress.advance(len(batch))
-        return [scores[index] for index in range(len(windows))]
+                yield index, of_window[start : start + len(window.predicted)]
 
     def _logits(self, batch: Sequence[Window], steering: Steering) -> tuple[int, Tensor]:
         """Give the first position that predicts anything, and the logits from there on: ``[batch, positions, vocab]``.
@@ -100,10 +122,15 @@ class TextPredictor:
         padded = [(*window.tokens, *[0] * (longest - len(window.tokens))) for window in batch]
         first = min(window.given for window in batch) - 1
         tokens = torch.tensor(padded, device=self._loaded.input_device)
-        shortened = nullcontext() if self._replay is None else self._replay.over(tokens, steering)
-        with self._handle.applied([steering] * len(batch)), shortened:
-            logits = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=longest - first).logits
-        return first, logits
+
+        def forward() -> Tensor:
+            with nullcontext() if self._replay is None else self._replay.over(tokens, steering):
+                logits: Tensor = self._loaded.model(
+                    input_ids=tokens, use_cache=False, logits_to_keep=longest - first
+                ).logits
+            return logits
+
+        return first, steered_logits(self._handle, [steering] * len(batch), forward)
 
 
 def _score(logits: Tensor, window: Window) -> _Score:
@@ -117,6 +144,18 @@ def _score(logits: Tensor, window: Window) -> _Score:
         nll += float(functional.cross_entropy(piece, expected, reduction="sum"))
         likeliest.append(piece.argmax(dim=-1))  # three times as fast as in half precision
     return _Score(nll, torch.cat(likeliest).cpu())
+
+
+def _token_scores(logits: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+    """Return the NLL of each predicted token, and the probability of the likeliest in its place."""
+    answers = torch.tensor(window.predicted, device=logits.device)
+    rows = max(1, _MOST_IN_FLOAT32 // logits.shape[-1])
+    nll, confidence = [], []
+    for piece, expected in zip(logits.split(rows), answers.split(rows), strict=True):
+        likely = piece.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+        nll.append(functional.nll_loss(likely, expected, reduction="none"))
+        confidence.append(likely.amax(dim=-1).exp())
+    return torch.cat(nll).cpu(), torch.cat(confidence).cpu()
 
 
 def _batches(windows: Sequence[Window], most_tokens: int) -> Iterator[list[int]]:

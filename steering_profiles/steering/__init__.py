@@ -1,6 +1,7 @@
 """Turn profiles into per-row tensors and hooks. Fitting and serving run this same code."""
 
 from steering_profiles.steering.effects import UNSTEERED, AppliedProfile, Effect, Steering, effect_of
+from steering_profiles.steering.gating import Gated, choose_logits, split, steered_logits
 from steering_profiles.steering.hooks import SteeringHandle, attach
 from steering_profiles.steering.sharing import StateKey, first_difference, state_key
 
@@ -8,11 +9,15 @@ __all__ = [
     "UNSTEERED",
     "AppliedProfile",
     "Effect",
+    "Gated",
     "StateKey",
     "Steering",
     "SteeringHandle",
     "attach",
+    "choose_logits",
     "effect_of",
     "first_difference",
+    "split",
     "state_key",
+    "steered_logits",
 ]

@@ -7,7 +7,8 @@ The formulas are those of the design, for a request with strength s:
 * own-position attention of degree w:  ``(1 - sw) attention + sw W_O(own value)``, ``sw`` clamped to 0..1
 * intercept:  ``stream -= s lambda b``
 
-Profiles compose: scales multiply, intercepts add, and the strongest own-position attention holds.
+Profiles compose: scales multiply, intercepts add, and the strongest own-position attention holds. Of those with gates
+all must have the same; the final layer of one without a gate applies at every position (:mod:`.gating`).
 """
 
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from steering_profiles.models import Sizes
-from steering_profiles.schema import INTERCEPT_TENSOR, Profile, check_strength
+from steering_profiles.schema import INTERCEPT_TENSOR, Gate, Profile, check_strength, common_gate
 from steering_profiles.store import content_hash
 
 
@@ -42,6 +43,11 @@ class AppliedProfile:
         """What tells the state of two rows apart: content hash and strength."""
         return self.known_hash or content_hash(self.profile), self.strength
 
+    @property
+    def gate(self) -> Gate | None:
+        """What opens the profile's final layer; None where it has no gate, or at strength 0."""
+        return self.profile.final_layer.gate if self.strength != 0 else None
+
 
 Steering = tuple[AppliedProfile, ...]
 """Everything applied to one row; empty for the baseline."""
@@ -64,7 +70,12 @@ class Effect:
 
 
 def effect_of(steering: Steering, sizes: Sizes) -> Effect:
-    """Compose the profiles of ``steering`` into one effect on a model of ``sizes``."""
+    """Compose the profiles of ``steering`` into one effect on a model of ``sizes``: where gates are, with them open.
+
+    Raises:
+        GateError: the profiles have different gates.
+    """
+    common_gate(applied.profile for applied in steering)
     heads: dict[int, Tensor] = {}
     neurons: dict[int, Tensor] = {}
     own_attention = 0.0

@@ -40,7 +40,11 @@ class SteeringHandle:
             raise
 
     def acquire(self, steering: Steering) -> int:
-        """Return the table row of ``steering`` (0 for the baseline). Give it back with :meth:`release`."""
+        """Return the table row of ``steering`` (0 for the baseline). Give it back with :meth:`release`.
+
+        Raises:
+            GateError: it is gated: :func:`.gating.split` it.
+        """
         return self._table.acquire(steering)
 
     def release(self, row: int) -> None:
@@ -70,7 +74,11 @@ class SteeringHandle:
 
     @contextmanager
     def applied(self, steerings: Sequence[Steering]) -> Iterator[None]:
-        """Steer one forward pass over a ``[batch, seq]`` input, one steering per row of the batch."""
+        """Steer one forward pass over a ``[batch, seq]`` input, one steering per row of the batch.
+
+        Raises:
+            GateError: some steering is gated: :func:`.gating.steered_logits` makes both passes.
+        """
         rows: list[int] = []
         try:
             rows.extend(self.acquire(steering) for steering in steerings)
@@ -128,13 +136,17 @@ class SteeringHandle:
             self._own_value = self._anatomy.own_values(output)
 
     def _mix_own_value(self, z: Tensor, own: Tensor) -> Tensor:
-        """Lv et al. (arXiv:2403.19521), last-position mask: rows of degree 0 pass through untouched, bit for bit."""
+        """Lv et al. (arXiv:2403.19521), last-position mask.
+
+        Rows of degree 0 pass through untouched, bit for bit. Of rows of degree 1 nothing of ``z`` is left, not even
+        what is no number: no key of the final layer counts.
+        """
         if self._own_value is None:
             return z  # left due, so the step ends in an error
         self._due.discard("final-layer own-position attention")
         own = own.to(z.device)
         value = self._own_value.view_as(z)
-        return ((1 - own) * z + own * value).where(own > 0, z)
+        return ((1 - own) * z + own * value).where(own > 0, z).where(own < 1, value)
 
     def _subtract_intercept(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
         if self._factors is None or self._factors.intercept is None:

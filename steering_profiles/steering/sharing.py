@@ -1,8 +1,8 @@
 """What two rows that are steered differently still have in common.
 
 The keys and values of a layer come from its input. So rows that first differ at layer ``l`` have the same keys and
-values up to and including layer ``l``, and the same stream below it; what only the final layer does changes no key
-or value at all.
+values up to and including layer ``l``, and the same stream below it; what only the final layer does, behind a gate or
+not, changes no key or value at all.
 """
 
 import torch
@@ -26,7 +26,7 @@ def first_difference(one: Steering, other: Steering, sizes: Sizes) -> int:
     for layer in layers:
         if not (_same(a.heads.get(layer), b.heads.get(layer)) and _same(a.neurons.get(layer), b.neurons.get(layer))):
             return layer
-    return sizes.layers if _same_end(a, b) else sizes.layers - 1
+    return sizes.layers if _same_end(a, b) and _same_gates(one, other) else sizes.layers - 1
 
 
 def _changes_state(applied: AppliedProfile, sizes: Sizes) -> bool:
@@ -38,6 +38,12 @@ def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
     if one is None or other is None:
         return one is other
     return torch.equal(one, other)
+
+
+def _same_gates(one: Steering, other: Steering) -> bool:
+    if all(applied.gate is None for applied in (*one, *other)):
+        return True
+    return sorted(applied.key for applied in one) == sorted(applied.key for applied in other)
 
 
 def _same_end(a: Effect, b: Effect) -> bool:

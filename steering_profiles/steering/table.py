@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steering_profiles.errors import GateError
 from steering_profiles.models import Sizes
 from steering_profiles.steering.effects import Effect, Steering, effect_of
 
@@ -51,11 +52,16 @@ class SteeringTable:
         self._gathered: tuple[tuple[Any, ...], StepFactors | None] | None = None
 
     def acquire(self, steering: Steering) -> int:
-        """Return the row of ``steering``, made if need be. Give it back with :meth:`release`."""
+        """Return the row of ``steering``, made if need be. Give it back with :meth:`release`.
+
+        Raises:
+            GateError: it is gated, which one row cannot be: :func:`.gating.split` makes two of it.
+        """
         key = tuple(sorted(applied.key for applied in steering if applied.strength != 0))
         row = self._rows.get(key)
         if row is None:
             effect = effect_of(steering, self._sizes)  # before any change here: it may raise
+            _refuse_gates(steering)
             row = self._free.pop() if self._free else 1 + len(self._effects)
             self._write(row, effect)
             self._rows[key] = row
@@ -153,6 +159,12 @@ class SteeringTable:
         self._own_attention = doubled(self._own_attention, 0)
         self._intercept = None if self._intercept is None else doubled(self._intercept, 0)
         self._capacity *= 2
+
+
+def _refuse_gates(steering: Steering) -> None:
+    gated = [applied.profile.name for applied in steering if applied.gate is not None]
+    if gated:
+        raise GateError(f"{', '.join(gated)}: a gate chooses between two passes, and this is one; split the steering")
 
 
 def _union(layers: Iterable[Iterable[int]]) -> list[int]:

@@ -1,11 +1,14 @@
 """Greedy completions, steered row by row."""
 
 import pytest
+import torch
 
 from steering_profiles.evaluation.decoding import GreedyDecoder
 from steering_profiles.models import LoadedModel
+from steering_profiles.schema import Gate
 from steering_profiles.steering import UNSTEERED
-from tests.builders import CONTEXT, build_model, every_effect, greedy
+from tests.builders import CONTEXT, build_model, build_profile, every_effect, greedy, steer
+from tests.library.running import steered_logits
 
 PROMPTS = ["def f(x):", "print(str(1", "x", "a longer prompt than the others, so that those are padded"]
 
@@ -28,6 +31,30 @@ def test_each_row_of_a_batch_is_what_it_is_alone(tiny: LoadedModel):
     with GreedyDecoder(tiny) as decoder:
         texts = decoder.complete(prompts, steerings * len(PROMPTS), 24)
     assert texts == [expected(tiny, p, s, 24) for p, s in zip(prompts, steerings * len(PROMPTS), strict=True)]
+
+
+def test_a_gate_decides_token_by_token_beside_rows_without_one(tiny: LoadedModel):
+    band, settings = Gate(low=0.05, high=0.09), {"own_attention": 1.0, "intercept_scale": 0.7}
+    gated, ungated = (steer(build_profile(tiny, **settings, gate=gate)) for gate in ((band.low, band.high), None))
+
+    def slowly(prompt: str) -> tuple[str, list[bool]]:
+        ids, opened = tiny.tokenizer.encode(prompt), []
+        for _ in range(24):
+            closed, steered = steered_logits(tiny, UNSTEERED, ungated, tokens=torch.tensor([ids]))[:, -1]
+            opened.append(band.low <= float(closed.float().softmax(dim=-1).max()) <= band.high)
+            ids.append(int((steered if opened[-1] else closed).argmax()))
+        if tiny.tokenizer.eos_token_id in ids:
+            ids = ids[: ids.index(tiny.tokenizer.eos_token_id)]
+        return tiny.tokenizer.decode(ids, skip_special_tokens=True)[len(prompt) :], opened
+
+    found, opened = zip(*map(slowly, PROMPTS), strict=True)
+    assert 0.2 < sum(map(sum, opened)) / (24 * len(PROMPTS)) < 0.8
+    with GreedyDecoder(tiny) as decoder:
+        texts = decoder.complete(PROMPTS * 3, [gated, UNSTEERED, ungated, gated] * 3, 24)
+    steerings = [gated, UNSTEERED, ungated, gated] * 3
+    for prompt, steering, text in zip(PROMPTS * 3, steerings, texts, strict=True):
+        wanted = found[PROMPTS.index(prompt)] if steering is gated else expected(tiny, prompt, steering, 24)
+        assert text == wanted
 
 
 def test_a_completion_ends_before_the_first_stop_string_and_the_others_go_on(tiny: LoadedModel):

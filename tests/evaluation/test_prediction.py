@@ -5,9 +5,11 @@ import dataclasses
 import pytest
 import torch
 
-from steering_profiles.evaluation import TextPredictor, Window, prediction, text_windows
+from steering_profiles.evaluation import TextPredictor, TokenPredictor, Window, prediction, text_windows
 from steering_profiles.models import LoadedModel
+from steering_profiles.schema import Gate
 from steering_profiles.steering import UNSTEERED, Steering
+from steering_profiles.tasks.task import Example
 from tests.builders import build_model, build_profile, every_effect, steer
 from tests.library.running import hooks_on, steered_logits
 
@@ -56,6 +58,53 @@ def test_memory_is_bounded_without_changing_the_figures(monkeypatch: pytest.Monk
         (piecewise,) = predictor.measure({"text": windows}, steering).texts
     for field in dataclasses.fields(piecewise)[2:]:
         assert getattr(piecewise, field.name) == pytest.approx(getattr(whole.texts[0], field.name), rel=1e-10)
+
+
+def test_a_gate_decides_at_every_position_of_a_text(tiny: LoadedModel):
+    windows, band = windows_of(tiny), Gate(low=0.05, high=0.09)
+    settings = {"own_attention": 1.0, "intercept_scale": 0.7}
+    gated, ungated = (build_profile(tiny, **settings, gate=gate) for gate in ((band.low, band.high), None))
+    nll, opened, likeliest = 0.0, [], []
+    for window in windows:
+        tokens = torch.tensor([window.tokens])
+        (closed,), (steered,) = (
+            steered_logits(tiny, steering, tokens=tokens) for steering in (UNSTEERED, steer(ungated))
+        )
+        for position in range(window.given - 1, len(window.tokens) - 1):
+            opened.append(band.low <= float(closed[position].float().softmax(dim=-1).max()) <= band.high)
+            chosen = (steered if opened[-1] else closed)[position]
+            nll -= float(chosen.log_softmax(dim=-1)[window.tokens[position + 1]])
+            likeliest.append(int(chosen.argmax()) == int(closed[position].argmax()))
+    assert 0.2 < sum(opened) / len(opened) < 0.8
+    with TextPredictor(tiny) as predictor:
+        (measured,) = predictor.measure({"text": windows}, steer(gated)).texts
+    assert measured.nll_after == pytest.approx(nll / len(opened), rel=1e-10)
+    assert measured.agreement == sum(likeliest) / len(likeliest)
+
+
+def test_a_gate_decides_at_the_end_of_every_prompt(tiny: LoadedModel):
+    prompts = [tuple((start + 7 * i) % 250 for i in range(9)) for start in range(40)]
+    examples = [Example("all", "", prompt, 0) for prompt in prompts]
+    gate, settings = Gate(low=0.05, high=0.09), {"own_attention": 1.0, "intercept_scale": 0.7}
+    gated, ungated = (build_profile(tiny, **settings, gate=gate) for gate in ((gate.low, gate.high), None))
+    with TokenPredictor(tiny) as predictor:
+        plain, steered, found = (predictor.predict(examples, s) for s in ((), steer(ungated), steer(gated)))
+    tops = [
+        float(steered_logits(tiny, UNSTEERED, tokens=torch.tensor([p]))[0, -1].float().softmax(-1).max())
+        for p in prompts
+    ]
+    opened = [gate.low <= top <= gate.high for top in tops]
+    assert 0.2 < sum(opened) / len(opened) < 0.8
+    assert found == [b if chosen else a for a, b, chosen in zip(plain, steered, opened, strict=True)]
+    assert found not in (plain, steered)
+
+
+def test_a_gate_that_never_opens_measures_as_exactly_nothing():
+    loaded = build_model("llama", dtype=torch.bfloat16)
+    shut = steer(build_profile(loaded, own_attention=1.0, gate=(0.0, 1e-9)))
+    with TextPredictor(loaded) as predictor:
+        (measured,) = predictor.measure({"text": windows_of(loaded)}, shut).texts
+    assert (measured.change, measured.agreement) == (0.0, 1.0)
 
 
 def test_what_changes_nothing_measures_as_exactly_nothing():

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from steering_profiles.schema import (
     INTERCEPT_TENSOR,
     FinalLayer,
+    Gate,
     HeadScale,
     ModelIdentity,
     NeuronScale,
@@ -42,11 +43,20 @@ provenances = st.builds(
 
 
 @st.composite
+def bands(draw: st.DrawFn) -> Gate:
+    """Any gate."""
+    low, high = sorted(draw(st.lists(st.floats(0, 1), min_size=2, max_size=2, unique=True)))
+    return Gate(low=low, high=high)
+
+
+@st.composite
 def profiles(draw: st.DrawFn) -> Profile:
     """Any profile of ``MODEL``."""
     heads = draw(st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 2)), scales))
     neurons = draw(st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 7)), scales))
     intercept = draw(st.floats(-2, 2))
+    own_attention = draw(st.floats(0, 1))
+    gate = draw(st.none() | bands()) if own_attention or intercept else None
     tensor = np.array(draw(st.lists(st.floats(-9, 9, width=32), min_size=6, max_size=6)), dtype=np.float32)
     return Profile(
         name=draw(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,10}", fullmatch=True).filter(lambda name: name != "baseline")),
@@ -55,7 +65,7 @@ def profiles(draw: st.DrawFn) -> Profile:
         model=MODEL,
         heads=tuple(HeadScale(layer=layer, head=head, scale=scale) for (layer, head), scale in heads.items()),
         neurons=tuple(NeuronScale(layer=layer, neuron=n, scale=scale) for (layer, n), scale in neurons.items()),
-        final_layer=FinalLayer(own_attention=draw(st.floats(0, 1)), intercept_scale=intercept),
+        final_layer=FinalLayer(own_attention=own_attention, intercept_scale=intercept, gate=gate),
         provenance=draw(st.none() | provenances),
         tensors={INTERCEPT_TENSOR: tensor} if intercept else {},
     )

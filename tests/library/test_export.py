@@ -318,6 +318,11 @@ REFUSED = {
         1.0,
         ["own-position attention", "the intercept"],
     ),
+    "a gated final layer": (
+        lambda model: build_profile(model, heads=HEADS, own_attention=1.0, intercept_scale=0.5, gate=(0.1, 0.6)),
+        1.0,
+        ["own-position attention", "the intercept"],
+    ),
     "no change at all": (lambda model: build_profile(model), 1.0, ["changes nothing at strength 1"]),
     "scales of one": (lambda model: build_profile(model, heads=[(0, 0, 1.0)]), 1.0, ["changes nothing"]),
     "no strength": (lambda model: build_profile(model, heads=HEADS), 0.0, ["changes nothing at strength 0"]),

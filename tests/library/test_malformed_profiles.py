@@ -60,6 +60,26 @@ MALFORMED = {
         r"neurons names a component more than once: \[\(1, 0\)\]",
     ),
     "more than whole attention": ({"final_layer": {"own_attention": 2}}, r"final_layer\.own_attention"),
+    "a gate that is no band": (
+        {"final_layer": {"own_attention": 1, "gate": {"low": 0.6, "high": 0.6}}},
+        r"final_layer\.gate: low is 0\.6 and high is 0\.6; low must be below high",
+    ),
+    "a gate beyond certainty": (
+        {"final_layer": {"own_attention": 1, "gate": {"low": 0.6, "high": 1.5}}},
+        r"final_layer\.gate\.high: Input should be less than or equal to 1",
+    ),
+    "a gate of text": (
+        {"final_layer": {"own_attention": 1, "gate": {"low": "0.1", "high": 1}}},
+        r"final_layer\.gate\.low: Input should be a valid number",
+    ),
+    "a gate with one end": (
+        {"final_layer": {"own_attention": 1, "gate": {"low": 0.1}}},
+        r"final_layer\.gate\.high: Field required",
+    ),
+    "a gate before nothing": (
+        {"final_layer": {"gate": {"low": 0.1, "high": 1}}},
+        "final_layer: gate: there is neither own-position attention nor an intercept",
+    ),
     "an intercept without its tensor": (NEEDS_INTERCEPT, r"settings need \['final_layer\.intercept'\]"),
     "tensors in the JSON": ({"tensors": {}}, r"tensors: belongs in example\.safetensors"),
     "a seed that is no integer": ({"provenance": {**PROVENANCE, "seed": "7"}}, r"provenance\.seed"),

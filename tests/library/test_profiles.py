@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steering_profiles.errors import ProfileFormatError, ProfileNotFound
-from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, HeadScale, NeuronScale, Profile, Provenance
+from steering_profiles.errors import GateError, ProfileFormatError, ProfileNotFound
+from steering_profiles.schema import (
+    INTERCEPT_TENSOR,
+    FinalLayer,
+    Gate,
+    HeadScale,
+    NeuronScale,
+    Profile,
+    Provenance,
+    common_gate,
+)
 from steering_profiles.store import SHIPPED, Catalogue, content_hash, load_profile, save_profile
 from tests.library.examples import INTERCEPT, MODEL, example, profiles
 
@@ -57,6 +66,8 @@ CHANGES = {
     "a neuron": {"neurons": (NeuronScale(layer=1, neuron=2, scale=1.5),)},
     "the model": {"model": MODEL.model_copy(update={"fingerprint": "sha256:1"})},
     "own attention": {"final_layer": FinalLayer(own_attention=0.5)},
+    "a gate": {"final_layer": FinalLayer(own_attention=0.5, gate=Gate(low=0.1, high=0.6))},
+    "its band": {"final_layer": FinalLayer(own_attention=0.5, gate=Gate(low=0.1, high=0.7))},
     "provenance": {"provenance": PROVENANCE},
     "its seed": {"provenance": PROVENANCE.model_copy(update={"seed": 1})},
     "an intercept": {"final_layer": FinalLayer(intercept_scale=1.0), "tensors": INTERCEPT},
@@ -71,6 +82,32 @@ CHANGES = {
 def test_any_change_of_content_is_another_hash():
     hashes = {name: content_hash(example(**change)) for name, change in CHANGES.items()} | {"": content_hash(example())}
     assert len(set(hashes.values())) == len(CHANGES) + 1, hashes
+
+
+def test_a_profile_without_a_gate_is_written_without_one(tmp_path: Path):
+    assert "gate" not in save_profile(example(), tmp_path).read_text()
+
+
+def gated(name: str, low: float, high: float, **settings: float) -> Profile:
+    settings = settings or {"own_attention": 1.0}
+    tensors = INTERCEPT if "intercept_scale" in settings else {}
+    layer = FinalLayer(**settings, gate=Gate(low=low, high=high))
+    return example(name=name, heads=(), final_layer=layer, tensors=tensors)
+
+
+def test_the_summary_says_where_a_gate_lets_the_final_layer_be():
+    assert gated("one", 0.05, 0.6).summary == "own-position attention 1 where the top probability is 0.05..0.6"
+    both = gated("both", 0, 0.5, own_attention=1.0, intercept_scale=-0.5)
+    assert both.summary == "own-position attention 1 and intercept x -0.5 where the top probability is 0..0.5"
+
+
+def test_profiles_have_a_gate_in_common_unless_two_differ():
+    one, other, alike = gated("one", 0.1, 0.6), gated("other", 0.1, 0.7), gated("alike", 0.1, 0.6)
+    assert common_gate([]) is common_gate([example()]) is None
+    assert common_gate([example(), one, alike]) == Gate(low=0.1, high=0.6)
+    says = r"different gates cannot be composed: one \(0\.1\.\.0\.6\) and other \(0\.1\.\.0\.7\)"
+    with pytest.raises(GateError, match=says):
+        common_gate([one, example(), other])
 
 
 @given(st.randoms(use_true_random=False), st.integers(0, 4))

@@ -4,7 +4,8 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from steering_profiles.schema import BASELINE
+from steering_profiles.errors import GateError
+from steering_profiles.schema import BASELINE, common_gate
 from steering_server.api.schemas.requests import ArmRequest, GenerationBody, shown
 from steering_server.api.schemas.responses import Applied, AppliedArms, AppliedProfile
 from steering_server.backends.base import Backend, ProfileCard, ProfileStrength
@@ -50,7 +51,8 @@ def resolve_arms(body: GenerationBody, backend: Backend) -> Arms:
 
     Raises:
         NotFound: no such model or profile.
-        RequestError: arms are asked for in more than one way, twice alike, or with a profile that cannot be used.
+        RequestError: arms are asked for in more than one way, twice alike, with a profile that cannot be used, or with
+            profiles that cannot be composed.
     """
     served = backend.model.name
     model = body.model or served
@@ -104,6 +106,10 @@ def _arm(
         AppliedProfile(profile=name, content_hash=_usable(name, param, cards).entry.content_hash, strength=strength)
         for name in names
     )
+    try:
+        common_gate(cards[name].entry.profile for name in names)
+    except GateError as exc:
+        raise RequestError(f"{param}: {exc}", param=param) from exc
     joined = SEPARATOR.join(names)
     if label is None:
         label = joined if strength == 1 else f"{joined}@{strength:g}"

@@ -94,7 +94,7 @@ class Backend(Protocol):
         Closing the generator cancels what is still running.
 
         Raises:
-            RequestError: a profile is unknown or unusable, or a prompt does not fit the context.
+            RequestError: a profile is unknown or unusable, some do not compose, or a prompt does not fit the context.
             Overloaded: too much is queued already.
             EngineError: the engine failed.
         """

@@ -9,9 +9,10 @@ from types import MappingProxyType
 
 import jinja2
 
+from steering_profiles.errors import GateError
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.prompts import encode_prompt
-from steering_profiles.steering import AppliedProfile, Steering
+from steering_profiles.steering import AppliedProfile, Steering, split
 from steering_profiles.store import Catalogue
 from steering_profiles.validate import compare, require_fit
 from steering_server.backends.base import GenerationRequest, ModelCard, ProfileCard, ProfileStrength
@@ -109,7 +110,7 @@ class LocalBackend:
         Closing the generator cancels what is still running.
 
         Raises:
-            RequestError: a profile is unknown or unusable, or a prompt does not fit the context.
+            RequestError: a profile is unknown or unusable, some do not compose, or a prompt does not fit the context.
             Overloaded: too much is queued already.
             EngineError: the engine failed.
         """
@@ -158,7 +159,12 @@ class LocalBackend:
         return SequenceRequest(request.prompt, request.sampling, self._steering(request.profiles))
 
     def _steering(self, profiles: Sequence[ProfileStrength]) -> Steering:
-        return tuple(self._applied(choice) for choice in profiles)
+        steering = tuple(self._applied(choice) for choice in profiles)
+        try:
+            split(steering)
+        except GateError as exc:
+            raise RequestError(str(exc)) from exc
+        return steering
 
     def _applied(self, choice: ProfileStrength) -> AppliedProfile:
         card = self._profiles.get(choice.profile)

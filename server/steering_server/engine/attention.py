@@ -44,10 +44,10 @@ def packed_attention(
     if not isinstance(layer_index, int):
         raise TypeError(f"{type(module).__name__} does not say which layer it is")
     layer = packed.store.layers[layer_index]
-    slots, positions = packed.slots.to(key.device), packed.positions.to(key.device)
+    slots, positions = packed.slots.to(key.device), packed.positions[: len(packed.slots)].to(key.device)
     real = key.shape[2] - packed.padding
-    layer.keys[slots, :, positions] = packed.for_all(key[0, :, :real].transpose(0, 1), layer_index)
-    layer.values[slots, :, positions] = packed.for_all(value[0, :, :real].transpose(0, 1), layer_index)
+    layer.keys[slots, :, positions] = packed.to_store(key[0, :, :real].transpose(0, 1), layer_index)
+    layer.values[slots, :, positions] = packed.to_store(value[0, :, :real].transpose(0, 1), layer_index)
 
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     parts = [_attend_decoding(query[0, :, rows.start : rows.end], layer, rows, scale) for rows in packed.decoding]

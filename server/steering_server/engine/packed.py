@@ -3,17 +3,21 @@
 Rows that begin alike and are steered alike below some layer, the *fork*, are computed once up to there. The tokens of
 a row that forks off are laid out behind those of the others, so that every layer sees the first so many tokens of the
 step: below its fork a row is not there, and at its fork it is taken over from the row that it forks off.
+
+A gated row is computed a second time where its logits are wanted, with its gate open. That repetition forks off the row
+itself, at the last layer; it reads what the row has stored and stores nothing.
 """
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, takewhile
 
 import torch
 from torch import Tensor
 
+from steering_profiles.schema import Gate
 from steering_server.engine.kv import KVStore
 
 _STRIDE = 32
@@ -29,6 +33,14 @@ class Fork:
 
 
 @dataclass(frozen=True)
+class Opened:
+    """How a gated row is steered where its gate is open."""
+
+    gate: Gate
+    steering_row: int
+
+
+@dataclass(frozen=True)
 class RowInput:
     """The next tokens of one sequence."""
 
@@ -40,11 +52,33 @@ class RowInput:
     logits_for: range
     """Which of ``tokens``, by index, the logits that follow are wanted for."""
     fork: Fork | None = None
+    opened: Opened | None = None
+    """Of a gated row, whose ``steering_row`` is that of the closed gate."""
 
     @property
     def first_layer(self) -> int:
         """The first layer that computes the row by itself."""
         return 0 if self.fork is None else self.fork.layer
+
+    @property
+    def is_repetition(self) -> bool:
+        """Whether these are tokens of another row of the step, which are computed a second time."""
+        return self.fork is not None and self.fork.slot == self.slot
+
+    def repetition(self, layers: int) -> "RowInput | None":
+        """Return the row with its gate open, in the last of ``layers``; None if it has none or no logits are wanted."""
+        if self.opened is None or not self.logits_for:
+            return None
+        start, end = self.logits_for.start, self.logits_for.stop
+        return replace(
+            self,
+            tokens=self.tokens[start:end],
+            position=self.position + start,
+            steering_row=self.opened.steering_row,
+            logits_for=range(end - start),
+            fork=Fork(layers - 1, self.slot),
+            opened=None,
+        )
 
 
 @dataclass(frozen=True)
@@ -82,9 +116,9 @@ class PackedStep:
     segments: tuple[Segment, ...]
     """The others, in the order of their tokens."""
     slots: Tensor
-    """``[tokens]``: the slot of each token; these and the following are without the padding."""
+    """``[stored tokens]``: the slot of each token, save for repetitions, which come last and store nothing."""
     positions: Tensor
-    """``[tokens]``: the position of each token in its sequence."""
+    """``[tokens]``: the position of each token in its sequence; this and the following are without the padding."""
     origins: Tensor
     """``[tokens]``: the token that stands in for each one below its fork; itself where there is none."""
     seen: tuple[int, ...] | None
@@ -96,13 +130,12 @@ class PackedStep:
             return self.segments
         return tuple(segment for segment in self.segments if segment.first_layer <= layer)
 
-    def for_all(self, state: Tensor, layer: int) -> Tensor:
-        """Turn ``[seen tokens, ...]`` of ``layer`` into ``[tokens, ...]``: what stands in for rows not yet there."""
-        return (
-            state
-            if self.seen is None or len(state) == len(self.positions)
-            else state[self._stand_ins[layer].to(state.device)]
-        )
+    def to_store(self, state: Tensor, layer: int) -> Tensor:
+        """Turn ``[seen tokens, ...]`` of ``layer`` into ``[stored tokens, ...]``: rows not yet there have stand-ins."""
+        stored = len(self.slots)
+        if self.seen is None or len(state) == len(self.positions):
+            return state[:stored]
+        return state[self._stand_ins[layer][:stored].to(state.device)]
 
     def enter(self, hidden: Tensor, layer: int) -> Tensor:
         """Turn ``[1, tokens, width]`` as the layer before left it into what ``layer`` computes."""
@@ -115,7 +148,11 @@ class PackedStep:
     @cached_property
     def _stand_ins(self) -> tuple[Tensor, ...]:
         every = torch.arange(len(self.origins), device=self.origins.device)
-        return tuple(torch.where(every < count, every, self.origins) for count in self.seen or ())
+        twice = self.origins[self.origins]  # for a repetition of a row that forks off another
+        return tuple(
+            torch.where(every < count, every, torch.where(self.origins < count, self.origins, twice))
+            for count in self.seen or ()
+        )
 
 
 def padded(tokens: int) -> int:
@@ -130,14 +167,15 @@ def padded(tokens: int) -> int:
 def order(rows: Sequence[RowInput]) -> list[int]:
     """Return the order in which rows are laid out.
 
-    By first layer; first of all those of one token, together with others of about their length if there are any.
+    By first layer, with repetitions last; first of all those of one token, together with others of about their length
+    if there are any.
     """
     lengths = Counter(_bucket(row.position) for row in rows if _is_decoding(row))
 
-    def key(index: int) -> tuple[int, bool, bool, int]:
+    def key(index: int) -> tuple[int, bool, bool, bool, int]:
         row = rows[index]
         bucket = _bucket(row.position)
-        return row.first_layer, not _is_decoding(row), lengths[bucket] == 1, bucket
+        return row.first_layer, row.is_repetition, not _is_decoding(row), lengths[bucket] == 1, bucket
 
     return sorted(range(len(rows)), key=key)
 
@@ -149,11 +187,12 @@ def pack(store: KVStore, rows: Sequence[RowInput], layers: int, device: torch.de
     for row in rows:
         segments.append(Segment(start, start + len(row.tokens), row.slot, row.position, row.first_layer))
         start += len(row.tokens)
-    of_slot = {segment.slot: segment for segment in segments}
+    storing = [segment for row, segment in zip(rows, segments, strict=True) if not row.is_repetition]
+    of_slot = {segment.slot: segment for segment in storing}
     origins = [
-        token if row.fork is None else of_slot[row.fork.slot].start + token - segment.start
+        origin
         for row, segment in zip(rows, segments, strict=True)
-        for token in range(segment.start, segment.end)
+        for origin in _origins(segment, segment if row.fork is None else of_slot[row.fork.slot])
     ]
     single = list(takewhile(_is_decoding, rows))
     together = [list(group) for _, group in groupby(segments[: len(single)], lambda segment: _bucket(segment.position))]
@@ -166,7 +205,7 @@ def pack(store: KVStore, rows: Sequence[RowInput], layers: int, device: torch.de
         padding=0 if forks else padded(start) - start,
         decoding=decoding,
         segments=tuple(segments[sum(rows.end - rows.start for rows in decoding) :]),
-        slots=torch.tensor([s.slot for s in segments for _ in range(s.start, s.end)], device=device),
+        slots=torch.tensor([s.slot for s in storing for _ in range(s.start, s.end)], device=device),
         positions=torch.tensor([s.position + i for s in segments for i in range(s.end - s.start)], device=device),
         origins=torch.tensor(origins, device=device),
         seen=_seen(segments, layers) if forks else None,
@@ -180,6 +219,12 @@ def _is_decoding(row: RowInput) -> bool:
 def _bucket(position: int) -> int:
     """Tell apart what is too different in length: every row of a batch costs what its longest does."""
     return max(position, 255).bit_length()
+
+
+def _origins(segment: Segment, origin: Segment) -> range:
+    """Return the tokens of ``origin`` at the positions of ``segment``."""
+    start = origin.start + segment.position - origin.position
+    return range(start, start + segment.end - segment.start)
 
 
 def _seen(segments: Sequence[Segment], layers: int) -> tuple[int, ...]:

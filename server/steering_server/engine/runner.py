@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import SteeringHandle, attach
+from steering_profiles.steering import SteeringHandle, attach, choose_logits
 from steering_server.engine import attention
 from steering_server.engine.kv import KVStore
 from steering_server.engine.packed import PackedStep, RowInput, order, pack
@@ -53,13 +53,15 @@ class Runner:
 
     @torch.inference_mode()
     def run(self, rows: Sequence[RowInput]) -> list[RowOutput]:
-        """Compute the tokens of ``rows`` in one pass; return what was asked for, row by row.
+        """Compute the tokens of ``rows`` in one pass; return what was asked for, row by row, by their gates if any.
 
         Raises:
             HookError: some row's steering did not take place.
         """
-        places = order(rows)
-        ordered = [rows[index] for index in places]
+        repetitions = {i: again for i, row in enumerate(rows) if (again := row.repetition(self._layers)) is not None}
+        every = [*rows, *repetitions.values()]
+        places = order(every)
+        ordered = [every[index] for index in places]
         packed = pack(self.store, ordered, self._layers, self._device)
         filling = [0] * packed.padding
         tokens = [token for row in ordered for token in row.tokens] + filling
@@ -73,14 +75,14 @@ class Runner:
                 logits_to_keep=self._tensor(_wanted(ordered)),
                 packed=packed,
             ).logits
+        spans = _spans(places, ordered)
+        for repetition, index in enumerate(repetitions, len(rows)):
+            opened = rows[index].opened
+            if opened is not None:
+                closed = logits[0, spans[index]]
+                closed.copy_(choose_logits(logits[0, spans[repetition]], closed, opened.gate))
         finite = logits[0].amax(dim=-1).isfinite().tolist()  # a NaN is the greatest of all
-        outputs: dict[int, RowOutput] = {}
-        start = 0
-        for index, row in zip(places, ordered, strict=True):
-            end = start + len(row.logits_for)
-            outputs[index] = RowOutput(logits[0, start:end], all(finite[start:end]))
-            start = end
-        return [outputs[index] for index in range(len(rows))]
+        return [RowOutput(logits[0, spans[index]], all(finite[spans[index]])) for index in range(len(rows))]
 
     def close(self) -> None:
         """Take the hooks off and give the model its own attention and weights back."""
@@ -101,6 +103,16 @@ def _wanted(rows: Sequence[RowInput]) -> list[int]:
         wanted.extend(start + index for index in row.logits_for)
         start += len(row.tokens)
     return wanted
+
+
+def _spans(places: Sequence[int], rows: Sequence[RowInput]) -> dict[int, slice]:
+    """Return where the logits of each row are, by the index that ``places`` gives it."""
+    spans = {}
+    start = 0
+    for index, row in zip(places, rows, strict=True):
+        spans[index] = slice(start, start + len(row.logits_for))
+        start += len(row.logits_for)
+    return spans
 
 
 def _entry(layer: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None]:

@@ -8,8 +8,8 @@ the youngest sequence gives its place back and waits again; what it had generate
 from dataclasses import dataclass, replace
 
 from steering_profiles.models import Sizes
-from steering_profiles.steering import SteeringHandle, first_difference, state_key
-from steering_server.engine.packed import Fork, RowInput
+from steering_profiles.steering import SteeringHandle, first_difference, split, state_key
+from steering_server.engine.packed import Fork, Opened, RowInput
 from steering_server.engine.sequence import Group, Place, SequenceState
 from steering_server.engine.slots import SlotPool
 from steering_server.errors import EngineError
@@ -119,6 +119,8 @@ class Scheduler:
                 other.running.source = None
         self._pool.release(place.slot, keep=keep)
         self._steering.release(place.steering_row)
+        if place.opened is not None:
+            self._steering.release(place.opened.steering_row)
         sequence.place = None
 
     def release_all(self, group: Group, *, keep: bool = True) -> None:
@@ -141,11 +143,13 @@ class Scheduler:
 
     def _find_place(self, sequence: SequenceState) -> Place:
         steering = sequence.request.steering
-        row = self._steering.acquire(steering)
+        gated = split(steering)
+        row = self._steering.acquire(steering if gated is None else gated.closed)
+        opened = None if gated is None else Opened(gated.gate, self._steering.acquire(gated.opened))
         slot, source_slot, shared = self._pool.acquire(
             sequence.tokens, state_key(steering, self._sizes), sequence.most_shared
         )
-        place = Place(slot, row)
+        place = Place(slot, row, opened)
         if source_slot is not None:
             place.source = self._owner(source_slot)
             place.source_length = shared

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 from torch import Tensor
 
-from steering_server.engine.packed import RowInput
+from steering_server.engine.packed import Opened, RowInput
 from steering_server.engine.penalties import History
 from steering_server.engine.requests import Chunk, SequenceRequest, TokenLogprob
 from steering_server.engine.sampling import logprobs_of
@@ -48,6 +48,8 @@ class Place:
 
     slot: Slot
     steering_row: int
+    opened: Opened | None = None
+    """Of a sequence whose steering is gated."""
     source: "SequenceState | None" = None
     """A running sequence that begins with the same tokens and is steered alike: its state is copied, not computed."""
     source_length: int = 0
@@ -135,6 +137,7 @@ class SequenceState:
             slot=place.slot.index,
             steering_row=place.steering_row,
             logits_for=range(first - computed, end - computed),
+            opened=place.opened,
         )
 
     def advance(self, row: RowInput, logits: Tensor) -> Tensor | None:
