@@ -11,12 +11,15 @@ other point is if by it
 * no group of dev loses more than ``most_lost`` percentage points of accuracy;
 * none of the task's other shapes, such as few-shot prompts, does either, nor has a higher NLL than before;
 * the NLL of no other text rises by more than ``most_drift``.
+
+With gates (:class:`steering_profiles.schema.Gate`) every point is also tried behind the best allowed band of
+:data:`.gating.EDGES`. Since a gate chooses between two results that are known, that takes no further pass.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -38,14 +41,14 @@ from steering_profiles.evaluation import (
     text_windows,
     tune_temperature,
 )
-from steering_profiles.evaluation.calibration import calibrate_groups
 from steering_profiles.fitting.decomposition import decompose, record_layer
+from steering_profiles.fitting.gating import Answers, Evidence, Score, possible_gates
 from steering_profiles.fitting.journal import Journal
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, ModelIdentity, Profile, Provenance
+from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Gate, ModelIdentity, Profile, Provenance
 from steering_profiles.steering import UNSTEERED, AppliedProfile, Steering
-from steering_profiles.tasks.task import Example, Task
+from steering_profiles.tasks.task import Task
 
 Source = Literal["regression", "mean"]
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -70,6 +73,8 @@ class FinalLayerSettings:
     lambdas: tuple[float, ...] = LAMBDA
     """Shares of the intercept that are subtracted; a negative one adds."""
     sources: tuple[Source, ...] = SOURCES
+    gates: bool = False
+    """Whether every point is tried behind gates too."""
     most_lost: float = 1.0
     """Percentage points of accuracy that a group of dev, or another shape, may lose."""
     most_drift: float = 0.01
@@ -84,6 +89,10 @@ class FinalLayerSettings:
         for scale in self.lambdas:
             if not -10 <= scale <= 10:
                 raise ValueError(f"lambda is {scale:g}; allowed: numbers in -10..10")
+        if not 0 <= self.most_lost <= 100:
+            raise ValueError(f"max lost is {self.most_lost:g}; allowed: percentage points, 0..100")
+        if not 0 <= self.most_drift < math.inf:
+            raise ValueError(f"max drift is {self.most_drift:g}; allowed: finite numbers from 0")
         if not set(self.sources) <= set(SOURCES):
             raise ValueError(f"intercept is {', '.join(self.sources)}; allowed: {', '.join(SOURCES)}")
 
@@ -97,10 +106,12 @@ class Point:
     """``lambda``."""
     source: Source | None
     """Whose intercept; None where none of it is subtracted."""
+    gate: Gate | None = None
 
     def __str__(self) -> str:
         intercept = "" if self.source is None else f", {self.intercept_scale:g} x {self.source}"
-        return f"own attention {self.own_attention:g}{intercept}"
+        gate = "" if self.gate is None else f", where the top probability is {self.gate}"
+        return f"own attention {self.own_attention:g}{intercept}{gate}"
 
     @property
     def disturbance(self) -> float:
@@ -109,26 +120,6 @@ class Point:
 
 
 PLAIN = Point(0.0, 0.0, None)
-
-
-@dataclass(frozen=True)
-class Score:
-    """How well some prompts are answered."""
-
-    accuracy: Accuracy
-    nll: float
-    """Of the correct answer, in nats, averaged over groups."""
-    probability: float
-    """Of the correct answer, averaged over groups."""
-
-    def to_json(self) -> list[JsonValue]:
-        """Return it as plain data."""
-        return [self.accuracy.to_json(), self.nll, self.probability]
-
-    @classmethod
-    def from_json(cls, data: Sequence[Any]) -> "Score":
-        """Make it of what :meth:`to_json` returned."""
-        return cls(Accuracy.from_json(data[0]), data[1], data[2])
 
 
 @dataclass(frozen=True)
@@ -160,7 +151,7 @@ class FinalLayerResult:
     grid: Sequence[Measured]
     chosen: Measured
     without_drift_limit: Measured
-    """What would have been chosen if other text did not count."""
+    """What would have been chosen without gates if other text did not count."""
     r2: float | None
     """Share of the variance of the final MLP's output on train that the regression explains; None without one."""
     dev: CalibrationComparison
@@ -200,14 +191,14 @@ def fit_final_layer(
     replay = FinalLayerReplay(loaded)
     texts = {name: text_windows(loaded, text) for name, text in fitting_texts().items()}
     with TokenPredictor(loaded, replay) as predictor, TextPredictor(loaded, replay) as text_predictor:
-        trial = _Trial(task, texts, predictor, text_predictor)
+        trial = _Trial(task, texts, predictor, text_predictor, settings)
         points = make_grid(settings)
         progress.stage("measuring the grid on dev", len(points))
         grid: list[Measured] = []
         for point in points:
-            plain_nll = grid[0].dev.nll if grid else math.inf
-            make = partial(trial.measure, steering_at(point), plain_nll)
-            grid.append(_measured(point, journal.recall(str(point), make)))
+            plain = grid[0] if grid else None
+            found = journal.recall(str(point), partial(trial.measure, point, steering_at(point), plain))
+            grid += _all_measured(point, found)
             progress.advance()
         chosen = choose(grid, settings)
         steering = steering_at(chosen.point)
@@ -235,7 +226,7 @@ def fit_final_layer(
         settings=settings,
         grid=grid,
         chosen=chosen,
-        without_drift_limit=choose(grid, settings, limit_drift=False),
+        without_drift_limit=choose([m for m in grid if m.point.gate is None], settings, limit_drift=False),
         r2=recorded["r2"],
         dev=dev,
         test=test,
@@ -257,20 +248,22 @@ def make_grid(settings: FinalLayerSettings) -> list[Point]:
 def choose(grid: Sequence[Measured], settings: FinalLayerSettings, *, limit_drift: bool = True) -> Measured:
     """Return the point that the rule at the top of this module chooses; ``grid`` has the plain model."""
     plain = next(measured for measured in grid if measured.point == PLAIN)
+    allowed = [measured for measured in grid if is_allowed(measured, plain, settings, limit_drift=limit_drift)]
+    return min(allowed, key=lambda one: (round(one.dev.nll, 9), one.point.disturbance))
 
-    def is_allowed(measured: Measured) -> bool:
-        if measured is plain:
-            return True
-        there, before = measured.elsewhere, plain.elsewhere
-        if there is None or before is None or (limit_drift and there.drift > settings.most_drift):
-            return False
-        return not _loses(measured.dev.accuracy, plain.dev.accuracy, settings.most_lost) and all(
-            shape.nll <= before.shapes[name].nll
-            and not _loses(_pooled(shape.accuracy), _pooled(before.shapes[name].accuracy), settings.most_lost)
-            for name, shape in there.shapes.items()
-        )
 
-    return min(filter(is_allowed, grid), key=lambda one: (round(one.dev.nll, 9), one.point.disturbance))
+def is_allowed(measured: Measured, plain: Measured, settings: FinalLayerSettings, *, limit_drift: bool = True) -> bool:
+    """Return whether the rule at the top of this module lets ``measured`` be chosen."""
+    if measured is plain:
+        return True
+    there, before = measured.elsewhere, plain.elsewhere
+    if there is None or before is None or (limit_drift and there.drift > settings.most_drift):
+        return False
+    return not _loses(measured.dev.accuracy, plain.dev.accuracy, settings.most_lost) and all(
+        shape.nll <= before.shapes[name].nll
+        and not _loses(_pooled(shape.accuracy), _pooled(before.shapes[name].accuracy), settings.most_lost)
+        for name, shape in there.shapes.items()
+    )
 
 
 def _loses(accuracy: Accuracy, plain: Accuracy, most: float) -> bool:
@@ -308,12 +301,14 @@ def _profile(
         description=f"Changes the final layer so that the right answers on {task.name} become likelier.",
         method="final-layer",
         model=model,
-        final_layer=FinalLayer(own_attention=point.own_attention, intercept_scale=point.intercept_scale),
+        final_layer=FinalLayer(
+            own_attention=point.own_attention, intercept_scale=point.intercept_scale, gate=point.gate
+        ),
         tensors=tensors,
     )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Trial:
     """What a point is measured with."""
 
@@ -322,27 +317,68 @@ class _Trial:
     """By name; those that a fit may look at."""
     predictor: TokenPredictor
     text_predictor: TextPredictor
+    settings: FinalLayerSettings
 
-    def measure(self, steering: Steering, plain_nll: float) -> dict[str, Any]:
-        dev = self._score(self.task.dev, steering)
-        if dev.nll > plain_nll:
-            return {"dev": dev.to_json(), "elsewhere": None}
-        shapes = {name: self._score(examples, steering).to_json() for name, examples in self.task.shapes.items()}
-        drift = self.text_predictor.measure(self.texts, steering).worst.change
-        return {"dev": dev.to_json(), "elsewhere": {"shapes": shapes, "drift": drift}}
+    def measure(self, point: Point, steering: Steering, plain: Measured | None) -> list[Any]:
+        """Return what ``point`` does and, if gates are wanted, what it does behind the best one, as plain data."""
+        dev = self._on_dev(steering)
+        if plain is not None and dev.score.nll > plain.dev.nll:
+            return [_to_json(Measured(point, dev.score, None))]
+        before = self._plain
+        evidence = self._evidence(dev, steering)
+        found = [_measured(point, evidence, before)]
+        if self.settings.gates and plain is not None:
+            behind = (
+                _measured(replace(point, gate=gate), evidence.behind(gate, before), before) for gate in possible_gates()
+            )
+            allowed = [one for one in behind if is_allowed(one, plain, self.settings)]
+            # Of equals the narrowest: it changes least.
+            found += sorted(allowed, key=lambda one: (round(one.dev.nll, 9), _breadth(one.point)))[:1]
+        return list(map(_to_json, found))
 
-    def _score(self, examples: Sequence[Example], steering: Steering) -> Score:
-        measured = calibrate_groups(self.predictor.answers(examples, steering))
-        groups = measured.groups.values()
-        return Score(measured.accuracy, measured.balanced_nll, sum(one.probability for one in groups) / len(groups))
+    @cached_property
+    def _plain(self) -> Evidence:
+        return self._evidence(self._on_dev(UNSTEERED), UNSTEERED)
+
+    def _on_dev(self, steering: Steering) -> Answers:
+        return Answers.of(self.predictor.answers(self.task.dev, steering))
+
+    def _evidence(self, dev: Answers, steering: Steering) -> Evidence:
+        return Evidence(
+            dev=dev,
+            shapes={n: Answers.of(self.predictor.answers(some, steering)) for n, some in self.task.shapes.items()},
+            texts={name: self.text_predictor.token_scores(some, steering) for name, some in self.texts.items()},
+        )
 
 
-def _measured(point: Point, found: Mapping[str, Any]) -> Measured:
-    elsewhere = found["elsewhere"]
-    if elsewhere is not None:
-        shapes = {name: Score.from_json(score) for name, score in elsewhere["shapes"].items()}
-        elsewhere = Elsewhere(shapes, elsewhere["drift"])
-    return Measured(point, Score.from_json(found["dev"]), elsewhere)
+def _measured(point: Point, evidence: Evidence, plain: Evidence) -> Measured:
+    shapes = {name: answers.score for name, answers in evidence.shapes.items()}
+    return Measured(point, evidence.dev.score, Elsewhere(shapes, evidence.drift(plain)))
+
+
+def _breadth(point: Point) -> float:
+    return 1.0 if point.gate is None else point.gate.high - point.gate.low
+
+
+def _to_json(measured: Measured) -> dict[str, Any]:
+    gate, there = measured.point.gate, measured.elsewhere
+    return {
+        "gate": None if gate is None else [gate.low, gate.high],
+        "dev": measured.dev.to_json(),
+        "elsewhere": there
+        and {"shapes": {name: score.to_json() for name, score in there.shapes.items()}, "drift": there.drift},
+    }
+
+
+def _all_measured(point: Point, found: Sequence[Any]) -> Iterator[Measured]:
+    """Yield what :meth:`_Trial.measure` found of ``point``."""
+    for one in found:
+        there = one["elsewhere"]
+        if there is not None:
+            shapes = {name: Score.from_json(score) for name, score in there["shapes"].items()}
+            there = Elsewhere(shapes, there["drift"])
+        gate = None if one["gate"] is None else Gate(low=one["gate"][0], high=one["gate"][1])
+        yield Measured(replace(point, gate=gate), Score.from_json(one["dev"]), there)
 
 
 def _searched(settings: FinalLayerSettings, grid: Sequence[Measured]) -> dict[str, JsonValue]:
@@ -357,6 +393,7 @@ def _searched(settings: FinalLayerSettings, grid: Sequence[Measured]) -> dict[st
             m.dev.accuracy.right,
             m.dev.accuracy.asked,
             None if m.elsewhere is None else round(m.elsewhere.drift, 5),
+            None if m.point.gate is None else [m.point.gate.low, m.point.gate.high],
         ]
         for m in grid
     ]
@@ -364,7 +401,9 @@ def _searched(settings: FinalLayerSettings, grid: Sequence[Measured]) -> dict[st
         "method": "final-layer",
         "most_lost": settings.most_lost,
         "most_drift": settings.most_drift,
-        "columns": ["own_attention", "lambda", "intercept", "dev NLL", "dev P(correct)", "right", "asked", "drift"],
+        "columns": [
+            *("own_attention", "lambda", "intercept", "dev NLL", "dev P(correct)", "right", "asked", "drift", "gate")
+        ],
         "points": points,
     }
 
@@ -374,6 +413,7 @@ def _chosen(chosen: Measured, r2: float | None, temperature: float) -> dict[str,
         "own_attention": chosen.point.own_attention,
         "lambda": chosen.point.intercept_scale,
         "intercept": chosen.point.source,
+        "gate": None if chosen.point.gate is None else str(chosen.point.gate),
         "r2": None if r2 is None else round(r2, 5),
         "drift": None if chosen.elsewhere is None else round(chosen.elsewhere.drift, 5),
         "temperature": round(temperature, 5),

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from steering_profiles.errors import FitError
-from steering_profiles.evaluation import Accuracy, TokenPredictor, held_out, humaneval
+from steering_profiles.evaluation import Accuracy, TextPredictor, TokenPredictor, held_out, humaneval, text_windows
 from steering_profiles.evaluation.accuracy import equal_length_batches
 from steering_profiles.fitting import (
     FinalLayerResult,
@@ -17,9 +17,10 @@ from steering_profiles.fitting import (
     fit_final_layer,
     fit_key,
 )
-from steering_profiles.fitting.final_layer import PLAIN, Elsewhere, Measured, Point, Score, choose, make_grid
+from steering_profiles.fitting.final_layer import PLAIN, Elsewhere, Measured, Point, choose, make_grid
+from steering_profiles.fitting.gating import Answers, Evidence, Score
 from steering_profiles.models import LoadedModel
-from steering_profiles.schema import INTERCEPT_TENSOR
+from steering_profiles.schema import INTERCEPT_TENSOR, Gate
 from steering_profiles.steering import AppliedProfile, Steering, attach
 from steering_profiles.store import save_profile
 from steering_profiles.tasks import Example, Task
@@ -203,6 +204,51 @@ def test_both_intercepts_are_tried_where_both_are_asked_for(tiny: LoadedModel):
     assert result.r2 < 1
 
 
+def test_what_is_known_of_a_point_behind_a_gate_is_what_the_whole_model_does_there(tiny: LoadedModel):
+    task = task_answered_by(tiny, 1.0, 4.0, count=100)
+    own = build_profile(tiny, own_attention=1.0, intercept_scale=4.0)
+    windows = text_windows(tiny, "Some text that is long enough to be sure of some of it, and not of the rest.")
+    with TokenPredictor(tiny) as predictor, TextPredictor(tiny) as text_predictor:
+
+        def known(steering: Steering) -> Evidence:
+            scores = text_predictor.token_scores(windows, steering)
+            return Evidence(Answers.of(predictor.answers(task.dev, steering)), {}, {"text": scores})
+
+        plain = known(())
+        gate = Gate(low=0.0, high=round(float(np.median(plain.dev.confidence)), 3))
+        final = own.final_layer.model_copy(update={"gate": gate})
+        steered, gated = known(steer(own)), known(steer(own.model_copy(update={"final_layer": final})))
+    found = steered.behind(gate, plain)
+    np.testing.assert_allclose(found.dev.log_probability, gated.dev.log_probability, rtol=1e-12)
+    assert (found.dev.right == gated.dev.right).all()
+    assert found.drift(plain) == pytest.approx(gated.drift(plain), rel=1e-9)
+    for other in (plain, steered):
+        assert found.dev.score.nll != other.dev.score.nll
+        assert found.drift(plain) != other.drift(plain)
+
+
+def test_a_gate_is_chosen_where_steering_helps_only_the_unsure(tiny: LoadedModel):
+    task = task_answered_by(tiny, 1.0, count=400)
+    with TokenPredictor(tiny) as predictor:
+        plain, sure = predictor.answers(task.dev), predictor.predict(task.dev)
+    middle = float(np.median([answer.confidence for answer in plain]))
+    dev = [  # what the plain model is sure of, it has right
+        replace(example, answer=token) if answer.confidence > middle else example
+        for example, answer, token in zip(task.dev, plain, sure, strict=True)
+    ]
+    settings = replace(SMALL, lambdas=(0.0,), gates=True)
+    result = fit_final_layer(tiny, replace(task, dev=tuple(dev), shapes={}), name="tiny", command="", settings=settings)
+    gate = result.profile.final_layer.gate
+    assert gate is not None
+    assert gate.low <= middle
+    assert abs(gate.high - middle) <= 0.1
+    chosen = result.chosen
+    assert chosen.dev.nll == pytest.approx(result.dev.profile.every.balanced_nll, rel=1e-9)
+    assert chosen.dev.nll < min(m.dev.nll for m in result.grid if m.point.gate is None)
+    assert result.profile.provenance is not None
+    assert result.profile.provenance.chosen["gate"] == str(gate)
+
+
 def test_the_grid_has_every_point_once_and_the_plain_model_first():
     points = make_grid(FinalLayerSettings(own_attention=(1.0,), lambdas=(0.5, -0.5)))
     assert points[0] == PLAIN
@@ -249,6 +295,8 @@ def test_without_the_limit_other_text_does_not_count():
         ({"own_attention": (float("nan"),)}, "own attention is nan"),
         ({"lambdas": (float("inf"),)}, "lambda is inf"),
         ({"sources": ("median",)}, "intercept is median; allowed: regression, mean"),
+        ({"most_lost": -1.0}, "max lost is -1"),
+        ({"most_drift": float("nan")}, "max drift is nan"),
         ({"lambdas": ()}, "at least one value"),
     ],
 )

@@ -90,6 +90,22 @@ def fit(
         list[str] | None,
         typer.Option(help="regression or mean, may be repeated. (default: both are tried)", rich_help_panel=_FINAL),
     ] = None,
+    gates: Annotated[
+        bool,
+        typer.Option(
+            "--gates",
+            help="Also try to change only what is predicted with a probability in some band.",
+            rich_help_panel=_FINAL,
+        ),
+    ] = False,
+    most_lost: Annotated[
+        float,
+        typer.Option("--max-lost", help="Percentage points a sub-task may lose on dev.", rich_help_panel=_FINAL),
+    ] = 1.0,
+    most_drift: Annotated[
+        float,
+        typer.Option("--max-drift", help="Share by which other text's NLL may rise.", rich_help_panel=_FINAL),
+    ] = 0.01,
     compare: Annotated[
         bool, typer.Option("--compare", help="Search with the other methods too and show them side by side.")
     ] = False,
@@ -137,11 +153,16 @@ def fit(
         *(("--own-attention", value, None) for value in own_attention or ()),
         *(("--lambda", value, None) for value in lambdas or ()),
         *(("--intercept", value, None) for value in intercept or ()),
+        ("--max-lost", most_lost, 1.0),
+        ("--max-drift", most_drift, 0.01),
+        ("--gates", gates, False),
     ]
     way: ComponentsFit | FinalLayerFit
     if method == _FINAL_LAYER:
         _refuse(method, [*of_components, ("--compare", compare, False)])
-        way = FinalLayerFit(final_layer_settings(own_attention or (), lambdas or (), intercept or ()))
+        way = FinalLayerFit(
+            final_layer_settings(own_attention or (), lambdas or (), intercept or (), gates, most_lost, most_drift)
+        )
     else:
         settings = components_settings(
             method, components, most_components, most_scale, metric, accuracy_threshold, k or (), alpha or ()
@@ -217,5 +238,5 @@ def _command(source: str, out: Path, options: _Options) -> str:
     words = ["steer", "fit", *(["--task"] if source.endswith(".jsonl") else []), source, "--out", str(out)]
     for option, value, default in options:
         if value != default:
-            words += [option, str(value)]
+            words += [option] if value is True else [option, str(value)]
     return shlex.join(words)

@@ -75,7 +75,12 @@ class FittedFinalLayer:
 
 
 def final_layer_settings(
-    own_attention: Sequence[float], lambdas: Sequence[float], intercepts: Sequence[str]
+    own_attention: Sequence[float],
+    lambdas: Sequence[float],
+    intercepts: Sequence[str],
+    gates: bool,
+    most_lost: float,
+    most_drift: float,
 ) -> "FinalLayerSettings":
     """Make settings of the options; what is not given is the default.
 
@@ -93,6 +98,9 @@ def final_layer_settings(
             own_attention=tuple(own_attention) or OWN_ATTENTION,
             lambdas=tuple(lambdas) or LAMBDA,
             sources=tuple(source for source in SOURCES if source in intercepts) or SOURCES,
+            gates=gates,
+            most_lost=most_lost,
+            most_drift=most_drift,
         )
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc

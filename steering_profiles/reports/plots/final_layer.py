@@ -1,6 +1,7 @@
 """Dev NLL over the settings of the final layer."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,8 +19,10 @@ _NAMES: dict[Source, str] = {"regression": "of the regression", "mean": "the pla
 def final_layer_maps(grid: Sequence[Measured], chosen: Measured) -> Figure:
     """Draw one map per source of the intercept: rows are shares of own-position attention, columns shares of it.
 
-    Where none of the intercept is subtracted the cell is the same in all of them.
+    Where none of the intercept is subtracted the cell is the same in all of them. Gates are not shown: a cell is what
+    its settings do without one.
     """
+    grid = [m for m in grid if m.point.gate is None]
     owns = sorted({m.point.own_attention for m in grid})
     scales = sorted({m.point.intercept_scale for m in grid})
     sources: list[Source | None] = list(dict.fromkeys(m.point.source for m in grid if m.point.source)) or [None]
@@ -37,7 +40,7 @@ def final_layer_maps(grid: Sequence[Measured], chosen: Measured) -> Figure:
             place = (column - 0.5, row - 0.5)
             if measured.elsewhere is not None and is_past_limit(measured.elsewhere.drift):
                 axes.add_patch(Rectangle(place, 1, 1, fill=False, hatch="///", linewidth=0, alpha=0.35))
-            if measured.point == chosen.point:
+            if measured.point == replace(chosen.point, gate=None):
                 frame = Rectangle(place, 1, 1, fill=False, edgecolor=ORANGE, linewidth=2.5, zorder=5)
                 axes.add_patch(frame).set_clip_on(False)
             if len(scales) <= _MOST_COLUMNS_LABELLED:
