@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Self
@@ -10,13 +11,15 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
+from steering_profiles.evaluation.replay import FinalLayerReplay
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach, steered_logits
 from steering_profiles.tasks.task import Example
 
 BATCH_SIZE = 64
-_Z = 1.959964  # of the normal distribution, 95% lies within as many standard deviations
+Z_95 = 1.959964
+"""Standard deviations within which 95% of the normal distribution lies."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +64,8 @@ class Accuracy:
         if not asked:
             return 0.0, 100.0
         share = right / asked
-        centre = (share + _Z**2 / (2 * asked)) / (1 + _Z**2 / asked)
-        half = _Z / (1 + _Z**2 / asked) * math.sqrt(share * (1 - share) / asked + _Z**2 / (4 * asked**2))
+        centre = (share + Z_95**2 / (2 * asked)) / (1 + Z_95**2 / asked)
+        half = Z_95 / (1 + Z_95**2 / asked) * math.sqrt(share * (1 - share) / asked + Z_95**2 / (4 * asked**2))
         low = 0.0 if right == 0 else 100 * (centre - half)  # where rounding would miss them by a hair
         high = 100.0 if right == asked else 100 * (centre + half)
         return low, high
@@ -76,11 +79,28 @@ class Accuracy:
         return Accuracy(counts)
 
 
-class TokenPredictor:
-    """Predicts the token after a prompt, steered or not. A context manager: on leaving it the model is plain again."""
+@dataclass(frozen=True)
+class Answered:
+    """How one prompt was answered."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    group: str
+    right: bool
+    """Whether the answer is the likeliest of all tokens."""
+    log_probability: float
+    """Of the correct answer, in nats."""
+    confidence: float
+    """Probability of the likeliest token, right or not."""
+
+
+class TokenPredictor:
+    """Predicts the token after a prompt, steered or not. A context manager: on leaving it the model is plain again.
+
+    With ``replay`` a pass over prompts that it has seen costs no more than the final layer, where no more is steered.
+    """
+
+    def __init__(self, loaded: LoadedModel, replay: FinalLayerReplay | None = None) -> None:
         self._loaded = loaded
+        self._replay = replay
         self._handle: SteeringHandle = attach(loaded)
 
     def __enter__(self) -> Self:
@@ -111,17 +131,44 @@ class TokenPredictor:
             counts[example.group] = (right + (token == example.answer), asked + 1)
         return Accuracy(counts)
 
+    def answers(
+        self, examples: Sequence[Example], steering: Steering = UNSTEERED, progress: Progress | None = None
+    ) -> list[Answered]:
+        """Return how each of ``examples`` is answered."""
+        return self.answers_at(examples, (1.0,), steering, progress)[1.0]
+
+    def answers_at(
+        self,
+        examples: Sequence[Example],
+        temperatures: Sequence[float],
+        steering: Steering = UNSTEERED,
+        progress: Progress | None = None,
+    ) -> dict[float, list[Answered]]:
+        """Return how ``examples`` are answered with the logits divided by each of ``temperatures``, in one pass.
+
+        Probabilities are those over the whole vocabulary, in float32 at least.
+        """
+        progress = progress or Silent()
+        found: dict[float, dict[int, Answered]] = {temperature: {} for temperature in temperatures}
+        for indices, logits in self._batches(examples, steering):
+            batch = [examples[index] for index in indices]
+            precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            likeliest = precise.argmax(dim=-1).tolist()  # once: no temperature changes it
+            for temperature, answered in found.items():
+                answered.update(zip(indices, _answered(precise / temperature, batch, likeliest), strict=True))
+            progress.advance(len(indices))
+        return {t: [answered[index] for index in range(len(examples))] for t, answered in found.items()}
+
     @torch.inference_mode()
     def _batches(self, examples: Sequence[Example], steering: Steering) -> Iterator[tuple[list[int], Tensor]]:
         for indices in equal_length_batches(examples):
             tokens = torch.tensor([examples[index].prompt for index in indices], device=self._loaded.input_device)
-            yield (
-                indices,
-                steered_logits(self._handle, [steering] * len(indices), partial(self._forward, tokens))[:, -1],
-            )
+            logits = steered_logits(self._handle, [steering] * len(indices), partial(self._forward, tokens, steering))
+            yield indices, logits[:, -1]
 
-    def _forward(self, tokens: Tensor) -> Tensor:
-        logits: Tensor = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
+    def _forward(self, tokens: Tensor, steering: Steering) -> Tensor:
+        with nullcontext() if self._replay is None else self._replay.over(tokens, steering):
+            logits: Tensor = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
         return logits
 
 
@@ -133,3 +180,13 @@ def equal_length_batches(examples: Sequence[Example]) -> Iterator[list[int]]:
     for indices in by_length.values():
         for start in range(0, len(indices), BATCH_SIZE):
             yield indices[start : start + BATCH_SIZE]
+
+
+def _answered(logits: Tensor, examples: Sequence[Example], likeliest: Sequence[int]) -> list[Answered]:
+    """Judge the ``[examples, vocab]`` logits, of which the ``likeliest`` tokens are known."""
+    answers = torch.tensor([example.answer for example in examples], device=logits.device).unsqueeze(-1)
+    total = logits.logsumexp(dim=-1)
+    log_probability = (logits.gather(-1, answers).squeeze(-1) - total).tolist()
+    confidence = (logits.amax(dim=-1) - total).exp().tolist()
+    judged = zip(examples, likeliest, log_probability, confidence, strict=True)
+    return [Answered(example.group, token == example.answer, log_p, sure) for example, token, log_p, sure in judged]

@@ -1,6 +1,7 @@
 """How well a model predicts given text, with and without steering: teacher-forced NLL and next-token agreement."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Self
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from steering_profiles.evaluation.replay import FinalLayerReplay
 from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.models import LoadedModel
@@ -30,16 +32,28 @@ class _Score:
     """The likeliest token in the place of each predicted one, ``[predicted]``."""
 
 
+@dataclass(frozen=True, eq=False)
+class TokenScores:
+    """How well each token of some text is predicted, in float32 at least."""
+
+    nll: Tensor
+    """``[tokens]``, in nats."""
+    confidence: Tensor
+    """``[tokens]``: the probability of the likeliest token there."""
+
+
 class TextPredictor:
     """Measures how steering changes the prediction of texts. A context manager: on leaving it the model is plain again.
 
     The plain model's figures are kept, so that measuring many steerings on the same texts costs one pass for each.
     Steered and plain passes are cut into the same batches: what does not change the computation changes no bit of the
-    result, and shows as a change of exactly 0.
+    result, and shows as a change of exactly 0. With ``replay`` a pass over texts that it has seen costs no more than
+    the final layer, where no more is steered.
     """
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    def __init__(self, loaded: LoadedModel, replay: FinalLayerReplay | None = None) -> None:
         self._loaded = loaded
+        self._replay = replay
         self._handle: SteeringHandle = attach(loaded)
         self._plain: dict[tuple[Window, ...], list[_Score]] = {}
 
@@ -76,16 +90,28 @@ class TextPredictor:
         )
 
     @torch.inference_mode()
+    def token_scores(self, windows: Sequence[Window], steering: Steering) -> TokenScores:
+        """Return how each token that ``windows`` predict is predicted, window after window."""
+        parts = {index: _token_scores(logits, windows[index]) for index, logits in self._predicted(windows, steering)}
+        nll, confidence = zip(*(parts[index] for index in range(len(windows))), strict=True)
+        return TokenScores(torch.cat(nll), torch.cat(confidence))
+
+    @torch.inference_mode()
     def _score(self, windows: Sequence[Window], steering: Steering, progress: Progress) -> list[_Score]:
         scores: dict[int, _Score] = {}
+        for index, logits in self._predicted(windows, steering):
+            scores[index] = _score(logits, windows[index])
+            progress.advance()
+        return [scores[index] for index in range(len(windows))]
+
+    def _predicted(self, windows: Sequence[Window], steering: Steering) -> Iterator[tuple[int, Tensor]]:
+        """Yield each window's index and its ``[predicted, vocab]`` logits, in any order."""
         for indices in _batches(windows, MOST_LOGITS // self._loaded.anatomy.sizes.vocab_size):
             batch = [windows[index] for index in indices]
             first, logits = self._logits(batch, steering)
             for index, window, of_window in zip(indices, batch, logits, strict=True):
                 start = window.given - 1 - first
-                scores[index] = _score(of_window[start : start + len(window.predicted)], window)
-            progress.advance(len(batch))
-        return [scores[index] for index in range(len(windows))]
+                yield index, of_window[start : start + len(window.predicted)]
 
     def _logits(self, batch: Sequence[Window], steering: Steering) -> tuple[int, Tensor]:
         """Give the first position that predicts anything, and the logits from there on: ``[batch, positions, vocab]``.
@@ -98,9 +124,10 @@ class TextPredictor:
         tokens = torch.tensor(padded, device=self._loaded.input_device)
 
         def forward() -> Tensor:
-            logits: Tensor = self._loaded.model(
-                input_ids=tokens, use_cache=False, logits_to_keep=longest - first
-            ).logits
+            with nullcontext() if self._replay is None else self._replay.over(tokens, steering):
+                logits: Tensor = self._loaded.model(
+                    input_ids=tokens, use_cache=False, logits_to_keep=longest - first
+                ).logits
             return logits
 
         return first, steered_logits(self._handle, [steering] * len(batch), forward)
@@ -117,6 +144,18 @@ def _score(logits: Tensor, window: Window) -> _Score:
         nll += float(functional.cross_entropy(piece, expected, reduction="sum"))
         likeliest.append(piece.argmax(dim=-1))  # three times as fast as in half precision
     return _Score(nll, torch.cat(likeliest).cpu())
+
+
+def _token_scores(logits: Tensor, window: Window) -> tuple[Tensor, Tensor]:
+    """Return the NLL of each predicted token, and the probability of the likeliest in its place."""
+    answers = torch.tensor(window.predicted, device=logits.device)
+    rows = max(1, _MOST_IN_FLOAT32 // logits.shape[-1])
+    nll, confidence = [], []
+    for piece, expected in zip(logits.split(rows), answers.split(rows), strict=True):
+        likely = piece.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+        nll.append(functional.nll_loss(likely, expected, reduction="none"))
+        confidence.append(likely.amax(dim=-1).exp())
+    return torch.cat(nll).cpu(), torch.cat(confidence).cpu()
 
 
 def _batches(windows: Sequence[Window], most_tokens: int) -> Iterator[list[int]]:

@@ -1,19 +1,23 @@
 """Make profiles, and explain what a model does on a task. Offline only."""
 
 from steering_profiles.fitting.explanation import Explanation, explain
-from steering_profiles.fitting.journal import Journal
-from steering_profiles.fitting.rasteer import METHODS, FitResult, FitSettings, fit, fit_key, rank_components
+from steering_profiles.fitting.final_layer import FinalLayerResult, FinalLayerSettings, fit_final_layer
+from steering_profiles.fitting.journal import Journal, fit_key
+from steering_profiles.fitting.rasteer import METHODS, FitResult, FitSettings, fit, rank_components
 from steering_profiles.fitting.stepwise import StepwiseSettings
 
 __all__ = [
     "METHODS",
     "Explanation",
+    "FinalLayerResult",
+    "FinalLayerSettings",
     "FitResult",
     "FitSettings",
     "Journal",
     "StepwiseSettings",
     "explain",
     "fit",
+    "fit_final_layer",
     "fit_key",
     "rank_components",
 ]

@@ -1,9 +1,18 @@
 """What a long fit has found so far, kept in a file, so that one that was interrupted goes on where it was."""
 
+import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from steering_profiles import __version__
+from steering_profiles.models import LoadedModel, weights_digest
+from steering_profiles.tasks.task import Task
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _T = TypeVar("_T")
 
@@ -41,6 +50,14 @@ class Journal:
         """Remove the file: the fit is done."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
+
+
+def fit_key(loaded: LoadedModel, task: Task, settings: "DataclassInstance") -> str:
+    """Return what tells one fit from another: its model, weights included, prompts and settings."""
+    prompts = hashlib.sha256(repr((task.train, task.dev, task.test, task.shapes, task.pairs)).encode()).hexdigest()
+    model = (loaded.identity.model_dump(), weights_digest(loaded.model), str(loaded.dtype))
+    facts = (__version__, model, prompts, type(settings).__name__, asdict(settings))
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _results_in(path: Path, key: str) -> dict[str, Any]:

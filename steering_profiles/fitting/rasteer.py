@@ -1,7 +1,5 @@
 """Fit a RASteer profile (arXiv:2507.00322): project, rank, choose components and scales on dev, report on test."""
 
-import hashlib
-import json
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -38,7 +36,7 @@ from steering_profiles.fitting.projection import (
 from steering_profiles.fitting.questions import questions
 from steering_profiles.fitting.ranking import ACCURACY_THRESHOLD, Metric, Ranking, rank
 from steering_profiles.fitting.stepwise import StepwiseSettings, choose, search_path, watched
-from steering_profiles.models import LoadedModel, weights_digest
+from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.schema import Profile, Provenance
 from steering_profiles.tasks.task import Example, Task, round_robin
@@ -160,14 +158,6 @@ def fit(
     return FitResult(
         profile.model_copy(update={"provenance": provenance}), settings, choice, ranking, before, after, side_effects
     )
-
-
-def fit_key(loaded: LoadedModel, task: Task, settings: FitSettings) -> str:
-    """Return what tells one fit from another: its model, weights included, prompts and settings."""
-    prompts = hashlib.sha256(repr((task.train, task.dev, task.test, task.shapes, task.pairs)).encode()).hexdigest()
-    model = (loaded.identity.model_dump(), weights_digest(loaded.model), str(loaded.dtype))
-    facts = (__version__, model, prompts, asdict(settings))
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def rank_components(

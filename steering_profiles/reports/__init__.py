@@ -1,8 +1,9 @@
 """Reports: what a profile does and where it comes from, or what a layer does, as an HTML page and a Markdown file."""
 
 from steering_profiles.reports.attention import HeadAttention, attention_patterns
-from steering_profiles.reports.of_fit import report_of_fit
+from steering_profiles.reports.of_fit import report_of_final_layer, report_of_fit
 from steering_profiles.reports.report import (
+    FinalLayerSearch,
     MethodResult,
     PathPoint,
     RankedComponent,
@@ -13,6 +14,7 @@ from steering_profiles.reports.report import (
 from steering_profiles.reports.writing import render_html, render_markdown, write_explanation, write_report
 
 __all__ = [
+    "FinalLayerSearch",
     "HeadAttention",
     "MethodResult",
     "PathPoint",
@@ -23,6 +25,7 @@ __all__ = [
     "recorded_grid",
     "render_html",
     "render_markdown",
+    "report_of_final_layer",
     "report_of_fit",
     "write_explanation",
     "write_report",

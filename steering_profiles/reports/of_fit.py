@@ -2,14 +2,24 @@
 
 from collections.abc import Mapping, Sequence
 
-from steering_profiles.evaluation import Accuracy, TokenPredictor
-from steering_profiles.fitting import FitResult
+from steering_profiles.evaluation import Accuracy, TokenPredictor, compare_calibration
+from steering_profiles.fitting import FinalLayerResult, FitResult
 from steering_profiles.fitting.choice import steering_of
 from steering_profiles.fitting.components import Component
+from steering_profiles.fitting.final_layer import PLAIN
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.reports.attention import attention_patterns
-from steering_profiles.reports.report import TEST, MethodResult, PathPoint, RankedComponent, Ranking, Report
+from steering_profiles.reports.report import (
+    TEST,
+    FinalLayerSearch,
+    MethodResult,
+    PathPoint,
+    RankedComponent,
+    Ranking,
+    Report,
+)
+from steering_profiles.steering import UNSTEERED, AppliedProfile
 from steering_profiles.tasks.task import Example, Task
 
 _HEADS_SHOWN = 6
@@ -54,6 +64,31 @@ def report_of_fit(
             _method(one, on) for one, on in zip((result, *others), (steered, *of_others), strict=True) if others
         ],
         attention=attention_patterns(loaded, heads[:_HEADS_SHOWN], task.test[-1]) if heads else (),
+    )
+
+
+def report_of_final_layer(
+    loaded: LoadedModel,
+    variants: Mapping[str, Sequence[Example]],
+    result: FinalLayerResult,
+    progress: Progress | None = None,
+) -> Report:
+    """Return the report of ``result``. ``variants`` are prompts in shapes that no fit sees."""
+    progress = progress or Silent()
+    steering = UNSTEERED if result.chosen.point == PLAIN else (AppliedProfile(result.profile),)
+    progress.stage("measuring shapes that no fit saw", 2 * sum(map(len, variants.values())))
+    compared = {TEST: result.test}
+    with TokenPredictor(loaded) as predictor:
+        for name, examples in variants.items():
+            compared[name] = compare_calibration(predictor, examples, steering, result.test.temperature, progress)
+    provenance = result.profile.provenance
+    return Report(
+        profile=result.profile,
+        command=provenance.command if provenance is not None else "",
+        accuracy={name: (one.baseline.every.accuracy, one.profile.every.accuracy) for name, one in compared.items()},
+        side_effects=result.side_effects,
+        calibration=compared,
+        final_layer=FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit),
     )
 
 

@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from steering_profiles.evaluation.accuracy import Accuracy
+from steering_profiles.evaluation.calibration import CalibrationComparison
 from steering_profiles.evaluation.side_effects import SideEffects
 from steering_profiles.fitting.components import Component
+from steering_profiles.fitting.final_layer import Measured as MeasuredFinalLayer
 from steering_profiles.fitting.grid import Measured, Point
 from steering_profiles.fitting.ranking import ACCURACY_THRESHOLD
 from steering_profiles.reports.attention import HeadAttention
@@ -77,6 +79,16 @@ class PathPoint:
 
 
 @dataclass(frozen=True)
+class FinalLayerSearch:
+    """A search over the settings of the final layer."""
+
+    grid: Sequence[MeasuredFinalLayer]
+    chosen: MeasuredFinalLayer
+    without_drift_limit: MeasuredFinalLayer
+    """What would have been chosen if other text did not count."""
+
+
+@dataclass(frozen=True)
 class MethodResult:
     """What one way of choosing components achieves on the same splits."""
 
@@ -105,6 +117,9 @@ class Report:
     ranking: Ranking | None = None
     grid: Sequence[Measured] = ()
     path: Sequence[PathPoint] = ()
+    final_layer: FinalLayerSearch | None = None
+    calibration: Mapping[str, CalibrationComparison] = field(default_factory=dict)
+    """Prompt set to how sure and how right three arms are: the plain model, the steered one, and a temperature."""
     comparison: Sequence[MethodResult] = ()
     attention: Sequence[HeadAttention] = ()
     strength: float = 1.0

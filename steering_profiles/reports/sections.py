@@ -7,10 +7,13 @@ from steering_profiles.fitting.grid import Point
 from steering_profiles.flags import NLL_LIMIT
 from steering_profiles.reports import tables
 from steering_profiles.reports.blocks import Block, Folded, Page, Plot, Remark, Section, Verbatim
+from steering_profiles.reports.calibration import calibration_table, final_layer_table, search_sentences, verdict
 from steering_profiles.reports.plots.attention import attention_maps
+from steering_profiles.reports.plots.final_layer import final_layer_maps
 from steering_profiles.reports.plots.grid import grid_map
 from steering_profiles.reports.plots.path import path_plot
 from steering_profiles.reports.plots.ranking import accuracy_histograms, precision_recall
+from steering_profiles.reports.plots.reliability import reliability_plot
 from steering_profiles.reports.plots.scales import head_scales, neurons_per_layer
 from steering_profiles.reports.report import TEST, Report
 from steering_profiles.reports.tables import Change, Table
@@ -38,6 +41,7 @@ def sections(report: Report) -> list[Section]:
     made = {
         "": _headline(report),
         "How far it carries": _sets(report),
+        "Calibration": _calibration(report),
         "Beside other ways of choosing": _methods(report),
         "Side effects": _side_effects(report),
         "How it was chosen": _search(report),
@@ -108,6 +112,25 @@ def _sets(report: Report) -> Iterator[Block]:
         yield _unfolded(tables.sets_table(report))
 
 
+def _calibration(report: Report) -> Iterator[Block]:
+    for name, compared in report.calibration.items():
+        if name == TEST:
+            for text, tone in verdict(compared):
+                yield Remark(text, tone)
+            yield Plot(
+                "reliability",
+                "Reliability of the answers on test",
+                "Each dot is the answers of one stretch of confidence, larger for more of them: how sure the model is "
+                "on average (rightwards) and how many are right (upwards). On the dashed line it is as sure as it is "
+                "right; below it, too sure. Beside the plain model and the profile stands the plain model at "
+                f"temperature {number(compared.temperature)}, which was tuned on dev and changes no answer.",
+                partial(reliability_plot, compared),
+            )
+            yield calibration_table(name, compared)
+        else:
+            yield Folded(f"Calibration on {name}", calibration_table(name, compared))
+
+
 def _methods(report: Report) -> Iterator[Block]:
     if report.comparison:
         yield tables.methods_table(report)
@@ -140,6 +163,20 @@ def _search(report: Report) -> Iterator[Block]:
             partial(grid_map, report.grid, _chosen_point(report)),
         )
         yield Folded(f"All {len(report.grid)} points", tables.grid_table(report))
+    if report.final_layer is not None:
+        for text, tone in search_sentences(report.final_layer):
+            yield Remark(text, tone)
+        yield Plot(
+            "final-layer",
+            "NLL of the correct answer on dev by own-position attention and share of the intercept",
+            "One cell per setting: how much of the final layer's attention is replaced by each position's own value "
+            "(rows), how much of the intercept is subtracted (columns; less than 0 adds), and the NLL of the correct "
+            "answer on dev, in nats, averaged over groups: less is better. Hatched cells raise the NLL of other text "
+            "past the limit. The framed cell was chosen.",
+            partial(final_layer_maps, report.final_layer.grid, report.final_layer.chosen),
+        )
+        grid = report.final_layer.grid
+        yield Folded(f"All {len(grid)} points", final_layer_table(grid))
 
 
 def _components(report: Report) -> Iterator[Block]:

@@ -2,12 +2,13 @@
 
 from steering_profiles.tasks.arithmetic import arithmetic
 from steering_profiles.tasks.catalogue import TASKS, VARIANTS, make_task, require_known, task_name, variants_of
-from steering_profiles.tasks.factual_recall import factual_recall, factual_recall_variants
+from steering_profiles.tasks.factual_recall import RECALL_TASKS, factual_recall, factual_recall_variants
 from steering_profiles.tasks.jsonl import jsonl_task
 from steering_profiles.tasks.parentheses import parentheses, parentheses_variants
 from steering_profiles.tasks.task import Example, Task
 
 __all__ = [
+    "RECALL_TASKS",
     "TASKS",
     "VARIANTS",
     "Example",

@@ -143,6 +143,35 @@ def test_fit_compares_methods_in_its_report(folder: Path, tmp_path: Path):
         assert method in report
 
 
+def test_the_final_layer_is_fitted_to_a_task_of_ones_own_and_its_calibration_shown(folder: Path, tmp_path: Path):
+    model = ["--model", str(folder / "own-model"), "--dtype", "float32"]
+    task, out = write_task(tmp_path / "parity.jsonl", 60), tmp_path / "out"
+    search = ["--method", "final-layer", "--own-attention", "1", "--lambda", "-2", "--lambda", "2"]
+    fitted = steer("fit", "--task", str(task), "--out", str(out), *search, "--intercept", "mean", *model)
+    assert fitted.returncode == 0, fitted.stderr
+    profile = load_profile(out / "parity.json")
+    assert profile.method == "final-layer"
+    assert profile.provenance is not None
+    assert "--method final-layer --own-attention 1.0 --lambda -2.0 --lambda 2.0 --intercept mean" in (
+        profile.provenance.command
+    )
+    assert len(profile.provenance.grid["points"]) == 6
+    for shown in (" ".join(fitted.stdout.split()), (out / "parity.md").read_text()):
+        for arm in ("baseline", "profile", "temperature"):
+            assert arm in shown
+        assert "Mean P(correct)" in shown
+    measured = steer(
+        *("evaluate", str(out / "parity.json"), "--task", str(task), "--calibration", "--no-side-effects", *model),
+        *("--json", str(tmp_path / "figures.json"), "--report", str(tmp_path / "report")),
+    )
+    assert measured.returncode == 0, measured.stderr
+    assert "By NLL the" in measured.stdout
+    figures = json.loads((tmp_path / "figures.json").read_text())["calibration"]["test"]
+    recorded = profile.provenance.test["after: calibration"]
+    assert figures["profile"]["every"]["pooled"]["nll"] == pytest.approx(recorded["nll"], abs=1e-4)
+    assert "reliability" in (tmp_path / "report" / "parity.html").read_text()
+
+
 def test_evaluate_says_what_else_a_profile_changes(folder: Path, tmp_path: Path):
     figures = tmp_path / "figures.json"
     own = ["--model", str(folder / "own-model"), "--profiles", str(folder / "profiles"), "--dtype", "float32"]
@@ -190,6 +219,13 @@ WRONG = {
     "two tasks": (["fit", "parentheses", "--task", "arithmetic", "--out", "."], "'parentheses' and 'arithmetic'"),
     "no such file of prompts": (["fit", "--task", "nowhere.jsonl", "--out", "."], "nowhere.jsonl"),
     "unknown method": (["fit", "parentheses", "--out", ".", "--method", "luck"], "stepwise, paper, circuit, random"),
+    "an option of another method": (
+        ["fit", "parentheses", "--out", ".", "--lambda", "0.1"],
+        "--lambda means nothing to method stepwise",
+    ),
+    "an option of a method for facts": (["fit", "capitals", "--out", ".", "--k", "5"], "--k means nothing to method"),
+    "attention out of range": (["fit", "capitals", "--out", ".", "--own-attention", "2"], "own attention is 2"),
+    "unknown intercept": (["fit", "capitals", "--out", ".", "--intercept", "median"], "regression, mean"),
     "unknown components": (["fit", "parentheses", "--out", ".", "--components", "all"], "heads, neurons, both"),
     "a scale too small to search": (["fit", "parentheses", "--out", ".", "--max-scale", "1"], "max scale is 1"),
     "neurons by patching": (

@@ -75,7 +75,7 @@ def attention(tokens: tuple[str, ...] = ("#", " print", "\n", "$x$")) -> HeadAtt
 
 
 def whole(**changes: Any) -> Report:
-    """A report in which every section has something to say."""
+    """A report of a fit of components in which every section has something to say."""
     content: dict[str, Any] = {
         "profile": profile(),
         "command": "steer evaluate sample --report there",

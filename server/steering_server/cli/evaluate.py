@@ -22,7 +22,11 @@ _GENERAL = "Besides the task"
 def evaluate(
     profile: Annotated[str, typer.Argument(help="Name of a profile, or path of its .json file.")],
     task: Annotated[
-        str, typer.Option(help="What is measured: parentheses, arithmetic, or a file of your own: FILE.jsonl.")
+        str,
+        typer.Option(
+            help="What is measured: parentheses, arithmetic, factual-recall or one of its domains, or a file of your "
+            "own: FILE.jsonl."
+        ),
     ] = "parentheses",
     folder: Annotated[
         Path | None, typer.Option("--profiles", metavar="DIR", help="Folder of your own profiles.")
@@ -39,6 +43,13 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Write a report to this folder: NAME.html and NAME.md.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Apply it although it was made for another model.")] = False,
+    calibration: Annotated[
+        bool,
+        typer.Option(
+            "--calibration",
+            help="Also measure P(correct), NLL and calibration error, beside a temperature tuned on dev.",
+        ),
+    ] = False,
     side_effects: Annotated[
         bool,
         typer.Option(
@@ -73,9 +84,17 @@ def evaluate(
 
     [dim]steer evaluate parentheses[/]
     [dim]steer evaluate parentheses --strength 0.5 --no-side-effects[/]
+    [dim]steer evaluate factual-recall --task capitals --calibration[/]
     [dim]steer evaluate parentheses --run-humaneval --humaneval-problems 40[/]
     """
-    from steering_profiles.evaluation import TokenPredictor, humaneval, measure_side_effects
+    from steering_profiles.evaluation import (
+        CalibrationComparison,
+        TokenPredictor,
+        compare_calibration,
+        humaneval,
+        measure_side_effects,
+        tune_temperature,
+    )
     from steering_profiles.evaluation.sandbox import require_sandbox
     from steering_profiles.models import load_model
     from steering_profiles.reports import Report, recorded_grid, write_report
@@ -117,10 +136,20 @@ def evaluate(
                     predictor.accuracy(examples, progress=progress),
                     predictor.accuracy(examples, (applied,), progress),
                 )
+            compared: dict[str, CalibrationComparison] = {}
+            if calibration:
+                progress.stage("measuring calibration", 2 * len(made.dev) + 2 * sum(map(len, sets.values())))
+                temperature, _ = tune_temperature(predictor, made.dev, progress)
+                for name, examples in sets.items():
+                    compared[name] = compare_calibration(predictor, examples, (applied,), temperature, progress)
         effects = measure_side_effects(loaded, (applied,), progress) if side_effects else None
         passed = humaneval.pass_at_1(loaded, problems, (applied,), progress) if problems else None
     measured = Measurement(
-        f"{applied.profile.name} ({applied.profile.summary}) at strength {strength:g}", results, effects, passed
+        f"{applied.profile.name} ({applied.profile.summary}) at strength {strength:g}",
+        results,
+        effects,
+        passed,
+        compared,
     )
     measured.show(console)
     if output is not None:
@@ -136,10 +165,14 @@ def evaluate(
         page, _ = write_report(
             Report(
                 profile=applied.profile,
-                command=shlex.join(["steer", "evaluate", profile, "--task", task, "--strength", f"{strength:g}"]),
+                command=shlex.join(
+                    ["steer", "evaluate", profile, "--task", task, "--strength", f"{strength:g}"]
+                    + ["--calibration"] * calibration
+                ),
                 accuracy=results,
                 side_effects=effects,
                 grid=recorded_grid(applied.profile),
+                calibration=compared,
                 strength=strength,
             ),
             report,

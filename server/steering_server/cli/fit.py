@@ -1,37 +1,35 @@
 """``steer fit``: make a profile for a task."""
 
 import shlex
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from steering_server.cli.destinations import require_writable_folder
+from steering_server.cli.fit_components import ComponentsFit, components_settings
+from steering_server.cli.fit_final_layer import FinalLayerFit, final_layer_settings
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
 from steering_server.cli.progress import progress_bars
 from steering_server.errors import ConfigError
 
-if TYPE_CHECKING:
-    from steering_profiles.fitting import FitResult, FitSettings
-    from steering_profiles.fitting.choice import Choice
-    from steering_profiles.fitting.components import Kind
-    from steering_profiles.fitting.grid import Measured
-    from steering_profiles.tasks import Task
-
 _SEARCH = "Search"
+_FINAL = "Search of method final-layer"
+_FINAL_LAYER = "final-layer"
 
-_KINDS: "dict[str, tuple[Kind, ...]]" = {"heads": ("head",), "neurons": ("neuron",), "both": ("head", "neuron")}
+_Options = list[tuple[str, object, object]]
+"""Options, each with its value and its default."""
 
 
 def fit(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write NAME.json and its report to.")],
     task: Annotated[
         str | None,
-        typer.Argument(metavar="[TASK]", help="What the model should get right: parentheses or arithmetic."),
+        typer.Argument(
+            metavar="[TASK]",
+            help="What the model should get right: parentheses, arithmetic, factual-recall or one of its domains.",
+        ),
     ] = None,
     task_file: Annotated[
         str | None,
@@ -40,13 +38,14 @@ def fit(
     name: Annotated[str | None, typer.Option(help="The profile's name. (default: the task's)")] = None,
     seed: Annotated[int, typer.Option(help="Decides which prompts are train, dev and test.")] = 0,
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="stepwise raises each scale by what the answers gain; paper, circuit and random take the k best of an "
-            "order and one scale for all: RASteer's, that of activation patching, a random one.",
+            "order and one scale for all: RASteer's, that of activation patching, a random one. final-layer scales "
+            "nothing: it makes the last layer less hesitant. (default: final-layer for facts, else stepwise)",
             rich_help_panel=_SEARCH,
         ),
-    ] = "stepwise",
+    ] = None,
     components: Annotated[str, typer.Option(help="heads, neurons or both.", rich_help_panel=_SEARCH)] = "heads",
     most_components: Annotated[
         int,
@@ -75,6 +74,38 @@ def fit(
         list[float] | None,
         typer.Option(help="Scales to try, may be repeated. (default: the paper's)", rich_help_panel=_SEARCH),
     ] = None,
+    own_attention: Annotated[
+        list[float] | None,
+        typer.Option(help="Shares of own-position attention to try, may be repeated.", rich_help_panel=_FINAL),
+    ] = None,
+    lambdas: Annotated[
+        list[float] | None,
+        typer.Option(
+            "--lambda",
+            help="Shares of the intercept to subtract, may be repeated and less than 0.",
+            rich_help_panel=_FINAL,
+        ),
+    ] = None,
+    intercept: Annotated[
+        list[str] | None,
+        typer.Option(help="regression or mean, may be repeated. (default: both are tried)", rich_help_panel=_FINAL),
+    ] = None,
+    gates: Annotated[
+        bool,
+        typer.Option(
+            "--gates",
+            help="Also try to change only what is predicted with a probability in some band.",
+            rich_help_panel=_FINAL,
+        ),
+    ] = False,
+    most_lost: Annotated[
+        float,
+        typer.Option("--max-lost", help="Percentage points a sub-task may lose on dev.", rich_help_panel=_FINAL),
+    ] = 1.0,
+    most_drift: Annotated[
+        float,
+        typer.Option("--max-drift", help="Share by which other text's NLL may rise.", rich_help_panel=_FINAL),
+    ] = 0.01,
     compare: Annotated[
         bool, typer.Option("--compare", help="Search with the other methods too and show them side by side.")
     ] = False,
@@ -87,28 +118,57 @@ def fit(
     """Fit a steering profile: find the components that promote the right answer.
 
     Attention heads (or neurons) are ranked on the task's train prompts. Which
-    of them to scale, and by how much, is chosen on its dev prompts. The figures
-    printed are those of its test prompts, which neither saw. A report beside the
+    of them to scale, and by how much, is chosen on its dev prompts. For facts,
+    two settings of the last layer are chosen instead. The figures printed are
+    those of the test prompts, which nothing else saw. A report beside the
     profile shows all of it. A fit that was interrupted goes on where it was.
 
     [dim]steer fit parentheses --out my-profiles[/]
+    [dim]steer fit factual-recall --out my-profiles[/]
     [dim]steer fit --task my-questions.jsonl --out my-profiles[/]
     [dim]steer serve --profiles my-profiles[/]
     """
     from steering_profiles.fitting import Journal, fit_key
-    from steering_profiles.fitting import fit as run_fit
     from steering_profiles.models import EMBEDDED, load_model
-    from steering_profiles.reports import report_of_fit, write_report
+    from steering_profiles.reports import write_report
     from steering_profiles.store import save_profile
-    from steering_profiles.tasks import make_task, require_known, task_name, variants_of
+    from steering_profiles.tasks import RECALL_TASKS, make_task, require_known, task_name, variants_of
     from steering_server.config import load_settings
 
     source = _source(task, task_file)
     require_known(source)
     profile_name = _checked_name(name or task_name(source))
-    settings = _settings(
-        method, components, most_components, most_scale, metric, accuracy_threshold, k or (), alpha or ()
-    )
+    usual = _FINAL_LAYER if source in RECALL_TASKS else "stepwise"
+    method = usual if method is None else method
+    of_components: _Options = [
+        ("--components", components, "heads"),
+        ("--max-components", most_components, 20),
+        ("--max-scale", most_scale, 1.5),
+        ("--metric", metric, "f1"),
+        ("--accuracy-threshold", accuracy_threshold, 0.7),
+        *(("--k", value, None) for value in k or ()),
+        *(("--alpha", value, None) for value in alpha or ()),
+    ]
+    of_final_layer: _Options = [
+        *(("--own-attention", value, None) for value in own_attention or ()),
+        *(("--lambda", value, None) for value in lambdas or ()),
+        *(("--intercept", value, None) for value in intercept or ()),
+        ("--max-lost", most_lost, 1.0),
+        ("--max-drift", most_drift, 0.01),
+        ("--gates", gates, False),
+    ]
+    way: ComponentsFit | FinalLayerFit
+    if method == _FINAL_LAYER:
+        _refuse(method, [*of_components, ("--compare", compare, False)])
+        way = FinalLayerFit(
+            final_layer_settings(own_attention or (), lambdas or (), intercept or (), gates, most_lost, most_drift)
+        )
+    else:
+        settings = components_settings(
+            method, components, most_components, most_scale, metric, accuracy_threshold, k or (), alpha or ()
+        )
+        _refuse(method, of_final_layer)
+        way = ComponentsFit(settings, compare)
     require_writable_folder("--out", out)
     server_settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     command = _command(
@@ -117,14 +177,9 @@ def fit(
         [
             ("--name", name, None),
             ("--seed", seed, 0),
-            ("--method", method, "stepwise"),
-            ("--components", components, "heads"),
-            ("--max-components", most_components, 20),
-            ("--max-scale", most_scale, 1.5),
-            ("--metric", metric, "f1"),
-            ("--accuracy-threshold", accuracy_threshold, 0.7),
-            *(("--k", value, None) for value in k or ()),
-            *(("--alpha", value, None) for value in alpha or ()),
+            ("--method", method, usual),
+            *of_components,
+            *of_final_layer,
             ("--model", server_settings.model, EMBEDDED),  # not the option: it may come from the environment
             ("--dtype", server_settings.dtype, "auto"),
         ],
@@ -136,32 +191,25 @@ def fit(
     made = make_task(source, loaded.tokenizer, seed)
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
-    journal = Journal(out / f".{profile_name}.fit", fit_key(loaded, made, settings))
+    journal = Journal(out / f".{profile_name}.fit", fit_key(loaded, made, way.settings))
     if len(journal):
         console.print(f"going on with a fit that was interrupted: {len(journal)} of its results are kept")
     with progress_bars() as progress:
-        result = run_fit(
-            loaded, made, name=profile_name, command=command, settings=settings, journal=journal, progress=progress
-        )
-        path = save_profile(result.profile, out)  # now: what follows takes a while, and is not the profile
-        others = [
-            run_fit(
-                loaded,
-                made,
-                name=profile_name,
-                command=command,
-                settings=other,
-                ranking=result.ranking,
-                progress=progress,
-            )
-            for other in (_other_methods(settings, made) if compare else ())
-        ]
+        fitted = way.fit(loaded, made, profile_name, command, journal, progress)
+        path = save_profile(fitted.profile, out)  # now: what follows takes a while, and is not the profile
         variants = variants_of(source, loaded.tokenizer, seed)
-        report = report_of_fit(loaded, made, variants, result, others, progress)
-    page, _ = write_report(replace(report, command=command + " --compare" * compare), out)
+        report = fitted.report(loaded, made, variants, command, progress)
+    page, _ = write_report(report, out)
     journal.discard()
-    _show(console, result)
+    fitted.show(console)
     console.print(f"wrote {path} and {page}", soft_wrap=True)
+
+
+def _refuse(method: str, options: _Options) -> None:
+    """Refuse options that ``method`` would ignore."""
+    given = [option for option, value, default in options if value != default]
+    if given:
+        raise ConfigError(f"{given[0]} means nothing to method {method}; leave it out or choose another method")
 
 
 def _source(task: str | None, task_file: str | None) -> str:
@@ -185,91 +233,10 @@ def _checked_name(name: str) -> str:
     return checked
 
 
-def _settings(
-    method: str,
-    components: str,
-    most_components: int,
-    most_scale: float,
-    metric: str,
-    accuracy_threshold: float,
-    top_k: Sequence[int],
-    alphas: Sequence[float],
-) -> "FitSettings":
-    from steering_profiles.fitting import METHODS, FitSettings, StepwiseSettings
-    from steering_profiles.fitting.grid import ALPHA, TOP_K
-    from steering_profiles.fitting.ranking import METRICS
-
-    for option, value, allowed in (
-        ("method", method, METHODS),
-        ("components", components, tuple(_KINDS)),
-        ("metric", metric, METRICS),
-    ):
-        if value not in allowed:
-            raise ConfigError(f"{option} is {value!r}; allowed: {', '.join(allowed)}")
-    try:
-        return FitSettings(
-            method=next(known for known in METHODS if known == method),
-            kinds=_KINDS[components],
-            metric=next(known for known in METRICS if known == metric),
-            accuracy_threshold=accuracy_threshold,
-            top_k=tuple(top_k) or TOP_K,
-            alphas=tuple(alphas) or ALPHA,
-            stepwise=StepwiseSettings(most_components=most_components, most_scale=most_scale),
-        )
-    except ValueError as exc:
-        raise ConfigError(str(exc)) from exc
-
-
-def _other_methods(settings: "FitSettings", task: "Task") -> "list[FitSettings]":
-    """Return the settings of all other methods that this task and these components can be fitted with."""
-    from steering_profiles.fitting import METHODS
-
-    heads_only = settings.kinds == ("head",)
-    possible = {"stepwise": True, "paper": True, "circuit": heads_only and bool(task.pairs), "random": heads_only}
-    return [replace(settings, method=method) for method in METHODS if method != settings.method and possible[method]]
-
-
-def _command(source: str, out: Path, options: Iterable[tuple[str, object, object]]) -> str:
+def _command(source: str, out: Path, options: _Options) -> str:
     """Return the command that makes the profile again; an ``(option, value, default)`` at its default is left out."""
     words = ["steer", "fit", *(["--task"] if source.endswith(".jsonl") else []), source, "--out", str(out)]
     for option, value, default in options:
         if value != default:
-            words += [option, str(value)]
+            words += [option] if value is True else [option, str(value)]
     return shlex.join(words)
-
-
-def _show(console: Console, result: "FitResult") -> None:
-    choice = result.choice
-    console.print(_grid_table(choice.grid) if choice.grid else _path_table(choice))
-    if not choice.scales:
-        console.print("nothing is better on dev than the plain model: this profile changes nothing", style="yellow")
-    scaled = ", ".join(f"{component} x {scale:g}" for component, scale in sorted(choice.scales.items()))
-    console.print(f"{result.profile.summary}: {scaled or 'none'}")
-    table = Table("sub-task", "without", "with", title="test accuracy, %")
-    after = result.after.percent
-    for group, before in result.before.percent.items():
-        table.add_row(group, f"{before:.1f}", f"{after[group]:.1f}")
-    console.print(table)
-
-
-def _path_table(choice: "Choice") -> Table:
-    columns = ("step", "components", "sum of (scale - 1)", "right, %", "other text's NLL")
-    table = Table(*columns, title="the search, on dev and other shapes (bold: chosen)")
-    for point in choice.path:
-        right = 100 * point.accuracy.right / point.accuracy.asked
-        cells = (point.step, len(point.scales), f"{point.disturbance:g}", f"{right:.1f}", f"{100 * point.drift:+.2f}%")
-        style = "bold" if point.step == choice.facts["step"] else None
-        table.add_row(*map(str, cells), style=style)
-    return table
-
-
-def _grid_table(grid: "Sequence[Measured]") -> Table:
-    points = {(m.point.k, m.point.alpha): m.accuracy for m in grid}
-    alphas = sorted({alpha for k, alpha in points if k})
-    table = Table("scaled", *(f"x{alpha:g}" for alpha in alphas), title="dev accuracy, % (dim: ruled out early)")
-    most = max(accuracy.asked for accuracy in points.values())
-    for k in sorted({k for k, _ in points}):
-        row = [points[(k, alpha) if k else (0, 1.0)] for alpha in alphas]
-        cells = [(f"{100 * accuracy.right / accuracy.asked:.0f}", accuracy.asked == most) for accuracy in row]
-        table.add_row(str(k), *(text if whole else f"[dim]{text}[/]" for text, whole in cells))
-    return table

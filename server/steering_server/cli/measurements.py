@@ -1,15 +1,17 @@
 """What ``steer evaluate`` has measured, as tables for people and as figures for programs."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from steering_profiles.evaluation import Accuracy, SideEffects, humaneval
+from steering_profiles.evaluation import Accuracy, CalibrationComparison, SideEffects, humaneval
 from steering_profiles.evaluation.held_out import SOLUTIONS
 from steering_profiles.flags import NLL_LIMIT, beyond, percent
+from steering_server.cli.calibration import show_calibration
 
 BeforeAfter = tuple[Accuracy, Accuracy]
 
@@ -24,6 +26,8 @@ class Measurement:
     side_effects: SideEffects | None = None
     """None where they were not wanted."""
     pass_at_1: BeforeAfter | None = None
+    calibration: Mapping[str, CalibrationComparison] = field(default_factory=dict)
+    """On each set of prompts; empty where it was not wanted."""
 
     @property
     def beyond_limit(self) -> list[str]:
@@ -34,6 +38,8 @@ class Measurement:
     def record(self) -> dict[str, Any]:
         """Return all figures as JSON has them."""
         record: dict[str, Any] = {"accuracy": {name: _figures(*both) for name, both in self.sets.items()}}
+        if self.calibration:
+            record["calibration"] = {name: compared.to_json() for name, compared in self.calibration.items()}
         if self.side_effects is not None:
             record |= {
                 "side_effects": self.side_effects.record(),
@@ -47,6 +53,8 @@ class Measurement:
     def show(self, console: Console) -> None:
         """Print all figures."""
         console.print(self._accuracy_table())
+        for name, compared in self.calibration.items():
+            show_calibration(console, name, compared)
         if self.side_effects is not None:
             console.print(_side_effects_table(self.side_effects))
             if SOLUTIONS not in {text.name for text in self.side_effects.texts}:

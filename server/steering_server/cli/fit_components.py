@@ -1,0 +1,171 @@
+"""``steer fit`` where components are scaled: RASteer, and what it is compared with."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from steering_server.errors import ConfigError
+
+if TYPE_CHECKING:
+    from steering_profiles.fitting import FitResult, FitSettings, Journal
+    from steering_profiles.fitting.choice import Choice
+    from steering_profiles.fitting.components import Kind
+    from steering_profiles.fitting.grid import Measured
+    from steering_profiles.models import LoadedModel
+    from steering_profiles.progress import Progress
+    from steering_profiles.reports import Report
+    from steering_profiles.schema import Profile
+    from steering_profiles.tasks import Example, Task
+
+_KINDS: "dict[str, tuple[Kind, ...]]" = {"heads": ("head",), "neurons": ("neuron",), "both": ("head", "neuron")}
+
+
+@dataclass(frozen=True)
+class ComponentsFit:
+    """A fit of component scales."""
+
+    settings: "FitSettings"
+    compare: bool
+    """Whether to search with the other methods too."""
+
+    def fit(
+        self, loaded: "LoadedModel", task: "Task", name: str, command: str, journal: "Journal", progress: "Progress"
+    ) -> "FittedComponents":
+        """Find a profile."""
+        from steering_profiles.fitting import fit
+
+        result = fit(
+            loaded, task, name=name, command=command, settings=self.settings, journal=journal, progress=progress
+        )
+        return FittedComponents(result, _other_methods(self.settings, task) if self.compare else [])
+
+
+@dataclass(frozen=True)
+class FittedComponents:
+    """What such a fit has found."""
+
+    result: "FitResult"
+    others: "list[FitSettings]"
+    """What else to search with, for the report."""
+
+    @property
+    def profile(self) -> "Profile":
+        """The fitted profile."""
+        return self.result.profile
+
+    def report(
+        self,
+        loaded: "LoadedModel",
+        task: "Task",
+        variants: "Mapping[str, Sequence[Example]]",
+        command: str,
+        progress: "Progress",
+    ) -> "Report":
+        """Measure what the report shows besides."""
+        from steering_profiles.fitting import fit
+        from steering_profiles.reports import report_of_fit
+
+        others = [
+            fit(
+                loaded,
+                task,
+                name=self.profile.name,
+                command=command,
+                settings=other,
+                ranking=self.result.ranking,
+                progress=progress,
+            )
+            for other in self.others
+        ]
+        report = report_of_fit(loaded, task, variants, self.result, others, progress)
+        return replace(report, command=command + " --compare" * bool(others))
+
+    def show(self, console: Console) -> None:
+        """Print the search, the choice and the figures."""
+        result = self.result
+        choice = result.choice
+        console.print(_grid_table(choice.grid) if choice.grid else _path_table(choice))
+        if not choice.scales:
+            console.print("nothing is better on dev than the plain model: this profile changes nothing", style="yellow")
+        scaled = ", ".join(f"{component} x {scale:g}" for component, scale in sorted(choice.scales.items()))
+        console.print(f"{result.profile.summary}: {scaled or 'none'}")
+        table = Table("sub-task", "without", "with", title="test accuracy, %")
+        after = result.after.percent
+        for group, before in result.before.percent.items():
+            table.add_row(group, f"{before:.1f}", f"{after[group]:.1f}")
+        console.print(table)
+
+
+def components_settings(
+    method: str,
+    components: str,
+    most_components: int,
+    most_scale: float,
+    metric: str,
+    accuracy_threshold: float,
+    top_k: Sequence[int],
+    alphas: Sequence[float],
+) -> "FitSettings":
+    """Make settings of the options.
+
+    Raises:
+        ConfigError: one that is not allowed; the message names it.
+    """
+    from steering_profiles.fitting import METHODS, FitSettings, StepwiseSettings
+    from steering_profiles.fitting.grid import ALPHA, TOP_K
+    from steering_profiles.fitting.ranking import METRICS
+
+    for option, value, allowed in (
+        ("method", method, (*METHODS, "final-layer")),
+        ("components", components, tuple(_KINDS)),
+        ("metric", metric, METRICS),
+    ):
+        if value not in allowed:
+            raise ConfigError(f"{option} is {value!r}; allowed: {', '.join(allowed)}")
+    try:
+        return FitSettings(
+            method=next(known for known in METHODS if known == method),
+            kinds=_KINDS[components],
+            metric=next(known for known in METRICS if known == metric),
+            accuracy_threshold=accuracy_threshold,
+            top_k=tuple(top_k) or TOP_K,
+            alphas=tuple(alphas) or ALPHA,
+            stepwise=StepwiseSettings(most_components=most_components, most_scale=most_scale),
+        )
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from exc
+
+
+def _other_methods(settings: "FitSettings", task: "Task") -> "list[FitSettings]":
+    """Return the settings of all other methods that this task and these components can be fitted with."""
+    from steering_profiles.fitting import METHODS
+
+    heads_only = settings.kinds == ("head",)
+    possible = {"stepwise": True, "paper": True, "circuit": heads_only and bool(task.pairs), "random": heads_only}
+    return [replace(settings, method=method) for method in METHODS if method != settings.method and possible[method]]
+
+
+def _path_table(choice: "Choice") -> Table:
+    columns = ("step", "components", "sum of (scale - 1)", "right, %", "other text's NLL")
+    table = Table(*columns, title="the search, on dev and other shapes (bold: chosen)")
+    for point in choice.path:
+        right = 100 * point.accuracy.right / point.accuracy.asked
+        cells = (point.step, len(point.scales), f"{point.disturbance:g}", f"{right:.1f}", f"{100 * point.drift:+.2f}%")
+        style = "bold" if point.step == choice.facts["step"] else None
+        table.add_row(*map(str, cells), style=style)
+    return table
+
+
+def _grid_table(grid: "Sequence[Measured]") -> Table:
+    points = {(m.point.k, m.point.alpha): m.accuracy for m in grid}
+    alphas = sorted({alpha for k, alpha in points if k})
+    table = Table("scaled", *(f"x{alpha:g}" for alpha in alphas), title="dev accuracy, % (dim: ruled out early)")
+    most = max(accuracy.asked for accuracy in points.values())
+    for k in sorted({k for k, _ in points}):
+        row = [points[(k, alpha) if k else (0, 1.0)] for alpha in alphas]
+        cells = [(f"{100 * accuracy.right / accuracy.asked:.0f}", accuracy.asked == most) for accuracy in row]
+        table.add_row(str(k), *(text if whole else f"[dim]{text}[/]" for text, whole in cells))
+    return table

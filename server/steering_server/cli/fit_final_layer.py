@@ -1,0 +1,106 @@
+"""``steer fit`` where the settings of the final layer are chosen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from steering_server.cli.calibration import as_rich, show_calibration
+from steering_server.errors import ConfigError
+
+if TYPE_CHECKING:
+    from steering_profiles.fitting import FinalLayerResult, FinalLayerSettings, Journal
+    from steering_profiles.models import LoadedModel
+    from steering_profiles.progress import Progress
+    from steering_profiles.reports import Report
+    from steering_profiles.schema import Profile
+    from steering_profiles.tasks import Example, Task
+
+
+@dataclass(frozen=True)
+class FinalLayerFit:
+    """A fit of the final layer's settings."""
+
+    settings: "FinalLayerSettings"
+
+    def fit(
+        self, loaded: "LoadedModel", task: "Task", name: str, command: str, journal: "Journal", progress: "Progress"
+    ) -> "FittedFinalLayer":
+        """Find a profile."""
+        from steering_profiles.fitting import fit_final_layer
+
+        return FittedFinalLayer(
+            fit_final_layer(
+                loaded, task, name=name, command=command, settings=self.settings, journal=journal, progress=progress
+            )
+        )
+
+
+@dataclass(frozen=True)
+class FittedFinalLayer:
+    """What such a fit has found."""
+
+    result: "FinalLayerResult"
+
+    @property
+    def profile(self) -> "Profile":
+        """The fitted profile."""
+        return self.result.profile
+
+    def report(
+        self,
+        loaded: "LoadedModel",
+        task: "Task",
+        variants: "Mapping[str, Sequence[Example]]",
+        command: str,
+        progress: "Progress",
+    ) -> "Report":
+        """Measure what the report shows besides."""
+        from steering_profiles.reports import report_of_final_layer
+
+        return report_of_final_layer(loaded, variants, self.result, progress)
+
+    def show(self, console: Console) -> None:
+        """Print the search, the choice and the figures."""
+        from steering_profiles.reports import FinalLayerSearch
+        from steering_profiles.reports.calibration import final_layer_table, search_sentences
+
+        result = self.result
+        console.print(as_rich(final_layer_table(result.grid)))
+        search = FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit)
+        for sentence, tone in search_sentences(search):
+            console.print(sentence, style="yellow" if tone == "worse" else None, markup=False, highlight=False)
+        show_calibration(console, "test", result.test)
+
+
+def final_layer_settings(
+    own_attention: Sequence[float],
+    lambdas: Sequence[float],
+    intercepts: Sequence[str],
+    gates: bool,
+    most_lost: float,
+    most_drift: float,
+) -> "FinalLayerSettings":
+    """Make settings of the options; what is not given is the default.
+
+    Raises:
+        ConfigError: one that is not allowed; the message names it.
+    """
+    from steering_profiles.fitting import FinalLayerSettings
+    from steering_profiles.fitting.final_layer import LAMBDA, OWN_ATTENTION, SOURCES
+
+    unknown = [source for source in intercepts if source not in SOURCES]
+    if unknown:
+        raise ConfigError(f"intercept is {unknown[0]!r}; allowed: {', '.join(SOURCES)}")
+    try:
+        return FinalLayerSettings(
+            own_attention=tuple(own_attention) or OWN_ATTENTION,
+            lambdas=tuple(lambdas) or LAMBDA,
+            sources=tuple(source for source in SOURCES if source in intercepts) or SOURCES,
+            gates=gates,
+            most_lost=most_lost,
+            most_drift=most_drift,
+        )
+    except ValueError as exc:
+        raise ConfigError(str(exc)) from exc

@@ -1,0 +1,162 @@
+"""What a report says about confidence: the figures of three arms side by side, and what to think of them."""
+
+from collections.abc import Iterator, Sequence
+
+from steering_profiles.evaluation.calibration import ArmCalibration, Calibration, CalibrationComparison
+from steering_profiles.fitting.final_layer import PLAIN, Measured
+from steering_profiles.reports.report import FinalLayerSearch
+from steering_profiles.reports.tables import ALL, Cell, Column, Table, Tone
+from steering_profiles.reports.text import number, percent, signed_percent
+
+_POINT = 0.005
+"""Changes of a probability that are less than this are none."""
+
+
+def calibration_table(name: str, compared: CalibrationComparison) -> Table:
+    """What each arm does: on all prompts, per group, and where the plain model's answer is right or wrong."""
+    baseline = compared.baseline
+    groups = list(baseline.every.groups) if len(baseline.every.groups) > 1 else []
+    rows = _rows(ALL, [arm.every.pooled for arm in _arms(compared)], compared.temperature)
+    for group in groups:
+        rows += _rows(group, [arm.every.groups[group] for arm in _arms(compared)], compared.temperature)
+    for title, parts in (
+        ("plain answer right", [arm.right.pooled for arm in _arms(compared)]),
+        ("plain answer wrong", [arm.wrong.pooled for arm in _arms(compared)]),
+    ):
+        rows += _rows(title, parts, compared.temperature)
+    return Table(
+        f"Calibration on {name}: accuracy and expected calibration error in percent, NLL of the correct answer in nats "
+        "(in brackets: 95% confidence interval)",
+        (
+            Column("prompts", numeric=False),
+            Column("asked"),
+            Column("arm", numeric=False),
+            Column("accuracy"),
+            Column("P(correct)"),
+            Column("NLL"),
+            Column("calibration error"),
+            Column("confidence"),
+        ),
+        tuple(rows),
+    )
+
+
+def verdict(compared: CalibrationComparison) -> Iterator[tuple[str, Tone]]:
+    """Say what the comparison shows, and say so where a temperature does as well or where all is but sharpened."""
+    baseline, profile, tempered = (arm.every.pooled for arm in _arms(compared))
+    yield (
+        f"Mean P(correct) {_p(baseline)} without, {_p(profile)} with the profile, {_p(tempered)} with temperature "
+        f"{number(compared.temperature)} alone; NLL {baseline.nll:.3f}, {profile.nll:.3f} and {tempered.nll:.3f}.",
+        "",
+    )
+    if profile.nll >= tempered.nll:
+        yield "By NLL the temperature alone does as well as the profile, or better.", "worse"
+    else:
+        yield "By NLL the profile is better than the temperature alone.", "better"
+    right = compared.profile.right.pooled.probability - compared.baseline.right.pooled.probability
+    correct = compared.profile.wrong.pooled.probability - compared.baseline.wrong.pooled.probability
+    sure = compared.profile.wrong.pooled.confidence - compared.baseline.wrong.pooled.confidence
+    yield (
+        f"Where the plain model is right, P(correct) changes by {_signed(right)}; where it is wrong, P(correct) "
+        f"changes by {_signed(correct)} and confidence by {_signed(sure)}.",
+        "",
+    )
+    if sharpens_only(compared):
+        yield "So the gain is one of sharpening: wrong answers gain as much confidence as right ones.", "worse"
+
+
+def sharpens_only(compared: CalibrationComparison) -> bool:
+    """Return whether P(correct) rises where the plain model is right, confidence where it is wrong rises as much, and
+    no more answers are right.
+    """
+    baseline, profile = compared.baseline, compared.profile
+    right = profile.right.pooled.probability - baseline.right.pooled.probability
+    sure = profile.wrong.pooled.confidence - baseline.wrong.pooled.confidence
+    return right > _POINT and sure >= right and profile.every.pooled.right <= baseline.every.pooled.right
+
+
+def search_sentences(search: FinalLayerSearch) -> Iterator[tuple[str, Tone]]:
+    """Say what was chosen of the final layer's settings, and what the limit on other text's NLL cost."""
+    chosen, unlimited = search.chosen, search.without_drift_limit
+    if chosen.point == PLAIN:
+        yield "Nothing that is allowed is better on dev than the plain model: this profile changes nothing.", "worse"
+    else:
+        yield f"Chosen on dev: {_outcome(chosen)}.", ""
+    if unlimited.point != chosen.point:
+        yield f"Without the limit on other text, the choice would have been {_outcome(unlimited)}.", ""
+
+
+def final_layer_table(grid: Sequence[Measured]) -> Table:
+    """Every point of a search over the final layer's settings, the best on dev first."""
+    shapes = list(dict.fromkeys(name for m in grid if m.elsewhere for name in m.elsewhere.shapes))
+    rows = []
+    for m in sorted(grid, key=lambda m: (m.dev.nll, m.point.disturbance)):
+        there = m.elsewhere
+        besides = [signed_percent(there.drift), *(f"{there.shapes[name].nll:.4f}" for name in shapes)] if there else []
+        rows.append(
+            (
+                Cell(number(m.point.own_attention)),
+                Cell(number(m.point.intercept_scale)),
+                Cell(m.point.source or "–"),
+                Cell("–" if m.point.gate is None else str(m.point.gate)),
+                Cell(f"{m.dev.nll:.4f}"),
+                Cell(f"{m.dev.probability:.3f}"),
+                Cell(percent(m.dev.accuracy.right / m.dev.accuracy.asked)),
+                *map(Cell, besides or ["–"] * (1 + len(shapes))),
+            )
+        )
+    columns = (
+        Column("own-position attention"),
+        Column("lambda"),
+        Column("intercept", numeric=False),
+        Column("gate"),
+        Column("dev NLL"),
+        Column("P(correct)"),
+        Column("accuracy, %"),
+        Column("NLL of other text"),
+        *(Column(f"NLL, {name}") for name in shapes),
+    )
+    caption = (
+        "Points of the search, the best on dev first; nothing more was measured of those worse than the plain model"
+    )
+    return Table(caption, columns, tuple(rows))
+
+
+def _outcome(measured: Measured) -> str:
+    drift = "" if measured.elsewhere is None else f", NLL of other text {signed_percent(measured.elsewhere.drift)}"
+    return f"{measured.point} (NLL {measured.dev.nll:.4f}, P(correct) {measured.dev.probability:.3f}{drift})"
+
+
+def _arms(compared: CalibrationComparison) -> tuple[ArmCalibration, ...]:
+    return compared.baseline, compared.profile, compared.tempered
+
+
+def _rows(title: str, arms: Sequence[Calibration], temperature: float) -> list[tuple[Cell, ...]]:
+    if not arms[0].asked:
+        return []
+    names = ("baseline", "profile", f"temperature {number(temperature)}")
+    return [
+        (
+            Cell(title if at == 0 else ""),
+            Cell(str(one.asked) if at == 0 else ""),
+            Cell(name),
+            Cell(percent(one.accuracy), _interval(one.accuracy_interval, 100, 1)),
+            Cell(_p(one), _interval(one.probability_interval, 1, 3)),
+            Cell(f"{one.nll:.3f}"),
+            Cell(percent(one.error)),
+            Cell(f"{one.confidence:.3f}"),
+        )
+        for at, (name, one) in enumerate(zip(names, arms, strict=True))
+    ]
+
+
+def _p(one: Calibration) -> str:
+    return f"{one.probability:.3f}"
+
+
+def _interval(bounds: tuple[float, float], times: float, digits: int) -> str:
+    return f"[{', '.join(f'{times * bound:.{digits}f}' for bound in bounds)}]"
+
+
+def _signed(change: float) -> str:
+    return f"{change:+.3f}".replace("-", "−")

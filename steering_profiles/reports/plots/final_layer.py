@@ -1,0 +1,72 @@
+"""Dev NLL over the settings of the final layer."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from steering_profiles.fitting.final_layer import Measured, Source
+from steering_profiles.reports.plots.style import LEVELS, ORANGE, WIDTH, bare, ink_on
+from steering_profiles.reports.tables import is_past_limit
+from steering_profiles.reports.text import number
+
+_MOST_COLUMNS_LABELLED = 20
+_NAMES: dict[Source, str] = {"regression": "of the regression", "mean": "the plain mean"}
+
+
+def final_layer_maps(grid: Sequence[Measured], chosen: Measured) -> Figure:
+    """Draw one map per source of the intercept: rows are shares of own-position attention, columns shares of it.
+
+    Where none of the intercept is subtracted the cell is the same in all of them. Gates are not shown: a cell is what
+    its settings do without one.
+    """
+    grid = [m for m in grid if m.point.gate is None]
+    owns = sorted({m.point.own_attention for m in grid})
+    scales = sorted({m.point.intercept_scale for m in grid})
+    sources: list[Source | None] = list(dict.fromkeys(m.point.source for m in grid if m.point.source)) or [None]
+    values = [m.dev.nll for m in grid]
+    least, most = min(values), max(values)
+    height = 0.7 + 0.3 * len(owns)
+    figure = Figure(figsize=(WIDTH, 0.4 + height * len(sources)), layout="constrained")
+    panels = np.atleast_1d(figure.subplots(len(sources), 1, sharex=True))
+    for axes, source in zip(panels, sources, strict=True):
+        shown = {(m.point.own_attention, m.point.intercept_scale): m for m in grid if _belongs(m, source)}
+        nll = np.full((len(owns), len(scales)), np.nan)
+        for (own, scale), measured in shown.items():
+            row, column = owns.index(own), scales.index(scale)
+            nll[row, column] = measured.dev.nll
+            place = (column - 0.5, row - 0.5)
+            if measured.elsewhere is not None and is_past_limit(measured.elsewhere.drift):
+                axes.add_patch(Rectangle(place, 1, 1, fill=False, hatch="///", linewidth=0, alpha=0.35))
+            if measured.point == replace(chosen.point, gate=None):
+                frame = Rectangle(place, 1, 1, fill=False, edgecolor=ORANGE, linewidth=2.5, zorder=5)
+                axes.add_patch(frame).set_clip_on(False)
+            if len(scales) <= _MOST_COLUMNS_LABELLED:
+                level = 1 - (measured.dev.nll - least) / ((most - least) or 1)
+                axes.text(
+                    column, row, f"{measured.dev.nll:.2f}", ha="center", va="center", fontsize=7, color=ink_on(level)
+                )
+        image = axes.imshow(
+            np.ma.masked_invalid(nll),
+            cmap=LEVELS.reversed(),
+            vmin=least,
+            vmax=most,
+            aspect="auto",
+            interpolation="none",
+        )
+        axes.set_yticks(range(len(owns)), [number(own) for own in owns])
+        axes.set_ylabel("own-position\nattention")
+        axes.set_title("" if source is None else f"intercept: {_NAMES[source]}", loc="left")
+        bare(axes)
+        colours = figure.colorbar(image, ax=axes, pad=0.02, aspect=12)
+        colours.set_label("dev NLL")
+        colours.outline.set_visible(False)
+    panels[-1].set_xticks(range(len(scales)), [number(scale) for scale in scales])
+    panels[-1].set_xlabel("lambda: share of the intercept that is subtracted")
+    return figure
+
+
+def _belongs(measured: Measured, source: Source | None) -> bool:
+    return measured.point.source is None or measured.point.source == source

@@ -1,0 +1,305 @@
+"""The fit of the final layer's settings, from task to profile."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from steering_profiles.errors import FitError
+from steering_profiles.evaluation import Accuracy, TextPredictor, TokenPredictor, held_out, humaneval, text_windows
+from steering_profiles.evaluation.accuracy import equal_length_batches
+from steering_profiles.fitting import (
+    FinalLayerResult,
+    FinalLayerSettings,
+    Journal,
+    final_layer,
+    fit_final_layer,
+    fit_key,
+)
+from steering_profiles.fitting.final_layer import PLAIN, Elsewhere, Measured, Point, choose, make_grid
+from steering_profiles.fitting.gating import Answers, Evidence, Score
+from steering_profiles.models import LoadedModel
+from steering_profiles.schema import INTERCEPT_TENSOR, Gate
+from steering_profiles.steering import AppliedProfile, Steering, attach
+from steering_profiles.store import save_profile
+from steering_profiles.tasks import Example, Task
+from steering_profiles.validate import compare
+from tests.builders import build_model, build_profile, steer
+
+SMALL = FinalLayerSettings(
+    own_attention=(0.0, 0.5, 1.0), lambdas=(-4.0, 0.0, 4.0), sources=("mean",), most_lost=100.0, most_drift=10.0
+)
+"""The limits are tested by themselves."""
+
+
+@pytest.fixture(autouse=True)
+def _short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Texts are most of what a fit of a small model takes."""
+    monkeypatch.setattr(humaneval, "find_problems", lambda: None)
+    for module in (final_layer, held_out):
+        name = "fitting_texts" if module is final_layer else "held_out_texts"
+        shorter = {kind: text[:300] for kind, text in getattr(module, name)().items()}
+        monkeypatch.setattr(module, name, lambda shorter=shorter: shorter)
+
+
+def prompts(seed: int, count: int) -> list[tuple[int, ...]]:
+    draw = torch.Generator().manual_seed(seed)
+    return [tuple(torch.randint(0, 250, (6 + i % 2,), generator=draw).tolist()) for i in range(count)]
+
+
+def task_answered_by(loaded: LoadedModel, own: float = 0.0, scale: float = 0.0, count: int = 60) -> Task:
+    """A task whose answers are drawn from what the model says under settings of the final layer, the intercept being
+    the mean of what its MLP puts out on train. Those settings have the least NLL that there is, but for the draw.
+    """
+    train = [Example("even" if i % 2 else "odd", "", p, 0) for i, p in enumerate(prompts(1, 40))]
+    profile = build_profile(loaded, own_attention=own, intercept_scale=scale)
+    if scale:
+        vector = mean_mlp_output(loaded, train).astype(np.float32)
+        profile = profile.model_copy(update={"tensors": {INTERCEPT_TENSOR: vector}})
+    return Task(
+        name="constructed",
+        seed=0,
+        groups=("even", "odd"),
+        train=tuple(train),
+        dev=tuple(answered(loaded, prompts(2, count), steer(profile))),
+        test=tuple(answered(loaded, prompts(3, count), steer(profile))),
+        shapes={"longer": tuple(answered(loaded, [p + p for p in prompts(4, 20)], steer(profile)))},
+    )
+
+
+@torch.no_grad()
+def answered(loaded: LoadedModel, asked: list[tuple[int, ...]], steering: Steering) -> list[Example]:
+    blank = [Example("even" if index % 2 else "odd", "", prompt, 0) for index, prompt in enumerate(asked)]
+    draw, handle, answers = torch.Generator().manual_seed(5), attach(loaded), {}
+    for indices in equal_length_batches(blank):
+        with handle.applied([steering] * len(indices)):
+            likely = loaded.model(torch.tensor([asked[i] for i in indices])).logits[:, -1].softmax(dim=-1)
+        answers |= zip(indices, likely.multinomial(1, generator=draw).flatten().tolist(), strict=True)
+    handle.remove()
+    return [replace(example, answer=answers[index]) for index, example in enumerate(blank)]
+
+
+@torch.no_grad()
+def mean_mlp_output(loaded: LoadedModel, examples: list[Example]) -> np.ndarray:
+    outputs = []
+    hook = loaded.anatomy.final_layer.mlp.register_forward_hook(lambda *args: outputs.append(args[2][0, -1]))
+    for example in examples:
+        loaded.model(torch.tensor([example.prompt]))
+    hook.remove()
+    return torch.stack(outputs).mean(dim=0).numpy()
+
+
+def small_fit(loaded: LoadedModel, task: Task, journal: Journal | None = None) -> FinalLayerResult:
+    return fit_final_layer(loaded, task, name="tiny", command="steer fit here", settings=SMALL, journal=journal)
+
+
+@pytest.mark.parametrize(("own", "scale"), [(1.0, 0.0), (0.0, -4.0), (0.0, 4.0), (0.5, -4.0), (0.0, 0.0)])
+def test_settings_known_to_be_right_are_found(tiny: LoadedModel, own: float, scale: float):
+    task = replace(task_answered_by(tiny, own, scale, count=400), shapes={})
+    result = small_fit(tiny, task)
+    found = result.profile.final_layer
+    assert (found.own_attention, found.intercept_scale) == (own, scale)
+    baseline, profile = result.test.baseline.every, result.test.profile.every
+    if (own, scale) == (0.0, 0.0):
+        assert result.profile.summary == "nothing"
+        assert profile == baseline
+    else:
+        assert profile.balanced_nll < baseline.balanced_nll
+
+
+def test_the_figures_are_those_of_the_whole_model_under_the_saved_profile(tiny: LoadedModel):
+    task = replace(task_answered_by(tiny, 1.0, count=200), shapes={})
+    result = small_fit(tiny, task)
+    assert result.chosen.point != PLAIN
+    with TokenPredictor(tiny) as predictor:
+        answers = predictor.answers(task.test, (AppliedProfile(result.profile),))
+    every = result.test.profile.every.pooled
+    assert every.nll == pytest.approx(-np.mean([answer.log_probability for answer in answers]), rel=1e-12)
+    assert every.right == sum(answer.right for answer in answers)
+
+
+def test_the_plain_mean_is_that_of_the_mlps_output_on_train(tiny: LoadedModel):
+    task = task_answered_by(tiny, 0.0, -4.0)
+    result = small_fit(tiny, task)
+    expected = mean_mlp_output(tiny, list(task.train)).astype(np.float32)
+    np.testing.assert_allclose(result.profile.tensors[INTERCEPT_TENSOR], expected, rtol=1e-5)
+    assert result.r2 is None
+
+
+def test_a_fitted_profile_says_what_it_was_made_by_and_fits_its_model(tiny: LoadedModel):
+    task = task_answered_by(tiny, 1.0)
+    result = small_fit(tiny, task)
+    provenance = result.profile.provenance
+    assert compare(result.profile, tiny.identity).matches
+    assert result.profile.method == "final-layer"
+    assert provenance is not None
+    assert (provenance.task, provenance.seed, provenance.command) == ("constructed", 0, "steer fit here")
+    assert len(provenance.grid["points"]) == len(make_grid(SMALL)) == len(result.grid)
+    assert provenance.chosen["own_attention"] == result.profile.final_layer.own_attention
+    assert provenance.test["after"] == result.test.profile.every.accuracy.percent
+    assert provenance.test["after: calibration"]["nll"] == round(result.test.profile.every.pooled.nll, 5)
+    assert {"prose", "code"} <= set(provenance.side_effects)
+
+
+def test_a_fit_writes_the_same_bytes_every_time(tmp_path):
+    written = []
+    for run in ("one", "two"):
+        loaded = build_model("llama")
+        path = save_profile(small_fit(loaded, task_answered_by(loaded, 0.0, -4.0)).profile, tmp_path / run)
+        written.append((path.read_bytes(), path.with_suffix(".safetensors").read_bytes()))
+    assert written[0] == written[1]
+
+
+class Interrupted(Exception):
+    pass
+
+
+class InterruptedJournal(Journal):
+    """Ends the fit when so many results have been found."""
+
+    after = 0
+
+    def recall(self, name, make):
+        if len(self) >= self.after:
+            raise Interrupted
+        return super().recall(name, make)
+
+
+@pytest.mark.parametrize("after", [1, 7])
+def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_path, monkeypatch, after: int):
+    task = task_answered_by(tiny, 0.0, -4.0)
+    whole = small_fit(tiny, task)
+    path, key = tmp_path / "fit.jsonl", fit_key(tiny, task, SMALL)
+    interrupted = InterruptedJournal(path, key)
+    interrupted.after = after
+    with pytest.raises(Interrupted):
+        small_fit(tiny, task, interrupted)
+    monkeypatch.setattr("steering_profiles.fitting.final_layer.record_layer", None)  # this stage was done
+    journal = Journal(path, key)
+    assert len(journal) == after
+    again = small_fit(tiny, task, journal)
+    save_profile(whole.profile, tmp_path / "whole")
+    save_profile(again.profile, tmp_path / "again")
+    for name in ("tiny.json", "tiny.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "again" / name).read_bytes()
+    assert again.grid == whole.grid
+
+
+def test_too_few_prompts_for_a_regression_are_refused_and_do_for_the_mean(tiny: LoadedModel):
+    task = task_answered_by(tiny, 0.0, -4.0)
+    task = replace(task, train=task.train[:3])
+    both = replace(SMALL, sources=("regression", "mean"))
+    with pytest.raises(FitError, match=r"no regression intercept of constructed: 3 prompts are too few.*plain mean"):
+        fit_final_layer(tiny, task, name="tiny", command="", settings=both)
+    small_fit(tiny, task)
+
+
+def test_both_intercepts_are_tried_where_both_are_asked_for(tiny: LoadedModel):
+    settings = replace(SMALL, sources=("regression", "mean"), own_attention=(0.0,))
+    result = fit_final_layer(tiny, task_answered_by(tiny, 0.0, -4.0), name="tiny", command="", settings=settings)
+    at = {m.point.source: m.dev.nll for m in result.grid if m.point.intercept_scale == -4.0}
+    assert at["regression"] != at["mean"]
+    assert result.r2 is not None
+    assert result.r2 < 1
+
+
+def test_what_is_known_of_a_point_behind_a_gate_is_what_the_whole_model_does_there(tiny: LoadedModel):
+    task = task_answered_by(tiny, 1.0, 4.0, count=100)
+    own = build_profile(tiny, own_attention=1.0, intercept_scale=4.0)
+    windows = text_windows(tiny, "Some text that is long enough to be sure of some of it, and not of the rest.")
+    with TokenPredictor(tiny) as predictor, TextPredictor(tiny) as text_predictor:
+
+        def known(steering: Steering) -> Evidence:
+            scores = text_predictor.token_scores(windows, steering)
+            return Evidence(Answers.of(predictor.answers(task.dev, steering)), {}, {"text": scores})
+
+        plain = known(())
+        gate = Gate(low=0.0, high=round(float(np.median(plain.dev.confidence)), 3))
+        final = own.final_layer.model_copy(update={"gate": gate})
+        steered, gated = known(steer(own)), known(steer(own.model_copy(update={"final_layer": final})))
+    found = steered.behind(gate, plain)
+    np.testing.assert_allclose(found.dev.log_probability, gated.dev.log_probability, rtol=1e-12)
+    assert (found.dev.right == gated.dev.right).all()
+    assert found.drift(plain) == pytest.approx(gated.drift(plain), rel=1e-9)
+    for other in (plain, steered):
+        assert found.dev.score.nll != other.dev.score.nll
+        assert found.drift(plain) != other.drift(plain)
+
+
+def test_a_gate_is_chosen_where_steering_helps_only_the_unsure(tiny: LoadedModel):
+    task = task_answered_by(tiny, 1.0, count=400)
+    with TokenPredictor(tiny) as predictor:
+        plain, sure = predictor.answers(task.dev), predictor.predict(task.dev)
+    middle = float(np.median([answer.confidence for answer in plain]))
+    dev = [  # what the plain model is sure of, it has right
+        replace(example, answer=token) if answer.confidence > middle else example
+        for example, answer, token in zip(task.dev, plain, sure, strict=True)
+    ]
+    settings = replace(SMALL, lambdas=(0.0,), gates=True)
+    result = fit_final_layer(tiny, replace(task, dev=tuple(dev), shapes={}), name="tiny", command="", settings=settings)
+    gate = result.profile.final_layer.gate
+    assert gate is not None
+    assert gate.low <= middle
+    assert abs(gate.high - middle) <= 0.1
+    chosen = result.chosen
+    assert chosen.dev.nll == pytest.approx(result.dev.profile.every.balanced_nll, rel=1e-9)
+    assert chosen.dev.nll < min(m.dev.nll for m in result.grid if m.point.gate is None)
+    assert result.profile.provenance is not None
+    assert result.profile.provenance.chosen["gate"] == str(gate)
+
+
+def test_the_grid_has_every_point_once_and_the_plain_model_first():
+    points = make_grid(FinalLayerSettings(own_attention=(1.0,), lambdas=(0.5, -0.5)))
+    assert points[0] == PLAIN
+    assert len(points) == len(set(points)) == 2 * (2 * 2 + 1)
+    assert all((point.source is None) == (point.intercept_scale == 0) for point in points)
+
+
+def measured(
+    own: float, nll: float, right: int = 50, *, other: int = 50, drift: float = 0.0, shape: float = 1.0, shots: int = 50
+) -> Measured:
+    point = PLAIN if own == 0 else Point(own, 0.0, None)
+    dev = Score(Accuracy({"a": (right, 100), "b": (other, 100)}), nll, 0.5)
+    return Measured(point, dev, Elsewhere({"few": Score(Accuracy({"a": (shots, 100)}), shape, 0.5)}, drift))
+
+
+CHOICES = {
+    "the least NLL": ([measured(0.5, 0.8), measured(1.0, 0.7)], 1.0),
+    "of equals the one that changes least": ([measured(0.75, 0.7), measured(0.5, 0.7), measured(1.0, 0.7)], 0.5),
+    "nothing where nothing is better": ([measured(0.5, 1.1), measured(1.0, 1.0)], 0.0),
+    "not what costs a group more than a point": ([measured(1.0, 0.5, 70, other=48), measured(0.5, 0.9)], 0.5),
+    "what costs a group a point": ([measured(1.0, 0.5, other=49), measured(0.5, 0.9)], 1.0),
+    "not what costs other text too much": ([measured(1.0, 0.5, drift=0.011), measured(0.5, 0.9, drift=0.01)], 0.5),
+    "not what makes another shape less likely": ([measured(1.0, 0.5, shape=1.01), measured(0.5, 0.9)], 0.5),
+    "not what makes another shape wrong": ([measured(1.0, 0.5, shots=48), measured(0.5, 0.9, shots=49)], 0.5),
+    "not what was ruled out": ([replace(measured(1.0, 0.5), elsewhere=None), measured(0.5, 0.9)], 0.5),
+}
+
+
+@pytest.mark.parametrize("case", CHOICES)
+def test_the_rule_chooses(case: str):
+    points, expected = CHOICES[case]
+    assert choose([measured(0, 1.0), *points], FinalLayerSettings()).point.own_attention == expected
+
+
+def test_without_the_limit_other_text_does_not_count():
+    grid = [measured(0, 1.0), measured(1.0, 0.5, drift=0.5), measured(0.5, 0.9)]
+    assert choose(grid, FinalLayerSettings(), limit_drift=False).point.own_attention == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"own_attention": (1.5,)}, r"own attention is 1.5; allowed: numbers in 0\.\.1"),
+        ({"own_attention": (float("nan"),)}, "own attention is nan"),
+        ({"lambdas": (float("inf"),)}, "lambda is inf"),
+        ({"sources": ("median",)}, "intercept is median; allowed: regression, mean"),
+        ({"most_lost": -1.0}, "max lost is -1"),
+        ({"most_drift": float("nan")}, "max drift is nan"),
+        ({"lambdas": ()}, "at least one value"),
+    ],
+)
+def test_settings_that_cannot_be_searched_are_refused(changes, message: str):
+    with pytest.raises(ValueError, match=message):
+        FinalLayerSettings(**changes)

@@ -1,0 +1,136 @@
+"""What a report says about confidence, and about a search over the final layer."""
+
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+
+import pytest
+
+from steering_profiles.evaluation import Accuracy, Answered, CalibrationComparison
+from steering_profiles.evaluation.calibration import calibrate_arm
+from steering_profiles.fitting.final_layer import PLAIN, Elsewhere, Measured, Point
+from steering_profiles.fitting.gating import Score
+from steering_profiles.reports import FinalLayerSearch, Report, render_html, render_markdown
+from steering_profiles.reports.calibration import calibration_table, search_sentences, sharpens_only, verdict
+from steering_profiles.reports.plots.final_layer import final_layer_maps
+from steering_profiles.reports.plots.reliability import reliability_plot
+from steering_profiles.reports.plots.style import ORANGE, to_svg
+from steering_profiles.schema import FinalLayer, Gate
+from tests.evaluation.test_calibration import answered
+from tests.reports.reading import markdown_tables
+from tests.reports.samples import profile
+from tests.reports.test_plots import texts
+
+
+def compared(steered: list[Answered], tempered: list[Answered] | None = None) -> CalibrationComparison:
+    """Of a plain model that gets two of four prompts right, and is half sure of each."""
+    plain = [answered(index < 2, 0.5, group="ab"[index % 2]) for index in range(4)]
+    arms = (calibrate_arm(some, plain) for some in (plain, steered, tempered or plain))
+    return CalibrationComparison(*arms, temperature=1.25)
+
+
+def four(right: int, sure_if_right: float, sure_if_wrong: float) -> list[Answered]:
+    return [
+        answered(index < right, sure_if_right if index < right else sure_if_wrong, group="ab"[index % 2])
+        for index in range(4)
+    ]
+
+
+SHARPER = compared(four(2, 0.7, 0.8))
+BETTER = compared(four(3, 0.7, 0.5))
+
+
+def measured(own: float, scale: float, nll: float, *, drift: float | None = 0.0, gate: Gate | None = None) -> Measured:
+    point = Point(own, scale, "mean" if scale else None, gate)
+    score = Score(Accuracy({"a": (3, 10)}), nll, 0.25)
+    return Measured(point, score, None if drift is None else Elsewhere({"few": score}, drift))
+
+
+GRID = [
+    measured(0, 0, 2.0),
+    measured(0, -0.5, 1.75, drift=0.02),
+    measured(1.0, 0, 1.5, drift=0.005),
+    measured(1.0, -0.5, 2.25, drift=None),
+]
+SEARCH = FinalLayerSearch(GRID, GRID[2], GRID[1])
+
+
+def sentences(of: CalibrationComparison) -> str:
+    return " ".join(sentence for sentence, _ in verdict(of))
+
+
+def test_sharpening_is_called_sharpening():
+    assert sharpens_only(SHARPER)
+    assert "So the gain is one of sharpening" in sentences(SHARPER)
+
+
+def test_more_right_answers_are_no_sharpening():
+    assert not sharpens_only(BETTER)
+    assert "sharpening" not in sentences(BETTER)
+
+
+def test_a_change_of_nothing_is_no_sharpening():
+    assert not sharpens_only(compared(four(2, 0.5, 0.5)))
+
+
+def test_a_temperature_that_does_as_well_is_said_to():
+    assert "the temperature alone does as well" in sentences(compared(four(2, 0.5, 0.5)))
+    assert "the profile is better than the temperature" in sentences(BETTER)
+    assert "Mean P(correct) 0.312 without" in sentences(BETTER)
+
+
+def test_the_table_has_every_arm_for_all_groups_and_by_the_plain_answer():
+    table = calibration_table("test", BETTER)
+    rows = [[cell.text for cell in row] for row in table.rows]
+    assert [row[0] for row in rows[::3]] == ["all", "a", "b", "plain answer right", "plain answer wrong"]
+    assert [row[2] for row in rows[:3]] == ["baseline", "profile", "temperature 1.25"]
+    assert rows[1][1:] == ["", "profile", "75.0", "0.556", "0.787", "35.0", "0.650"]
+    assert [row[3] for row in rows[-6:]] == ["100.0", "100.0", "100.0", "0.0", "50.0", "0.0"]
+
+
+def test_the_search_says_what_the_limit_cost():
+    said = " ".join(sentence for sentence, _ in search_sentences(SEARCH))
+    assert "Chosen on dev: own attention 1 (NLL 1.5000, P(correct) 0.250, NLL of other text +0.50%)." in said
+    assert "Without the limit on other text, the choice would have been own attention 0, -0.5 x mean" in said
+    nothing = " ".join(s for s, _ in search_sentences(FinalLayerSearch(GRID, GRID[0], GRID[0])))
+    assert "this profile changes nothing" in nothing
+    assert "Without the limit" not in nothing
+
+
+def test_a_map_shows_every_point_and_frames_the_chosen_one():
+    svg = to_svg(lambda: final_layer_maps(GRID, GRID[2]), "x", "x")
+    assert {"2.00", "1.75", "1.50", "2.25", "-0.5", "intercept: the plain mean"} <= set(texts(svg))
+    assert svg.count(f"stroke: {ORANGE}") == 1
+
+
+def test_a_gated_choice_is_framed_at_its_settings():
+    gated = measured(1.0, 0, 1.25, gate=Gate(low=0.0, high=0.5))
+    shown = texts(to_svg(lambda: final_layer_maps([*GRID, gated], gated), "x", "x"))
+    assert "1.50" in shown
+    assert "1.25" not in shown
+
+
+@pytest.mark.parametrize("grid", [GRID[:1], GRID[:3:2]], ids=["the plain model alone", "no intercept"])
+def test_a_map_needs_no_intercept(grid: list[Measured]):
+    ET.fromstring(to_svg(lambda: final_layer_maps(grid, grid[0]), "x", "x"))
+
+
+def test_the_diagram_has_a_dot_for_every_bin_that_is_not_empty():
+    figure = reliability_plot(BETTER)
+    dots = [sum(line.get_marker() == "o" for line in axes.lines) for axes in figure.axes]
+    assert dots == [1, 2, 1]
+    assert figure.axes[2].get_title().startswith("temperature 1.25")
+
+
+def test_page_and_markdown_have_both():
+    final = profile(heads=(), neurons=(), method="final-layer", final_layer=FinalLayer(own_attention=1.0))
+    report = Report(final, "steer fit", calibration={"test": BETTER, "1 shot": SHARPER}, final_layer=SEARCH)
+    page, markdown = render_html(report), render_markdown(report)
+    for said in ("Calibration", "By NLL the profile is better", "Reliability of the answers", "Calibration on 1 shot"):
+        assert said in page
+    assert len(markdown_tables(markdown)) >= 3
+    assert "sharpening" not in page  # what is measured on other sets has a table, and no verdict
+
+
+def test_a_point_behind_a_gate_says_so():
+    point = replace(PLAIN, own_attention=0.5, gate=Gate(low=0.1, high=0.4))
+    assert str(point) == "own attention 0.5, where the top probability is 0.1..0.4"
