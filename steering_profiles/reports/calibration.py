@@ -83,7 +83,8 @@ def search_sentences(search: FinalLayerSearch) -> Iterator[tuple[str, Tone]]:
     else:
         yield f"Chosen on dev: {_outcome(chosen)}.", ""
     if unlimited.point != chosen.point:
-        yield f"Without the limit on other text, the choice would have been {_outcome(unlimited)}.", ""
+        gates = " and without gates" if chosen.point.gate is not None else ""
+        yield f"Without the limit on other text{gates}, the choice would have been {_outcome(unlimited)}.", ""
 
 
 def final_layer_table(grid: Sequence[Measured]) -> Table:

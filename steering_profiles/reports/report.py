@@ -85,7 +85,7 @@ class FinalLayerSearch:
     grid: Sequence[MeasuredFinalLayer]
     chosen: MeasuredFinalLayer
     without_drift_limit: MeasuredFinalLayer
-    """What would have been chosen if other text did not count."""
+    """What would have been chosen without gates if other text did not count."""
 
 
 @dataclass(frozen=True)
