@@ -7,7 +7,7 @@ import pytest
 
 from steering_client import SteeringClient
 from steering_profiles.models import LoadedModel
-from steering_profiles.tasks import parentheses
+from steering_profiles.tasks import make_task, parentheses
 from tests.serving import serving
 
 
@@ -31,6 +31,22 @@ def test_150_prompts_of_each_sub_task_with_both_arms(client: SteeringClient, emb
     percent = {arm: {group: count / 1.5 for group, count in groups.items()} for arm, groups in right.items()}
     assert percent["baseline"]["))))"] <= 2
     assert min(percent["parentheses"].values()) >= 99
+
+
+def test_both_shipped_profiles_together_help_both_tasks(client: SteeringClient, embedded: LoadedModel):
+    both = "parentheses+factual-recall"
+    closing = [example for example in parentheses(embedded.tokenizer).test if example.group == "))))"][:40]
+    facts = make_task("languages", embedded.tokenizer).test[::6]
+    share = {}
+    for task, examples in (("closing", closing), ("facts", facts)):
+        prompts = [example.text for example in examples]
+        arms = client.compare(prompts, ["baseline", both], max_tokens=1, temperature=0.0).completion.by_arm()
+        answers = [embedded.tokenizer.decode([example.answer]) for example in examples]
+        for arm, choices in arms.items():
+            right = [choice.text == answer for choice, answer in zip(choices, answers, strict=True)]
+            share[task, arm] = sum(right) / len(right)
+    assert share["closing", both] >= 0.99 > 0.02 >= share["closing", "baseline"]
+    assert share["facts", both] >= share["facts", "baseline"] + 0.05
 
 
 def test_a_chat_follows_the_models_template_and_streams_what_it_answers(client: SteeringClient):

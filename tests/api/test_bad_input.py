@@ -27,6 +27,8 @@ REFUSED = {
     "boolean as number": ({"max_tokens": True}, "max_tokens", "valid integer"),
     "fraction": ({"n": 1.5}, "n", "valid integer"),
     "n of none": ({"n": 0}, "n", "greater than or equal to 1"),
+    "too many prompts": ({"prompt": ["x"] * 65}, "prompt", "at most 64"),
+    "too many prompts of tokens": ({"prompt": [[1]] * 65}, "prompt", "at most 64"),
     "too many sequences": ({"n": 64, "prompt": ["x"] * 3}, "n", "at most 128"),
     "temperature too high": ({"temperature": 2.1}, "temperature", "less than or equal to 2"),
     "temperature as text": ({"temperature": "hot"}, "temperature", "valid number"),

@@ -126,7 +126,12 @@ async def _invalid(request: Request, exc: Exception) -> JSONResponse:
 def _first_fault(errors: Sequence[Any], body: Any) -> tuple[str | None, str]:
     """Return the first field at fault and what is wrong with it, all alternatives of a union in one message."""
     faults = [_fault(error, body) for error in errors]
+    too_long = [fault for error, fault in zip(errors, faults, strict=True) if error["type"] == "too_long"]
     param = faults[0][0] if faults else None
+    if too_long and param is not None and (too_long[0][0] or "").split(".")[0] == param.split(".")[0]:
+        # What else a list might have been is beside the point: it is of the right kind, and too long.
+        param, message = too_long[0]
+        return param, f"{param}: {message}"
     if param is not None:
         # A union is refused once per alternative; the one that got furthest into the value is what was meant.
         same_field = [field for field, _ in faults if field and field.split(".")[0] == param.split(".")[0]]
