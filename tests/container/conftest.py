@@ -52,12 +52,13 @@ def report(pytestconfig: pytest.Config) -> Iterator[Report]:
 
 
 @pytest.fixture(scope="session")
-def none(tmp_path_factory: pytest.TempPathFactory) -> Image:
+def none(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     """The image without a model."""
     for tool in ("buildah", "debootstrap"):
         assert shutil.which(tool), f"{tool} is missing; make test-container installs it"
     images.make_base()
-    return images.build(NONE, tmp_path_factory.mktemp("build"), WEIGHTS="none", TORCH_INDEX="")
+    yield images.build(NONE, tmp_path_factory.mktemp("build"), WEIGHTS="none", TORCH_INDEX="")
+    images.remove_all()  # but the base: their layers take 10 GB, each a copy of the one before
 
 
 @pytest.fixture(scope="session")

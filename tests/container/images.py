@@ -92,9 +92,10 @@ def unpacked(image: Image) -> Iterator[Path]:
         _output("rm", container)
 
 
-def remove(*images: str) -> None:
-    """Remove images, and what only they were made of."""
-    _output("rmi", "--force", *images)
+def remove_all() -> None:
+    """Remove every image but the base."""
+    tagged = {name for image in json.loads(_output("images", "--json")) for name in image["names"] or ()}
+    _output("rmi", "--force", *(tagged - {BASE}))
     _output("rmi", "--prune", "--force")
 
 
