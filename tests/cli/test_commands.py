@@ -239,7 +239,7 @@ WRONG = {
         ["evaluate", "parentheses", "--humaneval-problems", "3"],
         "--run-humaneval",
     ),
-    "unknown profile": (["evaluate", "nope"], "known profiles: parentheses"),
+    "unknown profile": (["evaluate", "nope"], "known profiles: factual-recall, parentheses"),
     "a profile file that is not there": (["evaluate", "./nope.json"], "nope.json"),
     "strength out of range": (["evaluate", "parentheses", "--strength", "nan"], "-10..10"),
     "no server there": (["compare", "x", "--url", "http://127.0.0.1:1"], "cannot reach http://127.0.0.1:1"),

@@ -104,9 +104,8 @@ def test_each_row_and_position_of_a_mixed_batch_has_its_own_choice(tiny: LoadedM
     also_heads = build_profile(tiny, "also-heads", heads=HEADS, **FINAL, gate=late)
     found = gated_logits(tiny, (), steer(gated), steer(plain), steer(also_heads), steer(heads))
     without, with_, with_heads, with_both = ungated_logits(tiny, (), steer(plain), steer(heads), steer(heads, plain))
-    assert torch.equal(found[0], without)
-    assert torch.equal(found[2], with_)
-    torch.testing.assert_close(found[4], with_heads)
+    for row, expected in ((0, without), (2, with_), (4, with_heads)):  # in batches of other sizes: up to rounding
+        torch.testing.assert_close(found[row], expected)
     for row, closed, opened, (low, high) in ((1, without, with_, band), (3, with_heads, with_both, late)):
         is_open = [low <= float(top) <= high for top in top_probabilities(closed)]
         assert 2 < sum(is_open) < len(is_open) - 2, "the gate does not tell positions apart, so this proves nothing"
