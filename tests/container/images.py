@@ -21,25 +21,18 @@ _NOT_IN_SLIM = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/a
 
 
 @dataclass(frozen=True)
-class Layer:
-    """One layer of an image: the instruction that made it, and its size in bytes."""
-
-    made_by: str
-    size: int
-
-
-@dataclass(frozen=True)
 class Image:
     """An image in the storage, and what it says of how it is run."""
 
     name: str
     config: dict[str, Any]
-    layers: tuple[Layer, ...]
+    layers: tuple[int, ...]
+    """The size of each in bytes, the base's first."""
 
     @property
     def size(self) -> int:
         """Bytes of all layers."""
-        return sum(layer.size for layer in self.layers)
+        return sum(self.layers)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -104,10 +97,7 @@ def _inspect(name: str) -> Image:
     docker = found["Docker"]
     known = json.loads((STORAGE / "storage/vfs-layers/layers.json").read_text())
     sizes = {layer["diff-digest"]: layer["diff-size"] for layer in known if "diff-size" in layer}
-    made_by = [entry.get("created_by", "") for entry in docker["history"] if not entry.get("empty_layer")]
-    digests = docker["rootfs"]["diff_ids"]
-    layers = (Layer(what, sizes.get(digest, 0)) for what, digest in zip(made_by, digests, strict=True))
-    return Image(name, docker["config"], tuple(layers))
+    return Image(name, docker["config"], tuple(sizes[digest] for digest in docker["rootfs"]["diff_ids"]))
 
 
 def _pip_settings() -> dict[str, str]:

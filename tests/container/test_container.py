@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.container, pytest.mark.timeout(3600)]
 PROMPT = "#print the string 123\nprint(str(str(str(123"
 BOTH = {"prompt": PROMPT, "max_tokens": 1, "temperature": 0, "arms": ["baseline", "parentheses"]}
 GB, MB = 1e9, 1e6
+LAYERS = ("base", "Python, if the base has none", "user and folders", "dependencies", "steering-server", "weights")
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +61,8 @@ def resident_megabytes(server: Running) -> float:
 def test_the_image_is_small_without_the_models_weights(baked: Image, none: Image, report: Report):
     report.add("image without the model's weights", none.size / MB, "MB", "< 1500 MB")
     report.add("image with the weights baked in", baked.size / MB, "MB")
-    report.layers.update({layer.made_by: round(layer.size / MB, 1) for layer in baked.layers})
+    sizes = [round(layer / MB, 1) for layer in baked.layers]
+    report.layers.update(zip(LAYERS, sizes, strict=True))
     assert none.size < 1.5 * GB
     assert none.size < baked.size
 
@@ -122,6 +124,7 @@ def test_another_model_is_served_by_environment_alone(none: Image, none_root: Pa
     loaded = build_model("llama", dtype=torch.float32)
     loaded.model.save_pretrained(tmp_path / "model")
     loaded.tokenizer.save_pretrained(tmp_path / "model")
+    (tmp_path / "model/model.safetensors").chmod(0o644)  # which is its maker's alone
     save_profile(build_profile(loaded, "strong", heads=[(0, 1, 4.0), (1, 2, -2.0), (2, 0, 3.0)]), tmp_path / "profiles")
     tmp_path.chmod(0o755)
     volumes = {

@@ -8,6 +8,7 @@ import pytest
 import typer
 import yaml
 
+from steering_profiles import __version__
 from steering_server.api.app import create_app
 from steering_server.api.service import Service
 from steering_server.cli import app as command_line
@@ -94,6 +95,10 @@ def test_a_pod_is_found_by_its_service():
     assert service["selector"].items() <= labels.items()
     assert deployment["selector"]["matchLabels"].items() <= labels.items()
     assert service["ports"][0]["targetPort"] in {port["name"] for port in container()["ports"]}
+
+
+def test_the_image_is_labelled_with_the_version():
+    assert f"ARG VERSION={__version__} " in (DOCKER / "Dockerfile").read_text()
 
 
 def test_compose_has_the_server_and_a_gpu_profile_of_it():
