@@ -20,7 +20,7 @@ from steering_server.engine.scheduler import Budget, Scheduler
 from steering_server.engine.sequence import Emit, Group, SequenceState
 from steering_server.engine.slots import SlotPool
 from steering_server.engine.text import TextStream
-from steering_server.errors import ConfigError, EngineError, Overloaded
+from steering_server.errors import ConfigError, EngineError, EngineStopped, Overloaded
 
 DEFAULT_KV_MEMORY = 2**30
 """Bytes."""
@@ -89,7 +89,7 @@ class Engine:
 
         Raises:
             Overloaded: more sequences would wait than the limits allow.
-            EngineError: the engine is closing.
+            EngineStopped: the engine is closing.
         """
         group = Group(emit)
         for index, request in enumerate(requests):
@@ -97,7 +97,7 @@ class Engine:
             group.waiting.append(SequenceState(group, index, request, text))
         with self._changed:
             if self._closing:
-                raise EngineError("the server is shutting down")
+                raise EngineStopped
             queued = self._scheduler.waiting
             if queued + len(requests) > self._limits.max_queue + self._scheduler.places:
                 raise Overloaded(
@@ -122,7 +122,7 @@ class Engine:
             return
         prepared.set_result((runner, scheduler))
         self._loop(scheduler)
-        scheduler.fail_all(EngineError("the server is shutting down"))
+        scheduler.fail_all(EngineStopped())
         runner.close()
 
     def _loop(self, scheduler: Scheduler) -> None:
