@@ -27,6 +27,7 @@ from steering_profiles.models.families import FAMILIES
 from steering_profiles.models.hub import hub_options
 from steering_profiles.models.identity import identify
 from steering_profiles.models.quiet import quietly
+from steering_profiles.models.weights import check_weights
 from steering_profiles.schema import ModelIdentity
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "float64"]
@@ -185,6 +186,8 @@ def fast_dtype() -> torch.dtype:
 
 def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
     _known_config(location, extra)
+    if Path(location).is_dir() and not extra:
+        check_weights(Path(location))
     tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
     model, report = AutoModelForCausalLM.from_pretrained(
         location, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **placement, **extra

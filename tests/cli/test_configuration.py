@@ -1,5 +1,7 @@
 """Settings by flag and by environment variable, and what is refused before a model is loaded."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -72,13 +74,51 @@ def test_other_variables_are_none_of_our_business(monkeypatch: pytest.MonkeyPatc
     load_settings()
 
 
-def refused(*arguments: str, **env: str) -> str:
+def refused(*arguments: str, through: Sequence[str] = (), **env: str) -> str:
     """Run ``steer serve``, which is to end in one line and exit status 1, and return that line."""
-    result = steer("serve", "--port", "0", *arguments, **env)
+    result = steer("serve", "--port", "0", *arguments, through=through, **env)
     assert result.returncode == 1, result.stderr
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")
     return line
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A model of somebody's own, weights and all."""
+    loaded = build_model("llama")
+    loaded.model.save_pretrained(tmp_path / "own")
+    loaded.tokenizer.save_pretrained(tmp_path / "own")
+    return tmp_path / "own"
+
+
+def refused_without_privileges(*arguments: str, **env: str) -> str:
+    """The same for somebody who may read only what files' modes allow, which root need not care for."""
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    return refused(*arguments, through=drop, **env)
+
+
+@pytest.mark.parametrize("file", [".", "config.json", "tokenizer.json", "model.safetensors"])
+def test_a_file_of_the_model_that_may_not_be_read_is_named(own: Path, file: str):
+    forbidden = own / file
+    forbidden.chmod(0)
+    line = refused_without_privileges("--model", str(own))
+    forbidden.chmod(0o755)
+    assert "ermission denied" in line
+    assert (own / "config.json" if file == "." else forbidden).name in line
+    assert str(own) in line
+
+
+def test_a_profiles_folder_that_may_not_be_read_is_refused_rather_than_empty(bare: Path, tmp_path: Path):
+    (tmp_path / "profiles").mkdir(mode=0)
+    line = refused_without_privileges("--model", str(bare), STEER_PROFILES=str(tmp_path / "profiles"))
+    assert f"profiles folder '{tmp_path / 'profiles'}' cannot be read: Permission denied" in line
+
+
+def test_a_cache_of_another_user_is_refused(tmp_path: Path):
+    (tmp_path / "cache").mkdir(mode=0o555)
+    line = refused_without_privileges("--cache-dir", str(tmp_path / "cache"))
+    assert f"the model cache {tmp_path / 'cache'} cannot be written: Permission denied" in line
 
 
 def test_an_unknown_variable_ends_the_command():

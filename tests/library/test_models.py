@@ -17,7 +17,7 @@ from huggingface_hub import HfApi, constants
 from transformers import BertConfig, BertForMaskedLM, BloomConfig, BloomForCausalLM
 
 from steering_profiles.errors import ModelLoadError, UnknownArchitecture
-from steering_profiles.models import LoadedModel, ModelSource, assemble, hub, load_model, load_outline
+from steering_profiles.models import LoadedModel, ModelSource, assemble, hub, load_model, load_outline, loading
 from steering_profiles.models.embedded import find_gguf
 from steering_profiles.models.hub import hub_options
 from tests.builders import build_model, build_tokenizer, every_effect
@@ -151,10 +151,55 @@ def test_a_damaged_file_is_one_line(folder: Path, file: str, content: bytes):
     one_line(lambda: load(folder))
 
 
-def test_a_weights_file_that_is_cut_off_is_one_line(folder: Path):
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1000])
-    one_line(lambda: load(folder))
+SHARDS = "model.safetensors.index.json"
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """A model whose weights lie in several files."""
+    loaded = build_model("llama", dtype=torch.float32)
+    loaded.model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    loaded.tokenizer.save_pretrained(tmp_path / "sharded")
+    return tmp_path / "sharded"
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever begins to read weights fails the test."""
+    monkeypatch.setattr(
+        loading.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("the weights were read")
+    )
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(
+    "change",
+    [lambda content: content[:-1000], lambda content: b"", lambda content: b"version https://git-lfs.github.com/spec/v1"],
+    ids=["cut off", "empty", "a pointer"],
+)
+def test_a_damaged_weights_file_is_named_before_any_is_read(folder: Path, sharded: Path, change: Callable):
+    last = max(sharded.glob("model-*.safetensors"))
+    for weights in (folder / "model.safetensors", last):
+        weights.write_bytes(change(weights.read_bytes()))
+        assert f"{weights.name} is damaged or cut off" in one_line(lambda: load(weights.parent))
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_weights_file_that_the_index_names_and_is_not_there_is_named(sharded: Path):
+    last = max(sharded.glob("model-*.safetensors"))
+    last.unlink()
+    assert f"{last.name} cannot be read: No such file" in one_line(lambda: load(sharded))
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"weight_map": 1}', '{"weight_map": {"a": 1}}'])
+def test_a_damaged_index_of_weights_is_named(sharded: Path, content: str):
+    (sharded / SHARDS).write_text(content)
+    assert f"{SHARDS} is damaged" in one_line(lambda: load(sharded))
+
+
+def test_weights_in_several_files_are_the_same_model(sharded: Path):
+    torch.testing.assert_close(logits(load(sharded, dtype="float32")), logits(build_model("llama", dtype=torch.float32)))
 
 
 def test_a_weights_file_that_is_missing_is_named(folder: Path):
