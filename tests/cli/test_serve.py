@@ -83,7 +83,7 @@ def only_the_model(cache: Path) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
 def test_a_first_start_that_is_ended_halfway_leaves_nothing_in_the_way_of_the_next(
     tmp_path: Path, number: signal.Signals, status: int
 ):
