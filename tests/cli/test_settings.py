@@ -15,6 +15,7 @@ from steering_server.api import lifecycle
 from steering_server.cli import app, opening
 from steering_server.config import PREFIX, ServerSettings
 from steering_server.engine.engine import EngineLimits
+from tests.builders import build_model
 
 VALUES = {
     "model": "/models/own",
@@ -72,6 +73,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
 
     monkeypatch.setattr(lifecycle, "live", live)
     monkeypatch.setattr(opening, "LocalBackend", backend)
+    monkeypatch.setattr(opening, "load_outline", lambda source: build_model("llama"))
     monkeypatch.setattr(opening, "load_model", read("source"))
     monkeypatch.setattr(opening.Catalogue, "open", read("profiles"))
     monkeypatch.setattr("steering_server.logs.configure_logs", read("log_level"))

@@ -96,6 +96,19 @@ def test_a_placement_that_accelerate_does_not_know_is_one_line(folder: Path, opt
     one_line(lambda: load(folder, **options))
 
 
+@pytest.mark.parametrize(
+    ("part", "known"), [("nonesuch", "model, lm_head"), ("model.layers.9.mlp", "model.layers.0.mlp"), ("", None)]
+)
+def test_a_device_map_for_parts_that_the_model_does_not_have_is_refused(tmp_path: Path, part: str, known: str | None):
+    folder = save(build_model("llama"), tmp_path / "some-model")
+    if known is None:
+        load(folder, device_map={part: "cpu"})
+        return
+    message = one_line(lambda: load(folder, device_map={"": "cpu", part: "cpu"}))
+    assert f"{part!r}, which the model does not have" in message
+    assert known in message
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
 def test_a_device_that_is_not_there_is_one_line(folder: Path):
     one_line(lambda: load(folder, device_map="cuda:0"))
@@ -174,14 +187,19 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("unread")
 @pytest.mark.parametrize(
     "change",
-    [lambda content: content[:-1000], lambda content: b"", lambda content: b"version https://git-lfs.github.com/spec/v1"],
+    [
+        lambda content: content[:-1000],
+        lambda content: b"",
+        lambda content: b"version https://git-lfs.github.com/spec/v1",
+    ],
     ids=["cut off", "empty", "a pointer"],
 )
 def test_a_damaged_weights_file_is_named_before_any_is_read(folder: Path, sharded: Path, change: Callable):
-    last = max(sharded.glob("model-*.safetensors"))
-    for weights in (folder / "model.safetensors", last):
+    single, last = folder / "model.safetensors", max(sharded.glob("model-*.safetensors"))
+    for weights in (single, last):
         weights.write_bytes(change(weights.read_bytes()))
-        assert f"{weights.name} is damaged or cut off" in one_line(lambda: load(weights.parent))
+    assert "model.safetensors is damaged or cut off" in one_line(lambda: load(folder))
+    assert f"{last.name} is damaged or cut off" in one_line(lambda: load(sharded))
 
 
 @pytest.mark.usefixtures("unread")
@@ -199,7 +217,8 @@ def test_a_damaged_index_of_weights_is_named(sharded: Path, content: str):
 
 
 def test_weights_in_several_files_are_the_same_model(sharded: Path):
-    torch.testing.assert_close(logits(load(sharded, dtype="float32")), logits(build_model("llama", dtype=torch.float32)))
+    whole = build_model("llama", dtype=torch.float32)
+    torch.testing.assert_close(logits(load(sharded, dtype="float32")), logits(whole))
 
 
 def test_a_weights_file_that_is_missing_is_named(folder: Path):
