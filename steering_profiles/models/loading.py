@@ -222,8 +222,10 @@ def _require_parts(device_map: Mapping[str, int | str], config: PretrainedConfig
     """Refuse a device map for parts that the model does not have: nobody would look at it.
 
     Raises:
-        ValueError: it has such an entry.
+        ValueError: it has such an entry, or none at all.
     """
+    if not device_map:
+        raise ValueError('the device map is empty; {"": "cpu"} puts the whole model on one device')
     model = _without_weights(config, dtype)
     parts = {name for name, _ in (*model.named_modules(), *model.named_parameters(), *model.named_buffers())}
     unknown = next((part for part in device_map if part not in parts), None)

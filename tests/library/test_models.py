@@ -97,16 +97,25 @@ def test_a_placement_that_accelerate_does_not_know_is_one_line(folder: Path, opt
 
 
 @pytest.mark.parametrize(
-    ("part", "known"), [("nonesuch", "model, lm_head"), ("model.layers.9.mlp", "model.layers.0.mlp"), ("", None)]
+    ("part", "known"), [("nonesuch", "model, lm_head"), ("model.layers.9.mlp", "model.layers.0.mlp")]
 )
-def test_a_device_map_for_parts_that_the_model_does_not_have_is_refused(tmp_path: Path, part: str, known: str | None):
+def test_a_device_map_for_parts_that_the_model_does_not_have_is_refused(tmp_path: Path, part: str, known: str):
     folder = save(build_model("llama"), tmp_path / "some-model")
-    if known is None:
-        load(folder, device_map={part: "cpu"})
-        return
     message = one_line(lambda: load(folder, device_map={"": "cpu", part: "cpu"}))
     assert f"{part!r}, which the model does not have" in message
     assert known in message
+
+
+def test_a_device_map_without_entries_is_refused(tmp_path: Path):
+    folder = save(build_model("llama"), tmp_path / "some-model")
+    assert "the device map is empty" in one_line(lambda: load(folder, device_map={}))
+
+
+def test_a_device_map_by_parts_is_accelerates(tmp_path: Path):
+    folder = save(build_model("llama", dtype=torch.float32), tmp_path / "some-model")
+    parts = {"model.embed_tokens": "cpu", "model.layers": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
+    loaded = load(folder, dtype="float32", device_map=parts)
+    torch.testing.assert_close(logits(loaded), logits(build_model("llama", dtype=torch.float32)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
