@@ -216,7 +216,7 @@ def check(loaded: LoadedModel, limits: EngineLimits) -> None:
         ConfigError: it computes attention by itself, its context is shorter than the limits say, or the memory that
             they grant does not hold one sequence of full length.
     """
-    reason = refusal(loaded.model)
+    reason = refusal(loaded.model, loaded.anatomy)
     if reason is not None:
         raise ConfigError(f"model {loaded.name} cannot be served: {reason}")
     context = loaded.context_length
