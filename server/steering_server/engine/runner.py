@@ -15,7 +15,7 @@ from steering_server.engine import attention
 from steering_server.engine.kv import KVStore
 from steering_server.engine.packed import RowInput, order, pack
 from steering_server.engine.packing import PackedLinears
-from steering_server.errors import ConfigError, EngineError
+from steering_server.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,12 @@ class Runner:
 
     Raises:
         EngineError: another one has.
-        ConfigError: the model is one that this engine cannot run.
+        ConfigError: there is no memory for keys and values.
     """
 
     def __init__(self, loaded: LoadedModel, *, slots: int, length: int) -> None:
         if loaded.model.config._attn_implementation == attention.NAME:
             raise EngineError("another engine runs on this model; close that first, or load the model again")
-        reason = attention.refusal(loaded.model, loaded.anatomy)
-        if reason is not None:
-            raise ConfigError(f"model {loaded.name} cannot be served: {reason}")
         self._model = loaded.model
         self._device = loaded.input_device
         self._layers = len(loaded.anatomy.layers)
