@@ -26,6 +26,9 @@ from steering_profiles.models.anatomy import Anatomy, family_of, find_anatomy
 from steering_profiles.models.families import FAMILIES
 from steering_profiles.models.hub import hub_options
 from steering_profiles.models.identity import identify
+from steering_profiles.models.memory import require_memory
+from steering_profiles.models.offloading import offload_folder
+from steering_profiles.models.placement import AUTOMATIC, explicit_map, require_max_memory
 from steering_profiles.models.quiet import quietly
 from steering_profiles.schema import ModelIdentity
 
@@ -41,6 +44,7 @@ _CANNOT_LOAD = (
     EOFError,
     ImportError,
     LookupError,
+    MemoryError,
     OSError,
     RuntimeError,
     SafetensorError,
@@ -60,11 +64,12 @@ class ModelSource:
     """A hub id, a folder, a ``.gguf`` file, or ``embedded`` for the default model."""
     dtype: DtypeName = "auto"
     device_map: str | Mapping[str, int | str] | None = None
-    """As accelerate takes it: ``auto``, a device, or a map from module to device. None is the best single device."""
+    """``auto``, a device, or a map from module to device, ``disk`` among them: see :func:`.placement.explicit_map`.
+    None is the best single device."""
     max_memory: Mapping[int | str, str] | None = None
-    """Most memory per device, such as ``{0: "20GiB", "cpu": "60GiB"}``; used with a device map."""
+    """Most memory per device, such as ``{0: "20GiB", "cpu": "60GiB"}``; used with an automatic device map."""
     cache: Path = field(default_factory=lambda: user_cache_path("steering-server"))
-    """Folder in which the embedded default is kept in dequantised form."""
+    """Folder in which the embedded default is kept in dequantised form, and weights that a device map has on disk."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +117,25 @@ def load_model(source: ModelSource) -> LoadedModel:
         ModelLoadError: it cannot be found or read; the message says what to do.
         UnknownArchitecture: its architecture has no known anatomy. Found out before the weights are read.
     """
-    dtype, placement = _dtype(source), _placement(source)
+    dtype = _dtype(source)
+    if source.max_memory is not None:
+        require_max_memory(source.max_memory, source.device_map)
     try:
-        with quietly():
+        with quietly(), offload_folder(source.cache) as offload:
             name, location, extra = _locate(source)
-            return _load(name, location, {"dtype": dtype, **placement}, extra)
+            config = _known_config(location, extra)
+            placement = _placement(source, config, dtype)
+            try:
+                loaded = _load(name, location, {"dtype": dtype, "offload_folder": offload.path, **placement}, extra)
+            except OSError as exc:
+                if str(exc.filename).startswith(str(offload.path)):
+                    raise ModelLoadError(
+                        f"the device map puts weights on disk, and the folder {offload.path.parent} cannot be written: "
+                        f"{exc.strerror}; choose another cache folder"
+                    ) from exc
+                raise
+            offload.keep_for(loaded.model)
+            return loaded
     except _CANNOT_LOAD as exc:
         raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
 
@@ -184,7 +203,6 @@ def fast_dtype() -> torch.dtype:
 
 
 def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
-    _known_config(location, extra)
     tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
     model, report = AutoModelForCausalLM.from_pretrained(
         location, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **placement, **extra
@@ -254,13 +272,20 @@ def _dtype(source: ModelSource) -> torch.dtype:
     return dtype
 
 
-def _placement(source: ModelSource) -> dict[str, Any]:
-    if source.device_map is None:
-        if source.max_memory is not None:
-            raise ModelLoadError("max_memory is given without a device map; it takes one, such as auto")
-        return {"device_map": {"": 0}} if torch.cuda.is_available() else {}
-    placement = {"device_map": source.device_map, "offload_folder": str(source.cache / "offload")}
-    return placement if source.max_memory is None else {**placement, "max_memory": dict(source.max_memory)}
+def _placement(source: ModelSource, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, Any]:
+    """Return where transformers is to put the parts of a model.
+
+    Raises:
+        ModelLoadError: they cannot go there.
+    """
+    if isinstance(source.device_map, str) and source.device_map in AUTOMATIC:
+        limits = {} if source.max_memory is None else {"max_memory": dict(source.max_memory)}
+        return {"device_map": source.device_map, **limits}
+    outline = _without_weights(config)
+    alone = "cuda:0" if torch.cuda.is_available() else "cpu"
+    whole = explicit_map(outline, source.device_map or alone)
+    require_memory(outline, dtype, whole)
+    return {} if source.device_map is None and alone == "cpu" else {"device_map": whole}
 
 
 def _in_one_line(exc: BaseException) -> str:
