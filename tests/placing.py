@@ -1,4 +1,4 @@
-"""The same small models placed otherwise: on disk, split, fetched for the moment of use, on a GPU where there is one."""
+"""The same small models placed otherwise: on disk, split, fetched for the moment of use, on a GPU if there is one."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import torch
 from accelerate import cpu_offload
 
 from steering_profiles.models import LoadedModel, ModelSource, load_model
+from steering_profiles.models.loading import DtypeName
 from steering_profiles.models.placement import Device
 from tests.families import EXPERTS, build_family
 
@@ -33,10 +34,10 @@ def save_family(case: str, folder: Path) -> Path:
     return folder
 
 
-def load_placed(case: str, folder: Path, placement: str = "whole") -> LoadedModel:
-    """Load what :func:`save_family` saved, in float64, at a placement; ``whole`` is all in the CPU's memory."""
+def load_placed(case: str, folder: Path, placement: str = "whole", *, dtype: DtypeName = "float64") -> LoadedModel:
+    """Load what :func:`save_family` saved at a placement; ``whole`` is all in the CPU's memory."""
     source = ModelSource(
-        model=str(folder), dtype="float64", device_map=_device_map(case, placement), cache=folder.parent / "cache"
+        model=str(folder), dtype=dtype, device_map=_device_map(case, placement), cache=folder.parent / "cache"
     )
     loaded = load_model(source)
     if case in EXPERTS:

@@ -118,22 +118,14 @@ def load_model(source: ModelSource) -> LoadedModel:
         UnknownArchitecture: its architecture has no known anatomy. Found out before the weights are read.
     """
     dtype = _dtype(source)
-    if source.max_memory is not None:
-        require_max_memory(source.max_memory, source.device_map)
     try:
+        if source.max_memory is not None:
+            require_max_memory(source.max_memory, source.device_map)
         with quietly(), offload_folder(source.cache) as offload:
             name, location, extra = _locate(source)
             config = _known_config(location, extra)
             placement = _placement(source, config, dtype)
-            try:
-                loaded = _load(name, location, {"dtype": dtype, "offload_folder": offload.path, **placement}, extra)
-            except OSError as exc:
-                if str(exc.filename).startswith(str(offload.path)):
-                    raise ModelLoadError(
-                        f"the device map puts weights on disk, and the folder {offload.path.parent} cannot be written: "
-                        f"{exc.strerror}; choose another cache folder"
-                    ) from exc
-                raise
+            loaded = _load(name, location, {"dtype": dtype, "offload_folder": str(offload.path), **placement}, extra)
             offload.keep_for(loaded.model)
             return loaded
     except _CANNOT_LOAD as exc:
@@ -276,7 +268,7 @@ def _placement(source: ModelSource, config: PretrainedConfig, dtype: torch.dtype
     """Return where transformers is to put the parts of a model.
 
     Raises:
-        ModelLoadError: they cannot go there.
+        ValueError: they cannot go there.
     """
     if isinstance(source.device_map, str) and source.device_map in AUTOMATIC:
         limits = {} if source.max_memory is None else {"max_memory": dict(source.max_memory)}

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from steering_profiles.errors import ModelLoadError
 from steering_profiles.models.placement import DISK, Device, device_of
 
 _PROCESS = Path("/proc")
@@ -20,7 +19,7 @@ def require_memory(model: PreTrainedModel, dtype: torch.dtype, whole: Mapping[st
     What is on disk needs none. Weights that are quantised take less than their shapes say, and are not looked at.
 
     Raises:
-        ModelLoadError: some device has not.
+        ValueError: some device has not.
     """
     if getattr(model.config, "quantization_config", None) is not None:
         return
@@ -32,7 +31,7 @@ def require_memory(model: PreTrainedModel, dtype: torch.dtype, whole: Mapping[st
     for device, size in needed.items():
         free = free_memory(torch.device(device))
         if free is not None and size > free:
-            raise ModelLoadError(
+            raise ValueError(
                 f"not enough memory on {device}: its weights take {_gibibytes(size)} there as "
                 f"{str(dtype).removeprefix('torch.')}, and {_gibibytes(free)} are free; a smaller dtype needs less, "
                 "and the device map auto puts on other devices, or leaves on disk, what does not fit"

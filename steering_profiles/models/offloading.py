@@ -45,13 +45,27 @@ class OffloadFolder:
 
 @contextmanager
 def offload_folder(cache: Path) -> Iterator[OffloadFolder]:
-    """Provide a folder while a model is loaded; an error removes it."""
+    """Provide a folder while a model is loaded; an error removes it.
+
+    Raises:
+        ValueError: weights are to be written there, and cannot be.
+    """
     folder = OffloadFolder(cache)
     try:
         yield folder
-    except BaseException:
+    except BaseException as exc:
         folder.remove()
+        if isinstance(exc, OSError) and _is_about(folder.path, exc.filename):
+            raise ValueError(
+                f"the device map puts weights on disk, and folder {folder.path.parent} cannot be written: "
+                f"{exc.strerror}; choose another cache folder"
+            ) from exc
         raise
+
+
+def _is_about(folder: Path, path: object) -> bool:
+    """Whether what went wrong with ``path`` went wrong in making ``folder`` or in writing to it."""
+    return isinstance(path, str) and (folder.is_relative_to(path) or Path(path).is_relative_to(folder))
 
 
 def _clear(folder: Path) -> None:

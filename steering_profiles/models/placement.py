@@ -7,8 +7,6 @@ from accelerate.utils import convert_file_size_to_int
 from torch import nn
 from transformers import PreTrainedModel
 
-from steering_profiles.errors import ModelLoadError
-
 AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
 """Maps that accelerate makes itself, by the memory of each device."""
 DISK = "disk"
@@ -24,15 +22,16 @@ def explicit_map(model: PreTrainedModel, device_map: str | Mapping[str, Device])
     "disk"}`` is all on the CPU but for one layer, which accelerate by itself does not take.
 
     Raises:
-        ModelLoadError: it names a device that is not there or a part that the model does not have, has no device for
+        ValueError: it names a device that is not there or a part that the model does not have, has no device for
             some part, or puts parts of one layer on different accelerators.
     """
-    given = {"": _number(device_map)} if isinstance(device_map, str) else device_map
+    asked = {"": device_map} if isinstance(device_map, str) else device_map
+    given = {part: _number(device) for part, device in asked.items()}
     parts = dict(model.named_modules())
     for part, device in given.items():
         _require_device(device)
         if part not in parts:
-            raise ModelLoadError(
+            raise ValueError(
                 f"the device map names {part!r}, which is no part of the model; its parts are such as "
                 f"{', '.join(_examples(model))}"
             )
@@ -45,13 +44,13 @@ def require_max_memory(max_memory: Mapping[Device, str], device_map: str | Mappi
     """See that limits of memory can be kept.
 
     Raises:
-        ModelLoadError: the device map is not an automatic one, which alone looks at them; there is no such device; or
+        ValueError: the device map is not an automatic one, which alone looks at them; there is no such device; or
             a size is not one.
     """
     if device_map is None:
-        raise ModelLoadError("max_memory is given without a device map; it takes one, such as auto")
+        raise ValueError("max_memory is given without a device map; it takes one, such as auto")
     if device_map not in AUTOMATIC:
-        raise ModelLoadError(
+        raise ValueError(
             f"max_memory is given with a device map that says where everything goes; it takes {', '.join(AUTOMATIC)}"
         )
     for device, size in max_memory.items():
@@ -59,7 +58,7 @@ def require_max_memory(max_memory: Mapping[Device, str], device_map: str | Mappi
         try:
             convert_file_size_to_int(size)
         except ValueError as exc:
-            raise ModelLoadError(f"max_memory of {device} is {size!r}; allowed: a size such as 20GiB or 500MB") from exc
+            raise ValueError(f"max_memory of {device} is {size!r}; allowed: a size such as 20GiB or 500MB") from exc
 
 
 def device_of(tensor: str, whole: Mapping[str, Device]) -> Device:
@@ -70,8 +69,8 @@ def device_of(tensor: str, whole: Mapping[str, Device]) -> Device:
     return whole[part]
 
 
-def _number(device: str) -> Device:
-    return int(device) if device.isdigit() else device
+def _number(device: Device) -> Device:
+    return int(device) if isinstance(device, str) and device.isdecimal() else device
 
 
 def _disjoint(
@@ -84,13 +83,13 @@ def _disjoint(
         if inherited is not None:
             yield path, inherited
         elif tensors:
-            raise ModelLoadError(
+            raise ValueError(
                 f"the device map has no device for {path or tensors[0]}; an entry for '' is for whatever has none"
             )
         return
     for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
         if inherited is None:
-            raise ModelLoadError(f"the device map has no device for {inside}{name}")
+            raise ValueError(f"the device map has no device for {inside}{name}")
         yield f"{inside}{name}", inherited
     for name, child in module.named_children():
         yield from _disjoint(f"{inside}{name}", child, given, given.get(f"{inside}{name}", inherited))
@@ -100,14 +99,14 @@ def _require_device(device: Device) -> None:
     """See that there is such a device.
 
     Raises:
-        ModelLoadError: there is not; the message has those that there are.
+        ValueError: there is not; the message has those that there are.
     """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     count = torch.accelerator.device_count() if accelerator is not None else 0
     if not _is_there(device, accelerator, count):
         kind = "none" if accelerator is None else accelerator.type
         known = ["cpu", DISK, *map(str, range(count))]
-        raise ModelLoadError(
+        raise ValueError(
             f"device {device!r} is not there; this machine has {', '.join(known)} (numbers are accelerators, of kind "
             f"{kind}); a whole device map can also be {' or '.join(AUTOMATIC)}"
         )
@@ -129,14 +128,14 @@ def _require_whole_layers(model: PreTrainedModel, whole: Mapping[str, Device]) -
     """See that the parts of a layer compute on one device, since they add to each other's results.
 
     Raises:
-        ModelLoadError: some do not.
+        ValueError: some do not.
     """
     if len({str(device) for device in whole.values() if device not in _NOT_COMPUTING}) < 2:
         return  # what is on the CPU or on disk computes on the one accelerator
     for path, module in model.named_modules():
         devices = {str(device) for part, device in whole.items() if part.startswith(f"{path}.")}
         if type(module).__name__ in (model._no_split_modules or ()) and len(devices) > 1:
-            raise ModelLoadError(
+            raise ValueError(
                 f"the device map puts parts of {path} on {' and '.join(sorted(devices))}; with several accelerators "
                 "all parts of a layer must be on one device"
             )

@@ -69,10 +69,13 @@ def test_by_itself_the_dtype_is_a_fast_one(folder: Path):
     assert load(folder).dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
-@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
-def test_a_device_map_is_accelerates(folder: Path, device_map):
-    loaded = load(folder, device_map=device_map, max_memory={"cpu": "1GiB"})
-    assert loaded.input_device == torch.device("cpu")
+@pytest.mark.parametrize(
+    "options",
+    [{"device_map": "cpu"}, {"device_map": {"": "cpu"}}, {"device_map": "auto", "max_memory": {"cpu": "1GiB"}}],
+    ids=str,
+)
+def test_a_device_map_is_accelerates(folder: Path, options: dict):
+    assert load(folder, **options).input_device == torch.device("cpu")
 
 
 def test_a_model_that_memory_does_not_hold_is_read_from_disk_and_steered_there(tiny: LoadedModel, folder: Path):
