@@ -197,7 +197,14 @@ def fast_dtype() -> torch.dtype:
 def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
     tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
     model, report = AutoModelForCausalLM.from_pretrained(
-        location, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **placement, **extra
+        location,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        trust_remote_code=False,
+        # Where peft is installed an adapter is looked for beside the model, and that does not heed the rest.
+        adapter_kwargs={"local_files_only": extra.get("local_files_only", False)},
+        **placement,
+        **extra,
     )
     _require_all_weights(report)
     return assemble(name, model.eval(), tokenizer)

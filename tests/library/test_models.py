@@ -306,7 +306,9 @@ class TestHub:
         save(tiny, repository / "snapshots" / "0123abc")
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text("0123abc")
+        began = time.monotonic()
         loaded = load_model(ModelSource(model="someone/some-model", dtype="float32"))
+        assert time.monotonic() - began < 10
         assert loaded.name == "some-model"
         torch.testing.assert_close(logits(loaded), logits(tiny))
 
