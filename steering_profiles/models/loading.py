@@ -1,16 +1,12 @@
 """Load a model: hub id, local folder, GGUF file, or the embedded default; placed by accelerate."""
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal, get_args
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from platformdirs import user_cache_path
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,36 +20,18 @@ from steering_profiles.errors import ModelLoadError
 from steering_profiles.models import embedded
 from steering_profiles.models.anatomy import Anatomy, family_of, find_anatomy
 from steering_profiles.models.families import FAMILIES
+from steering_profiles.models.faults import CANNOT_LOAD, fault, in_one_line, require_weights
 from steering_profiles.models.hub import hub_options
 from steering_profiles.models.identity import identify
 from steering_profiles.models.memory import require_memory
 from steering_profiles.models.offloading import offload_folder
-from steering_profiles.models.placement import AUTOMATIC, explicit_map, require_max_memory
+from steering_profiles.models.placement import AUTOMATIC, DISK, explicit_map, require_max_memory
 from steering_profiles.models.quiet import quietly
 from steering_profiles.schema import ModelIdentity
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "float64"]
 DTYPES: tuple[DtypeName, ...] = get_args(DtypeName)
 EMBEDDED = "embedded"
-
-# What transformers, tokenizers and torch raise for a model, a device or a file that is not there or not right.
-_CANNOT_LOAD = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,
-    TypeError,
-    UnpicklingError,
-    ValueError,
-    struct.error,
-)
 
 
 @dataclass(frozen=True)
@@ -124,12 +102,14 @@ def load_model(source: ModelSource) -> LoadedModel:
         with quietly(), offload_folder(source.cache) as offload:
             name, location, extra = _locate(source)
             config = _known_config(location, extra)
-            placement = _placement(source, config, dtype)
+            if Path(location).is_dir():
+                require_weights(Path(location))
+            placement = _placement(source, config, dtype, from_gguf="gguf_file" in extra)
             loaded = _load(name, location, {"dtype": dtype, "offload_folder": str(offload.path), **placement}, extra)
             offload.keep_for(loaded.model)
             return loaded
-    except _CANNOT_LOAD as exc:
-        raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
+    except CANNOT_LOAD as exc:
+        raise ModelLoadError(f"cannot load model {source.model!r}: {fault(exc, source.model)}") from exc
 
 
 def load_outline(source: ModelSource) -> LoadedModel:
@@ -143,9 +123,9 @@ def load_outline(source: ModelSource) -> LoadedModel:
         with quietly():
             name, location, extra = _locate(source)
             model = _without_weights(_known_config(location, extra))
-            return assemble(name, model, AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra))
-    except _CANNOT_LOAD as exc:
-        raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
+            return assemble(name, model, _tokenizer(location, extra))
+    except CANNOT_LOAD as exc:
+        raise ModelLoadError(f"cannot load model {source.model!r}: {fault(exc, source.model)}") from exc
 
 
 @dataclass(frozen=True)
@@ -170,8 +150,8 @@ def load_skeleton(source: ModelSource) -> Skeleton:
             name, location, extra = _locate(source)
             model = _without_weights(_known_config(location, extra))
             return Skeleton(name, model, find_anatomy(model, FAMILIES))
-    except _CANNOT_LOAD as exc:
-        raise ModelLoadError(f"cannot load the config of model {source.model!r}: {_in_one_line(exc)}") from exc
+    except CANNOT_LOAD as exc:
+        raise ModelLoadError(f"cannot load the config of model {source.model!r}: {fault(exc, source.model)}") from exc
 
 
 def assemble(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
@@ -195,7 +175,7 @@ def fast_dtype() -> torch.dtype:
 
 
 def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
-    tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
+    tokenizer = _tokenizer(location, extra)
     model, report = AutoModelForCausalLM.from_pretrained(
         location,
         output_loading_info=True,
@@ -220,6 +200,22 @@ def _known_config(location: str, extra: Mapping[str, Any]) -> PretrainedConfig:
     for architecture in config.architectures or ():
         family_of(architecture, config, FAMILIES)
     return config
+
+
+def _tokenizer(location: str, extra: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """Read a model's tokenizer.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
+    except CANNOT_LOAD as exc:
+        raise ValueError(
+            f"its tokenizer cannot be read: {in_one_line(exc)}; the tokenizer's files, such as tokenizer.json, are "
+            "needed beside the weights"
+        ) from exc
+    return tokenizer
 
 
 def _without_weights(config: PretrainedConfig) -> PreTrainedModel:
@@ -271,7 +267,7 @@ def _dtype(source: ModelSource) -> torch.dtype:
     return dtype
 
 
-def _placement(source: ModelSource, config: PretrainedConfig, dtype: torch.dtype) -> dict[str, Any]:
+def _placement(source: ModelSource, config: PretrainedConfig, dtype: torch.dtype, *, from_gguf: bool) -> dict[str, Any]:
     """Return where transformers is to put the parts of a model.
 
     Raises:
@@ -283,12 +279,10 @@ def _placement(source: ModelSource, config: PretrainedConfig, dtype: torch.dtype
     outline = _without_weights(config)
     alone = "cuda:0" if torch.cuda.is_available() else "cpu"
     whole = explicit_map(outline, source.device_map or alone)
+    if from_gguf and DISK in whole.values():
+        raise ValueError(
+            "the device map puts parts on disk, where a GGUF file's are not as they are needed; put them on other "
+            "devices, or take the model's safetensors files"
+        )
     require_memory(outline, dtype, whole)
     return {} if source.device_map is None and alone == "cpu" else {"device_map": whole}
-
-
-def _in_one_line(exc: BaseException) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    says = " ".join(lines[:2])
-    bare = isinstance(exc, LookupError) or not says  # their text is the key alone, or nothing
-    return f"{type(exc).__name__}: {says}".rstrip(": ") if bare else says
