@@ -105,7 +105,7 @@ def load_model(source: ModelSource) -> LoadedModel:
             if Path(location).is_dir():
                 require_weights(Path(location))
             placement = _placement(source, config, dtype, from_gguf="gguf_file" in extra)
-            loaded = _load(name, location, {"dtype": dtype, "offload_folder": str(offload.path), **placement}, extra)
+            loaded = _load(name, location, {"dtype": dtype, "offload_folder": offload.path, **placement}, extra)
             offload.keep_for(loaded.model)
             return loaded
     except CANNOT_LOAD as exc:

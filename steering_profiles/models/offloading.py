@@ -17,27 +17,37 @@ from pathlib import Path
 from transformers import PreTrainedModel
 
 
+_LOCKED = ".weights"
+
+
 class OffloadFolder:
     """One model's folder under ``cache``. It is locked as long as it is there, so that no other process clears it."""
 
     def __init__(self, cache: Path) -> None:
-        self.path = cache / "offload" / secrets.token_hex(8)
+        self.path: Path | None = None
+        self.refused: OSError | None = None
+        """Why there is no such folder: whether one is needed is found out while loading."""
         self._lock: int | None = None
-        _clear(self.path.parent)
-        with suppress(OSError):  # whether it is needed is found out while loading
-            self.path.mkdir(parents=True)
-            self._lock = _locked(self.path)
+        _clear(cache / "offload")
+        made = cache / "offload" / secrets.token_hex(8)
+        try:
+            made.mkdir(parents=True)
+            self._lock = _locked(made)
+            self.path = made.rename(made.with_suffix(_LOCKED))  # before it has this name nobody clears it
+        except OSError as exc:
+            self.refused = exc
 
     def keep_for(self, model: PreTrainedModel) -> None:
         """Remove the folder when ``model`` is gone, or now, if it is empty."""
-        if any(self.path.glob("*")):
+        if self.path is not None and any(self.path.iterdir()):
             weakref.finalize(model, self.remove)
         else:
             self.remove()
 
     def remove(self) -> None:
         """Remove the folder and what is in it."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        if self.path is not None:
+            shutil.rmtree(self.path, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -55,22 +65,17 @@ def offload_folder(cache: Path) -> Iterator[OffloadFolder]:
         yield folder
     except BaseException as exc:
         folder.remove()
-        if isinstance(exc, OSError) and _is_about(folder.path, exc.filename):
+        if folder.refused is not None and "offload_folder" in str(exc):  # which transformers asks for, by this name
             raise ValueError(
-                f"the device map puts weights on disk, and folder {folder.path.parent} cannot be written: "
-                f"{exc.strerror}; choose another cache folder"
+                f"the device map puts weights on disk that are not there as they are needed, and folder {cache} cannot "
+                f"be written: {folder.refused.strerror}; choose another cache folder"
             ) from exc
         raise
 
 
-def _is_about(folder: Path, path: object) -> bool:
-    """Whether what went wrong with ``path`` went wrong in making ``folder`` or in writing to it."""
-    return isinstance(path, str) and (folder.is_relative_to(path) or Path(path).is_relative_to(folder))
-
-
 def _clear(folder: Path) -> None:
     """Remove what processes have left that ended without doing so."""
-    for left in folder.glob("*"):
+    for left in folder.glob(f"*{_LOCKED}"):
         with suppress(OSError):
             lock = _locked(left)
             shutil.rmtree(left, ignore_errors=True)

@@ -60,6 +60,13 @@ def make_unknown(folder: Path) -> None:
     build_tokenizer().save_pretrained(folder)
 
 
+def pickle_behind_a_sealed_cache(folder: Path) -> None:
+    """Weights that are on disk, but not as they are needed; a file is where a folder for them should be."""
+    remove_weights(folder)
+    torch.save(build_model("llama", dtype=torch.float32).model.state_dict(), folder / "pytorch_model.bin")
+    (folder.parent / "cache").write_text("no folder")
+
+
 CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "no folder": (shutil.rmtree, [], "model' does not exist"),
     "no config": (lambda folder: (folder / "config.json").unlink(), [], "holds no config.json"),
@@ -89,9 +96,9 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
         "max_memory of cpu is 'lots'; allowed: a size such as 20GiB",
     ),
     "nowhere to write": (
-        lambda folder: (folder.parent / "cache").write_text("no folder"),
+        pickle_behind_a_sealed_cache,
         ["--device-map", "disk"],
-        "on disk, and folder .*cache/offload cannot be written: .*; choose another cache folder",
+        "on disk .*, and folder .*cache cannot be written: .*; choose another cache folder",
     ),
 }
 
@@ -161,7 +168,7 @@ def hub() -> Iterator[str]:
         ("someone/gated", "it is gated: ask for access at https://huggingface.co/someone/gated, then log in with `hf"),
         (
             "someone/nothing",
-            "no such folder, and no model of that name on the hub that you may read: check it, or log in",
+            "no such folder, and on the hub no model of this name that you may read: check the name, or log in",
         ),
     ],
 )

@@ -82,14 +82,21 @@ def sealed(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_folder_that_cannot_be_written_is_named_with_what_to_do(experts: Path, sealed: Path):
-    with pytest.raises(ModelLoadError, match=rf"on disk, and folder {sealed}/offload cannot be written: .*cache"):
+def test_a_folder_that_is_needed_and_cannot_be_written_is_named_with_what_to_do(experts: Path, sealed: Path):
+    with pytest.raises(ModelLoadError, match=rf"on disk .*, and folder {sealed} cannot be written: .*; choose"):
         load_placed("qwen3-moe", experts, "on disk")
 
 
-def test_a_map_that_puts_nothing_on_disk_needs_no_folder(experts: Path, sealed: Path):
-    for device_map in (None, "auto", "cpu"):
-        load_model(ModelSource(model=str(experts), cache=sealed, device_map=device_map))
+@pytest.mark.parametrize("device_map", [None, "auto", "cpu"])
+def test_a_map_that_puts_nothing_on_disk_needs_no_folder(experts: Path, sealed: Path, device_map: str | None):
+    load_model(ModelSource(model=str(experts), cache=sealed, device_map=device_map))
+
+
+def test_weights_that_are_on_disk_as_they_are_needed_need_no_folder(tmp_path: Path, sealed: Path):
+    folder = save_family("llama", tmp_path / "model")
+    placed = load_placed("llama", folder, "on disk")
+    torch.testing.assert_close(logits(placed), logits(load_placed("llama", folder)))
+    assert sealed.is_file()
 
 
 def test_pickled_weights_can_be_on_disk_too(tmp_path: Path, offload: Path):
