@@ -7,6 +7,7 @@ works on the :class:`Anatomy` found there and knows no architecture by name.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -218,7 +219,7 @@ class Anatomy:
         """
         weight = input_major(self.unembedding).float()
         if self.project_out is not None:
-            weight = input_major(self.project_out).float() @ weight
+            weight = input_major(self.project_out).to(weight) @ weight
         if self.final_norm is not None:
             gain = Norm(self.final_norm, self.family.norm, self.sizes.width).gain
             weight = weight * gain.to(weight).unsqueeze(-1)
@@ -226,8 +227,12 @@ class Anatomy:
 
 
 def input_major(projection: nn.Module) -> Tensor:
-    """Return the weight of a linear module as ``[in, out]``, whichever way round the module keeps it."""
-    weight = projection.weight
+    """Return the weight of a linear module as ``[in, out]``, whichever way round the module keeps it.
+
+    It is where the module computes: what accelerate keeps elsewhere until then is fetched.
+    """
+    with align_module_device(projection):
+        weight = projection.weight
     if not isinstance(weight, Tensor):
         raise TypeError(f"{type(projection).__name__} has no weight matrix")
     return weight if isinstance(projection, Conv1D) else weight.T

@@ -98,7 +98,7 @@ def refused(*arguments: str, through: Sequence[str] = (), **env: str) -> str:
     [
         ("STEER_KV_MEMORY", "1kB", "kv_memory is 0 MiB, but the keys and values of one sequence of 512 tokens take"),
         ("STEER_MAX_MODEL_LEN", "513", "max_model_len is 513; model takes at most 512 tokens"),
-        ("STEER_DEVICE_MAP", '{"nonesuch": "cpu"}', "the device map names 'nonesuch', which the model does not have"),
+        ("STEER_DEVICE_MAP", '{"nonesuch": "cpu"}', "the device map names 'nonesuch', which is no part of the model"),
         ("STEER_MAX_MEMORY", "cpu=1GiB", "max_memory is given without a device map"),
     ],
 )

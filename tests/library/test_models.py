@@ -69,10 +69,13 @@ def test_by_itself_the_dtype_is_a_fast_one(folder: Path):
     assert load(folder).dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
-@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
-def test_a_device_map_is_accelerates(folder: Path, device_map):
-    loaded = load(folder, device_map=device_map, max_memory={"cpu": "1GiB"})
-    assert loaded.input_device == torch.device("cpu")
+@pytest.mark.parametrize(
+    "options",
+    [{"device_map": "cpu"}, {"device_map": {"": "cpu"}}, {"device_map": "auto", "max_memory": {"cpu": "1GiB"}}],
+    ids=str,
+)
+def test_a_device_map_is_accelerates(folder: Path, options: dict):
+    assert load(folder, **options).input_device == torch.device("cpu")
 
 
 def test_a_model_that_memory_does_not_hold_is_read_from_disk_and_steered_there(tiny: LoadedModel, folder: Path):
@@ -96,19 +99,9 @@ def test_a_placement_that_accelerate_does_not_know_is_one_line(folder: Path, opt
     one_line(lambda: load(folder, **options))
 
 
-@pytest.mark.parametrize(
-    ("part", "known"), [("nonesuch", "model, lm_head"), ("model.layers.9.mlp", "model.layers.0.mlp")]
-)
-def test_a_device_map_for_parts_that_the_model_does_not_have_is_refused(tmp_path: Path, part: str, known: str):
-    folder = save(build_model("llama"), tmp_path / "some-model")
-    message = one_line(lambda: load(folder, device_map={"": "cpu", part: "cpu"}))
-    assert f"{part!r}, which the model does not have" in message
-    assert known in message
-
-
 def test_a_device_map_without_entries_is_refused(tmp_path: Path):
     folder = save(build_model("llama"), tmp_path / "some-model")
-    assert "the device map is empty" in one_line(lambda: load(folder, device_map={}))
+    assert "the device map has no device for" in one_line(lambda: load(folder, device_map={}))
 
 
 def test_a_device_map_by_parts_is_accelerates(tmp_path: Path):
@@ -196,12 +189,8 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("unread")
 @pytest.mark.parametrize(
     "change",
-    [
-        lambda content: content[:-1000],
-        lambda content: b"",
-        lambda content: b"version https://git-lfs.github.com/spec/v1",
-    ],
-    ids=["cut off", "empty", "a pointer"],
+    [lambda content: content[:-1000], lambda content: b"", lambda content: b"version https://git-lfs"],
+    ids=["cut off", "empty", "text"],
 )
 def test_a_damaged_weights_file_is_named_before_any_is_read(folder: Path, sharded: Path, change: Callable):
     single, last = folder / "model.safetensors", max(sharded.glob("model-*.safetensors"))
@@ -215,7 +204,7 @@ def test_a_damaged_weights_file_is_named_before_any_is_read(folder: Path, sharde
 def test_a_weights_file_that_the_index_names_and_is_not_there_is_named(sharded: Path):
     last = max(sharded.glob("model-*.safetensors"))
     last.unlink()
-    assert f"{last.name} cannot be read: No such file" in one_line(lambda: load(sharded))
+    assert f"{last.name} is missing: download it too" in one_line(lambda: load(sharded))
 
 
 @pytest.mark.usefixtures("unread")
@@ -376,7 +365,9 @@ class TestHub:
         save(tiny, repository / "snapshots" / "0123abc")
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text("0123abc")
+        began = time.monotonic()
         loaded = load_model(ModelSource(model="someone/some-model", dtype="float32"))
+        assert time.monotonic() - began < 10
         assert loaded.name == "some-model"
         torch.testing.assert_close(logits(loaded), logits(tiny))
 
