@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Literal, get_args
@@ -15,6 +16,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GgufConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,6 +28,7 @@ from steering_profiles.models.anatomy import Anatomy, family_of, find_anatomy
 from steering_profiles.models.families import FAMILIES
 from steering_profiles.models.hub import hub_options
 from steering_profiles.models.identity import identify
+from steering_profiles.models.quantised import Quantisation, quantisation_of
 from steering_profiles.models.quiet import quietly
 from steering_profiles.schema import ModelIdentity
 
@@ -102,7 +105,7 @@ class LoadedModel:
 def _used_on(module: torch.nn.Module) -> torch.device:
     # Weights that accelerate keeps on the CPU or on disk come to where they are used for the moment of their use.
     device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-    return next(module.parameters()).device if device is None else torch.device(device)
+    return next(chain(module.parameters(), module.buffers())).device if device is None else torch.device(device)
 
 
 def load_model(source: ModelSource) -> LoadedModel:
@@ -116,7 +119,7 @@ def load_model(source: ModelSource) -> LoadedModel:
     try:
         with quietly():
             name, location, extra = _locate(source)
-            return _load(name, location, {"dtype": dtype, **placement}, extra)
+            return _load(name, location, dtype, placement, extra)
     except _CANNOT_LOAD as exc:
         raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
 
@@ -145,6 +148,8 @@ class Skeleton:
     model: PreTrainedModel
     """On the meta device."""
     anatomy: Anatomy
+    quantisation: Quantisation | None
+    """How the checkpoint's weights are kept; None where they are plain ones."""
 
 
 def load_skeleton(source: ModelSource) -> Skeleton:
@@ -157,8 +162,9 @@ def load_skeleton(source: ModelSource) -> Skeleton:
     try:
         with quietly():
             name, location, extra = _locate(source)
-            model = _without_weights(_known_config(location, extra))
-            return Skeleton(name, model, find_anatomy(model, FAMILIES))
+            config = _known_config(location, extra)
+            model = _without_weights(config)
+            return Skeleton(name, model, find_anatomy(model, FAMILIES), quantisation_of(config))
     except _CANNOT_LOAD as exc:
         raise ModelLoadError(f"cannot load the config of model {source.model!r}: {_in_one_line(exc)}") from exc
 
@@ -183,14 +189,37 @@ def fast_dtype() -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
-    _known_config(location, extra)
+def _load(
+    name: str, location: str, dtype: torch.dtype | None, placement: Mapping[str, Any], extra: Mapping[str, Any]
+) -> LoadedModel:
+    config = _known_config(location, extra)
+    quantisation = quantisation_of(config)
+    if quantisation is not None and quantisation.refused is not None:
+        raise ValueError(f"it {quantisation.refused}")
+    if quantisation is not None:
+        dtype = _own_dtype(config, dtype)
+    if "gguf_file" in extra:
+        placement = {**placement, "quantization_config": GgufConfig(dequantize=True)}
     tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
     model, report = AutoModelForCausalLM.from_pretrained(
-        location, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **placement, **extra
+        location,
+        dtype=dtype or fast_dtype(),
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        trust_remote_code=False,
+        **placement,
+        **extra,
     )
     _require_all_weights(report)
+    if quantisation is not None:
+        _run_once(model.eval())
     return assemble(name, model.eval(), tokenizer)
+
+
+@torch.no_grad()
+def _run_once(model: PreTrainedModel) -> None:
+    """Have a quantised model do now what its library leaves to the first pass: unpack weights, look for kernels."""
+    model(input_ids=torch.tensor([[0, 0]], device=model.get_input_embeddings().weight.device), use_cache=False)
 
 
 def _known_config(location: str, extra: Mapping[str, Any]) -> PretrainedConfig:
@@ -245,9 +274,27 @@ def _locate(source: ModelSource) -> tuple[str, str, dict[str, Any]]:
     return source.model.rpartition("/")[2], source.model, hub_options(source.model)
 
 
-def _dtype(source: ModelSource) -> torch.dtype:
+def _own_dtype(config: PretrainedConfig, asked: torch.dtype | None) -> torch.dtype | None:
+    """Return the type to load a checkpoint of quantised weights in: the one it was made for.
+
+    Some libraries keep scales, and all that is not quantised, in that type whatever is asked for.
+
+    Raises:
+        ValueError: another one is asked for.
+    """
+    own = config.dtype or config.get_text_config().dtype
+    if own is not None and asked not in (None, own):
+        raise ValueError(f"its quantised weights are made for {_name(own)}; dtype is {_name(asked)}: leave it at auto")
+    return own or asked
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _dtype(source: ModelSource) -> torch.dtype | None:
     if source.dtype == "auto":
-        return fast_dtype()
+        return None
     dtype = getattr(torch, source.dtype, None)
     if source.dtype not in DTYPES or not isinstance(dtype, torch.dtype):
         raise ModelLoadError(f"dtype is {source.dtype!r}; allowed: {', '.join(DTYPES)}")
