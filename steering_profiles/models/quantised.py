@@ -2,11 +2,13 @@
 
 import copy
 import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import AutoHfQuantizer
 
 _PACKAGES = {
@@ -66,6 +68,32 @@ def quantisation_of(config: PretrainedConfig) -> Quantisation | None:
         says = " ".join(str(exc).split()) or type(exc).__name__
         return Quantisation(method, f"is quantised (method {method}), which cannot be run here: {says}", False)
     return Quantisation(method, None, bool(getattr(quantizer.quantization_config, "dequantize", False)))
+
+
+@contextmanager
+def differentiable(model: PreTrainedModel) -> Iterator[None]:
+    """Have a model compute, inside this context, by kernels that have a derivative.
+
+    On some CPUs bitsandbytes packs 4-bit weights for a product that has none, and rounds to bfloat16. Its layers do
+    not while they are in training mode, which means nothing else to them; asked for their state they unpack. That
+    rounds the scales of doubly quantised weights, so that what was packed is put back afterwards.
+    """
+    if method_of(model.config) != "bitsandbytes":
+        yield
+        return
+    from bitsandbytes.nn import Linear4bit
+
+    layers = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    before = [(layer, layer.training, layer.weight.data, copy.deepcopy(layer.weight.quant_state)) for layer in layers]
+    for layer in layers:
+        layer.state_dict()
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer, training, data, state in before:
+            layer.training = training
+            layer.weight.data, layer.weight.quant_state = data, state
 
 
 def _settings(config: PretrainedConfig) -> dict[str, Any] | None:

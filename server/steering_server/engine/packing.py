@@ -19,8 +19,8 @@ class PackedLinears:
 
     The layers stay the modules they are, hooks and all. While packed, the ``weight`` of one has its shape but is
     not to be read: it is all NaN and takes no memory. A weight that something else reads too, such as the token
-    embedding's, stays and is packed as a copy. Layers that are not on a CPU, that accelerate moves about, quantised or of a
-    type without such kernels are left alone: they compute as they did.
+    embedding's, stays and is packed as a copy. Layers that are not on a CPU, that accelerate moves about, quantised, or of
+    a type without such kernels are left alone: they compute as they did.
     """
 
     def __init__(self, model: nn.Module) -> None:
