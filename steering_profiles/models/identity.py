@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from steering_profiles.models.anatomy import Anatomy
@@ -121,10 +120,11 @@ def weights_digest(model: PreTrainedModel) -> str:
 
 def _dense_parts(tensor: Tensor) -> Iterator[Tensor]:
     """Yield what a tensor is made of: itself, or, of a quantised one of torchao's, its integers and their scales."""
-    if not is_traceable_wrapper_subclass(tensor):
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None:
         yield tensor
         return
-    names, _ = tensor.__tensor_flatten__()
+    names, _ = flatten()
     for name in names:
         part = getattr(tensor, name)
         if isinstance(part, Tensor):

@@ -211,15 +211,16 @@ def _load(
         **extra,
     )
     _require_all_weights(report)
+    loaded = assemble(name, model.eval(), tokenizer)
     if quantisation is not None:
-        _run_once(model.eval())
-    return assemble(name, model.eval(), tokenizer)
+        _run_once(loaded)
+    return loaded
 
 
 @torch.no_grad()
-def _run_once(model: PreTrainedModel) -> None:
+def _run_once(loaded: LoadedModel) -> None:
     """Have a quantised model do now what its library leaves to the first pass: unpack weights, look for kernels."""
-    model(input_ids=torch.tensor([[0, 0]], device=model.get_input_embeddings().weight.device), use_cache=False)
+    loaded.model(input_ids=torch.tensor([[0, 0]], device=loaded.input_device), use_cache=False)
 
 
 def _known_config(location: str, extra: Mapping[str, Any]) -> PretrainedConfig:

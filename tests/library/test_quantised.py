@@ -89,8 +89,8 @@ def dense(loaded: LoadedModel) -> LoadedModel:
     )
     stock = AutoModelForCausalLM.from_config(config, dtype=loaded.dtype).eval()
     kept = loaded.model.state_dict()
-    same = {name: kept[name] for name, own in stock.state_dict().items() if kept[name].shape == own.shape}
-    stock.load_state_dict({name: value for name, value in same.items() if type(value) is Tensor}, strict=False)
+    plain = {name: value for name, value in kept.items() if type(value) is Tensor and value.is_floating_point()}
+    stock.load_state_dict({name: plain[name] for name in stock.state_dict() if name in plain}, strict=False)
     with torch.no_grad():
         for name, module in stock.named_modules():
             if isinstance(module, nn.Linear):

@@ -19,8 +19,8 @@ class PackedLinears:
 
     The layers stay the modules they are, hooks and all. While packed, the ``weight`` of one has its shape but is
     not to be read: it is all NaN and takes no memory. A weight that something else reads too, such as the token
-    embedding's, stays and is packed as a copy. Layers that are not on a CPU, that accelerate moves about, quantised, or of
-    a type without such kernels are left alone: they compute as they did.
+    embedding's, stays and is packed as a copy. Layers that are not on a CPU, that accelerate moves about, of a type
+    without such kernels, or quantised are left alone: they compute as they did.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -66,7 +66,8 @@ def _leave_file(model: nn.Module) -> None:
 
 
 def _is_packable(module: nn.Linear) -> bool:
-    if not is_dense(module) or "forward" in vars(module):  # someone else, accelerate for one, has its own way to run it
+    has_own_way = "forward" in vars(module)  # accelerate's to bring weights in, or a quantisation library's
+    if has_own_way or not is_dense(module):
         return False
     weight = module.weight
     if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
