@@ -64,7 +64,7 @@ def quantisation_of(config: PretrainedConfig) -> Quantisation | None:
     try:
         quantizer = AutoHfQuantizer.from_config(settings, pre_quantized=True)
         quantizer.validate_environment(device_map=None, weights_only=True)
-    except (ImportError, LookupError, NotImplementedError, RuntimeError, TypeError, ValueError) as exc:
+    except (AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as exc:
         says = " ".join(str(exc).split()) or type(exc).__name__
         return Quantisation(method, f"is quantised (method {method}), which cannot be run here: {says}", False)
     return Quantisation(method, None, bool(getattr(quantizer.quantization_config, "dequantize", False)))
