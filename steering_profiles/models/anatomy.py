@@ -91,6 +91,9 @@ class Family:
     residual_multiplier: Callable[[PretrainedConfig], float] = _unscaled
     """What the outputs of attention and MLP are multiplied by where they join the stream."""
     kv_heads: Callable[[PretrainedConfig], int] = _kv_heads
+    attention_forward: Callable[..., tuple[Tensor, None]] | None = None
+    """For a model that computes attention by itself: a ``forward`` of its attention modules that goes through
+    transformers' attention interface, which is where an engine puts its own attention."""
     applies: Callable[[PretrainedConfig], bool] = _always
     """Whether this description is true of a model of its architectures with such a config."""
 
@@ -136,6 +139,10 @@ class Anatomy:
     """None where the blocks end in norms on the stream."""
     unembedding: nn.Module
     project_out: nn.Module | None
+
+    def attention(self, layer: int) -> nn.Module:
+        """The module of ``layer`` that attends: it owns the projection that its heads' outputs enter."""
+        return self.layers[layer].block.get_submodule(self.family.head_output.rpartition(".")[0])
 
     @property
     def final_layer(self) -> LayerAnatomy:

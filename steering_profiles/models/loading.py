@@ -3,6 +3,7 @@
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from itertools import chain
 from pathlib import Path
 from pickle import UnpicklingError
@@ -30,6 +31,7 @@ from steering_profiles.models.hub import hub_options
 from steering_profiles.models.identity import identify
 from steering_profiles.models.quantised import Quantisation, quantisation_of
 from steering_profiles.models.quiet import quietly
+from steering_profiles.models.weights import check_weights
 from steering_profiles.schema import ModelIdentity
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "float64"]
@@ -125,16 +127,17 @@ def load_model(source: ModelSource) -> LoadedModel:
 
 
 def load_outline(source: ModelSource) -> LoadedModel:
-    """Return the model that ``source`` names with its tokenizer but without its weights, which are not read.
+    """Return the model that ``source`` names, in its dtype and with its tokenizer, but without its weights: unread.
 
     Raises:
         ModelLoadError: config or tokenizer cannot be found or read; the message says what to do.
         UnknownArchitecture: its architecture has no known anatomy.
     """
+    dtype = _dtype(source) or fast_dtype()
     try:
         with quietly():
             name, location, extra = _locate(source)
-            model = _without_weights(_known_config(location, extra))
+            model = _without_weights(_known_config(location, extra), dtype)
             return assemble(name, model, AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra))
     except _CANNOT_LOAD as exc:
         raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
@@ -163,7 +166,7 @@ def load_skeleton(source: ModelSource) -> Skeleton:
         with quietly():
             name, location, extra = _locate(source)
             config = _known_config(location, extra)
-            model = _without_weights(config)
+            model = _without_weights(config, _dtype(source) or fast_dtype())
             return Skeleton(name, model, find_anatomy(model, FAMILIES), quantisation_of(config))
     except _CANNOT_LOAD as exc:
         raise ModelLoadError(f"cannot load the config of model {source.model!r}: {_in_one_line(exc)}") from exc
@@ -198,12 +201,17 @@ def _load(
         raise ValueError(f"it {quantisation.refused}")
     if quantisation is not None:
         dtype = _own_dtype(config, dtype)
+    dtype = dtype or fast_dtype()
+    if isinstance(placement.get("device_map"), Mapping):
+        _require_parts(placement["device_map"], config, dtype)
+    if Path(location).is_dir() and not extra:
+        check_weights(Path(location))
     if "gguf_file" in extra:
         placement = {**placement, "quantization_config": GgufConfig(dequantize=True)}
     tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
     model, report = AutoModelForCausalLM.from_pretrained(
         location,
-        dtype=dtype or fast_dtype(),
+        dtype=dtype,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
         trust_remote_code=False,
@@ -235,10 +243,26 @@ def _known_config(location: str, extra: Mapping[str, Any]) -> PretrainedConfig:
     return config
 
 
-def _without_weights(config: PretrainedConfig) -> PreTrainedModel:
+def _without_weights(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     return model
+
+
+def _require_parts(device_map: Mapping[str, int | str], config: PretrainedConfig, dtype: torch.dtype) -> None:
+    """Refuse a device map for parts that the model does not have: nobody would look at it.
+
+    Raises:
+        ValueError: it has such an entry, or none at all.
+    """
+    if not device_map:
+        raise ValueError('the device map is empty; {"": "cpu"} puts the whole model on one device')
+    model = _without_weights(config, dtype)
+    parts = {name for name, _ in (*model.named_modules(), *model.named_parameters(), *model.named_buffers())}
+    unknown = next((part for part in device_map if part not in parts), None)
+    if unknown is not None:
+        close = get_close_matches(unknown, parts) or [name for name, _ in model.named_children()]
+        raise ValueError(f"the device map names {unknown!r}, which the model does not have; it has {', '.join(close)}")
 
 
 def _require_all_weights(report: Mapping[str, Any]) -> None:

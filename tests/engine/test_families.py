@@ -14,7 +14,7 @@ from tests.builders import build_profile, greedy, steer
 from tests.engine.running import GREEDY, PROMPTS, running
 from tests.families import CASES, WINDOW, build_family
 
-REFUSED = ("gptj", "falcon-40b", "falcon-7b", "falcon-rw")
+REFUSED = ("falcon-rw",)
 SERVED = [case for case in CASES if case not in REFUSED]
 
 

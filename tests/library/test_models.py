@@ -17,7 +17,7 @@ from huggingface_hub import HfApi, constants
 from transformers import BertConfig, BertForMaskedLM, BloomConfig, BloomForCausalLM
 
 from steering_profiles.errors import ModelLoadError, UnknownArchitecture
-from steering_profiles.models import LoadedModel, ModelSource, assemble, hub, load_model, load_outline
+from steering_profiles.models import LoadedModel, ModelSource, assemble, hub, load_model, load_outline, loading
 from steering_profiles.models.embedded import find_gguf
 from steering_profiles.models.hub import hub_options
 from tests.builders import build_model, build_tokenizer, every_effect
@@ -96,6 +96,28 @@ def test_a_placement_that_accelerate_does_not_know_is_one_line(folder: Path, opt
     one_line(lambda: load(folder, **options))
 
 
+@pytest.mark.parametrize(
+    ("part", "known"), [("nonesuch", "model, lm_head"), ("model.layers.9.mlp", "model.layers.0.mlp")]
+)
+def test_a_device_map_for_parts_that_the_model_does_not_have_is_refused(tmp_path: Path, part: str, known: str):
+    folder = save(build_model("llama"), tmp_path / "some-model")
+    message = one_line(lambda: load(folder, device_map={"": "cpu", part: "cpu"}))
+    assert f"{part!r}, which the model does not have" in message
+    assert known in message
+
+
+def test_a_device_map_without_entries_is_refused(tmp_path: Path):
+    folder = save(build_model("llama"), tmp_path / "some-model")
+    assert "the device map is empty" in one_line(lambda: load(folder, device_map={}))
+
+
+def test_a_device_map_by_parts_is_accelerates(tmp_path: Path):
+    folder = save(build_model("llama", dtype=torch.float32), tmp_path / "some-model")
+    parts = {"model.embed_tokens": "cpu", "model.layers": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
+    loaded = load(folder, dtype="float32", device_map=parts)
+    torch.testing.assert_close(logits(loaded), logits(build_model("llama", dtype=torch.float32)))
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
 def test_a_device_that_is_not_there_is_one_line(folder: Path):
     one_line(lambda: load(folder, device_map="cuda:0"))
@@ -151,10 +173,61 @@ def test_a_damaged_file_is_one_line(folder: Path, file: str, content: bytes):
     one_line(lambda: load(folder))
 
 
-def test_a_weights_file_that_is_cut_off_is_one_line(folder: Path):
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1000])
-    one_line(lambda: load(folder))
+SHARDS = "model.safetensors.index.json"
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """A model whose weights lie in several files."""
+    loaded = build_model("llama", dtype=torch.float32)
+    loaded.model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    loaded.tokenizer.save_pretrained(tmp_path / "sharded")
+    return tmp_path / "sharded"
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever begins to read weights fails the test."""
+    monkeypatch.setattr(
+        loading.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("the weights were read")
+    )
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content[:-1000],
+        lambda content: b"",
+        lambda content: b"version https://git-lfs.github.com/spec/v1",
+    ],
+    ids=["cut off", "empty", "a pointer"],
+)
+def test_a_damaged_weights_file_is_named_before_any_is_read(folder: Path, sharded: Path, change: Callable):
+    single, last = folder / "model.safetensors", max(sharded.glob("model-*.safetensors"))
+    for weights in (single, last):
+        weights.write_bytes(change(weights.read_bytes()))
+    assert "model.safetensors is damaged or cut off" in one_line(lambda: load(folder))
+    assert f"{last.name} is damaged or cut off" in one_line(lambda: load(sharded))
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_weights_file_that_the_index_names_and_is_not_there_is_named(sharded: Path):
+    last = max(sharded.glob("model-*.safetensors"))
+    last.unlink()
+    assert f"{last.name} cannot be read: No such file" in one_line(lambda: load(sharded))
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"weight_map": 1}', '{"weight_map": {"a": 1}}'])
+def test_a_damaged_index_of_weights_is_named(sharded: Path, content: str):
+    (sharded / SHARDS).write_text(content)
+    assert f"{SHARDS} is damaged" in one_line(lambda: load(sharded))
+
+
+def test_weights_in_several_files_are_the_same_model(sharded: Path):
+    whole = build_model("llama", dtype=torch.float32)
+    torch.testing.assert_close(logits(load(sharded, dtype="float32")), logits(whole))
 
 
 def test_a_weights_file_that_is_missing_is_named(folder: Path):
