@@ -91,12 +91,17 @@ EXPERTS = ("mixtral", "qwen3-moe")
 DENSE = tuple(case for case in CASES if case not in EXPERTS)
 
 
-def build_family(case: str, *, dtype: torch.dtype = torch.float64, seed: int = 0) -> LoadedModel:
-    """A small model of random weights of a family."""
+def build_family(case: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, **changes: Any) -> LoadedModel:
+    """A small model of random weights of a family, with ``changes`` to its config."""
     _, model_type, settings = CASES[case]
+    settings = settings | changes
     tokenizer = build_tokenizer()
     config = AutoConfig.for_model(
-        model_type, vocab_size=len(tokenizer), eos_token_id=tokenizer.eos_token_id, bos_token_id=None, **settings
+        model_type,
+        vocab_size=len(tokenizer),
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        **settings | changes,
     )
     torch.manual_seed(seed)
     # Grouped products of experts, the default, are not there in float64.

@@ -9,11 +9,10 @@ from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
 
 from steering_profiles.errors import ExportError
-from steering_profiles.models import LoadedModel, Sizes
-from steering_profiles.models.anatomy import input_major
+from steering_profiles.models import LoadedModel, Sizes, method_of
+from steering_profiles.models.projections import input_major
 from steering_profiles.steering import AppliedProfile, effect_of
 from steering_profiles.validate import require_fit
 
@@ -104,23 +103,18 @@ def _projections(loaded: LoadedModel, applied: AppliedProfile) -> Iterator[Scale
             yield ScaledProjection(f"{block}.{family.neuron_output}", module, effect.neurons[index])
 
 
-def quantised(config: PretrainedConfig) -> str | None:
-    """Return why weights of a model with such a config cannot be scaled, to follow its name; None where they can."""
-    settings = getattr(config, "quantization_config", None)
-    if settings is None:
-        return None
-    named = settings if isinstance(settings, dict) else vars(settings)
-    method = named.get("quant_method", "unknown")
+def quantised(method: str) -> str:
+    """Return why weights that are quantised by ``method`` cannot be scaled, to follow the model's name."""
     return (
-        f"is quantised (method {getattr(method, 'value', method)}): what quantised weights hold cannot be scaled one "
-        "column at a time; export from the checkpoint that it was made of"
+        f"is quantised (method {method}): what quantised weights hold cannot be scaled one column at a time; export "
+        "from the checkpoint that it was made of"
     )
 
 
 def _require_unquantised(loaded: LoadedModel) -> None:
-    reason = quantised(loaded.model.config)
-    if reason is not None:
-        raise ExportError(f"model {loaded.name} {reason}")
+    method = method_of(loaded.model.config)
+    if method is not None:
+        raise ExportError(f"model {loaded.name} {quantised(method)}")
     for name, parameter in loaded.model.named_parameters():
         if not parameter.is_floating_point():
             raise ExportError(f"model {loaded.name} is quantised: {name} is of type {parameter.dtype}")

@@ -1,6 +1,7 @@
 """How answers and other text depend on each component's scale: one backward pass tells for all components at once."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -15,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.fitting.components import Kind, Scales
 from steering_profiles.models import LoadedModel
+from steering_profiles.models.quantised import differentiable
 from steering_profiles.tasks.task import Example
 
 MARGIN = 1.0
@@ -45,8 +47,10 @@ class DifferentiableScales:
         self._scales: dict[Kind, list[Tensor]] = {}
         self._handles: list[RemovableHandle] = []
         self._trained: list[nn.Parameter] = []
+        self._kernels = ExitStack()
 
     def __enter__(self) -> Self:
+        self._kernels.enter_context(differentiable(self._loaded.model))
         self._trained = [parameter for parameter in self._loaded.model.parameters() if parameter.requires_grad]
         for parameter in self._trained:
             parameter.requires_grad_(False)
@@ -63,6 +67,7 @@ class DifferentiableScales:
         for parameter in self._trained:
             if not parameter.is_meta:  # such a one stands in for a weight that accelerate fetches, and comes and goes
                 parameter.requires_grad_(True)
+        self._kernels.close()
 
     def of_answers(self, examples: Sequence[Example], scales: Scales) -> Slope:
         """Return how the answers of ``examples`` fare at ``scales`` (1 where none is given).

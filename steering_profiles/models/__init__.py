@@ -1,5 +1,6 @@
 """Load models and find their parts. The only room that knows an architecture by name."""
 
+import steering_profiles.models.loggers  # noqa: F401  before those that it silences
 from steering_profiles.models.anatomy import Anatomy, LayerAnatomy, Sizes, find_anatomy
 from steering_profiles.models.contributions import LayerState, head_contributions, recorded
 from steering_profiles.models.families import FAMILIES
@@ -15,6 +16,7 @@ from steering_profiles.models.loading import (
     load_outline,
     load_skeleton,
 )
+from steering_profiles.models.quantised import Quantisation, method_of, quantisation_of
 
 __all__ = [
     "DTYPES",
@@ -25,6 +27,7 @@ __all__ = [
     "LayerState",
     "LoadedModel",
     "ModelSource",
+    "Quantisation",
     "Sizes",
     "Skeleton",
     "assemble",
@@ -33,6 +36,8 @@ __all__ = [
     "load_model",
     "load_outline",
     "load_skeleton",
+    "method_of",
+    "quantisation_of",
     "recorded",
     "weights_digest",
 ]

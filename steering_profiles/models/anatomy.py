@@ -7,13 +7,13 @@ works on the :class:`Anatomy` found there and knows no architecture by name.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from accelerate.utils import align_module_device
+import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from steering_profiles.errors import ModelError, UnknownArchitecture
 from steering_profiles.models.norms import Norm, NormKind
+from steering_profiles.models.projections import effective_weight, features, is_computed_in
 
 
 @dataclass(frozen=True)
@@ -197,7 +197,7 @@ class Anatomy:
         scale that such a norm has on an input is beside it, in :class:`steering_profiles.models.LayerState`.
         """
         sizes = self.sizes
-        weight = self.layers[layer].head_joining.fold(input_major(self.layers[layer].head_output))
+        weight = self.layers[layer].head_joining.fold(self._weight(self.layers[layer].head_output))
         return weight.reshape(sizes.heads, sizes.head_dim, sizes.width)
 
     def neuron_output_weight(self, layer: int) -> Tensor:
@@ -208,7 +208,7 @@ class Anatomy:
         Raises:
             ModelError: the neurons of this family cannot be told apart.
         """
-        return self.layers[layer].mlp_joining.fold(input_major(self.neuron_output(layer)))
+        return self.layers[layer].mlp_joining.fold(self._weight(self.neuron_output(layer)))
 
     def unembedding_weight(self) -> Tensor:
         """Return ``W_U`` with the final norm's gain folded in and its rows centred over the vocabulary.
@@ -217,25 +217,23 @@ class Anatomy:
         the same for all tokens, or does not change their order, is left out: the norm's scale, a division or a
         soft cap of the logits. So is the unembedding's bias, which is no component's.
         """
-        weight = input_major(self.unembedding).float()
+        weight = self._weight(self.unembedding).float()
         if self.project_out is not None:
-            weight = input_major(self.project_out).to(weight) @ weight
+            weight = self._weight(self.project_out).to(weight) @ weight
         if self.final_norm is not None:
             gain = Norm(self.final_norm, self.family.norm, self.sizes.width).gain
             weight = weight * gain.to(weight).unsqueeze(-1)
         return weight - weight.mean(dim=-1, keepdim=True)
 
+    def _weight(self, projection: nn.Module) -> Tensor:
+        return effective_weight(projection, self._dtype)
 
-def input_major(projection: nn.Module) -> Tensor:
-    """Return the weight of a linear module as ``[in, out]``, whichever way round the module keeps it.
-
-    It is where the module computes: what accelerate keeps elsewhere until then is fetched.
-    """
-    with align_module_device(projection):
-        weight = projection.weight
-    if not isinstance(weight, Tensor):
-        raise TypeError(f"{type(projection).__name__} has no weight matrix")
-    return weight if isinstance(projection, Conv1D) else weight.T
+    @property
+    def _dtype(self) -> torch.dtype:
+        """What the model computes in, whatever quantised weights are kept in."""
+        modules = (self.unembedding, *(layer.block for layer in self.layers))
+        every = (parameter.dtype for module in modules for parameter in module.parameters())
+        return next(filter(is_computed_in, every), torch.get_default_dtype())
 
 
 def find_anatomy(model: PreTrainedModel, families: tuple[Family, ...]) -> Anatomy:
@@ -261,7 +259,7 @@ def find_anatomy(model: PreTrainedModel, families: tuple[Family, ...]) -> Anatom
         head_dim=getattr(config, "head_dim", None) or width // heads,
         neurons=_neurons(family, config, layers[0]),
         width=width,
-        vocab_size=_features(unembedding)[1],
+        vocab_size=features(unembedding)[1],
     )
     return Anatomy(
         family=family,
@@ -317,9 +315,4 @@ def _optional(owner: nn.Module, path: str | None) -> nn.Module | None:
 def _neurons(family: Family, config: PretrainedConfig, layer: LayerAnatomy) -> int:
     if isinstance(family.neuron_output, Experts):
         return family.neuron_output.neurons(config)
-    return _features(layer.neuron_output)[0] if layer.neuron_output is not None else 0
-
-
-def _features(projection: nn.Module) -> tuple[int, int]:
-    inputs, outputs = input_major(projection).shape
-    return inputs, outputs
+    return features(layer.neuron_output)[0] if layer.neuron_output is not None else 0

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from steering_profiles.models.anatomy import Anatomy
@@ -109,7 +111,21 @@ def weights_digest(model: PreTrainedModel) -> str:
     for name, weight in model.named_parameters():
         digest.update(name.encode())
         if not weight.is_meta:
-            flat = weight.detach().flatten()
-            picked = torch.linspace(0, len(flat) - 1, min(_SAMPLES, len(flat)), dtype=torch.float64).long()
-            digest.update(flat[picked.to(flat.device)].double().cpu().numpy().tobytes())
+            for part in _dense_parts(weight.detach()):
+                flat = part.flatten()
+                picked = torch.linspace(0, len(flat) - 1, min(_SAMPLES, len(flat)), dtype=torch.float64).long()
+                digest.update(flat[picked.to(flat.device)].double().cpu().numpy().tobytes())
     return digest.hexdigest()
+
+
+def _dense_parts(tensor: Tensor) -> Iterator[Tensor]:
+    """Yield what a tensor is made of: itself, or, of a quantised one of torchao's, its integers and their scales."""
+    flatten = getattr(tensor, "__tensor_flatten__", None)
+    if flatten is None:
+        yield tensor
+        return
+    names, _ = flatten()
+    for name in names:
+        part = getattr(tensor, name)
+        if isinstance(part, Tensor):
+            yield from _dense_parts(part)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -11,6 +12,7 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
+    GgufConfig,
     PretrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -26,6 +28,7 @@ from steering_profiles.models.identity import identify
 from steering_profiles.models.memory import require_memory
 from steering_profiles.models.offloading import offload_folder
 from steering_profiles.models.placement import AUTOMATIC, DISK, explicit_map, require_max_memory
+from steering_profiles.models.quantised import Quantisation, quantisation_of
 from steering_profiles.models.quiet import quietly
 from steering_profiles.models.weights import check_weights
 from steering_profiles.schema import ModelIdentity
@@ -86,7 +89,7 @@ class LoadedModel:
 def _used_on(module: torch.nn.Module) -> torch.device:
     # Weights that accelerate keeps on the CPU or on disk come to where they are used for the moment of their use.
     device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-    return next(module.parameters()).device if device is None else torch.device(device)
+    return next(chain(module.parameters(), module.buffers())).device if device is None else torch.device(device)
 
 
 def load_model(source: ModelSource) -> LoadedModel:
@@ -96,18 +99,24 @@ def load_model(source: ModelSource) -> LoadedModel:
         ModelLoadError: it cannot be found or read; the message says what to do.
         UnknownArchitecture: its architecture has no known anatomy. Found out before the weights are read.
     """
-    dtype = _dtype(source)
+    asked = _dtype(source)
     try:
         if source.max_memory is not None:
             require_max_memory(source.max_memory, source.device_map)
         with quietly(), offload_folder(source.cache) as offload:
             name, location, extra = _locate(source)
             config = _known_config(location, extra)
+            quantisation = quantisation_of(config)
+            if quantisation is not None and quantisation.refused is not None:
+                raise ValueError(f"it {quantisation.refused}")
+            dtype = _computed_in(config, asked)
             placement = _placement(source, config, dtype, from_gguf="gguf_file" in extra)
             if Path(location).is_dir() and not extra:
                 check_weights(Path(location))
             loaded = _load(name, location, {"dtype": dtype, "offload_folder": offload.path, **placement}, extra)
             offload.keep_for(loaded.model)
+            if quantisation is not None:
+                _run_once(loaded)
             return loaded
     except CANNOT_LOAD as exc:
         raise ModelLoadError(f"cannot load model {source.model!r}: {fault(exc, source.model)}") from exc
@@ -120,11 +129,12 @@ def load_outline(source: ModelSource) -> LoadedModel:
         ModelLoadError: config or tokenizer cannot be found or read; the message says what to do.
         UnknownArchitecture: its architecture has no known anatomy.
     """
-    dtype = _dtype(source)
+    asked = _dtype(source)
     try:
         with quietly():
             name, location, extra = _locate(source)
-            model = _without_weights(_known_config(location, extra), dtype)
+            config = _known_config(location, extra)
+            model = _without_weights(config, _computed_in(config, asked))
             return assemble(name, model, _tokenizer(location, extra))
     except CANNOT_LOAD as exc:
         raise ModelLoadError(f"cannot load model {source.model!r}: {fault(exc, source.model)}") from exc
@@ -138,6 +148,8 @@ class Skeleton:
     model: PreTrainedModel
     """On the meta device."""
     anatomy: Anatomy
+    quantisation: Quantisation | None
+    """How the checkpoint's weights are kept; None where they are plain ones."""
 
 
 def load_skeleton(source: ModelSource) -> Skeleton:
@@ -150,8 +162,9 @@ def load_skeleton(source: ModelSource) -> Skeleton:
     try:
         with quietly():
             name, location, extra = _locate(source)
-            model = _without_weights(_known_config(location, extra), _dtype(source))
-            return Skeleton(name, model, find_anatomy(model, FAMILIES))
+            config = _known_config(location, extra)
+            model = _without_weights(config, _computed_in(config, _dtype(source)))
+            return Skeleton(name, model, find_anatomy(model, FAMILIES), quantisation_of(config))
     except CANNOT_LOAD as exc:
         raise ModelLoadError(f"cannot load the config of model {source.model!r}: {fault(exc, source.model)}") from exc
 
@@ -177,6 +190,8 @@ def fast_dtype() -> torch.dtype:
 
 
 def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
+    if "gguf_file" in extra:
+        placement = {**placement, "quantization_config": GgufConfig(dequantize=True)}
     tokenizer = _tokenizer(location, extra)
     model, report = AutoModelForCausalLM.from_pretrained(
         location,
@@ -190,6 +205,12 @@ def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping
     )
     _require_all_weights(report)
     return assemble(name, model.eval(), tokenizer)
+
+
+@torch.no_grad()
+def _run_once(loaded: LoadedModel) -> None:
+    """Have a quantised model do now what its library leaves to the first pass: unpack weights, look for kernels."""
+    loaded.model(input_ids=torch.tensor([[0, 0]], device=loaded.input_device), use_cache=False)
 
 
 def _known_config(location: str, extra: Mapping[str, Any]) -> PretrainedConfig:
@@ -260,9 +281,29 @@ def _locate(source: ModelSource) -> tuple[str, str, dict[str, Any]]:
     return source.model.rpartition("/")[2], source.model, hub_options(source.model)
 
 
-def _dtype(source: ModelSource) -> torch.dtype:
+def _computed_in(config: PretrainedConfig, asked: torch.dtype | None) -> torch.dtype:
+    """Return the type to load a model in: what is asked for, or the fast one; for quantised weights their own.
+
+    Some libraries keep scales, and all that is not quantised, in the type that a checkpoint was made for, whatever is
+    asked for.
+
+    Raises:
+        ValueError: the weights are quantised, and made for another type than is asked for.
+    """
+    own = (config.dtype or config.get_text_config().dtype) if quantisation_of(config) is not None else None
+    if own is not None and asked not in (None, own):
+        raise ValueError(f"its quantised weights are made for {_name(own)}; dtype is {_name(asked)}: leave it at auto")
+    return own or asked or fast_dtype()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _dtype(source: ModelSource) -> torch.dtype | None:
+    """Return the type that is asked for; None if any will do."""
     if source.dtype == "auto":
-        return fast_dtype()
+        return None
     dtype = getattr(torch, source.dtype, None)
     if source.dtype not in DTYPES or not isinstance(dtype, torch.dtype):
         raise ModelLoadError(f"dtype is {source.dtype!r}; allowed: {', '.join(DTYPES)}")

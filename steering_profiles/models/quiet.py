@@ -2,11 +2,11 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from logging import ERROR, getLogger
+from typing import Any
 
 from huggingface_hub.utils import logging as hub_logging
-from transformers import modeling_gguf_pytorch_utils as gguf_reading
+from tqdm import tqdm
 from transformers.utils import logging
 
 
@@ -17,18 +17,22 @@ def quietly() -> Iterator[None]:
     placing = getLogger("accelerate")
     placing_level = placing.level
     bars = logging.is_progress_bar_enabled()
-    gguf_bar = gguf_reading.tqdm  # which follows no setting
+    bar = tqdm.__init__  # the bars of GGUF and of compressed-tensors follow no setting
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
     placing.setLevel(ERROR)
     logging.disable_progress_bar()
-    gguf_reading.tqdm = partial(gguf_bar, disable=True)
+
+    def disabled(self: tqdm, *args: Any, **kwargs: Any) -> None:
+        bar(self, *args, **kwargs | {"disable": True})
+
+    tqdm.__init__ = disabled
     try:
         yield
     finally:
         logging.set_verbosity(verbosity)
         hub_logging.set_verbosity(hub_verbosity)
         placing.setLevel(placing_level)
-        gguf_reading.tqdm = gguf_bar
+        tqdm.__init__ = bar
         if bars:
             logging.enable_progress_bar()

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import BloomConfig, PretrainedConfig
 from typer.testing import CliRunner
 
@@ -67,6 +68,30 @@ def test_what_is_not_supported_comes_with_the_reason(tmp_path: Path, monkeypatch
         tmp_path / "gptq", config_of("llama"), quantization_config={"quant_method": "gptq", "bits": 4}
     )
     assert "no: it is quantised (method gptq)" in line(anatomy(quantised, monkeypatch), "export as weights")
+
+
+def test_quantised_weights_are_named_with_whether_they_can_be_loaded_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plain = anatomy(config_alone(tmp_path / "some", config_of("llama")), monkeypatch)
+    assert line(plain, "weights").split() == ["weights", "plain"]
+    assert "loading here" not in plain
+    settings = {"quant_method": "aqlm", "nbits_per_codebook": 16}
+    missing = anatomy(config_alone(tmp_path / "a", config_of("llama"), quantization_config=settings), monkeypatch)
+    assert "quantised (method aqlm)" in line(missing, "weights")
+    assert "install it with: pip install aqlm[cpu]" in line(missing, "loading here")
+    settings = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+    kept = anatomy(config_alone(tmp_path / "b", config_of("llama"), quantization_config=settings), monkeypatch)
+    assert "yes" in line(kept, "loading here")
+    assert "no: it is quantised (method bitsandbytes)" in line(kept, "export as LoRA")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs keep them as they are")
+def test_weights_that_are_made_plain_on_loading_can_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    settings = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
+    output = anatomy(config_alone(tmp_path, config_of("llama"), quantization_config=settings), monkeypatch)
+    assert "quantised (method fp8), made plain ones on loading" in line(output, "weights")
+    assert "yes" in line(output, "export as weights")
 
 
 def test_an_unknown_architecture_is_refused_with_those_that_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,7 @@ from steering_server.cli.serve import _listen
 from steering_server.config import load_settings
 from tests.builders import build_model, build_profile
 from tests.library.examples import example
+from tests.quantised import rewrite_config
 from tests.serving import wait_until_ready
 
 STEER = str(Path(sys.executable).with_name("steer"))
@@ -253,6 +255,21 @@ def test_what_is_wrong_is_one_line_and_exit_status_one(arguments: list[str], say
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith("error: ")
+    assert says in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "says"), [("aqlm", "pip install aqlm[cpu]"), ("eetq", "runs on GPUs only, and there is none here")]
+)
+def test_quantised_weights_that_cannot_be_run_here_are_one_line_and_exit_status_one(
+    folder: Path, tmp_path: Path, method: str, says: str
+):
+    shutil.copytree(folder / "own-model", tmp_path / "quantised")
+    rewrite_config(tmp_path / "quantised", quantization_config={"quant_method": method})
+    result = steer("serve", "--model", str(tmp_path / "quantised"), "--port", "0", COLUMNS="1000")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("error: cannot load model")
     assert says in result.stderr
 
 

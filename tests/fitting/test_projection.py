@@ -14,7 +14,7 @@ from steering_profiles.fitting.projection import (
 )
 from steering_profiles.fitting.questions import Questions
 from steering_profiles.models import LoadedModel, head_contributions, recorded
-from steering_profiles.models.anatomy import input_major
+from steering_profiles.models.projections import input_major
 from steering_profiles.tasks.task import Example
 from tests.families import CASES, DENSE, build_family
 

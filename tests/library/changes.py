@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.models.anatomy import input_major
+from steering_profiles.models.projections import input_major
 from steering_profiles.schema import INTERCEPT_TENSOR, Profile
 from tests.library.running import TOKENS, logits
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from steering_profiles.models import LoadedModel, head_contributions, recorded
-from steering_profiles.models.anatomy import input_major
 from steering_profiles.models.norms import Norm
+from steering_profiles.models.projections import input_major
 from steering_profiles.steering import Steering
 from tests.library.precision import InDouble
 from tests.library.running import ROUND_OFF, TOKENS, logits, steered_logits
@@ -96,4 +96,5 @@ def test_weights_are_read_wherever_they_are_kept_and_left_there(whole: LoadedMod
         kind, width = whole.anatomy.family.norm, whole.anatomy.sizes.width
         gain = Norm(placed.anatomy.final_norm, kind, width).gain
         assert torch.equal(gain.cpu(), Norm(whole.anatomy.final_norm, kind, width).gain)
-    assert {name: parameter.device for name, parameter in placed.model.named_parameters()} == before
+    # A tied weight on disk has one placeholder or two.
+    assert before.items() <= {name: parameter.device for name, parameter in placed.model.named_parameters()}.items()

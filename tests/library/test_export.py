@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from steering_profiles.errors import ExportError, ProfileMismatch, StrengthError
 from steering_profiles.export import export_lora, export_weights
 from steering_profiles.models import LoadedModel, ModelSource, load_model
-from steering_profiles.models.anatomy import input_major
+from steering_profiles.models.projections import input_major
 from steering_profiles.schema import Profile
 from steering_profiles.store import content_hash
 from tests.builders import FAMILIES, build_model, build_profile, steer

@@ -44,6 +44,7 @@ def anatomy(
         ("width", f"{sizes.width:,}"),
         ("vocabulary", f"{sizes.vocab_size:,}"),
         ("to the stream", _way_to_the_stream(skeleton)),
+        ("weights", _weights(skeleton)),
     ):
         facts.add_row(f"[dim]{name}[/]", escape(value))
     console.print(facts)
@@ -65,6 +66,14 @@ def _way_to_the_stream(skeleton: "Skeleton") -> str:
     return ", ".join(parts) or "as it is"
 
 
+def _weights(skeleton: "Skeleton") -> str:
+    quantisation = skeleton.quantisation
+    if quantisation is None:
+        return "plain"
+    made_plain = ", made plain ones on loading" if quantisation.dequantised else ""
+    return f"quantised (method {quantisation.method}){made_plain}"
+
+
 def _rows(skeleton: "Skeleton") -> Iterator[_Row]:
     from steering_profiles.export import quantised
     from steering_profiles.models.anatomy import Experts
@@ -76,8 +85,10 @@ def _rows(skeleton: "Skeleton") -> Iterator[_Row]:
     no_neurons = anatomy.neurons_refused
     down = "" if isinstance(family.neuron_output, Experts) else f"into {each}.{family.neuron_output}"
     joins = next(name for name, module in layer.block.named_modules() if module is layer.mlp)
-    unscalable = quantised(skeleton.model.config)
-    exported = None if unscalable is None else f"it {unscalable}"
+    quantisation = skeleton.quantisation
+    exported = None if quantisation is None or quantisation.dequantised else f"it {quantised(quantisation.method)}"
+    if quantisation is not None:
+        yield "loading here", None if quantisation.refused is None else f"it {quantisation.refused}", ""
     yield "heads", None, f"into {each}.{family.head_output}"
     yield "neurons", no_neurons, down
     yield "own-position attention", None, f"out of {final}.{family.values}, into {final}.{family.head_output}"

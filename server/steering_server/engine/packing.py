@@ -8,6 +8,8 @@ from collections import Counter
 import torch
 from torch import Tensor, nn
 
+from steering_profiles.models.projections import is_dense
+
 _TYPICAL_ROWS = 32
 """Tokens of a step that the order is chosen for; the others are served nearly as well."""
 
@@ -17,8 +19,8 @@ class PackedLinears:
 
     The layers stay the modules they are, hooks and all. While packed, the ``weight`` of one has its shape but is
     not to be read: it is all NaN and takes no memory. A weight that something else reads too, such as the token
-    embedding's, stays and is packed as a copy. Layers that are not on a CPU, that accelerate moves about, or of a type
-    without such kernels are left alone.
+    embedding's, stays and is packed as a copy. Layers that are not on a CPU, that accelerate moves about, of a type
+    without such kernels, or quantised are left alone: they compute as they did.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -64,8 +66,11 @@ def _leave_file(model: nn.Module) -> None:
 
 
 def _is_packable(module: nn.Linear) -> bool:
+    has_own_way = "forward" in vars(module)  # accelerate's to bring weights in, or a quantisation library's
+    if has_own_way or not is_dense(module):
+        return False
     weight = module.weight
-    if hasattr(module, "_hf_hook") or weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     return weight.dtype == torch.float32 or (
         weight.dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
