@@ -62,7 +62,7 @@ def in_one_line(exc: BaseException) -> str:
 
 
 def _causes(exc: BaseException | None) -> Iterator[BaseException]:
-    """Yield an error and those that it came of; each has one at most, and they do not go in circles."""
+    """Yield an error and those that it came of."""
     while exc is not None:
         yield exc
-        exc = exc.__cause__ or exc.__context__
+        exc = exc.__cause__

@@ -15,6 +15,7 @@ import torch
 from transformers import BloomConfig, BloomForCausalLM
 
 from steering_server.cli import main
+from steering_server.logs import configure_logs
 from tests.builders import build_model, build_tokenizer
 from tests.cli.test_commands import steer
 
@@ -101,10 +102,11 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
 
 @pytest.fixture
 def _handlers() -> Iterator[None]:
-    """A server that ends takes its handlers of signals along; here it is not the process that ends."""
+    """A server that ends takes its handlers of signals and logs along; here it is not the process that ends."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
+    configure_logs("error")
 
 
 @pytest.mark.usefixtures("_handlers")

@@ -52,6 +52,8 @@ class Runner:
             layer.block.register_forward_pre_hook(_entry(index), with_kwargs=True)
             for index, layer in enumerate(loaded.anatomy.layers)
         ]
+        self._wanted: Tensor | None = None
+        self._entries.append(loaded.anatomy.unembedding.register_forward_pre_hook(self._keep_wanted))
         self._linears = PackedLinears(self._model)
 
     @torch.inference_mode()
@@ -71,6 +73,7 @@ class Runner:
         tokens = [token for row in ordered for token in row.tokens] + filling
         steering_rows = [row.steering_row for row in ordered for _ in row.tokens] + filling
         positions = torch.cat([packed.positions, packed.positions.new_zeros(packed.padding)])
+        self._wanted = self._tensor(_wanted(ordered))
         with (
             attention.attending(packed, self._layers),
             self.steering.step(steering_rows, packed=True, seen=packed.seen),
@@ -79,7 +82,6 @@ class Runner:
                 input_ids=self._tensor(tokens).unsqueeze(0),
                 position_ids=positions.unsqueeze(0),
                 use_cache=False,
-                logits_to_keep=self._tensor(_wanted(ordered)),
             ).logits
         spans = _spans(places, ordered)
         for repetition, index in enumerate(repetitions, len(rows)):
@@ -97,6 +99,12 @@ class Runner:
         for entry in self._entries:
             entry.remove()
         self._attention.close()
+
+    def _keep_wanted(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Let only the tokens be unembedded whose logits are wanted, on whichever device they have come to."""
+        if attention.current_step() is None or self._wanted is None:
+            return args
+        return (args[0][:, self._wanted.to(args[0].device)], *args[1:])
 
     def _tensor(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)
