@@ -29,6 +29,7 @@ from steering_profiles import __version__
 from steering_profiles.errors import FitError
 from steering_profiles.evaluation import (
     Accuracy,
+    ArmCalibration,
     CalibrationComparison,
     FinalLayerReplay,
     SideEffects,
@@ -143,6 +144,14 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class WithoutGate:
+    """What the chosen settings do without their gate, where nothing was chosen by it."""
+
+    test: ArmCalibration
+    side_effects: SideEffects
+
+
+@dataclass(frozen=True)
 class FinalLayerResult:
     """A fitted profile and what the choice rests on."""
 
@@ -157,6 +166,8 @@ class FinalLayerResult:
     dev: CalibrationComparison
     test: CalibrationComparison
     side_effects: SideEffects
+    without_gate: WithoutGate | None
+    """None where the choice has no gate."""
 
 
 def fit_final_layer(
@@ -202,13 +213,19 @@ def fit_final_layer(
             progress.advance()
         chosen = choose(grid, settings)
         steering = steering_at(chosen.point)
-        progress.stage("measuring dev and test beside a temperature", 4 * len(task.dev) + 2 * len(task.test))
+        ungated = None if chosen.point.gate is None else steering_at(replace(chosen.point, gate=None))
+        passes = 4 * len(task.dev) + (2 if ungated is None else 4) * len(task.test)
+        progress.stage("measuring dev and test beside a temperature", passes)
         temperature, _ = tune_temperature(predictor, task.dev, progress)
         dev, test = (
             compare_calibration(predictor, examples, steering, temperature, progress)
             for examples in (task.dev, task.test)
         )
-    side_effects = measure_side_effects(loaded, steering, progress)
+        without_gate = None
+        if ungated is not None:
+            opened = compare_calibration(predictor, task.test, ungated, temperature, progress).profile
+            without_gate = WithoutGate(opened, measure_side_effects(loaded, ungated, progress, replay))
+    side_effects = measure_side_effects(loaded, steering, progress, replay)
     provenance = Provenance(
         tool_version=__version__,
         command=command,
@@ -231,6 +248,7 @@ def fit_final_layer(
         dev=dev,
         test=test,
         side_effects=side_effects,
+        without_gate=without_gate,
     )
 
 

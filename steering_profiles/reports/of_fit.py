@@ -89,6 +89,7 @@ def report_of_final_layer(
         side_effects=result.side_effects,
         calibration=compared,
         final_layer=FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit),
+        without_gate=result.without_gate,
     )
 
 
