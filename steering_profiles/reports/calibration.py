@@ -53,6 +53,8 @@ def verdict(compared: CalibrationComparison) -> Iterator[tuple[str, Tone]]:
         yield "By NLL the temperature alone does as well as the profile, or better.", "worse"
     else:
         yield "By NLL the profile is better than the temperature alone.", "better"
+    if profile.nll > baseline.nll:
+        yield "By NLL the profile is worse than the plain model.", "worse"
     right = compared.profile.right.pooled.probability - compared.baseline.right.pooled.probability
     correct = compared.profile.wrong.pooled.probability - compared.baseline.wrong.pooled.probability
     sure = compared.profile.wrong.pooled.confidence - compared.baseline.wrong.pooled.confidence

@@ -78,6 +78,13 @@ def test_a_temperature_that_does_as_well_is_said_to():
     assert "Mean P(correct) 0.312 without" in sentences(BETTER)
 
 
+def test_a_profile_that_is_worse_than_the_plain_model_is_said_to_be():
+    said = "By NLL the profile is worse than the plain model."
+    assert said in sentences(compared(four(2, 0.4, 0.4)))
+    assert said not in sentences(BETTER)
+    assert said not in sentences(compared(four(2, 0.5, 0.5)))
+
+
 def test_the_table_has_every_arm_for_all_groups_and_by_the_plain_answer():
     table = calibration_table("test", BETTER)
     rows = [[cell.text for cell in row] for row in table.rows]
