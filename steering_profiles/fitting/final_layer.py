@@ -12,8 +12,9 @@ other point is if by it
 * none of the task's other shapes, such as few-shot prompts, does either, nor has a higher NLL than before;
 * the NLL of no other text rises by more than ``most_drift``.
 
-With gates (:class:`steering_profiles.schema.Gate`) every point is also tried behind the best allowed band of
-:data:`.gating.EDGES`. Since a gate chooses between two results that are known, that takes no further pass.
+With gates (:class:`steering_profiles.schema.Gate`) every point that is no worse on dev than the plain model is also
+tried behind the best allowed band of :data:`.gating.EDGES`. Since a gate chooses between two results that are known,
+that takes no further pass.
 """
 
 import math
@@ -75,7 +76,7 @@ class FinalLayerSettings:
     """Shares of the intercept that are subtracted; a negative one adds."""
     sources: tuple[Source, ...] = SOURCES
     gates: bool = False
-    """Whether every point is tried behind gates too."""
+    """Whether points are tried behind gates too."""
     most_lost: float = 1.0
     """Percentage points of accuracy that a group of dev, or another shape, may lose."""
     most_drift: float = 0.01
