@@ -145,6 +145,14 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A point that may not be chosen, and why."""
+
+    measured: Measured
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class WithoutGate:
     """What the chosen settings do without their gate, where nothing was chosen by it."""
 
@@ -169,6 +177,11 @@ class FinalLayerResult:
     side_effects: SideEffects
     without_gate: WithoutGate | None
     """None where the choice has no gate."""
+
+    @property
+    def refused(self) -> Refused | None:
+        """What would have been chosen if everything were allowed; None if it is allowed."""
+        return best_refused(self.grid, self.settings)
 
 
 def fit_final_layer(
@@ -273,28 +286,48 @@ def choose(grid: Sequence[Measured], settings: FinalLayerSettings, *, limit_drif
 
 def is_allowed(measured: Measured, plain: Measured, settings: FinalLayerSettings, *, limit_drift: bool = True) -> bool:
     """Return whether the rule at the top of this module lets ``measured`` be chosen."""
+    return not any(_reasons_against(measured, plain, settings, limit_drift))
+
+
+def best_refused(grid: Sequence[Measured], settings: FinalLayerSettings) -> Refused | None:
+    """Return the point that would be chosen if everything were allowed; None if it is allowed."""
+    plain = next(measured for measured in grid if measured.point == PLAIN)
+    best = min(grid, key=lambda one: (round(one.dev.nll, 9), one.point.disturbance))
+    reasons = tuple(_reasons_against(best, plain, settings, limit_drift=True))
+    return Refused(best, reasons) if reasons else None
+
+
+def _reasons_against(
+    measured: Measured, plain: Measured, settings: FinalLayerSettings, limit_drift: bool
+) -> Iterator[str]:
+    """Yield, in words, what of the rule at the top of this module keeps ``measured`` from being chosen."""
     if measured is plain:
-        return True
+        return
     there, before = measured.elsewhere, plain.elsewhere
-    if there is None or before is None or (limit_drift and there.drift > settings.most_drift):
-        return False
-    return not _loses(measured.dev.accuracy, plain.dev.accuracy, settings.most_lost) and all(
-        shape.nll <= before.shapes[name].nll
-        and not _loses(_pooled(shape.accuracy), _pooled(before.shapes[name].accuracy), settings.most_lost)
-        for name, shape in there.shapes.items()
-    )
+    if there is None or before is None:
+        yield "it is worse on dev than the plain model"
+        return
+    if limit_drift and there.drift > settings.most_drift:
+        yield f"the NLL of other text rises by {there.drift:.2%}, more than {settings.most_drift:.2%}"
+    yield from _losses(measured.dev.accuracy, plain.dev.accuracy, settings.most_lost)
+    for name, shape in there.shapes.items():
+        if shape.nll > before.shapes[name].nll:
+            yield f"the NLL on {name} rises by {shape.nll - before.shapes[name].nll:.4f}"
+        yield from _losses(
+            _pooled(shape.accuracy, name), _pooled(before.shapes[name].accuracy, name), settings.most_lost
+        )
 
 
-def _loses(accuracy: Accuracy, plain: Accuracy, most: float) -> bool:
-    """Return whether some group has lost more than ``most`` percentage points."""
-    return any(
-        100 * (plain.counts[group][0] - right) > most * asked + _ROUNDING
-        for group, (right, asked) in accuracy.counts.items()
-    )
+def _losses(accuracy: Accuracy, plain: Accuracy, most: float) -> Iterator[str]:
+    """Yield which groups have lost more than ``most`` percentage points."""
+    for group, (right, asked) in accuracy.counts.items():
+        lost = 100 * (plain.counts[group][0] - right)
+        if lost > most * asked + _ROUNDING:
+            yield f"{group} loses {lost / asked:.1f} points of accuracy"
 
 
-def _pooled(accuracy: Accuracy) -> Accuracy:
-    return Accuracy({"all": (accuracy.right, accuracy.asked)})
+def _pooled(accuracy: Accuracy, name: str) -> Accuracy:
+    return Accuracy({name: (accuracy.right, accuracy.asked)})
 
 
 def _intercepts(loaded: LoadedModel, task: Task, settings: FinalLayerSettings, progress: Progress) -> dict[str, Any]:

@@ -87,6 +87,9 @@ def search_sentences(search: FinalLayerSearch) -> Iterator[tuple[str, Tone]]:
     if unlimited.point != chosen.point:
         gates = " and without gates" if chosen.point.gate is not None else ""
         yield f"Without the limit on other text{gates}, the choice would have been {_outcome(unlimited)}.", ""
+    if search.refused is not None:
+        best = search.refused.measured
+        yield f"The best on dev is not allowed, {_outcome(best)}: {'; '.join(search.refused.reasons)}.", ""
 
 
 def final_layer_table(grid: Sequence[Measured]) -> Table:

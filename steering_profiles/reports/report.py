@@ -8,7 +8,7 @@ from steering_profiles.evaluation.calibration import CalibrationComparison
 from steering_profiles.evaluation.side_effects import SideEffects
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.final_layer import Measured as MeasuredFinalLayer
-from steering_profiles.fitting.final_layer import WithoutGate
+from steering_profiles.fitting.final_layer import Refused, WithoutGate
 from steering_profiles.fitting.grid import Measured, Point
 from steering_profiles.fitting.ranking import ACCURACY_THRESHOLD
 from steering_profiles.reports.attention import HeadAttention
@@ -87,6 +87,8 @@ class FinalLayerSearch:
     chosen: MeasuredFinalLayer
     without_drift_limit: MeasuredFinalLayer
     """What would have been chosen without gates if other text did not count."""
+    refused: Refused | None = None
+    """What would have been chosen if everything were allowed, if that is not."""
 
 
 @dataclass(frozen=True)

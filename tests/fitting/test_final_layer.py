@@ -19,7 +19,16 @@ from steering_profiles.fitting import (
     fit_final_layer,
     fit_key,
 )
-from steering_profiles.fitting.final_layer import PLAIN, Elsewhere, Measured, Point, choose, make_grid
+from steering_profiles.fitting.final_layer import (
+    PLAIN,
+    Elsewhere,
+    Measured,
+    Point,
+    Refused,
+    best_refused,
+    choose,
+    make_grid,
+)
 from steering_profiles.fitting.gating import Answers, Evidence, Score
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import INTERCEPT_TENSOR, Gate
@@ -315,6 +324,21 @@ CHOICES = {
 def test_the_rule_chooses(case: str):
     points, expected = CHOICES[case]
     assert choose([measured(0, 1.0), *points], FinalLayerSettings()).point.own_attention == expected
+
+
+REFUSALS = {
+    "the NLL of other text rises by 1.10%, more than 1.00%": measured(1.0, 0.5, drift=0.011),
+    "b loses 2.0 points of accuracy": measured(1.0, 0.5, other=48),
+    "the NLL on few rises by 0.0100": measured(1.0, 0.5, shape=1.01),
+    "few loses 2.0 points of accuracy": measured(1.0, 0.5, shots=48),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_why_the_best_on_dev_is_not_chosen_is_known(reason: str):
+    grid = [measured(0, 1.0), REFUSALS[reason], measured(0.5, 0.9)]
+    assert best_refused(grid, FinalLayerSettings()) == Refused(grid[1], (reason,))
+    assert best_refused([grid[0], grid[2]], FinalLayerSettings()) is None
 
 
 def test_without_the_limit_other_text_does_not_count():

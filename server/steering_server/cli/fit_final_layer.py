@@ -69,7 +69,7 @@ class FittedFinalLayer:
 
         result = self.result
         console.print(as_rich(final_layer_table(result.grid)))
-        search = FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit)
+        search = FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit, result.refused)
         for sentence, tone in search_sentences(search):
             console.print(sentence, style="yellow" if tone == "worse" else None, markup=False, highlight=False)
         show_calibration(console, "test", result.test)
