@@ -99,13 +99,17 @@ class Catalogue:
         """Read every ``*.json`` of ``folder`` and, unless told otherwise, the shipped profiles.
 
         Raises:
-            ProfileNotFound: ``folder`` is not a folder.
+            ProfileNotFound: ``folder`` is not a folder, or cannot be read.
             ProfileFormatError: some file in it is not a valid profile.
         """
         entries = _entries_in(SHIPPED, shipped=True) if shipped else {}
         if folder is not None:
             if not Path(folder).is_dir():
                 raise ProfileNotFound(f"profiles folder {str(folder)!r} is not a folder")
+            try:
+                next(Path(folder).iterdir(), None)
+            except OSError as exc:  # which glob takes for an empty folder
+                raise ProfileNotFound(f"profiles folder {str(folder)!r} cannot be read: {exc.strerror}") from exc
             entries |= _entries_in(Path(folder), shipped=False)
         return cls(entries)
 

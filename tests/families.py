@@ -62,7 +62,7 @@ CASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gptj": ("gptj", "gptj", {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 128, "rotary_dim": 4}),
     "falcon-40b": ("falcon", "falcon", _FALCON | {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": True}),
     "falcon-7b": ("falcon", "falcon", _FALCON | {"multi_query": True, "parallel_attn": True}),
-    "falcon-rw": ("falcon", "falcon", _FALCON | {"multi_query": False, "parallel_attn": False, "alibi": True}),
+    "falcon-rw": ("falcon-rw", "falcon", _FALCON | {"multi_query": False, "parallel_attn": False, "alibi": True}),
     "llama": ("llama", "llama", _LLAMA | _WIDE),
     "llama-biases": ("llama", "llama", _LLAMA | {"attention_bias": True, "mlp_bias": True}),
     "mistral": ("mistral", "mistral", _LLAMA | _WIDE | _SLIDING),

@@ -77,9 +77,9 @@ def living(loading: Future[Backend], *, grace: float = 30) -> Iterator[tuple[str
         ended.result(timeout=60)
 
 
-def wait_until_ready(url: str, process: subprocess.Popen[bytes] | None = None) -> None:
+def wait_until_ready(url: str, process: subprocess.Popen[bytes] | None = None, *, seconds: float = 60) -> None:
     """Wait for the server at ``url``, which is ``process`` where it is one of its own."""
-    until = time.monotonic() + 60
+    until = time.monotonic() + seconds
     while time.monotonic() < until:
         assert process is None or process.poll() is None, "the server did not start"
         try:

@@ -13,7 +13,8 @@ ROOT = Path(__file__).parent.parent
 def row(family: Family) -> str:
     case = next(case for case, (name, _, _) in CASES.items() if name == family.name)
     neurons = "no" if isinstance(family.neuron_output, Experts) else "yes"
-    served = "no" if refusal(build_family(case).model) else "yes"
+    built = build_family(case)
+    served = "no" if refusal(built.model, built.anatomy) else "yes"
     return f"| {family.name} | {family.models} | {', '.join(family.architectures)} | {neurons} | {served} |"
 
 

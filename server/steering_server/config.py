@@ -55,7 +55,9 @@ def parse_max_memory(given: str | Sequence[str] | Mapping[int | str, str] | None
 class ServerSettings(BaseSettings):
     """What the server is started with."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, protected_namespaces=())
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, protected_namespaces=()
+    )
 
     model: str = EMBEDDED
     """Hub id, folder, ``.gguf`` file, or ``embedded``."""

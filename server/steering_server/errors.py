@@ -6,6 +6,7 @@
     │   └── Overloaded    the queue is full; try again later
     ├── Unavailable       no request can be served now: the model is being loaded, or the server is stopping
     ├── EngineError       the engine could not carry out a request it had accepted
+    │   └── EngineStopped it was stopped before it was done with one
     └── ConfigError       the server cannot start with these settings
 
 Errors of ``steering_profiles`` keep their own tree; the API maps both to HTTP in one place.
@@ -43,6 +44,15 @@ class Unavailable(ServerError):
 
 class EngineError(ServerError):
     """The engine failed on a request that it had accepted."""
+
+
+class EngineStopped(EngineError):
+    """The engine was stopped before it was done with a request: nothing is wrong with either."""
+
+    code = "shutdown"
+
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down and has stopped this request before it was done; send it again")
 
 
 class ConfigError(ServerError):

@@ -131,7 +131,7 @@ def _snapshot(cache: Any) -> Any:
 
 def _select(cache: Any, kept: list[int], *tensors: Tensor) -> list[Tensor]:
     """Drop the rows that are done from the cache, in place, and from ``tensors``."""
-    index = torch.tensor(kept, dtype=torch.long, device=tensors[0].device)
+    index = torch.tensor(kept, dtype=torch.long)  # on the CPU, since the layers' caches may be on several devices
     if kept:
         cache.batch_select_indices(index)
     return [tensor[index] for tensor in tensors]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from steering_profiles.models import LoadedModel
+from steering_profiles.models.forwards import replaced_forward
 from steering_profiles.steering import UNSTEERED, Steering, first_difference
 
 
@@ -50,14 +51,5 @@ def _handing_on(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
     """Let every one of ``blocks`` return ``output`` and compute nothing."""
     with ExitStack() as stack:
         for block in blocks:
-            stack.callback(_restore, block, vars(block).get("forward"))
-            block.forward = lambda *_, **__: output
+            stack.enter_context(replaced_forward(block, lambda *_, **__: output))
         yield
-
-
-def _restore(block: nn.Module, own: Any) -> None:
-    """Undo an instance's ``forward``: accelerate may have put one of its own there before."""
-    if own is None:
-        del block.forward
-    else:
-        block.forward = own

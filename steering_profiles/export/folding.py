@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import torch
-from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers import PretrainedConfig
 
@@ -36,8 +35,7 @@ class ScaledProjection:
 
     def weight(self) -> Tensor:
         """Return a copy of the weight, ``[in, out]``, in float64 on the CPU, wherever accelerate keeps it."""
-        with align_module_device(self.module):
-            return input_major(self.module).detach().to("cpu", torch.float64, copy=True)
+        return input_major(self.module).detach().to("cpu", torch.float64, copy=True)
 
     def stored(self, values: Tensor) -> Tensor:
         """Return ``values``, which are computed in float64, in the type of the module's weight.

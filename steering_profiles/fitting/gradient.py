@@ -61,7 +61,8 @@ class DifferentiableScales:
         while self._handles:
             self._handles.pop().remove()
         for parameter in self._trained:
-            parameter.requires_grad_(True)
+            if not parameter.is_meta:  # such a one stands in for a weight that accelerate fetches, and comes and goes
+                parameter.requires_grad_(True)
 
     def of_answers(self, examples: Sequence[Example], scales: Scales) -> Slope:
         """Return how the answers of ``examples`` fare at ``scales`` (1 where none is given).

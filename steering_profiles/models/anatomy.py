@@ -7,6 +7,7 @@ works on the :class:`Anatomy` found there and knows no architecture by name.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
@@ -90,6 +91,9 @@ class Family:
     residual_multiplier: Callable[[PretrainedConfig], float] = _unscaled
     """What the outputs of attention and MLP are multiplied by where they join the stream."""
     kv_heads: Callable[[PretrainedConfig], int] = _kv_heads
+    attention_forward: Callable[..., tuple[Tensor, None]] | None = None
+    """For a model that computes attention by itself: a ``forward`` of its attention modules that goes through
+    transformers' attention interface, which is where an engine puts its own attention."""
     applies: Callable[[PretrainedConfig], bool] = _always
     """Whether this description is true of a model of its architectures with such a config."""
 
@@ -135,6 +139,10 @@ class Anatomy:
     """None where the blocks end in norms on the stream."""
     unembedding: nn.Module
     project_out: nn.Module | None
+
+    def attention(self, layer: int) -> nn.Module:
+        """The module of ``layer`` that attends: it owns the projection that its heads' outputs enter."""
+        return self.layers[layer].block.get_submodule(self.family.head_output.rpartition(".")[0])
 
     @property
     def final_layer(self) -> LayerAnatomy:
@@ -211,7 +219,7 @@ class Anatomy:
         """
         weight = input_major(self.unembedding).float()
         if self.project_out is not None:
-            weight = input_major(self.project_out).float() @ weight
+            weight = input_major(self.project_out).to(weight) @ weight
         if self.final_norm is not None:
             gain = Norm(self.final_norm, self.family.norm, self.sizes.width).gain
             weight = weight * gain.to(weight).unsqueeze(-1)
@@ -219,8 +227,12 @@ class Anatomy:
 
 
 def input_major(projection: nn.Module) -> Tensor:
-    """Return the weight of a linear module as ``[in, out]``, whichever way round the module keeps it."""
-    weight = projection.weight
+    """Return the weight of a linear module as ``[in, out]``, whichever way round the module keeps it.
+
+    It is where the module computes: what accelerate keeps elsewhere until then is fetched.
+    """
+    with align_module_device(projection):
+        weight = projection.weight
     if not isinstance(weight, Tensor):
         raise TypeError(f"{type(projection).__name__} has no weight matrix")
     return weight if isinstance(projection, Conv1D) else weight.T

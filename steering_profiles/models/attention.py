@@ -1,14 +1,17 @@
-"""Attention weights of a running model, whichever implementation of attention it has."""
+"""How a model attends: by which implementation, and with which weights."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
+from types import MethodType
 from typing import Any
 
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from steering_profiles.errors import ModelError
+from steering_profiles.models.anatomy import Anatomy
+from steering_profiles.models.forwards import replaced_forward
 from steering_profiles.models.loading import LoadedModel
 
 
@@ -33,18 +36,41 @@ def attention_weights(
         take(layer, weights)
 
     # Not output_attentions, which keeps the weights of every layer at once: gigabytes for a long prompt. An attention
-    # module owns the projection of its heads' outputs, and returns its weights beside its output.
-    path = loaded.anatomy.family.head_output.rpartition(".")[0]
+    # module returns its weights beside its output.
     with _eager_attention(loaded.model):
-        handles = [
-            loaded.anatomy.layers[layer].block.get_submodule(path).register_forward_hook(partial(record, layer))
-            for layer in layers
-        ]
+        handles = [loaded.anatomy.attention(layer).register_forward_hook(partial(record, layer)) for layer in layers]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+
+@contextmanager
+def attention_by(model: PreTrainedModel, anatomy: Anatomy, implementation: str) -> Iterator[None]:
+    """Have ``model`` attend by ``implementation``, a name in transformers' attention interface, inside this context.
+
+    A model that computes attention by itself does so too if its family has an ``attention_forward``.
+    """
+    before = model.config._attn_implementation
+    forward = anatomy.family.attention_forward
+    if forward is None:
+        model.set_attn_implementation(implementation)
+        try:
+            yield
+        finally:
+            model.set_attn_implementation(before)
+        return
+    with ExitStack() as stack:
+        for layer in range(anatomy.sizes.layers):
+            module = anatomy.attention(layer)
+            stack.enter_context(replaced_forward(module, MethodType(forward, module), inside_hooks=True))
+        # Straight to the config: set_attn_implementation refuses such a model.
+        model.config._attn_implementation = implementation
+        try:
+            yield
+        finally:
+            model.config._attn_implementation = before
 
 
 @contextmanager

@@ -4,9 +4,11 @@ The package is wanted for its GGUF file alone and is never imported. The file is
 that later starts load in a second or two.
 """
 
+import fcntl
 import importlib.util
 import shutil
-import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -38,6 +40,8 @@ def find_gguf() -> Path:
 def prepare(cache: Path) -> Path:
     """Return the folder of the dequantised default model under ``cache``, made on first use (about 20 s).
 
+    Of several processes one makes it and the others wait. What one that was killed left behind is made anew.
+
     Raises:
         ModelLoadError: the package is missing, or the cache cannot be written.
     """
@@ -47,22 +51,37 @@ def prepare(cache: Path) -> Path:
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=cache))
+        with _locked(folder.with_name(f"{folder.name}.lock")):
+            if not folder.is_dir():  # another process may have been first
+                _make(folder, gguf)
     except OSError as exc:
-        raise ModelLoadError(f"the model cache {cache} cannot be written: {exc.strerror}") from exc
-    try:
-        _dequantise(gguf, partial)
-        _make_readable(partial)  # temporary folders are their maker's alone, a cache need not be
-        partial.rename(folder)
-    except OSError as exc:
-        if not folder.is_dir():  # another process may have been first, which is as good
-            raise ModelLoadError(f"the model cache {cache} cannot be written: {exc.strerror}") from exc
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        raise ModelLoadError(f"the model cache {cache} cannot be written: {exc.strerror or exc}") from exc
     return folder
 
 
+def _make(folder: Path, gguf: Path) -> None:
+    partial = folder.with_name(f"{folder.name}.partial")
+    if partial.exists():
+        shutil.rmtree(partial)
+    partial.mkdir()
+    try:
+        _dequantise(gguf, partial)
+        _make_readable(partial)
+        partial.rename(folder)  # in one step: nobody sees half of it
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock at ``path``, which a process that dies gives up. The file stays: others may wait for it."""
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def _make_readable(folder: Path) -> None:
+    """Let other users read what may have been made for its maker alone."""
     folder.chmod(0o755)
     for file in folder.iterdir():
         file.chmod(0o644)

@@ -20,8 +20,11 @@ def hub_options(model: str) -> dict[str, Any]:
     """
     try:
         model_info(model, timeout=TIMEOUT)
-    except (HfHubHTTPError, HFValidationError):
-        return {}  # the hub, or the name, says no: transformers has the words for each case
+    except HfHubHTTPError as exc:
+        # Refused, which loading will find out too; or the hub itself is in trouble.
+        return {"local_files_only": True} if exc.response.status_code >= 500 else {}
+    except HFValidationError:
+        return {}  # transformers has the words for it
     except _NO_ANSWER:
         return {"local_files_only": True}
     return {}

@@ -1,16 +1,12 @@
 """Load a model: hub id, local folder, GGUF file, or the embedded default; placed by accelerate."""
 
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal, get_args
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from platformdirs import user_cache_path
-from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,32 +20,19 @@ from steering_profiles.errors import ModelLoadError
 from steering_profiles.models import embedded
 from steering_profiles.models.anatomy import Anatomy, family_of, find_anatomy
 from steering_profiles.models.families import FAMILIES
+from steering_profiles.models.faults import CANNOT_LOAD, fault, in_one_line
 from steering_profiles.models.hub import hub_options
 from steering_profiles.models.identity import identify
+from steering_profiles.models.memory import require_memory
+from steering_profiles.models.offloading import offload_folder
+from steering_profiles.models.placement import AUTOMATIC, DISK, explicit_map, require_max_memory
 from steering_profiles.models.quiet import quietly
+from steering_profiles.models.weights import check_weights
 from steering_profiles.schema import ModelIdentity
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "float64"]
 DTYPES: tuple[DtypeName, ...] = get_args(DtypeName)
 EMBEDDED = "embedded"
-
-# What transformers, tokenizers and torch raise for a model, a device or a file that is not there or not right.
-_CANNOT_LOAD = (
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    StrictDataclassError,
-    TypeError,
-    UnpicklingError,
-    ValueError,
-    struct.error,
-)
 
 
 @dataclass(frozen=True)
@@ -60,11 +43,12 @@ class ModelSource:
     """A hub id, a folder, a ``.gguf`` file, or ``embedded`` for the default model."""
     dtype: DtypeName = "auto"
     device_map: str | Mapping[str, int | str] | None = None
-    """As accelerate takes it: ``auto``, a device, or a map from module to device. None is the best single device."""
+    """``auto``, a device, or a map from module to device, ``disk`` among them: see :func:`.placement.explicit_map`.
+    None is the best single device."""
     max_memory: Mapping[int | str, str] | None = None
-    """Most memory per device, such as ``{0: "20GiB", "cpu": "60GiB"}``; used with a device map."""
+    """Most memory per device, such as ``{0: "20GiB", "cpu": "60GiB"}``; used with an automatic device map."""
     cache: Path = field(default_factory=lambda: user_cache_path("steering-server"))
-    """Folder in which the embedded default is kept in dequantised form."""
+    """Folder in which the embedded default is kept in dequantised form, and weights that a device map has on disk."""
 
 
 @dataclass(frozen=True)
@@ -112,29 +96,38 @@ def load_model(source: ModelSource) -> LoadedModel:
         ModelLoadError: it cannot be found or read; the message says what to do.
         UnknownArchitecture: its architecture has no known anatomy. Found out before the weights are read.
     """
-    dtype, placement = _dtype(source), _placement(source)
+    dtype = _dtype(source)
     try:
-        with quietly():
+        if source.max_memory is not None:
+            require_max_memory(source.max_memory, source.device_map)
+        with quietly(), offload_folder(source.cache) as offload:
             name, location, extra = _locate(source)
-            return _load(name, location, {"dtype": dtype, **placement}, extra)
-    except _CANNOT_LOAD as exc:
-        raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
+            config = _known_config(location, extra)
+            placement = _placement(source, config, dtype, from_gguf="gguf_file" in extra)
+            if Path(location).is_dir() and not extra:
+                check_weights(Path(location))
+            loaded = _load(name, location, {"dtype": dtype, "offload_folder": offload.path, **placement}, extra)
+            offload.keep_for(loaded.model)
+            return loaded
+    except CANNOT_LOAD as exc:
+        raise ModelLoadError(f"cannot load model {source.model!r}: {fault(exc, source.model)}") from exc
 
 
 def load_outline(source: ModelSource) -> LoadedModel:
-    """Return the model that ``source`` names with its tokenizer but without its weights, which are not read.
+    """Return the model that ``source`` names, in its dtype and with its tokenizer, but without its weights: unread.
 
     Raises:
         ModelLoadError: config or tokenizer cannot be found or read; the message says what to do.
         UnknownArchitecture: its architecture has no known anatomy.
     """
+    dtype = _dtype(source)
     try:
         with quietly():
             name, location, extra = _locate(source)
-            model = _without_weights(_known_config(location, extra))
-            return assemble(name, model, AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra))
-    except _CANNOT_LOAD as exc:
-        raise ModelLoadError(f"cannot load model {source.model!r}: {_in_one_line(exc)}") from exc
+            model = _without_weights(_known_config(location, extra), dtype)
+            return assemble(name, model, _tokenizer(location, extra))
+    except CANNOT_LOAD as exc:
+        raise ModelLoadError(f"cannot load model {source.model!r}: {fault(exc, source.model)}") from exc
 
 
 @dataclass(frozen=True)
@@ -157,10 +150,10 @@ def load_skeleton(source: ModelSource) -> Skeleton:
     try:
         with quietly():
             name, location, extra = _locate(source)
-            model = _without_weights(_known_config(location, extra))
+            model = _without_weights(_known_config(location, extra), _dtype(source))
             return Skeleton(name, model, find_anatomy(model, FAMILIES))
-    except _CANNOT_LOAD as exc:
-        raise ModelLoadError(f"cannot load the config of model {source.model!r}: {_in_one_line(exc)}") from exc
+    except CANNOT_LOAD as exc:
+        raise ModelLoadError(f"cannot load the config of model {source.model!r}: {fault(exc, source.model)}") from exc
 
 
 def assemble(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
@@ -184,10 +177,16 @@ def fast_dtype() -> torch.dtype:
 
 
 def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
-    _known_config(location, extra)
-    tokenizer = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
+    tokenizer = _tokenizer(location, extra)
     model, report = AutoModelForCausalLM.from_pretrained(
-        location, output_loading_info=True, ignore_mismatched_sizes=True, trust_remote_code=False, **placement, **extra
+        location,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        trust_remote_code=False,
+        # Where peft is installed an adapter is looked for beside the model, and that does not heed the rest.
+        adapter_kwargs={"local_files_only": extra.get("local_files_only", False)},
+        **placement,
+        **extra,
     )
     _require_all_weights(report)
     return assemble(name, model.eval(), tokenizer)
@@ -205,9 +204,25 @@ def _known_config(location: str, extra: Mapping[str, Any]) -> PretrainedConfig:
     return config
 
 
-def _without_weights(config: PretrainedConfig) -> PreTrainedModel:
+def _tokenizer(location: str, extra: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """Read a model's tokenizer.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
+    except CANNOT_LOAD as exc:
+        raise ValueError(
+            f"its tokenizer cannot be read: {in_one_line(exc)}; the tokenizer's files, such as tokenizer.json, are "
+            "needed beside the weights"
+        ) from exc
+    return tokenizer
+
+
+def _without_weights(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
     with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=dtype, trust_remote_code=False)
     return model
 
 
@@ -254,17 +269,22 @@ def _dtype(source: ModelSource) -> torch.dtype:
     return dtype
 
 
-def _placement(source: ModelSource) -> dict[str, Any]:
-    if source.device_map is None:
-        if source.max_memory is not None:
-            raise ModelLoadError("max_memory is given without a device map; it takes one, such as auto")
-        return {"device_map": {"": 0}} if torch.cuda.is_available() else {}
-    placement = {"device_map": source.device_map, "offload_folder": str(source.cache / "offload")}
-    return placement if source.max_memory is None else {**placement, "max_memory": dict(source.max_memory)}
+def _placement(source: ModelSource, config: PretrainedConfig, dtype: torch.dtype, *, from_gguf: bool) -> dict[str, Any]:
+    """Return where transformers is to put the parts of a model.
 
-
-def _in_one_line(exc: BaseException) -> str:
-    lines = [line.strip() for line in str(exc).splitlines() if line.strip()]
-    says = " ".join(lines[:2])
-    bare = isinstance(exc, LookupError) or not says  # their text is the key alone, or nothing
-    return f"{type(exc).__name__}: {says}".rstrip(": ") if bare else says
+    Raises:
+        ValueError: they cannot go there.
+    """
+    if isinstance(source.device_map, str) and source.device_map in AUTOMATIC:
+        limits = {} if source.max_memory is None else {"max_memory": dict(source.max_memory)}
+        return {"device_map": source.device_map, **limits}
+    outline = _without_weights(config, dtype)
+    alone = "cuda:0" if torch.cuda.is_available() else "cpu"
+    whole = explicit_map(outline, alone if source.device_map is None else source.device_map)
+    if from_gguf and DISK in whole.values():
+        raise ValueError(
+            "the device map puts parts on disk, where a GGUF file's are not as they are needed; put them on other "
+            "devices, or take the model's safetensors files"
+        )
+    require_memory(outline, dtype, whole)
+    return {} if source.device_map is None and alone == "cpu" else {"device_map": whole}

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
 NormKind = Literal["layer", "rms", "rms of 1 + weight"]
@@ -25,16 +26,15 @@ class Norm:
     @property
     def gain(self) -> Tensor:
         """``[width]``: what each dimension is multiplied by, besides the scale; ones where the norm has no weight."""
-        weight = getattr(self.module, "weight", None)
-        if not isinstance(weight, Tensor):
+        weight = self._parameter("weight")
+        if weight is None:
             return torch.ones(self.width)
         return 1 + weight if self.kind == "rms of 1 + weight" else weight
 
     @property
     def bias(self) -> Tensor | None:
         """``[width]``: what is added whatever the input."""
-        bias = getattr(self.module, "bias", None)
-        return bias if isinstance(bias, Tensor) else None
+        return self._parameter("bias")
 
     def scale(self, inputs: Tensor) -> Tensor:
         """Return what all dimensions of each of ``inputs``, ``[..., width]``, are multiplied by: ``[..., 1]``."""
@@ -48,6 +48,11 @@ class Norm:
         if self.kind == "layer":
             parts = parts - parts.mean(dim=-1, keepdim=True)
         return parts * self.gain.to(parts)
+
+    def _parameter(self, name: str) -> Tensor | None:
+        with align_module_device(self.module):  # fetched, where accelerate keeps it elsewhere until it is used
+            parameter = getattr(self.module, name, None)
+        return parameter if isinstance(parameter, Tensor) else None
 
     @property
     def _epsilon(self) -> float:

@@ -153,7 +153,7 @@ class SteeringHandle:
             return z  # left due, so the step ends in an error
         self._due.discard("final-layer own-position attention")
         own = own.to(z.device)
-        value = self._own_value.view_as(z)
+        value = self._own_value.to(z.device).view_as(z)
         return ((1 - own) * z + own * value).where(own > 0, z).where(own < 1, value)
 
     def _subtract_intercept(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:

@@ -14,6 +14,7 @@ from steering_profiles.tasks.arithmetic import arithmetic
 from steering_profiles.tasks.factual_recall import RECALL_TASKS, factual_recall, factual_recall_variants
 from steering_profiles.tasks.jsonl import jsonl_task, name_of
 from steering_profiles.tasks.parentheses import parentheses, parentheses_variants
+from steering_profiles.tasks.room import shapes_within_context, within_context
 from steering_profiles.tasks.task import Example, Task
 
 TASKS: dict[str, Callable[[PreTrainedTokenizerBase, int], Task]] = {
@@ -47,16 +48,16 @@ def require_known(source: str) -> None:
         raise TaskError(f"task is {source!r}, whose name is that of a task that comes with the tool; rename the file")
 
 
-def make_task(source: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Task:
-    """Make the task that ``source`` names, for ``tokenizer``.
+def make_task(source: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0, context: int | None = None) -> Task:
+    """Make the task that ``source`` names, for ``tokenizer`` and a model that takes ``context`` tokens.
 
     Raises:
-        TaskError: there is none, it does not suit the tokenizer, or its file cannot be used.
+        TaskError: there is none, it does not suit the tokenizer or the context, or its file cannot be used.
     """
     require_known(source)
-    if source in TASKS:
-        return TASKS[source](tokenizer, seed)
-    return jsonl_task(source, tokenizer, seed)
+    make = TASKS[source] if source in TASKS else partial(jsonl_task, source)
+    task = make(tokenizer, seed)
+    return task if context is None else within_context(task, context)
 
 
 def task_name(source: str) -> str:
@@ -69,14 +70,19 @@ def task_name(source: str) -> str:
     return source if source in TASKS else name_of(source)
 
 
-def variants_of(source: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> dict[str, tuple[Example, ...]]:
+def variants_of(
+    source: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0, context: int | None = None
+) -> dict[str, tuple[Example, ...]]:
     """Return the prompts of the task that no fit sees, by variant; empty for a task that has none.
+
+    A variant with a prompt longer than ``context`` tokens is left out.
 
     Raises:
         TaskError: there is no such task.
     """
     require_known(source)
-    return VARIANTS[source](tokenizer, seed) if source in VARIANTS else {}
+    made = VARIANTS[source](tokenizer, seed) if source in VARIANTS else {}
+    return made if context is None else shapes_within_context(made, context)
 
 
 def _is_jsonl(source: str) -> bool:

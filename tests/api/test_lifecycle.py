@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from steering_profiles.errors import ModelLoadError
+from steering_profiles.models import LoadedModel
 from steering_profiles.store import Catalogue
 from steering_server.backends.base import Backend
 from steering_server.backends.local import LocalBackend
@@ -23,14 +24,29 @@ SHORT = {"prompt": "x", "max_tokens": 2, "temperature": 0}
 LONG = {"prompt": "x", "max_tokens": 150, "temperature": 1, "ignore_eos": True, "stream": True}
 
 
-def local_backend(folder: Path) -> LocalBackend:
-    loaded = build_model("llama", dtype=torch.float32, layers=6)
-    return LocalBackend(loaded, Catalogue.open(folder, shipped=False), EngineLimits())
+def small_model() -> LoadedModel:
+    return build_model("llama", dtype=torch.float32, layers=6)
 
 
-def loaded(folder: Path) -> Future[Backend]:
+def slow(computing: threading.Event) -> LoadedModel:
+    """The same with steps that take their time, the first of which sets ``computing``."""
+
+    def take_time(*_: object) -> None:
+        computing.set()
+        time.sleep(0.2)
+
+    model = small_model()
+    model.model.get_input_embeddings().register_forward_pre_hook(take_time)
+    return model
+
+
+def local_backend(folder: Path, model: LoadedModel | None = None, **limits: int) -> LocalBackend:
+    return LocalBackend(model or small_model(), Catalogue.open(folder, shipped=False), EngineLimits(**limits))
+
+
+def loaded(folder: Path, model: LoadedModel | None = None, **limits: int) -> Future[Backend]:
     loading: Future[Backend] = Future()
-    loading.set_result(local_backend(folder))
+    loading.set_result(local_backend(folder, model, **limits))
     return loading
 
 
@@ -41,6 +57,7 @@ def error(response: httpx.Response) -> tuple[int, str, str]:
 
 LOADING = (503, "service_unavailable_error", "loading")
 DRAINING = (503, "service_unavailable_error", "draining")
+CUT_OFF = (503, "service_unavailable_error", "shutdown")
 
 
 def wait_until_refused(url: str) -> httpx.Response:
@@ -138,7 +155,31 @@ def test_what_runs_longer_than_the_grace_is_told_that_it_ends(
         stop()
         reader.join()
     events = [text for text in texts if text]
-    assert "shutting down" in json.loads(events[-1])["error"]["message"]
+    last = json.loads(events[-1])["error"]
+    assert (last["type"], last["code"]) == CUT_OFF[1:]
+    assert "shutting down" in last["message"]
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+def test_what_is_cut_off_before_its_first_token_is_503_and_not_the_servers_fault(tmp_path: Path, stream: bool):
+    answers: list[httpx.Response] = []
+    body = LONG | {"prompt": "a prompt of more than a few tokens", "stream": stream}
+    computing = threading.Event()
+
+    def ask(url: str) -> None:
+        answers.append(httpx.post(f"{url}/v1/completions", json=body, timeout=60))
+
+    with living(loaded(tmp_path, slow(computing), step_tokens=1), grace=0) as (url, stop):
+        wait_until_ready(url)
+        asking = threading.Thread(target=ask, args=(url,))
+        asking.start()
+        assert computing.wait(30)
+        stop()
+        asking.join()
+    (answer,) = answers
+    assert error(answer) == CUT_OFF
+    assert answer.headers["connection"] == "close"
+    assert int(answer.headers["retry-after"]) > 0
 
 
 def test_a_server_without_running_requests_stops_at_once(tmp_path: Path):

@@ -61,7 +61,7 @@ def test_it_shows_what_stands_between_a_component_and_the_stream(tmp_path: Path,
 def test_what_is_not_supported_comes_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     experts = anatomy(config_alone(tmp_path / "moe", config_of("mixtral")), monkeypatch)
     assert "no: mixtral keeps its neurons in experts" in line(experts, "fitting neurons")
-    falcon = anatomy(config_alone(tmp_path / "falcon", config_of("falcon-40b")), monkeypatch)
+    falcon = anatomy(config_alone(tmp_path / "falcon", config_of("falcon-rw")), monkeypatch)
     assert "no: FalconForCausalLM computes attention by itself" in line(falcon, "serving by the engine")
     quantised = config_alone(
         tmp_path / "gptq", config_of("llama"), quantization_config={"quant_method": "gptq", "bits": 4}

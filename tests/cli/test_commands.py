@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import httpx
@@ -25,9 +25,9 @@ from tests.serving import wait_until_ready
 STEER = str(Path(sys.executable).with_name("steer"))
 
 
-def steer(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
+def steer(*args: str, through: Sequence[str] = (), **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [STEER, *args], capture_output=True, text=True, timeout=200, env=os.environ | {"COLUMNS": "120"} | env
+        [*through, STEER, *args], capture_output=True, text=True, timeout=200, env=os.environ | {"COLUMNS": "120"} | env
     )
 
 

@@ -1,14 +1,19 @@
 """Settings by flag and by environment variable, and what is refused before a model is loaded."""
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
+from steering_profiles.errors import ModelLoadError
 from steering_profiles.store import save_profile
-from steering_server.config import load_settings
+from steering_server.cli.opening import open_backend
+from steering_server.config import ServerSettings, load_settings
 from steering_server.errors import ConfigError
 from tests.builders import build_model, build_profile
 from tests.cli.test_commands import steer
+from tests.families import build_family
 
 
 @pytest.fixture
@@ -67,18 +72,88 @@ def test_an_unknown_variable_is_refused_with_the_names_close_to_it(
         load_settings()
 
 
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch):
+    default = load_settings()
+    for name in ServerSettings.model_fields:
+        monkeypatch.setenv(f"STEER_{name.upper()}", "")
+    assert load_settings() == default
+
+
 def test_other_variables_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STEERING_SERVER_PORT", "tcp://10.0.0.1:8000")
     load_settings()
 
 
-def refused(*arguments: str, **env: str) -> str:
+def refused(*arguments: str, through: Sequence[str] = (), **env: str) -> str:
     """Run ``steer serve``, which is to end in one line and exit status 1, and return that line."""
-    result = steer("serve", "--port", "0", *arguments, **env)
+    result = steer("serve", "--port", "0", *arguments, through=through, **env)
     assert result.returncode == 1, result.stderr
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")
     return line
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("STEER_KV_MEMORY", "1kB", "kv_memory is 0 MiB, but the keys and values of one sequence of 512 tokens take"),
+        ("STEER_MAX_MODEL_LEN", "513", "max_model_len is 513; model takes at most 512 tokens"),
+        ("STEER_DEVICE_MAP", '{"nonesuch": "cpu"}', "the device map names 'nonesuch', which is no part of the model"),
+        ("STEER_MAX_MEMORY", "cpu=1GiB", "max_memory is given without a device map"),
+    ],
+)
+def test_what_does_not_suit_the_model_is_refused_before_the_weights_are_read(
+    bare: Path, variable: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises((ConfigError, ModelLoadError), match=says):
+        open_backend(load_settings(model=str(bare)))
+
+
+def test_a_family_that_the_engine_does_not_run_is_refused_before_the_weights_are_read(tmp_path: Path):
+    loaded = build_family("falcon-rw")
+    loaded.model.config.save_pretrained(tmp_path / "model")
+    loaded.tokenizer.save_pretrained(tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"model cannot be served: .* computes attention by itself"):
+        open_backend(load_settings(model=str(tmp_path / "model")))
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A model of somebody's own, weights and all."""
+    loaded = build_model("llama")
+    loaded.model.save_pretrained(tmp_path / "own")
+    loaded.tokenizer.save_pretrained(tmp_path / "own")
+    return tmp_path / "own"
+
+
+def refused_without_privileges(*arguments: str, **env: str) -> str:
+    """The same for somebody who may read only what files' modes allow, which root need not care for."""
+    drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    return refused(*arguments, through=drop, **env)
+
+
+@pytest.mark.parametrize("file", [".", "model.safetensors"])
+def test_a_file_of_the_model_that_may_not_be_read_is_named(own: Path, file: str):
+    forbidden = own / file
+    forbidden.chmod(0)
+    line = refused_without_privileges("--model", str(own))
+    forbidden.chmod(0o755)
+    assert "ermission denied" in line
+    assert (own / "config.json" if file == "." else forbidden).name in line
+    assert str(own) in line
+
+
+def test_a_profiles_folder_that_may_not_be_read_is_refused_rather_than_empty(bare: Path, tmp_path: Path):
+    (tmp_path / "profiles").mkdir(mode=0)
+    line = refused_without_privileges("--model", str(bare), STEER_PROFILES=str(tmp_path / "profiles"))
+    assert f"profiles folder '{tmp_path / 'profiles'}' cannot be read: Permission denied" in line
+
+
+def test_a_cache_of_another_user_is_refused(tmp_path: Path):
+    (tmp_path / "cache").mkdir(mode=0o555)
+    line = refused_without_privileges("--cache-dir", str(tmp_path / "cache"))
+    assert f"the model cache {tmp_path / 'cache'} cannot be written: Permission denied" in line
 
 
 def test_an_unknown_variable_ends_the_command():

@@ -76,6 +76,46 @@ def test_the_interrupt_key_ends_the_server_as_it_ends_other_commands(model: Path
         assert process.wait(timeout=10) == 128 + signal.SIGINT
 
 
+def only_the_model(cache: Path) -> bool:
+    """Whether a cache holds the default model, whole, and no other folder."""
+    folders = [path for path in cache.iterdir() if path.is_dir()]
+    return len(folders) == 1 and {"config.json", "model.safetensors", "tokenizer.json"} <= set(os.listdir(folders[0]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_first_start_that_is_ended_halfway_leaves_nothing_in_the_way_of_the_next(
+    tmp_path: Path, number: signal.Signals, status: int
+):
+    with started("embedded", "--cache-dir", str(tmp_path)) as (process, _):
+        while not any(path.is_dir() for path in tmp_path.iterdir()):
+            assert process.poll() is None
+            time.sleep(0.02)
+        time.sleep(2)
+        process.send_signal(number)
+        assert process.wait(timeout=5) == status
+    assert not only_the_model(tmp_path)
+    with started("embedded", "--cache-dir", str(tmp_path)) as (process, url):
+        wait_until_ready(url, process, seconds=200)
+    assert only_the_model(tmp_path)
+
+
+@pytest.mark.slow
+def test_two_servers_that_start_at_once_on_one_empty_cache_both_answer(tmp_path: Path):
+    with (
+        started("embedded", "--cache-dir", str(tmp_path)) as (one, first),
+        started("embedded", "--cache-dir", str(tmp_path)) as (other, second),
+    ):
+        texts = set()
+        for process, url in ((one, first), (other, second)):
+            wait_until_ready(url, process, seconds=200)
+            body = {"prompt": "The capital of France is", "max_tokens": 8, "temperature": 0}
+            texts.add(httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()["choices"][0]["text"])
+    assert len(texts) == 1
+    assert "Paris" in texts.pop()
+    assert only_the_model(tmp_path)
+
+
 def test_a_signal_while_the_model_loads_does_not_wait_for_it():
     with (
         socket.create_server(("127.0.0.1", 0)) as silent,  # a hub that takes its time

@@ -1,6 +1,7 @@
 """What ``docker/`` says of the server, compared with the server."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import yaml
 
 from steering_profiles import __version__
 from steering_server.api.app import create_app
+from steering_server.api.lifecycle import LAST_WORDS_SECONDS
 from steering_server.api.service import Service
 from steering_server.cli import app as command_line
-from steering_server.config import PREFIX, ServerSettings
+from steering_server.config import PREFIX, ServerSettings, load_settings
 
-DOCKER = Path(__file__).parents[2] / "docker"
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
 _DEFAULT = re.compile(r" \(default: (?P<default>.*)\)$")
 
 
@@ -42,6 +45,38 @@ def manifests() -> dict[str, Any]:
 def container() -> dict[str, Any]:
     (only,) = manifests()["Deployment"]["spec"]["template"]["spec"]["containers"]
     return only
+
+
+def instructions(name: str) -> list[str]:
+    """What follows ``name`` in the Dockerfile, wherever it does."""
+    joined = re.sub(r"\\\n\s*", "", (DOCKER / "Dockerfile").read_text())
+    return [line.removeprefix(f"{name} ") for line in joined.splitlines() if line.startswith(f"{name} ")]
+
+
+def build_arguments() -> dict[str, str]:
+    return dict(word.split("=", 1) for line in instructions("ARG") for word in shlex.split(line))
+
+
+def image_variables() -> dict[str, str]:
+    """Those of the image without a model."""
+    plain, _ = instructions("ENV")
+    return dict(word.split("=", 1) for word in shlex.split(plain))
+
+
+def compose_services() -> dict[str, Any]:
+    return yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+
+
+def pod() -> dict[str, Any]:
+    return manifests()["Deployment"]["spec"]["template"]["spec"]
+
+
+def use(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> ServerSettings:
+    """The settings of a server that is started with ``variables``."""
+    for name, value in variables.items():
+        if name.startswith(PREFIX):
+            monkeypatch.setenv(name, value)
+    return load_settings()
 
 
 def test_every_setting_is_a_flag_and_a_variable():
@@ -76,16 +111,83 @@ def test_kubernetes_asks_what_the_server_answers(probe: str):
     assert asked["port"] in {port["name"] for port in container()["ports"]}
 
 
-def test_kubernetes_waits_longer_than_the_server_does():
-    pod = manifests()["Deployment"]["spec"]["template"]["spec"]
-    grace = {each["name"]: each["value"] for each in container()["env"]}["STEER_SHUTDOWN_GRACE"]
-    assert pod["terminationGracePeriodSeconds"] > float(grace)
+def test_kubernetes_waits_longer_than_the_server_does(monkeypatch: pytest.MonkeyPatch):
+    settings = use(image_variables() | {each["name"]: each["value"] for each in container()["env"]}, monkeypatch)
+    (_, pause) = container()["lifecycle"]["preStop"]["exec"]["command"]
+    assert pod()["terminationGracePeriodSeconds"] > int(pause) + settings.shutdown_grace + LAST_WORDS_SECONDS
+
+
+def test_compose_and_the_readme_wait_longer_than_the_server_does(monkeypatch: pytest.MonkeyPatch):
+    least = use(image_variables(), monkeypatch).shutdown_grace + LAST_WORDS_SECONDS
+    for service in compose_services().values():
+        assert float(service["stop_grace_period"].removesuffix("s")) > least
+    (stop,) = re.findall(r"docker stop -t (\d+)", (DOCKER / "README.md").read_text())
+    assert float(stop) > least
+
+
+def test_everybody_means_the_port_that_the_image_listens_on(monkeypatch: pytest.MonkeyPatch):
+    settings = use(image_variables(), monkeypatch)
+    assert settings.host == "0.0.0.0"
+    assert instructions("EXPOSE") == [str(settings.port)]
+    assert [port["containerPort"] for port in container()["ports"]] == [settings.port]
+    for service in compose_services().values():
+        assert [mapping.split(":")[-1] for mapping in service["ports"]] == [str(settings.port)]
+
+
+def test_everybody_means_the_folders_that_the_image_has(monkeypatch: pytest.MonkeyPatch):
+    (declared,) = instructions("VOLUME")
+    volumes = set(yaml.safe_load(declared))
+    settings = use(image_variables(), monkeypatch)
+    assert str(settings.profiles) in volumes
+    assert str(settings.cache_dir.parent) in volumes
+    assert {mount["mountPath"] for mount in container()["volumeMounts"]} == volumes | {"/tmp"}
+    assert {mount["name"] for mount in container()["volumeMounts"]} == {volume["name"] for volume in pod()["volumes"]}
+    for service in compose_services().values():
+        assert {mount.split(":")[1] for mount in service["volumes"]} == volumes
+        assert service["tmpfs"] == ["/tmp"]
+
+
+def test_everybody_means_the_user_of_the_image():
+    (user,) = instructions("USER")
+    security = pod()["securityContext"]
+    assert user == f"{security['runAsUser']}:{security['runAsGroup']}" == f"{security['fsGroup']}:{security['fsGroup']}"
+    assert security["runAsNonRoot"] is True
+
+
+def test_the_health_check_asks_for_readiness():
+    (check,) = instructions("HEALTHCHECK")
+    asked = re.findall(r"STEER_PORT'\]}(/[a-z]+)", check)
+    assert asked == ["/ready"]
+    assert set(asked) <= set(create_app(Service()).openapi()["paths"])
+
+
+def test_the_readme_lists_every_build_argument():
+    rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \| (.*?) \|", (DOCKER / "README.md").read_text(), re.MULTILINE)
+    listed = {name: default.strip("`") for names, default in rows for name in re.findall(r"[A-Z_]+", names)}
+    defaults = build_arguments()
+    assert set(listed) == set(defaults)
+    assert listed["WEIGHTS"] == defaults["WEIGHTS"]
+    assert defaults["BASE_IMAGE"] == f"docker.io/library/{listed['BASE_IMAGE']}"
+
+
+def test_commands_and_compose_build_what_there_is():
+    readme = (DOCKER / "README.md").read_text()
+    for file in re.findall(r"(?:-f|apply -f) (\S+)", readme):
+        assert (ROOT / file).is_file(), file
+    named = set(re.findall(r"--build-arg (\w+)", readme))
+    for service in compose_services().values():
+        build = service["build"]
+        assert (DOCKER / build["context"] / build["dockerfile"]).is_file()
+        named |= set(build.get("args", {}))
+    assert named <= set(build_arguments())
+    images = {service["image"] for service in compose_services().values()}
+    assert set(re.findall(r"steering-server:\w+", readme)) == images
+    assert container()["image"] in images
 
 
 def test_kubernetes_puts_no_variables_of_its_own_beside_ours():
     """It would set STEER_PORT=tcp://... for a service that somebody names steer."""
-    pod = manifests()["Deployment"]["spec"]["template"]["spec"]
-    assert pod["enableServiceLinks"] is False
+    assert pod()["enableServiceLinks"] is False
     assert container()["resources"]["limits"]["memory"]
 
 
@@ -102,11 +204,7 @@ def test_the_image_is_labelled_with_the_version():
 
 
 def test_compose_has_the_server_and_a_gpu_profile_of_it():
-    compose = yaml.safe_load((DOCKER / "compose.yaml").read_text())
-    plain, gpu = compose["services"]["server"], compose["services"]["server-gpu"]
+    plain, gpu = compose_services()["server"], compose_services()["server-gpu"]
     assert "profiles" not in plain
     assert gpu["profiles"] == ["gpu"]
-    for service in (plain, gpu):
-        assert service["read_only"] is True
-        assert service["stop_grace_period"] == "40s"
-        assert {mount.split(":")[1] for mount in service["volumes"]} == {"/cache", "/profiles"}
+    assert plain["read_only"] is gpu["read_only"] is True

@@ -12,7 +12,7 @@ from steering_profiles.models import LoadedModel
 from steering_server.engine.engine import Engine, EngineLimits
 from steering_server.engine.requests import Chunk, SamplingParams, SequenceRequest
 from steering_server.engine.sequence import Emit
-from steering_server.errors import ConfigError, EngineError, Overloaded
+from steering_server.errors import ConfigError, EngineError, EngineStopped, Overloaded
 from tests.builders import FAMILIES, build_model, build_profile, every_effect, greedy, steer
 from tests.engine.running import GREEDY, PROMPTS, running
 
@@ -263,8 +263,8 @@ def test_closing_tells_those_who_still_wait():
     reports: list[Chunk | EngineError] = []
     engine.submit([SequenceRequest(PROMPTS[0], GREEDY)], lambda index, report: reports.append(report))
     engine.close()
-    assert [str(report) for report in reports] == ["the server is shutting down"]
-    with pytest.raises(EngineError, match="shutting down"):
+    assert [type(report) for report in reports] == [EngineStopped]
+    with pytest.raises(EngineStopped, match="shutting down"):
         engine.submit([SequenceRequest(PROMPTS[0], GREEDY)], lambda index, report: None)
 
 

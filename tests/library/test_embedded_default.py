@@ -1,8 +1,11 @@
 """The default model: found without importing its package, dequantised once, and exactly what its file holds."""
 
 import importlib.util
+import signal
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,11 @@ from tests.builders import build_model
 from tests.library.running import logits
 
 PROMPT = torch.tensor([[504, 3575, 282, 4649, 314]])
+
+
+def folders(cache: Path) -> list[Path]:
+    """What lies in a cache besides its lock."""
+    return [path for path in cache.iterdir() if path.is_dir()]
 
 
 def test_the_default_is_what_it_says_it_is(embedded: LoadedModel):
@@ -90,22 +98,54 @@ def test_a_disk_that_fills_up_is_named_and_leaves_nothing_behind(tmp_path: Path,
     monkeypatch.setattr(embedded_module, "_dequantise", fill_up)
     with pytest.raises(ModelLoadError, match="cannot be written: No space left on device"):
         prepare(tmp_path)
-    assert list(tmp_path.iterdir()) == []
+    assert folders(tmp_path) == []
 
 
-def test_a_process_that_comes_second_uses_what_the_first_one_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def dequantise_after_another_did(gguf: Path, folder: Path) -> None:
-        monkeypatch.setattr(embedded_module, "_dequantise", lambda gguf, folder: write(folder, "first"))
-        assert prepare(tmp_path).is_dir()
-        write(folder, "second")
+def test_who_comes_second_waits_for_what_the_first_one_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    making, go_on, made = threading.Event(), threading.Event(), list[Path]()
 
-    def write(folder: Path, content: str) -> None:
-        (folder / "config.json").write_text(content)
+    def dequantise(gguf: Path, folder: Path) -> None:
+        made.append(folder)
+        making.set()
+        assert go_on.wait(30)
+        (folder / "config.json").write_text("{}")
 
-    monkeypatch.setattr(embedded_module, "_dequantise", dequantise_after_another_did)
+    monkeypatch.setattr(embedded_module, "_dequantise", dequantise)
+    with ThreadPoolExecutor() as threads:
+        first = threads.submit(prepare, tmp_path)
+        assert making.wait(30)
+        second = threads.submit(prepare, tmp_path)
+        with pytest.raises(TimeoutError):
+            second.result(timeout=0.3)
+        go_on.set()
+        assert second.result(timeout=30) == first.result(timeout=30)
+    assert len(made) == 1
+    assert folders(tmp_path) == [first.result()]
+
+
+KILLED = """
+import os, pathlib, signal, sys
+from steering_profiles.models import embedded
+def dequantise(gguf, folder):
+    (folder / "config.json").write_text("half")
+    (folder / "left.safetensors").write_text("half")
+    os.kill(os.getpid(), signal.SIGKILL)
+embedded._dequantise = dequantise
+embedded.prepare(pathlib.Path(sys.argv[1]))
+"""
+
+
+def test_what_a_killed_process_left_behind_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=200)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = folders(tmp_path)
+    assert len(list(left.iterdir())) == 2
+    monkeypatch.setattr(
+        embedded_module, "_dequantise", lambda gguf, folder: (folder / "config.json").write_text("whole")
+    )
     prepared = prepare(tmp_path)
-    assert (prepared / "config.json").read_text() == "first"
-    assert list(tmp_path.iterdir()) == [prepared]
+    assert folders(tmp_path) == [prepared] != [left]
+    assert [file.read_text() for file in prepared.iterdir()] == ["whole"]
 
 
 def test_what_is_prepared_can_be_read_by_other_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -164,7 +204,7 @@ def first_starts(tmp_path_factory: pytest.TempPathFactory) -> FirstStarts:
 @pytest.mark.slow
 def test_two_first_starts_at_once_make_one_copy(first_starts: FirstStarts):
     assert [(run.returncode, run.stdout) for run in first_starts.runs] == [(0, f"{NAME}\n")] * 2
-    assert len(list(first_starts.cache.iterdir())) == 1
+    assert len(folders(first_starts.cache)) == 1
 
 
 @pytest.mark.slow

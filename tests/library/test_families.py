@@ -181,7 +181,7 @@ def decoded_token_by_token(loaded: LoadedModel, steerings: list[Steering]) -> Te
     handle, cache, steps = attach(loaded), DynamicCache(config=loaded.model.config), []
     for token in TOKENS[0]:
         with handle.applied(steerings):
-            tokens = token.expand(len(steerings), 1)
+            tokens = token.expand(len(steerings), 1).to(loaded.input_device)
             steps.append(loaded.model(input_ids=tokens, past_key_values=cache, use_cache=True).logits)
     handle.remove()
     return torch.cat(steps, dim=1)

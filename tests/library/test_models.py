@@ -17,7 +17,7 @@ from huggingface_hub import HfApi, constants
 from transformers import BertConfig, BertForMaskedLM, BloomConfig, BloomForCausalLM
 
 from steering_profiles.errors import ModelLoadError, UnknownArchitecture
-from steering_profiles.models import LoadedModel, ModelSource, assemble, hub, load_model, load_outline
+from steering_profiles.models import LoadedModel, ModelSource, assemble, hub, load_model, load_outline, loading
 from steering_profiles.models.embedded import find_gguf
 from steering_profiles.models.hub import hub_options
 from tests.builders import build_model, build_tokenizer, every_effect
@@ -69,10 +69,13 @@ def test_by_itself_the_dtype_is_a_fast_one(folder: Path):
     assert load(folder).dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
-@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
-def test_a_device_map_is_accelerates(folder: Path, device_map):
-    loaded = load(folder, device_map=device_map, max_memory={"cpu": "1GiB"})
-    assert loaded.input_device == torch.device("cpu")
+@pytest.mark.parametrize(
+    "options",
+    [{"device_map": "cpu"}, {"device_map": {"": "cpu"}}, {"device_map": "auto", "max_memory": {"cpu": "1GiB"}}],
+    ids=str,
+)
+def test_a_device_map_is_accelerates(folder: Path, options: dict):
+    assert load(folder, **options).input_device == torch.device("cpu")
 
 
 def test_a_model_that_memory_does_not_hold_is_read_from_disk_and_steered_there(tiny: LoadedModel, folder: Path):
@@ -94,6 +97,18 @@ def test_a_most_of_memory_without_a_device_map_is_refused_rather_than_ignored(fo
 )
 def test_a_placement_that_accelerate_does_not_know_is_one_line(folder: Path, options: dict):
     one_line(lambda: load(folder, **options))
+
+
+def test_a_device_map_without_entries_is_refused(tmp_path: Path):
+    folder = save(build_model("llama"), tmp_path / "some-model")
+    assert "the device map has no device for" in one_line(lambda: load(folder, device_map={}))
+
+
+def test_a_device_map_by_parts_is_accelerates(tmp_path: Path):
+    folder = save(build_model("llama", dtype=torch.float32), tmp_path / "some-model")
+    parts = {"model.embed_tokens": "cpu", "model.layers": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
+    loaded = load(folder, dtype="float32", device_map=parts)
+    torch.testing.assert_close(logits(loaded), logits(build_model("llama", dtype=torch.float32)))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
@@ -151,10 +166,57 @@ def test_a_damaged_file_is_one_line(folder: Path, file: str, content: bytes):
     one_line(lambda: load(folder))
 
 
-def test_a_weights_file_that_is_cut_off_is_one_line(folder: Path):
-    weights = folder / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-1000])
-    one_line(lambda: load(folder))
+SHARDS = "model.safetensors.index.json"
+
+
+@pytest.fixture
+def sharded(tmp_path: Path) -> Path:
+    """A model whose weights lie in several files."""
+    loaded = build_model("llama", dtype=torch.float32)
+    loaded.model.save_pretrained(tmp_path / "sharded", max_shard_size="20KB")
+    loaded.tokenizer.save_pretrained(tmp_path / "sharded")
+    return tmp_path / "sharded"
+
+
+@pytest.fixture
+def unread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever begins to read weights fails the test."""
+    monkeypatch.setattr(
+        loading.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("the weights were read")
+    )
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize(
+    "change",
+    [lambda content: content[:-1000], lambda content: b"", lambda content: b"version https://git-lfs"],
+    ids=["cut off", "empty", "text"],
+)
+def test_a_damaged_weights_file_is_named_before_any_is_read(folder: Path, sharded: Path, change: Callable):
+    single, last = folder / "model.safetensors", max(sharded.glob("model-*.safetensors"))
+    for weights in (single, last):
+        weights.write_bytes(change(weights.read_bytes()))
+    assert "model.safetensors is damaged or cut off" in one_line(lambda: load(folder))
+    assert f"{last.name} is damaged or cut off" in one_line(lambda: load(sharded))
+
+
+@pytest.mark.usefixtures("unread")
+def test_a_weights_file_that_the_index_names_and_is_not_there_is_named(sharded: Path):
+    last = max(sharded.glob("model-*.safetensors"))
+    last.unlink()
+    assert f"{last.name} is missing: download it too" in one_line(lambda: load(sharded))
+
+
+@pytest.mark.usefixtures("unread")
+@pytest.mark.parametrize("content", ["{", "{}", "[]", '{"weight_map": 1}', '{"weight_map": {"a": 1}}'])
+def test_a_damaged_index_of_weights_is_named(sharded: Path, content: str):
+    (sharded / SHARDS).write_text(content)
+    assert f"{SHARDS} is damaged" in one_line(lambda: load(sharded))
+
+
+def test_weights_in_several_files_are_the_same_model(sharded: Path):
+    whole = build_model("llama", dtype=torch.float32)
+    torch.testing.assert_close(logits(load(sharded, dtype="float32")), logits(whole))
 
 
 def test_a_weights_file_that_is_missing_is_named(folder: Path):
@@ -303,7 +365,9 @@ class TestHub:
         save(tiny, repository / "snapshots" / "0123abc")
         (repository / "refs").mkdir()
         (repository / "refs" / "main").write_text("0123abc")
+        began = time.monotonic()
         loaded = load_model(ModelSource(model="someone/some-model", dtype="float32"))
+        assert time.monotonic() - began < 10
         assert loaded.name == "some-model"
         torch.testing.assert_close(logits(loaded), logits(tiny))
 

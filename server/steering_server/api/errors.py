@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from steering_profiles.errors import StrengthError
 from steering_server.api.schemas.requests import shown
 from steering_server.api.schemas.responses import ErrorBody, ErrorResponse
-from steering_server.errors import EngineError, NotFound, Overloaded, RequestError, Unavailable
+from steering_server.errors import EngineError, EngineStopped, NotFound, Overloaded, RequestError, Unavailable
 
 REQUEST_ID = "x-request-id"
 RETRY_AFTER_SECONDS = 1
@@ -40,6 +40,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(StrengthError, _refused)
     app.add_exception_handler(EngineError, _failed)
+    app.add_exception_handler(EngineStopped, _unavailable)
     app.add_exception_handler(Unavailable, _unavailable)
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _unexpected)
@@ -54,7 +55,7 @@ def error_body(exc: Exception) -> tuple[int, ErrorBody]:
         return 429, ErrorBody(message=str(exc), type="rate_limit_error", param=param, code="queue_full")
     if isinstance(exc, RequestError | StrengthError):
         return 400, ErrorBody(message=str(exc), type="invalid_request_error", param=param, code=code)
-    if isinstance(exc, Unavailable):
+    if isinstance(exc, Unavailable | EngineStopped):
         return 503, ErrorBody(message=str(exc), type="service_unavailable_error", param=None, code=code)
     message = str(exc) if isinstance(exc, EngineError) else "the server failed on this request"
     return 500, ErrorBody(message=message, type="server_error", param=None, code=None)

@@ -96,7 +96,7 @@ class Backend(Protocol):
         Raises:
             RequestError: a profile is unknown or unusable, some do not compose, or a prompt does not fit the context.
             Overloaded: too much is queued already.
-            EngineError: the engine failed.
+            EngineError: the engine failed, or was stopped before it was done.
         """
         ...
 

@@ -115,7 +115,7 @@ class LocalBackend:
         Raises:
             RequestError: a profile is unknown or unusable, some do not compose, or a prompt does not fit the context.
             Overloaded: too much is queued already.
-            EngineError: the engine failed.
+            EngineError: the engine failed, or was stopped before it was done.
         """
         sequences = [self._sequence(request) for request in requests]
         loop = asyncio.get_running_loop()

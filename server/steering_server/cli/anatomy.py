@@ -86,4 +86,4 @@ def _rows(skeleton: "Skeleton") -> Iterator[_Row]:
     yield "fitting neurons", no_neurons, ""
     yield "export as weights", exported, ""
     yield "export as LoRA", exported, ""
-    yield "serving by the engine", refusal(skeleton.model), ""
+    yield "serving by the engine", refusal(skeleton.model, anatomy), ""

@@ -123,10 +123,10 @@ def evaluate(
     with Console(stderr=True).status("loading the model"):
         loaded = load_model(settings.model_source)
     require_fit(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
-    made = make_task(task, loaded.tokenizer, seed)
+    made = make_task(task, loaded.tokenizer, seed, loaded.context_length)
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
-    sets = {"test": made.test} | variants_of(task, loaded.tokenizer, seed)
+    sets = {"test": made.test} | variants_of(task, loaded.tokenizer, seed, loaded.context_length)
     results: dict[str, tuple[Accuracy, Accuracy]] = {}
     with progress_bars() as progress:
         with TokenPredictor(loaded) as predictor:

@@ -81,7 +81,7 @@ def explain(
     with Console(stderr=True).status("loading the model"):
         loaded = load_model(settings.model_source)
     layer = find_layer(loaded, layer)
-    made = make_task(task, loaded.tokenizer, seed)
+    made = make_task(task, loaded.tokenizer, seed, loaded.context_length)
     with progress_bars() as progress:
         explanation = run_explain(
             loaded,

@@ -188,7 +188,7 @@ def fit(
     console = Console()
     with Console(stderr=True).status("loading the model"):
         loaded = load_model(server_settings.model_source)
-    made = make_task(source, loaded.tokenizer, seed)
+    made = make_task(source, loaded.tokenizer, seed, loaded.context_length)
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
     journal = Journal(out / f".{profile_name}.fit", fit_key(loaded, made, way.settings))
@@ -197,7 +197,7 @@ def fit(
     with progress_bars() as progress:
         fitted = way.fit(loaded, made, profile_name, command, journal, progress)
         path = save_profile(fitted.profile, out)  # now: what follows takes a while, and is not the profile
-        variants = variants_of(source, loaded.tokenizer, seed)
+        variants = variants_of(source, loaded.tokenizer, seed, loaded.context_length)
         report = fitted.report(loaded, made, variants, command, progress)
     page, _ = write_report(report, out)
     journal.discard()

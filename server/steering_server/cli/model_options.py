@@ -22,17 +22,26 @@ Dtype = Annotated[
 ]
 DeviceMap = Annotated[
     str | None,
-    typer.Option(help='As accelerate takes it: auto, a device, or JSON such as {"": "cpu"}.', rich_help_panel=_PANEL),
+    typer.Option(
+        help='auto, a device (cpu, 0, disk), or JSON from parts to devices, such as {"": 0, "model.layers.3": "disk"}.',
+        rich_help_panel=_PANEL,
+    ),
 ]
 MaxMemory = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="DEVICE=SIZE", help="Most memory per device, such as cpu=20GiB or 0=10GiB.", rich_help_panel=_PANEL
+        metavar="DEVICE=SIZE",
+        help="Most memory per device, such as cpu=20GiB or 0=10GiB, under device map auto.",
+        rich_help_panel=_PANEL,
     ),
 ]
 CacheDir = Annotated[
     Path | None,
-    typer.Option(metavar="DIR", help="Where the embedded default is kept, dequantised.", rich_help_panel=_PANEL),
+    typer.Option(
+        metavar="DIR",
+        help="Where the embedded default is kept, dequantised, and weights that a device map puts on disk.",
+        rich_help_panel=_PANEL,
+    ),
 ]
 
 

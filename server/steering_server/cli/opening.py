@@ -6,7 +6,7 @@ from steering_profiles.models import LoadedModel, load_model, load_outline
 from steering_profiles.store import Catalogue
 from steering_server.backends.local import LocalBackend, check_profiles
 from steering_server.config import ServerSettings
-from steering_server.engine.engine import EngineLimits
+from steering_server.engine.engine import EngineLimits, check
 
 
 def open_backend(settings: ServerSettings) -> LocalBackend:
@@ -14,32 +14,29 @@ def open_backend(settings: ServerSettings) -> LocalBackend:
 
     Raises:
         SteeringError: one of them cannot be loaded, or a profile does not fit the model.
+        ConfigError: the engine cannot run the model within the limits of ``settings``.
     """
     catalogue = Catalogue.open(settings.profiles)  # first: it is read in no time, the model is not
+    limits = EngineLimits(
+        max_batch=settings.max_batch,
+        max_queue=settings.max_queue,
+        max_length=settings.max_model_len,
+        step_tokens=settings.step_tokens,
+        step_tokens_beside=settings.step_tokens_beside,
+        kv_memory=settings.kv_memory,
+        prefix_cache=settings.prefix_cache,
+    )
     # In a thread that ends with it, and takes its pool of computing threads along: those would slow the engine's down.
     with ThreadPoolExecutor(1) as loader:
-        loaded = loader.submit(_load, settings, catalogue).result()
+        loaded = loader.submit(_load, settings, catalogue, limits).result()
     return LocalBackend(
-        loaded,
-        catalogue,
-        EngineLimits(
-            max_batch=settings.max_batch,
-            max_queue=settings.max_queue,
-            max_length=settings.max_model_len,
-            step_tokens=settings.step_tokens,
-            step_tokens_beside=settings.step_tokens_beside,
-            kv_memory=settings.kv_memory,
-            prefix_cache=settings.prefix_cache,
-        ),
-        served_name=settings.served_name,
-        force_profiles=settings.force_profiles,
+        loaded, catalogue, limits, served_name=settings.served_name, force_profiles=settings.force_profiles
     )
 
 
-def _load(settings: ServerSettings, catalogue: Catalogue) -> LoadedModel:
-    if not all(catalogue[name].shipped for name in catalogue):
-        # A profile for another model is known from the model's description, before minutes of reading weights.
-        outline = load_outline(settings.model_source)
-        refused = outline.anatomy.neurons_refused
-        check_profiles(catalogue, outline.identity, refused, force=settings.force_profiles)
+def _load(settings: ServerSettings, catalogue: Catalogue, limits: EngineLimits) -> LoadedModel:
+    # What does not suit the model is known from its description, before minutes of reading weights.
+    outline = load_outline(settings.model_source)
+    check(outline, limits)
+    check_profiles(catalogue, outline.identity, outline.anatomy.neurons_refused, force=settings.force_profiles)
     return load_model(settings.model_source)

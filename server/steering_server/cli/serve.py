@@ -109,7 +109,7 @@ def serve(
     settings = load_settings(**given, **model_settings(model, dtype, device_map, max_memory, cache_dir))
     configure_logs(settings.log_level)
     listener = _listen(settings)
-    loading = _in_thread(partial(open_backend, settings))
+    loading: Future[Backend] = Future()
     console = Console(stderr=True, highlight=False)
     with console.status("loading the model") as spinner:
 
@@ -118,6 +118,8 @@ def serve(
             _greet(console, backend, listener)
 
         def serving(stop: asyncio.Event) -> Awaitable[None]:
+            # Not before signals are handled: an exit by the way that they have until then would wait for this thread.
+            _fulfil(loading, partial(open_backend, settings))
             return live(listener, loading, stop, grace=settings.shutdown_grace, ready=ready)
 
         signalled = asyncio.run(_until_signalled(serving))
@@ -169,8 +171,8 @@ async def _until_signalled(serving: "Callable[[asyncio.Event], Awaitable[None]]"
     return signalled[0]
 
 
-def _in_thread(load: "Callable[[], Backend]") -> "Future[Backend]":
-    loading: Future[Backend] = Future()
+def _fulfil(loading: "Future[Backend]", load: "Callable[[], Backend]") -> None:
+    """Let a thread ``load`` what is waited for."""
     loading.set_running_or_notify_cancel()
 
     def run() -> None:
@@ -180,4 +182,3 @@ def _in_thread(load: "Callable[[], Backend]") -> "Future[Backend]":
             loading.set_exception(exc)
 
     threading.Thread(target=run, name="steering-loader", daemon=True).start()
-    return loading

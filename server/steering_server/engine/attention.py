@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, PreTrainedModel
 
+from steering_profiles.models import Anatomy
 from steering_server.engine.kv import LayerStore
 from steering_server.engine.packed import DecodingRows, PackedStep
 from steering_server.errors import EngineError
@@ -53,9 +54,9 @@ class Scoring:
         return scores if self.cap is None else torch.tanh(scores / self.cap) * self.cap
 
 
-def refusal(model: PreTrainedModel) -> str | None:
+def refusal(model: PreTrainedModel, anatomy: Anatomy) -> str | None:
     """Return why the engine cannot run ``model``; None where it can."""
-    if type(model)._can_set_attn_implementation():
+    if type(model)._can_set_attn_implementation() or anatomy.family.attention_forward is not None:
         return None
     return (
         f"{type(model).__name__} computes attention by itself, not through transformers' attention interface, so the "

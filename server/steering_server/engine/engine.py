@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steering_profiles.models import LoadedModel
+from steering_server.engine.attention import refusal
 from steering_server.engine.kv import bytes_per_token, padded_length
 from steering_server.engine.packed import RowInput
 from steering_server.engine.penalties import adjust
@@ -20,7 +21,7 @@ from steering_server.engine.scheduler import Budget, Scheduler
 from steering_server.engine.sequence import Emit, Group, SequenceState
 from steering_server.engine.slots import SlotPool
 from steering_server.engine.text import TextStream
-from steering_server.errors import ConfigError, EngineError, Overloaded
+from steering_server.errors import ConfigError, EngineError, EngineStopped, Overloaded
 
 DEFAULT_KV_MEMORY = 2**30
 """Bytes."""
@@ -55,9 +56,10 @@ class Engine:
         """Take the model over, until :meth:`close`.
 
         Raises:
-            ConfigError: one sequence of full length does not fit the memory that the limits grant, or there is none.
+            ConfigError: the engine cannot run this model within these limits, or there is no memory.
         """
-        self.max_length = min(limits.max_length or loaded.context_length, loaded.context_length)
+        check(loaded, limits)
+        self.max_length = limits.max_length or loaded.context_length
         self._limits = limits
         self._decode = _decoder(loaded)
         self._end_tokens = _end_tokens(loaded)
@@ -89,7 +91,7 @@ class Engine:
 
         Raises:
             Overloaded: more sequences would wait than the limits allow.
-            EngineError: the engine is closing.
+            EngineStopped: the engine is closing.
         """
         group = Group(emit)
         for index, request in enumerate(requests):
@@ -97,7 +99,7 @@ class Engine:
             group.waiting.append(SequenceState(group, index, request, text))
         with self._changed:
             if self._closing:
-                raise EngineError("the server is shutting down")
+                raise EngineStopped
             queued = self._scheduler.waiting
             if queued + len(requests) > self._limits.max_queue + self._scheduler.places:
                 raise Overloaded(
@@ -122,7 +124,7 @@ class Engine:
             return
         prepared.set_result((runner, scheduler))
         self._loop(scheduler)
-        scheduler.fail_all(EngineError("the server is shutting down"))
+        scheduler.fail_all(EngineStopped())
         runner.close()
 
     def _loop(self, scheduler: Scheduler) -> None:
@@ -205,6 +207,22 @@ class Engine:
     def _finish(self, sequence: SequenceState, chunk: Chunk) -> None:
         self._scheduler.release(sequence)
         sequence.emit(chunk)
+
+
+def check(loaded: LoadedModel, limits: EngineLimits) -> None:
+    """See whether an engine can run a model within ``limits``; its weights need not be there.
+
+    Raises:
+        ConfigError: it computes attention by itself, its context is shorter than the limits say, or the memory that
+            they grant does not hold one sequence of full length.
+    """
+    reason = refusal(loaded.model, loaded.anatomy)
+    if reason is not None:
+        raise ConfigError(f"model {loaded.name} cannot be served: {reason}")
+    context = loaded.context_length
+    if limits.max_length is not None and limits.max_length > context:
+        raise ConfigError(f"max_model_len is {limits.max_length}; {loaded.name} takes at most {context} tokens")
+    _capacity(loaded, limits.kv_memory, limits.max_length or context)
 
 
 def _prepare(loaded: LoadedModel, limits: EngineLimits, length: int) -> tuple[Runner, Scheduler]:

@@ -1,6 +1,7 @@
 """One forward pass over many sequences: the stock model, packed input, per-row steering."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from steering_profiles.models import LoadedModel
+from steering_profiles.models.attention import attention_by
 from steering_profiles.steering import SteeringHandle, attach, is_open
 from steering_server.engine import attention
 from steering_server.engine.kv import KVStore
 from steering_server.engine.packed import RowInput, order, pack
 from steering_server.engine.packing import PackedLinears
-from steering_server.errors import ConfigError, EngineError
+from steering_server.errors import EngineError
 
 
 @dataclass(frozen=True)
@@ -33,22 +35,19 @@ class Runner:
 
     Raises:
         EngineError: another one has.
-        ConfigError: the model is one that this engine cannot run.
+        ConfigError: there is no memory for keys and values.
     """
 
     def __init__(self, loaded: LoadedModel, *, slots: int, length: int) -> None:
         if loaded.model.config._attn_implementation == attention.NAME:
             raise EngineError("another engine runs on this model; close that first, or load the model again")
-        reason = attention.refusal(loaded.model)
-        if reason is not None:
-            raise ConfigError(f"model {loaded.name} cannot be served: {reason}")
         self._model = loaded.model
         self._device = loaded.input_device
         self._layers = len(loaded.anatomy.layers)
-        self._attention_before = loaded.model.config._attn_implementation
         self.store = KVStore(loaded, slots, length)
         self.steering: SteeringHandle = attach(loaded)
-        self._model.set_attn_implementation(attention.NAME)
+        self._attention = ExitStack()
+        self._attention.enter_context(attention_by(self._model, loaded.anatomy, attention.NAME))
         self._entries = [
             layer.block.register_forward_pre_hook(_entry(index), with_kwargs=True)
             for index, layer in enumerate(loaded.anatomy.layers)
@@ -99,7 +98,7 @@ class Runner:
         self.steering.remove()
         for entry in self._entries:
             entry.remove()
-        self._model.set_attn_implementation(self._attention_before)
+        self._attention.close()
 
     def _tensor(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)

@@ -1,7 +1,7 @@
 """The architecture families that steering knows, one file each. Adding one: write its file, list it here."""
 
 from steering_profiles.models.anatomy import Family
-from steering_profiles.models.families.falcon import FALCON
+from steering_profiles.models.families.falcon import FALCON, FALCON_RW
 from steering_profiles.models.families.gemma import GEMMA
 from steering_profiles.models.families.gemma2 import GEMMA2
 from steering_profiles.models.families.gemma3 import GEMMA3, GEMMA3_WITH_VISION
@@ -32,6 +32,7 @@ FAMILIES: tuple[Family, ...] = (
     GPT_NEOX,
     GPTJ,
     FALCON,
+    FALCON_RW,
     LLAMA,
     MISTRAL,
     QWEN2,

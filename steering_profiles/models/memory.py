@@ -1,0 +1,95 @@
+"""Is there memory for a model's weights? Found out from its config, before they are read."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from steering_profiles.models.placement import DISK, Device, device_of
+
+_PROCESS = Path("/proc")
+_CONTROL_GROUPS = Path("/sys/fs/cgroup")
+
+
+def require_memory(model: PreTrainedModel, dtype: torch.dtype, whole: Mapping[str, Device]) -> None:
+    """See that each device has room for the weights that a map of all parts of ``model`` puts there.
+
+    What is on disk needs none. Weights that are quantised take less than their shapes say, and are not looked at.
+
+    Raises:
+        ValueError: some device has not.
+    """
+    if getattr(model.config, "quantization_config", None) is not None:
+        return
+    needed: dict[str, int] = defaultdict(int)
+    for name, weight in model.named_parameters():
+        device = device_of(name, whole)
+        if device != DISK:
+            needed[_named(device)] += weight.numel() * dtype.itemsize
+    for device, size in needed.items():
+        free = free_memory(torch.device(device))
+        if free is not None and size > free:
+            raise ValueError(
+                f"not enough memory on {device}: its weights take {_gibibytes(size)} there as "
+                f"{str(dtype).removeprefix('torch.')}, and {_gibibytes(free)} are free; a smaller dtype needs less, "
+                "and the device map auto puts on other devices, or leaves on disk, what does not fit"
+            )
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return how many bytes can be had on ``device``; None where nothing says so."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    return min(_limits(), default=None) if device.type == "cpu" else None
+
+
+def _named(device: Device) -> str:
+    return str(torch.device(device))
+
+
+def _gibibytes(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"
+
+
+def _limits() -> Iterator[int]:
+    """Yield what the machine has, and what each control group that this process is in, such as a container, lets it."""
+    meminfo = _figures(_PROCESS / "meminfo")
+    if "MemAvailable:" not in meminfo:
+        return
+    swap = meminfo.get("SwapFree:", 0) * 1024
+    yield meminfo["MemAvailable:"] * 1024 + swap
+    for group in _groups():
+        limit, used = (_number(group / f"memory.{name}") for name in ("max", "current"))
+        if limit is not None and used is not None:
+            cached = _figures(group / "memory.stat")  # which gives way when memory is asked for
+            yield limit - used + cached.get("active_file", 0) + cached.get("inactive_file", 0) + swap
+
+
+def _groups() -> Iterator[Path]:
+    for line in _text(_PROCESS / "self" / "cgroup").splitlines():
+        hierarchy, _, path = line.split(":", 2)
+        if hierarchy == "0":
+            group = _CONTROL_GROUPS / path.lstrip("/")
+            yield group
+            yield from (parent for parent in group.parents if parent.is_relative_to(_CONTROL_GROUPS))
+
+
+def _figures(path: Path) -> dict[str, int]:
+    """Read lines of a name and a number."""
+    rows = (line.split() for line in _text(path).splitlines())
+    return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
+
+
+def _number(path: Path) -> int | None:
+    text = _text(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return ""

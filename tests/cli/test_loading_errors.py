@@ -1,0 +1,175 @@
+"""A model that cannot be loaded ends a command in one line that says what to do, and exit status 1."""
+
+import json
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import torch
+from transformers import BloomConfig, BloomForCausalLM
+
+from steering_server.cli import main
+from tests.builders import build_model, build_tokenizer
+from tests.cli.test_commands import steer
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 400\n"
+ALL_BUT_NOTHING = '{"model.layers.1": "disk"}'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    loaded = build_model("llama", dtype=torch.float32)
+    loaded.model.save_pretrained(tmp_path / "model", max_shard_size="20KB")  # in several pieces
+    loaded.tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def pieces(folder: Path) -> list[Path]:
+    return sorted(folder.glob("model-*.safetensors"))
+
+
+def remove_weights(folder: Path) -> None:
+    for file in [*pieces(folder), folder / "model.safetensors.index.json"]:
+        file.unlink()
+
+
+def remove_tokenizer(folder: Path) -> None:
+    for file in folder.glob("tokenizer*"):
+        file.unlink()
+
+
+def cut_off(folder: Path) -> None:
+    pieces(folder)[1].write_bytes(pieces(folder)[1].read_bytes()[:-100])
+
+
+def make_huge(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    huge = {"hidden_size": 2**18, "intermediate_size": 2**20, "num_hidden_layers": 99}  # petabytes
+    (folder / "config.json").write_text(json.dumps(config | huge))
+
+
+def make_unknown(folder: Path) -> None:
+    shutil.rmtree(folder)
+    BloomForCausalLM(BloomConfig(vocab_size=300, hidden_size=8, n_layer=1, n_head=2)).save_pretrained(folder)
+    build_tokenizer().save_pretrained(folder)
+
+
+def pickle_behind_a_sealed_cache(folder: Path) -> None:
+    """Weights that are on disk, but not as they are needed; a file is where a folder for them should be."""
+    remove_weights(folder)
+    torch.save(build_model("llama", dtype=torch.float32).model.state_dict(), folder / "pytorch_model.bin")
+    (folder.parent / "cache").write_text("no folder")
+
+
+CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
+    "no folder": (shutil.rmtree, [], "model' does not exist"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), [], "holds no config.json"),
+    "no weights": (remove_weights, [], "holds no weights: download model.safetensors"),
+    "no tokenizer": (remove_tokenizer, [], "its tokenizer cannot be read: .* such as tokenizer.json, are needed"),
+    "a piece missing": (lambda folder: pieces(folder)[1].unlink(), [], "model-00002-of-.*.safetensors is missing: "),
+    "a piece cut off": (cut_off, [], "model-00002-of-.*.safetensors is damaged or cut off: download it again"),
+    "a pointer": (lambda folder: pieces(folder)[1].write_bytes(POINTER), [], "model-00002.* with `git lfs pull`"),
+    "another architecture": (make_unknown, [], "BloomForCausalLM is not known to steering-server; known: Falcon"),
+    "too large": (make_huge, [], "not enough memory on .*: .* GiB are free; a smaller dtype .* the device map auto"),
+    "no such device": (lambda _: None, ["--device-map", "cuda:99"], "'cuda:99' is not there; this machine has cpu, "),
+    "no such devices": (lambda _: None, ["--device-map", '{"": 99}'], "99 is not there; this machine has cpu, "),
+    "no such part": (lambda _: None, ["--device-map", '{"": "cpu", "h.1": "disk"}'], "names 'h.1', .* are such as "),
+    "a part left out": (lambda _: None, ["--device-map", ALL_BUT_NOTHING], "has no device for model.embed_tokens; an"),
+    "a limit alone": (
+        lambda _: None,
+        ["--max-memory", "cpu=1GiB"],
+        "max_memory is given without a device map; it .* auto",
+    ),
+    "a limit that is none": (
+        lambda _: None,
+        ["--device-map", "auto", "--max-memory", "cpu=lots"],
+        "max_memory of cpu is 'lots'; allowed: a size such as 20GiB",
+    ),
+    "nowhere to write": (
+        pickle_behind_a_sealed_cache,
+        ["--device-map", "disk"],
+        "on disk .*, and folder .*cache cannot be written: .*; choose another cache folder",
+    ),
+}
+
+
+@pytest.fixture
+def _handlers() -> Iterator[None]:
+    """A server that ends takes its handlers of signals along; here it is not the process that ends."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.usefixtures("_handlers")
+@pytest.mark.parametrize("command", [["fit", "parentheses", "--out", "never-written"], ["serve", "--port", "0"]])
+@pytest.mark.parametrize("case", CASES)
+def test_it_is_one_line_that_says_what_to_do(
+    case: str,
+    command: list[str],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    damage, options, says = CASES[case]
+    damage(folder)
+    capfd.readouterr()
+    cache = ["--cache-dir", str(folder.parent / "cache")]
+    monkeypatch.setattr(sys, "argv", ["steer", *command, "--model", str(folder), *cache, *options])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    written = capfd.readouterr()
+    assert written.out == ""
+    assert written.err.count("\n") == 1
+    assert re.search(says, written.err), written.err
+
+
+class Hub(BaseHTTPRequestHandler):
+    """Says of every file that it is gated, or that there is no such model, by the model's name."""
+
+    def do_GET(self) -> None:
+        fault = "GatedRepo" if "gated" in self.path else "RepoNotFound"
+        self.send_response(401)
+        self.send_header("X-Error-Code", fault)
+        self.send_header("X-Error-Message", fault)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        ("someone/gated", "it is gated: ask for access at https://huggingface.co/someone/gated, then log in with `hf"),
+        (
+            "someone/nothing",
+            "no such folder, and on the hub no model of this name that you may read: check the name, or log in",
+        ),
+    ],
+)
+def test_a_hub_that_refuses_is_one_line_that_says_what_to_do(hub: str, model: str, says: str):
+    ended = steer("fit", "parentheses", "--out", "never-written", "--model", model, HF_ENDPOINT=hub)
+    assert ended.returncode == 1
+    assert says in ended.stderr
+    assert ended.stderr.count("\n") == 1

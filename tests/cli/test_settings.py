@@ -1,0 +1,125 @@
+"""Every setting takes effect, as a variable and as a flag: what ``steer serve`` hands on to those who do the work."""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+import typer
+
+from steering_profiles.models import ModelSource
+from steering_server.api import lifecycle
+from steering_server.cli import app, opening
+from steering_server.config import PREFIX, ServerSettings
+from steering_server.engine.engine import EngineLimits
+from tests.builders import build_model
+
+VALUES = {
+    "model": "/models/own",
+    "served_name": "own",
+    "dtype": "float16",
+    "device_map": '{"": "cpu"}',
+    "max_memory": "cpu=20GiB,0=10GiB",
+    "cache_dir": "/cache/own",
+    "profiles": "/profiles/own",
+    "force_profiles": "true",
+    "host": "127.0.0.2",
+    "port": "a free one",
+    "max_batch": "3",
+    "max_queue": "7",
+    "max_model_len": "99",
+    "step_tokens": "33",
+    "step_tokens_beside": "11",
+    "kv_memory": "3GiB",
+    "prefix_cache": "false",
+    "shutdown_grace": "2.5",
+    "log_level": "warning",
+}
+"""One value of each that is not the default."""
+
+FLAGS = {
+    "force_profiles": ["--force-profiles"],
+    "prefix_cache": ["--no-prefix-cache"],
+    "max_memory": ["--max-memory", "cpu=20GiB", "--max-memory", "0=10GiB"],
+}
+"""How those are given whose flag is not ``--name value``."""
+
+Start = Callable[..., dict[str, Any]]
+
+
+class Enough(Exception):
+    """It would serve now."""
+
+
+@pytest.fixture
+def start(monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Run ``steer serve`` with flags, up to where it would load and serve, and return what it has handed on."""
+    seen: dict[str, Any] = {}
+
+    async def live(listener: socket.socket, loading: Future[Any], stop: asyncio.Event, *, grace: float, ready: Any):
+        await asyncio.wrap_future(loading)
+        seen.update(address=listener.getsockname(), grace=grace)
+        listener.close()
+        raise Enough
+
+    def backend(loaded: None, catalogue: dict[str, Any], limits: EngineLimits, **others: Any) -> None:
+        seen.update(limits=limits, **others)
+
+    def read(name: str) -> Callable[[object], Any]:
+        return lambda value: seen.update({name: value}) or {}
+
+    monkeypatch.setattr(lifecycle, "live", live)
+    monkeypatch.setattr(opening, "LocalBackend", backend)
+    monkeypatch.setattr(opening, "load_outline", lambda source: build_model("llama"))
+    monkeypatch.setattr(opening, "load_model", read("source"))
+    monkeypatch.setattr(opening.Catalogue, "open", read("profiles"))
+    monkeypatch.setattr("steering_server.logs.configure_logs", read("log_level"))
+    monkeypatch.setattr(signal, "signal", lambda *_: None)  # the handlers of the process that tests
+
+    def run(*flags: str) -> dict[str, Any]:
+        seen.clear()
+        with pytest.raises(Enough):
+            typer.main.get_command(app).main(["serve", *flags], standalone_mode=False)
+        return dict(seen)
+
+    return run
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+def test_there_is_a_value_for_every_setting():
+    assert set(VALUES) == set(ServerSettings.model_fields)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_variable_takes_effect_and_does_what_its_flag_does(
+    name: str, start: Start, free_port: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("STEER_PORT", "0" if name == "port" else str(free_port))
+    value = str(free_port) if name == "port" else VALUES[name]
+    default = comparable(start())
+    by_flag = comparable(start(*FLAGS.get(name, [f"--{name.replace('_', '-')}", value])))
+    monkeypatch.setenv(PREFIX + name.upper(), value)
+    by_variable = comparable(start())
+    assert by_variable == by_flag != default
+    assert len([key for key in default if by_variable[key] != default[key]]) == 1
+
+
+def comparable(seen: dict[str, Any]) -> dict[str, Any]:
+    """The same with what has parts taken apart."""
+    source: ModelSource = seen.pop("source")
+    limits: EngineLimits = seen.pop("limits")
+    return seen | vars(source) | vars(limits)
+
+
+def test_a_flag_wins_over_its_variable(start: Start, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STEER_PORT", "0")
+    monkeypatch.setenv("STEER_MAX_BATCH", "3")
+    assert start("--max-batch", "5")["limits"].max_batch == 5

@@ -1,0 +1,66 @@
+"""What a fit finds depends on what a model computes, not on the architecture that it is written down in."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from steering_profiles.evaluation import TokenPredictor, held_out, humaneval
+from steering_profiles.fitting import FitResult, FitSettings, StepwiseSettings, fit, rasteer
+from steering_profiles.models import LoadedModel, ModelSource, assemble, load_model
+from steering_profiles.steering import AppliedProfile
+from steering_profiles.store import Catalogue
+from steering_profiles.tasks import parentheses
+from tests.builders import build_model
+from tests.fitting.test_fit import small_task
+from tests.rewritten import ARCHITECTURES, rewritten
+
+STEPS = FitSettings(stepwise=StepwiseSettings(steps=6, measured_every=2, prompts=8, watched=40))
+
+
+def fitted(loaded: LoadedModel) -> FitResult:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(humaneval, "find_problems", lambda: None)
+        patch.setattr(rasteer, "fitting_texts", lambda: {"text": "a text of a few words"})
+        patch.setattr(held_out, "held_out_texts", lambda: {"other": "another one"})
+        return fit(loaded, small_task(loaded), name="tiny", command="steer fit", settings=STEPS)
+
+
+@pytest.fixture(scope="module")
+def as_llama() -> tuple[LoadedModel, FitResult]:
+    """A small model in Llama's own architecture, and what a fit finds in it."""
+    llama = build_model("llama")
+    return llama, fitted(llama)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_folder_of_another_architecture_that_computes_the_same_has_the_same_heads_fitted(
+    architecture: str, as_llama: tuple[LoadedModel, FitResult], tmp_path: Path
+):
+    llama, expected = as_llama
+    rewritten(llama.model, architecture).save_pretrained(tmp_path)
+    llama.tokenizer.save_pretrained(tmp_path)
+    other = load_model(ModelSource(model=str(tmp_path), dtype="float64"))
+    other.model.set_experts_implementation("eager")  # grouped products of experts are not there in float64
+    assert other.identity.architecture != llama.identity.architecture
+    tokens = torch.tensor([example.prompt for example in small_task(llama).test[:2]])
+    torch.testing.assert_close(other.model(tokens).logits, llama.model(tokens).logits, rtol=0, atol=1e-5)
+
+    found = fitted(other)
+    assert found.ranking.components == expected.ranking.components
+    assert [point.scales for point in found.choice.path] == [point.scales for point in expected.choice.path]
+    assert found.choice.path[-1].scales, "nothing was moved, so nothing is compared"
+    assert found.profile.heads == expected.profile.heads
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_shipped_profile_does_in_the_default_model_as_phi_3_what_it_does_in_the_model_itself(embedded: LoadedModel):
+    as_phi = assemble("as-phi-3", rewritten(embedded.model, "phi3"), embedded.tokenizer)
+    profile = Catalogue.open()["parentheses"].profile.model_copy(update={"model": as_phi.identity})
+    examples = parentheses(embedded.tokenizer).test[::5]
+    with TokenPredictor(as_phi) as predictor:
+        before = predictor.accuracy(examples).percent
+        after = predictor.accuracy(examples, (AppliedProfile(profile),)).percent
+    assert before["))))"] <= 4
+    assert min(after.values()) >= 95

@@ -1,0 +1,68 @@
+"""Prompts that are longer than the model's context are left out, and that is said."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from steering_profiles.errors import TaskError
+from steering_profiles.tasks import Example, Task, make_task, variants_of
+from steering_profiles.tasks.room import within_context
+from steering_profiles.tasks.task import Pair
+from tests.builders import build_tokenizer
+from tests.cli.test_commands import write_task
+
+CONTEXT = 64
+"""Tokens, here bytes: the paper's prompts have 31 to 43, with a sum before them 90 and more."""
+
+
+def asked(task: Task) -> Iterator[Example]:
+    for examples in (task.train, task.dev, task.test, *task.shapes.values()):
+        yield from examples
+    for pair in task.pairs:
+        yield from (pair.clean, pair.counterfactual)
+
+
+def test_every_prompt_of_a_task_fits_into_the_context():
+    whole = make_task("parentheses", build_tokenizer())
+    task = make_task("parentheses", build_tokenizer(), context=CONTEXT)
+    assert max(len(example.prompt) for example in asked(whole)) > CONTEXT
+    assert max(len(example.prompt) for example in asked(task)) <= CONTEXT
+    assert (task.train, task.dev, task.test, task.pairs) == (whole.train, whole.dev, whole.test, whole.pairs)
+
+
+def test_a_shape_with_a_prompt_that_is_too_long_is_left_out_whole_and_said_so():
+    whole = make_task("parentheses", build_tokenizer())
+    longest = max(len(example.prompt) for example in whole.shapes["a sum before"])
+    task = within_context(whole, longest - 1)
+    assert task.shapes == {name: shape for name, shape in whole.shapes.items() if name != "a sum before"}
+    assert task.left_out == (f"shape a sum before: too long for a context of {longest - 1} tokens",)
+
+
+def test_variants_that_are_too_long_are_left_out():
+    whole, fitting = (variants_of("parentheses", build_tokenizer(), context=context) for context in (None, CONTEXT))
+    assert whole.keys() - fitting.keys() == {"code before"}
+
+
+def test_a_pair_goes_with_either_of_its_prompts():
+    whole = make_task("parentheses", build_tokenizer())
+    pair = whole.pairs[0]
+    long = replace(pair.clean, prompt=tuple(range(CONTEXT + 1)))
+    pairs = (pair, Pair(pair.clean, long), Pair(long, pair.counterfactual))
+    assert within_context(replace(whole, pairs=pairs), CONTEXT).pairs == (pair,)
+
+
+def test_a_prompt_of_ones_own_that_is_too_long_is_left_out_and_counted(tmp_path: Path):
+    path = str(write_task(tmp_path / "parity.jsonl"))
+    whole = make_task(path, build_tokenizer())
+    # "9 is odd: " is one token shorter than "10 is odd: "
+    task = within_context(whole, min(len(example.prompt) for example in whole.train))
+    gone = len(whole.train) - len(task.train)
+    assert 0 < gone < len(whole.train)
+    assert any(reason.startswith(f"{gone} of {len(whole.train)} train prompts: longer") for reason in task.left_out)
+
+
+def test_a_task_of_which_a_group_is_gone_is_refused():
+    with pytest.raises(TaskError, match=r"every train prompt of \)\)\)\) is longer than the model's context of 42"):
+        make_task("parentheses", build_tokenizer(), context=42)

@@ -1,0 +1,109 @@
+"""A model that memory does not hold is refused before its weights are read, unless it need not be in memory."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from steering_profiles.errors import ModelLoadError
+from steering_profiles.models import ModelSource, load_model, memory
+from steering_profiles.models.memory import free_memory, require_memory
+from tests.families import build_family
+from tests.placing import save_family
+
+Machine = Callable[..., None]
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    """Makes this machine seem to have so many KiB free, and to run this process in containers with limits in bytes."""
+
+    def seem(free: int, swap: int = 0, **groups: tuple[str, int, int]) -> None:
+        process, control = tmp_path / "proc", tmp_path / "cgroup"
+        (process / "self").mkdir(parents=True, exist_ok=True)
+        (process / "meminfo").write_text(f"MemTotal: 99999 kB\nMemAvailable:  {free} kB\nSwapFree: {swap} kB\n")
+        (process / "self" / "cgroup").write_text("1:cpu:/elsewhere\n0::/outer/inner\n")
+        for name, (limit, used, cached) in groups.items():
+            folder = control / "outer" / ("inner" if name == "inner" else "")
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "memory.max").write_text(f"{limit}\n")
+            (folder / "memory.current").write_text(f"{used}\n")
+            (folder / "memory.stat").write_text(f"anon 5\nactive_file {cached}\ninactive_file 1\n")
+        monkeypatch.setattr(memory, "_PROCESS", process)
+        monkeypatch.setattr(memory, "_CONTROL_GROUPS", control)
+
+    return seem
+
+
+def test_free_is_what_the_machine_has_with_its_swap(machine: Machine):
+    machine(100, swap=20)
+    assert free_memory(CPU) == 120 * 1024
+
+
+@pytest.mark.parametrize(
+    ("groups", "free"),
+    [
+        ({"inner": ("1000", 400, 50)}, 651),
+        ({"outer": ("1000", 400, 50)}, 651),
+        ({"inner": ("max", 400, 50)}, 100 * 1024),
+        ({"inner": ("5000", 400, 50), "outer": ("1000", 900, 0)}, 101),
+    ],
+)
+def test_free_is_no_more_than_any_container_allows(machine: Machine, groups: dict, free: int):
+    machine(100, **groups)
+    assert free_memory(CPU) == free
+
+
+def test_where_nothing_says_how_much_is_free_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory, "_PROCESS", tmp_path)
+    assert free_memory(CPU) is None
+    require_memory(build_family("llama").model, torch.float64, {"": "cpu"})
+
+
+def test_on_this_machine_something_is_free():
+    free = free_memory(CPU)
+    assert free is None or free > 2**20
+
+
+def weights_of(case: str) -> int:
+    return sum(parameter.numel() for parameter in build_family(case).model.parameters())
+
+
+@pytest.mark.parametrize("case", ["llama", "gemma3"])  # one whose unembedding is a matrix of its own, and one tied
+@pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 4), (torch.bfloat16, 2)])
+def test_exactly_what_the_weights_take_is_enough(machine: Machine, case: str, dtype: torch.dtype, width: int):
+    needed = weights_of(case) * width // 1024
+    machine(needed + 1)
+    require_memory(build_family(case).model, dtype, {"": "cpu"})
+    machine(needed - 1)
+    with pytest.raises(ValueError, match="not enough memory on cpu: its weights take"):
+        require_memory(build_family(case).model, dtype, {"": "cpu"})
+
+
+def test_what_is_on_disk_needs_none(machine: Machine):
+    machine(0)
+    require_memory(build_family("llama").model, torch.float32, {"": "disk"})
+
+
+def test_quantised_weights_take_less_than_their_shapes_say_and_are_not_refused(machine: Machine):
+    machine(0)
+    model = build_family("llama").model
+    model.config.quantization_config = {"quant_method": "gptq"}
+    require_memory(model, torch.float32, {"": "cpu"})
+
+
+def test_loading_says_what_is_needed_and_what_to_do_and_reads_no_weights(machine: Machine, tmp_path: Path):
+    folder = save_family("llama", tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"not read")
+    machine(64)
+    with pytest.raises(ModelLoadError, match=r"not enough memory on cpu: .* are free; a smaller dtype .* auto"):
+        load_model(ModelSource(model=str(folder), cache=tmp_path))
+
+
+@pytest.mark.parametrize("device_map", ["auto", "disk", {"": "disk", "model.norm": "cpu"}])
+def test_a_device_map_that_needs_less_memory_is_not_refused(machine: Machine, tmp_path: Path, device_map):
+    folder = save_family("llama", tmp_path / "model")
+    machine(64)
+    load_model(ModelSource(model=str(folder), cache=tmp_path, device_map=device_map, dtype="float32"))
