@@ -139,6 +139,18 @@ def decompose(record: LayerRecord, *, ridge: float = 0.0) -> Decomposition:
     return replace(fitted, r2=r2(fitted, record))
 
 
+def require_prompts(prompts: int, heads: int) -> None:
+    """Refuse so few prompts that they cannot determine a coefficient for each of ``heads`` heads and the stream.
+
+    Raises:
+        FitError: they are too few.
+    """
+    if prompts < heads + 2:
+        raise FitError(
+            f"{prompts} prompts are too few to decompose an MLP behind {heads} heads; at least {heads + 2} are needed"
+        )
+
+
 def require_ridge(ridge: float) -> None:
     """Refuse a ridge that nothing can be fitted with.
 
@@ -166,10 +178,7 @@ def r2(decomposition: Decomposition, record: LayerRecord) -> float:
 
 def _require_determined(record: LayerRecord) -> None:
     prompts, heads, _ = record.heads.shape
-    if prompts < heads + 2:
-        raise FitError(
-            f"{prompts} prompts are too few to decompose an MLP behind {heads} heads; at least {heads + 2} are needed"
-        )
+    require_prompts(prompts, heads)
     for name, values in (("the heads", record.heads), ("the stream", record.stream), ("the MLP's output", record.mlp)):
         wrong = int((~values.isfinite()).flatten(1).any(dim=1).sum())
         if wrong:

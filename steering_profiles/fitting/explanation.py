@@ -16,6 +16,7 @@ from steering_profiles.fitting.decomposition import (
     find_layer,
     r2,
     record_layer,
+    require_prompts,
     require_ridge,
 )
 from steering_profiles.models import LoadedModel
@@ -122,9 +123,10 @@ def explain(
         FitError: the prompts do not determine the decomposition, or ``ridge`` is out of range.
     """
     layer = find_layer(loaded, layer)
-    require_ridge(ridge)  # now: recording takes a while
     splits = {"train": task.train, "dev": task.dev, "test": task.test}
     used = {name: examples[:most_prompts] for name, examples in splits.items() if examples}
+    require_ridge(ridge)  # now, as recording takes a while
+    require_prompts(len(used["train"]), loaded.anatomy.sizes.heads)
     records = {name: record_layer(loaded, examples, layer, progress) for name, examples in used.items()}
     fitted = decompose(records["train"], ridge=ridge)
     unembedding = loaded.anatomy.unembedding_weight()

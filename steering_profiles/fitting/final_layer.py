@@ -12,8 +12,9 @@ other point is if by it
 * none of the task's other shapes, such as few-shot prompts, does either, nor has a higher NLL than before;
 * the NLL of no other text rises by more than ``most_drift``.
 
-With gates (:class:`steering_profiles.schema.Gate`) every point is also tried behind the best allowed band of
-:data:`.gating.EDGES`. Since a gate chooses between two results that are known, that takes no further pass.
+With gates (:class:`steering_profiles.schema.Gate`) every point that is no worse on dev than the plain model is also
+tried behind the best allowed band of :data:`.gating.EDGES`. Since a gate chooses between two results that are known,
+that takes no further pass.
 """
 
 import math
@@ -29,6 +30,7 @@ from steering_profiles import __version__
 from steering_profiles.errors import FitError
 from steering_profiles.evaluation import (
     Accuracy,
+    ArmCalibration,
     CalibrationComparison,
     FinalLayerReplay,
     SideEffects,
@@ -74,7 +76,7 @@ class FinalLayerSettings:
     """Shares of the intercept that are subtracted; a negative one adds."""
     sources: tuple[Source, ...] = SOURCES
     gates: bool = False
-    """Whether every point is tried behind gates too."""
+    """Whether points are tried behind gates too."""
     most_lost: float = 1.0
     """Percentage points of accuracy that a group of dev, or another shape, may lose."""
     most_drift: float = 0.01
@@ -143,6 +145,22 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A point that may not be chosen, and why."""
+
+    measured: Measured
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class WithoutGate:
+    """What the chosen settings do without their gate, where nothing was chosen by it."""
+
+    test: ArmCalibration
+    side_effects: SideEffects
+
+
+@dataclass(frozen=True)
 class FinalLayerResult:
     """A fitted profile and what the choice rests on."""
 
@@ -157,6 +175,13 @@ class FinalLayerResult:
     dev: CalibrationComparison
     test: CalibrationComparison
     side_effects: SideEffects
+    without_gate: WithoutGate | None
+    """None where the choice has no gate."""
+
+    @property
+    def refused(self) -> Refused | None:
+        """What would have been chosen if everything were allowed; None if it is allowed."""
+        return best_refused(self.grid, self.settings)
 
 
 def fit_final_layer(
@@ -202,13 +227,19 @@ def fit_final_layer(
             progress.advance()
         chosen = choose(grid, settings)
         steering = steering_at(chosen.point)
-        progress.stage("measuring dev and test beside a temperature", 4 * len(task.dev) + 2 * len(task.test))
+        ungated = None if chosen.point.gate is None else steering_at(replace(chosen.point, gate=None))
+        passes = 4 * len(task.dev) + (2 if ungated is None else 4) * len(task.test)
+        progress.stage("measuring dev and test beside a temperature", passes)
         temperature, _ = tune_temperature(predictor, task.dev, progress)
         dev, test = (
             compare_calibration(predictor, examples, steering, temperature, progress)
             for examples in (task.dev, task.test)
         )
-    side_effects = measure_side_effects(loaded, steering, progress)
+        without_gate = None
+        if ungated is not None:
+            opened = compare_calibration(predictor, task.test, ungated, temperature, progress).profile
+            without_gate = WithoutGate(opened, measure_side_effects(loaded, ungated, progress, replay))
+    side_effects = measure_side_effects(loaded, steering, progress, replay)
     provenance = Provenance(
         tool_version=__version__,
         command=command,
@@ -231,6 +262,7 @@ def fit_final_layer(
         dev=dev,
         test=test,
         side_effects=side_effects,
+        without_gate=without_gate,
     )
 
 
@@ -254,28 +286,48 @@ def choose(grid: Sequence[Measured], settings: FinalLayerSettings, *, limit_drif
 
 def is_allowed(measured: Measured, plain: Measured, settings: FinalLayerSettings, *, limit_drift: bool = True) -> bool:
     """Return whether the rule at the top of this module lets ``measured`` be chosen."""
+    return not any(_reasons_against(measured, plain, settings, limit_drift))
+
+
+def best_refused(grid: Sequence[Measured], settings: FinalLayerSettings) -> Refused | None:
+    """Return the point that would be chosen if everything were allowed; None if it is allowed."""
+    plain = next(measured for measured in grid if measured.point == PLAIN)
+    best = min(grid, key=lambda one: (round(one.dev.nll, 9), one.point.disturbance))
+    reasons = tuple(_reasons_against(best, plain, settings, limit_drift=True))
+    return Refused(best, reasons) if reasons else None
+
+
+def _reasons_against(
+    measured: Measured, plain: Measured, settings: FinalLayerSettings, limit_drift: bool
+) -> Iterator[str]:
+    """Yield, in words, what of the rule at the top of this module keeps ``measured`` from being chosen."""
     if measured is plain:
-        return True
+        return
     there, before = measured.elsewhere, plain.elsewhere
-    if there is None or before is None or (limit_drift and there.drift > settings.most_drift):
-        return False
-    return not _loses(measured.dev.accuracy, plain.dev.accuracy, settings.most_lost) and all(
-        shape.nll <= before.shapes[name].nll
-        and not _loses(_pooled(shape.accuracy), _pooled(before.shapes[name].accuracy), settings.most_lost)
-        for name, shape in there.shapes.items()
-    )
+    if there is None or before is None:
+        yield "it is worse on dev than the plain model"
+        return
+    if limit_drift and there.drift > settings.most_drift:
+        yield f"the NLL of other text rises by {there.drift:.2%}, more than {settings.most_drift:.2%}"
+    yield from _losses(measured.dev.accuracy, plain.dev.accuracy, settings.most_lost)
+    for name, shape in there.shapes.items():
+        if shape.nll > before.shapes[name].nll:
+            yield f"the NLL on {name} rises by {shape.nll - before.shapes[name].nll:.4f}"
+        yield from _losses(
+            _pooled(shape.accuracy, name), _pooled(before.shapes[name].accuracy, name), settings.most_lost
+        )
 
 
-def _loses(accuracy: Accuracy, plain: Accuracy, most: float) -> bool:
-    """Return whether some group has lost more than ``most`` percentage points."""
-    return any(
-        100 * (plain.counts[group][0] - right) > most * asked + _ROUNDING
-        for group, (right, asked) in accuracy.counts.items()
-    )
+def _losses(accuracy: Accuracy, plain: Accuracy, most: float) -> Iterator[str]:
+    """Yield which groups have lost more than ``most`` percentage points."""
+    for group, (right, asked) in accuracy.counts.items():
+        lost = 100 * (plain.counts[group][0] - right)
+        if lost > most * asked + _ROUNDING:
+            yield f"{group} loses {lost / asked:.1f} points of accuracy"
 
 
-def _pooled(accuracy: Accuracy) -> Accuracy:
-    return Accuracy({"all": (accuracy.right, accuracy.asked)})
+def _pooled(accuracy: Accuracy, name: str) -> Accuracy:
+    return Accuracy({name: (accuracy.right, accuracy.asked)})
 
 
 def _intercepts(loaded: LoadedModel, task: Task, settings: FinalLayerSettings, progress: Progress) -> dict[str, Any]:

@@ -53,6 +53,8 @@ def verdict(compared: CalibrationComparison) -> Iterator[tuple[str, Tone]]:
         yield "By NLL the temperature alone does as well as the profile, or better.", "worse"
     else:
         yield "By NLL the profile is better than the temperature alone.", "better"
+    if profile.nll > baseline.nll:
+        yield "By NLL the profile is worse than the plain model.", "worse"
     right = compared.profile.right.pooled.probability - compared.baseline.right.pooled.probability
     correct = compared.profile.wrong.pooled.probability - compared.baseline.wrong.pooled.probability
     sure = compared.profile.wrong.pooled.confidence - compared.baseline.wrong.pooled.confidence
@@ -85,6 +87,9 @@ def search_sentences(search: FinalLayerSearch) -> Iterator[tuple[str, Tone]]:
     if unlimited.point != chosen.point:
         gates = " and without gates" if chosen.point.gate is not None else ""
         yield f"Without the limit on other text{gates}, the choice would have been {_outcome(unlimited)}.", ""
+    if search.refused is not None:
+        best = search.refused.measured
+        yield f"The best on dev is not allowed, {_outcome(best)}: {'; '.join(search.refused.reasons)}.", ""
 
 
 def final_layer_table(grid: Sequence[Measured]) -> Table:

@@ -9,6 +9,10 @@ from steering_profiles.reports.blocks import Block, Folded, Page, Plot, Remark, 
 from steering_profiles.reports.plots.explanation import argument_map, coefficients
 from steering_profiles.reports.text import number
 
+CAUTION = (
+    "On prompts that it was not fitted to, the fit tells no more than the mean output does: read its coefficients with "
+    "caution."
+)
 _MOST_HEADS = 10
 _MOST_REASONS = 3
 
@@ -42,19 +46,20 @@ def _headline(explanation: Explanation) -> Iterator[Block]:
         f"before the layer) + b. One coefficient w for each, fitted on the train prompts by {ridge}; the intercept b "
         "is what the MLP adds whatever its inputs say."
     )
-    others = [value for split, value in explanation.r2.items() if split != "train"]
-    if others and max(others) <= 0:
-        yield Remark(
-            "On prompts that it was not fitted to, the fit tells no more than the mean output does: read its "
-            "coefficients with caution.",
-            "worse",
-        )
+    if tells_nothing(explanation):
+        yield Remark(CAUTION, "worse")
     yield tables.quality_table(explanation)
     left_out = explanation.left_out
     if len(left_out) > _MOST_REASONS:
         yield Folded(f"{len(left_out)} things are left out", "\n".join(left_out))
     else:
         yield from (Remark(f"Left out: {reason}.") for reason in left_out)
+
+
+def tells_nothing(explanation: Explanation) -> bool:
+    """Return whether the fit explains nothing of the prompts that it was not made on."""
+    others = [value for split, value in explanation.r2.items() if split != "train"]
+    return bool(others) and max(others) <= 0
 
 
 def _inputs(explanation: Explanation) -> Iterator[Block]:

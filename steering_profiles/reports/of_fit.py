@@ -88,7 +88,8 @@ def report_of_final_layer(
         accuracy={name: (one.baseline.every.accuracy, one.profile.every.accuracy) for name, one in compared.items()},
         side_effects=result.side_effects,
         calibration=compared,
-        final_layer=FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit),
+        final_layer=FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit, result.refused),
+        without_gate=result.without_gate,
     )
 
 

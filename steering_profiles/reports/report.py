@@ -8,6 +8,7 @@ from steering_profiles.evaluation.calibration import CalibrationComparison
 from steering_profiles.evaluation.side_effects import SideEffects
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.final_layer import Measured as MeasuredFinalLayer
+from steering_profiles.fitting.final_layer import Refused, WithoutGate
 from steering_profiles.fitting.grid import Measured, Point
 from steering_profiles.fitting.ranking import ACCURACY_THRESHOLD
 from steering_profiles.reports.attention import HeadAttention
@@ -86,6 +87,8 @@ class FinalLayerSearch:
     chosen: MeasuredFinalLayer
     without_drift_limit: MeasuredFinalLayer
     """What would have been chosen without gates if other text did not count."""
+    refused: Refused | None = None
+    """What would have been chosen if everything were allowed, if that is not."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,8 @@ class Report:
     final_layer: FinalLayerSearch | None = None
     calibration: Mapping[str, CalibrationComparison] = field(default_factory=dict)
     """Prompt set to how sure and how right three arms are: the plain model, the steered one, and a temperature."""
+    without_gate: WithoutGate | None = None
+    """What the settings of the final layer do on test and other text with their gate left out."""
     comparison: Sequence[MethodResult] = ()
     attention: Sequence[HeadAttention] = ()
     strength: float = 1.0

@@ -8,8 +8,10 @@ from steering_profiles.flags import NLL_LIMIT
 from steering_profiles.reports import tables
 from steering_profiles.reports.blocks import Block, Folded, Page, Plot, Remark, Section, Verbatim
 from steering_profiles.reports.calibration import calibration_table, final_layer_table, search_sentences, verdict
+from steering_profiles.reports.gate import gate_comparison, gate_sentences, gate_task_table, gate_texts_table
 from steering_profiles.reports.plots.attention import attention_maps
 from steering_profiles.reports.plots.final_layer import final_layer_maps
+from steering_profiles.reports.plots.gate import gate_plot
 from steering_profiles.reports.plots.grid import grid_map
 from steering_profiles.reports.plots.path import path_plot
 from steering_profiles.reports.plots.ranking import accuracy_histograms, precision_recall
@@ -44,6 +46,7 @@ def sections(report: Report) -> list[Section]:
         "Calibration": _calibration(report),
         "Beside other ways of choosing": _methods(report),
         "Side effects": _side_effects(report),
+        "What the gate buys": _gate(report),
         "How it was chosen": _search(report),
         "Which components": _components(report),
         "Where the heads look": _attention(report),
@@ -139,6 +142,23 @@ def _methods(report: Report) -> Iterator[Block]:
 def _side_effects(report: Report) -> Iterator[Block]:
     if report.side_effects is not None and report.side_effects.texts:
         yield tables.side_effects_table(report)
+
+
+def _gate(report: Report) -> Iterator[Block]:
+    bought = gate_comparison(report.without_gate, report.calibration.get(TEST), report.side_effects)
+    if bought is not None:
+        for text in gate_sentences(bought):
+            yield Remark(text)
+        yield Plot(
+            "gate",
+            "What the profile changes without its gate and behind it, on test and on other text",
+            "Left: by how much the NLL of the correct answer falls on test, in nats; rightwards is better. Right: by "
+            "how much the NLL of other text rises; leftwards is better, and right of the dashed line it is past the "
+            "limit. Blue is the profile without its gate, orange behind it.",
+            partial(gate_plot, bought),
+        )
+        yield gate_task_table(bought)
+        yield gate_texts_table(bought)
 
 
 def _search(report: Report) -> Iterator[Block]:

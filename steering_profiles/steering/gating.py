@@ -43,16 +43,23 @@ def split(steering: Steering) -> Gated | None:
     return Gated(gate, tuple(map(_closed, steering)), tuple(map(_opened, steering)))
 
 
+def is_open(closed: Tensor, gate: Gate) -> Tensor:
+    """Return at which positions of the ``closed`` logits, ``[..., vocab]``, ``gate`` is open: booleans, ``[...]``.
+
+    It is where their largest probability, by a softmax in float32, lies in its band, and stays shut where they are not
+    finite.
+    """
+    positions = closed.flatten(0, -2).split(_POSITIONS)
+    top = torch.cat([some.float().softmax(dim=-1).amax(dim=-1) for some in positions]).view(closed.shape[:-1])
+    return (top >= gate.low) & (top <= gate.high)
+
+
 def choose_logits(opened: Tensor, closed: Tensor, gate: Gate) -> Tensor:
     """Return, at each position, the ``opened`` logits where ``gate`` is open and the ``closed`` ones elsewhere.
 
-    All are ``[..., vocab]``. The gate is open where the largest probability of the ``closed`` logits, by a softmax in
-    float32, lies in its band; it stays shut where they are not finite.
+    All are ``[..., vocab]``; the gate looks at the ``closed`` ones: :func:`is_open`.
     """
-    positions = closed.flatten(0, -2).split(_POSITIONS)
-    top = torch.cat([some.float().softmax(dim=-1).amax(dim=-1) for some in positions])
-    top = top.view(*closed.shape[:-1], 1)
-    return torch.where((top >= gate.low) & (top <= gate.high), opened, closed)
+    return torch.where(is_open(closed, gate).unsqueeze(-1), opened, closed)
 
 
 def steered_logits(handle: SteeringHandle, steerings: Sequence[Steering], forward: Callable[[], Tensor]) -> Tensor:

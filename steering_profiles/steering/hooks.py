@@ -54,6 +54,10 @@ class SteeringHandle:
         """Give back a row got from :meth:`acquire`."""
         self._table.release(row)
 
+    def attends_to_itself(self, row: int) -> bool:
+        """Return whether a table row leaves nothing of the final layer's attention but each position's own value."""
+        return self._table.own_attention(row) == 1
+
     @contextmanager
     def step(self, rows: Sequence[int], *, packed: bool = False, seen: Sequence[int] | None = None) -> Iterator[None]:
         """Steer the one forward pass made inside this context.

@@ -81,6 +81,10 @@ class SteeringTable:
             self._erase(row)
             self._free.append(row)
 
+    def own_attention(self, row: int) -> float:
+        """Return the share of the final layer's attention that ``row`` replaces, 0..1."""
+        return self._effects[row].own_attention if row else 0.0
+
     def gather(
         self, rows: Sequence[int], shape: tuple[int, int], seen: Sequence[int] | None = None
     ) -> StepFactors | None:

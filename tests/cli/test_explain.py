@@ -33,6 +33,7 @@ def test_it_prints_the_explanation_and_writes_it_as_a_page_that_says_how_to_make
     for told in ("R²", "L1H3", "stream", "pushes away from", "intercept", "residual", "the whole MLP"):
         assert told in result.stdout
     assert "argument-passing heads: none of 9 prompts has a known topic" in " ".join(result.stdout.split())
+    assert "the fit tells no more than the mean output does" in " ".join(result.stdout.split())
     page, text = (tmp_path / "out" / f"explain-parity-layer-1.{kind}" for kind in ("html", "md"))
     assert f"wrote {page}" in result.stdout
     assert "<html" in page.read_text()

@@ -1,6 +1,5 @@
 """Gated sequences generate what two whole passes per token would, and cost the others nothing."""
 
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -10,11 +9,12 @@ from torch import Tensor
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Gate, Profile
-from steering_profiles.steering import UNSTEERED, Steering, attach
+from steering_profiles.steering import UNSTEERED
 from steering_server.engine.packed import Fork, Opened, RowInput, order
 from steering_server.engine.requests import SequenceRequest
 from tests.builders import build_model, build_profile, every_effect, greedy, steer
 from tests.engine.running import GREEDY, PROMPTS, running
+from tests.engine.two_passes import slowly, two_passes, without_gates
 
 FINAL = {"own_attention": 1.0, "intercept_scale": 0.7}
 HEADS = [(1, 1, 4.0), (2, 0, -2.0)]
@@ -31,47 +31,6 @@ def arms(loaded: LoadedModel) -> list[tuple[Profile, ...]]:
     with_heads = build_profile(loaded, "with-heads", heads=[(1, 1, -3.0), (2, 0, 2.0)], **FINAL, gate=(LOW, HIGH))
     late = build_profile(loaded, "late", heads=[(2, 3, 3.0)], **FINAL, gate=(LOW, HIGH))
     return [(), (gated,), (heads,), (half,), (with_heads,), (gated, always), (always,), (late,), (heads, gated)]
-
-
-def without_gates(*profiles: Profile) -> tuple[Profile, ...]:
-    return tuple(
-        profile.model_copy(update={"final_layer": profile.final_layer.model_copy(update={"gate": None})})
-        for profile in profiles
-    )
-
-
-def without_gated(*profiles: Profile) -> tuple[Profile, ...]:
-    """The profiles as they are where their gates are shut."""
-    nothing = {"final_layer": type(profiles[0].final_layer)(), "tensors": {}} if profiles else {}
-    return tuple(p if p.final_layer.gate is None else p.model_copy(update=nothing) for p in profiles)
-
-
-@torch.no_grad()
-def two_passes(loaded: LoadedModel, tokens: Sequence[int], profiles: tuple[Profile, ...]) -> tuple[Tensor, list[bool]]:
-    """The logits after each of ``tokens``, the slow and obvious way, and where the gate was open."""
-
-    def one_pass(steering: Steering) -> Tensor:
-        handle = attach(loaded)
-        with handle.applied([steering]):
-            logits: Tensor = loaded.model(torch.tensor([list(tokens)]), use_cache=False).logits[0]
-        handle.remove()
-        return logits
-
-    logits, opened = one_pass(steer(*without_gated(*profiles))), one_pass(steer(*without_gates(*profiles)))
-    gates = [profile.final_layer.gate for profile in profiles if profile.final_layer.gate is not None]
-    top = [max(torch.softmax(row.float(), dim=-1).tolist()) for row in logits]
-    is_open = [bool(gates) and gates[0].low <= p <= gates[0].high for p in top]
-    return torch.stack([(opened if chosen else logits)[at] for at, chosen in enumerate(is_open)]), is_open
-
-
-def slowly(loaded: LoadedModel, prompt: Sequence[int], profiles: tuple[Profile, ...], opened: list[bool]) -> list[int]:
-    """Greedy decoding by two whole passes a token; adds to ``opened`` whether the gate was open."""
-    tokens = list(prompt)
-    for _ in range(GREEDY.max_tokens):
-        logits, is_open = two_passes(loaded, tokens, profiles)
-        opened.append(is_open[-1])
-        tokens.append(int(logits[-1].argmax()))
-    return tokens[len(prompt) :]
 
 
 @pytest.mark.parametrize("limits", [{}, {"step_tokens": 4}, {"max_batch": 3}], ids=["whole", "chunked", "few slots"])

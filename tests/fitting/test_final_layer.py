@@ -1,6 +1,7 @@
 """The fit of the final layer's settings, from task to profile."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import torch
 from steering_profiles.errors import FitError
 from steering_profiles.evaluation import Accuracy, TextPredictor, TokenPredictor, held_out, humaneval, text_windows
 from steering_profiles.evaluation.accuracy import equal_length_batches
+from steering_profiles.evaluation.calibration import calibrate_arm
 from steering_profiles.fitting import (
     FinalLayerResult,
     FinalLayerSettings,
@@ -17,7 +19,16 @@ from steering_profiles.fitting import (
     fit_final_layer,
     fit_key,
 )
-from steering_profiles.fitting.final_layer import PLAIN, Elsewhere, Measured, Point, choose, make_grid
+from steering_profiles.fitting.final_layer import (
+    PLAIN,
+    Elsewhere,
+    Measured,
+    Point,
+    Refused,
+    best_refused,
+    choose,
+    make_grid,
+)
 from steering_profiles.fitting.gating import Answers, Evidence, Score
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import INTERCEPT_TENSOR, Gate
@@ -25,7 +36,7 @@ from steering_profiles.steering import AppliedProfile, Steering, attach
 from steering_profiles.store import save_profile
 from steering_profiles.tasks import Example, Task
 from steering_profiles.validate import compare
-from tests.builders import build_model, build_profile, steer
+from tests.builders import FAMILIES, build_model, build_profile, steer
 
 SMALL = FinalLayerSettings(
     own_attention=(0.0, 0.5, 1.0), lambdas=(-4.0, 0.0, 4.0), sources=("mean",), most_lost=100.0, most_drift=10.0
@@ -227,17 +238,28 @@ def test_what_is_known_of_a_point_behind_a_gate_is_what_the_whole_model_does_the
         assert found.drift(plain) != other.drift(plain)
 
 
-def test_a_gate_is_chosen_where_steering_helps_only_the_unsure(tiny: LoadedModel):
-    task = task_answered_by(tiny, 1.0, count=400)
-    with TokenPredictor(tiny) as predictor:
+@cache
+def fit_with_gates(family: str) -> tuple[LoadedModel, Task, FinalLayerResult, float]:
+    """Fit to a task in which own-position attention helps those prompts only of which the plain model is less
+    sure than of half of them. Returns that middle too.
+    """
+    loaded = build_model(family)
+    task = task_answered_by(loaded, 1.0, count=400)
+    with TokenPredictor(loaded) as predictor:
         plain, sure = predictor.answers(task.dev), predictor.predict(task.dev)
     middle = float(np.median([answer.confidence for answer in plain]))
     dev = [  # what the plain model is sure of, it has right
         replace(example, answer=token) if answer.confidence > middle else example
         for example, answer, token in zip(task.dev, plain, sure, strict=True)
     ]
+    task = replace(task, dev=tuple(dev), shapes={})
     settings = replace(SMALL, lambdas=(0.0,), gates=True)
-    result = fit_final_layer(tiny, replace(task, dev=tuple(dev), shapes={}), name="tiny", command="", settings=settings)
+    return loaded, task, fit_final_layer(loaded, task, name="tiny", command="", settings=settings), middle
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_gate_is_chosen_where_steering_helps_only_the_unsure(family: str):
+    _, _, result, middle = fit_with_gates(family)
     gate = result.profile.final_layer.gate
     assert gate is not None
     assert gate.low <= middle
@@ -247,6 +269,27 @@ def test_a_gate_is_chosen_where_steering_helps_only_the_unsure(tiny: LoadedModel
     assert chosen.dev.nll < min(m.dev.nll for m in result.grid if m.point.gate is None)
     assert result.profile.provenance is not None
     assert result.profile.provenance.chosen["gate"] == str(gate)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_the_gate_buys_is_measured_on_test_and_on_text_held_out(family: str):
+    """By fresh predictors, without and with the gate of the profile that was found."""
+    loaded, task, result, _ = fit_with_gates(family)
+    profile = result.profile
+    ungated = profile.model_copy(update={"final_layer": profile.final_layer.model_copy(update={"gate": None})})
+    assert result.without_gate is not None
+    with TokenPredictor(loaded) as predictor:
+        plain = predictor.answers(task.test)
+        assert result.without_gate.test == calibrate_arm(predictor.answers(task.test, steer(ungated)), plain)
+        assert result.test.profile == calibrate_arm(predictor.answers(task.test, steer(profile)), plain)
+    assert result.without_gate.test != result.test.profile
+    assert result.without_gate.side_effects == held_out.measure_side_effects(loaded, steer(ungated))
+    assert result.side_effects == held_out.measure_side_effects(loaded, steer(profile))
+    assert result.side_effects != result.without_gate.side_effects
+
+
+def test_without_a_gate_there_is_nothing_to_set_beside_it(tiny: LoadedModel):
+    assert small_fit(tiny, task_answered_by(tiny, 1.0)).without_gate is None
 
 
 def test_the_grid_has_every_point_once_and_the_plain_model_first():
@@ -281,6 +324,21 @@ CHOICES = {
 def test_the_rule_chooses(case: str):
     points, expected = CHOICES[case]
     assert choose([measured(0, 1.0), *points], FinalLayerSettings()).point.own_attention == expected
+
+
+REFUSALS = {
+    "the NLL of other text rises by 1.10%, more than 1.00%": measured(1.0, 0.5, drift=0.011),
+    "b loses 2.0 points of accuracy": measured(1.0, 0.5, other=48),
+    "the NLL on few rises by 0.0100": measured(1.0, 0.5, shape=1.01),
+    "few loses 2.0 points of accuracy": measured(1.0, 0.5, shots=48),
+}
+
+
+@pytest.mark.parametrize("reason", REFUSALS)
+def test_why_the_best_on_dev_is_not_chosen_is_known(reason: str):
+    grid = [measured(0, 1.0), REFUSALS[reason], measured(0.5, 0.9)]
+    assert best_refused(grid, FinalLayerSettings()) == Refused(grid[1], (reason,))
+    assert best_refused([grid[0], grid[2]], FinalLayerSettings()) is None
 
 
 def test_without_the_limit_other_text_does_not_count():

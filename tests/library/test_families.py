@@ -187,6 +187,23 @@ def decoded_token_by_token(loaded: LoadedModel, steerings: list[Steering]) -> Te
     return torch.cat(steps, dim=1)
 
 
+@torch.no_grad()
+def test_under_own_position_attention_a_cached_decoding_needs_nothing_of_the_final_layer_s_cache(model: LoadedModel):
+    """All that this layer has stored is made no numbers before every token; without such attention that shows."""
+    wholly = build_profile(model, heads=[(0, 2, 2.0), (2, 1, 3.0)], own_attention=1.0, intercept_scale=0.7)
+    steerings = [steer(wholly), steer(build_profile(model, own_attention=0.5), strength=2.0), ()]
+    handle, cache, steps = attach(model), DynamicCache(config=model.model.config), []
+    for token in TOKENS[0]:
+        with handle.applied(steerings):
+            steps.append(model.model(token.expand(3, 1), past_key_values=cache, use_cache=True).logits)
+        cache.layers[-1].keys.fill_(torch.nan)
+        cache.layers[-1].values.fill_(torch.nan)
+    handle.remove()
+    decoded = torch.cat(steps, dim=1)
+    torch.testing.assert_close(decoded[:2], steered_logits(model, *steerings[:2]), **ROUND_OFF)
+    assert decoded[2, 1:].isnan().all()
+
+
 def test_a_mixed_batch_equals_the_single_runs_which_differ(model: LoadedModel):
     arms = effects(model)
     single = {name: steered_logits(model, steering)[0] for name, steering in arms.items()}

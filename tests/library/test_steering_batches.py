@@ -67,21 +67,6 @@ def test_cached_decoding_equals_the_full_forward_under_every_effect(tiny: Loaded
     torch.testing.assert_close(decoded, steered_logits(tiny, *steerings), **ROUND_OFF)
 
 
-@torch.no_grad()
-def test_under_own_position_attention_a_cached_decoding_needs_nothing_of_the_final_layer_s_cache(tiny: LoadedModel):
-    """All that this layer has stored is made no numbers before every token."""
-    wholly = build_profile(tiny, heads=[(0, 2, 2.0), (2, 1, 3.0)], own_attention=1.0, intercept_scale=0.7)
-    steerings = [steer(wholly), steer(build_profile(tiny, own_attention=0.5), strength=2.0)]
-    handle, cache, steps = attach(tiny), DynamicCache(config=tiny.model.config), []
-    for token in TOKENS[0]:
-        with handle.applied(steerings):
-            steps.append(tiny.model(token.expand(2, 1), past_key_values=cache, use_cache=True).logits)
-        cache.layers[-1].keys.fill_(torch.nan)
-        cache.layers[-1].values.fill_(torch.nan)
-    handle.remove()
-    torch.testing.assert_close(torch.cat(steps, dim=1), steered_logits(tiny, *steerings), **ROUND_OFF)
-
-
 def test_a_packed_sequence_is_steered_as_a_row_of_a_batch(tiny: LoadedModel):
     for name, steering in arms(tiny).items():
         handle = attach(tiny)

@@ -7,7 +7,7 @@ import pytest
 
 from steering_profiles.evaluation import Accuracy, Answered, CalibrationComparison
 from steering_profiles.evaluation.calibration import calibrate_arm
-from steering_profiles.fitting.final_layer import PLAIN, Elsewhere, Measured, Point
+from steering_profiles.fitting.final_layer import PLAIN, Elsewhere, Measured, Point, Refused
 from steering_profiles.fitting.gating import Score
 from steering_profiles.reports import FinalLayerSearch, Report, render_html, render_markdown
 from steering_profiles.reports.calibration import calibration_table, search_sentences, sharpens_only, verdict
@@ -78,6 +78,13 @@ def test_a_temperature_that_does_as_well_is_said_to():
     assert "Mean P(correct) 0.312 without" in sentences(BETTER)
 
 
+def test_a_profile_that_is_worse_than_the_plain_model_is_said_to_be():
+    said = "By NLL the profile is worse than the plain model."
+    assert said in sentences(compared(four(2, 0.4, 0.4)))
+    assert said not in sentences(BETTER)
+    assert said not in sentences(compared(four(2, 0.5, 0.5)))
+
+
 def test_the_table_has_every_arm_for_all_groups_and_by_the_plain_answer():
     table = calibration_table("test", BETTER)
     rows = [[cell.text for cell in row] for row in table.rows]
@@ -94,6 +101,14 @@ def test_the_search_says_what_the_limit_cost():
     nothing = " ".join(s for s, _ in search_sentences(FinalLayerSearch(GRID, GRID[0], GRID[0])))
     assert "this profile changes nothing" in nothing
     assert "Without the limit" not in nothing
+
+
+def test_the_search_says_why_the_best_on_dev_is_not_allowed():
+    refused = Refused(GRID[1], ("the NLL of other text rises by 2.00%, more than 1.00%", "few loses 3.0 points"))
+    said = [sentence for sentence, _ in search_sentences(replace(SEARCH, refused=refused))][-1]
+    assert said.startswith("The best on dev is not allowed, own attention 0, -0.5 x mean (NLL 1.7500")
+    assert said.endswith(": the NLL of other text rises by 2.00%, more than 1.00%; few loses 3.0 points.")
+    assert not any("not allowed" in sentence for sentence, _ in search_sentences(SEARCH))
 
 
 def test_a_map_shows_every_point_and_frames_the_chosen_one():

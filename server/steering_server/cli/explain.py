@@ -67,6 +67,7 @@ def explain(
     from steering_profiles.models import EMBEDDED, load_model
     from steering_profiles.reports import explained_tables as tables
     from steering_profiles.reports import write_explanation
+    from steering_profiles.reports.explained import CAUTION, tells_nothing
     from steering_profiles.tasks import make_task, require_known
     from steering_server.cli.tables import on_terminal
     from steering_server.config import load_settings
@@ -93,8 +94,10 @@ def explain(
         )
     for reason in explanation.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
+    console.print(on_terminal(tables.quality_table(explanation)))
+    if tells_nothing(explanation):
+        console.print(CAUTION, style="yellow", markup=False)
     for table in (
-        tables.quality_table(explanation),
         tables.coefficients_table(explanation),
         tables.tokens_table(explanation),
         tables.answer_table(explanation),

@@ -65,13 +65,17 @@ class FittedFinalLayer:
         """Print the search, the choice and the figures."""
         from steering_profiles.reports import FinalLayerSearch
         from steering_profiles.reports.calibration import final_layer_table, search_sentences
+        from steering_profiles.reports.gate import gate_comparison, gate_sentences
 
         result = self.result
         console.print(as_rich(final_layer_table(result.grid)))
-        search = FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit)
+        search = FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit, result.refused)
         for sentence, tone in search_sentences(search):
             console.print(sentence, style="yellow" if tone == "worse" else None, markup=False, highlight=False)
         show_calibration(console, "test", result.test)
+        bought = gate_comparison(result.without_gate, result.test, result.side_effects)
+        for sentence in gate_sentences(bought) if bought is not None else ():
+            console.print(sentence, markup=False, highlight=False)
 
 
 def final_layer_settings(

@@ -103,7 +103,7 @@ def packed_attention(
 
     ``query`` is ``[1, heads, tokens, head_dim]``, ``key`` and ``value`` ``[1, kv_heads, tokens, head_dim]``; returns
     ``[1, tokens, heads, head_dim]``. The mask transformers would make is not used: a segment's is causal, within the
-    window if there is one.
+    window if there is one. Where steering leaves nothing of the last layer's result, there are no scores: it is zeros.
     """
     current = _attending.get()
     layer_index = module.layer_idx
@@ -119,6 +119,8 @@ def packed_attention(
     layer.keys[slots, :, positions] = packed.to_store(key[0, :, :real].transpose(0, 1), layer_index)
     layer.values[slots, :, positions] = packed.to_store(value[0, :, :real].transpose(0, 1), layer_index)
 
+    if packed.own and layer_index == len(packed.store.layers) - 1:
+        return query.new_zeros(query.shape).transpose(1, 2), None
     scoring = Scoring(query.shape[-1] ** -0.5 if scaling is None else scaling, sliding_window, softcap)
     parts = [
         _attend_decoding(query[0, :, rows.start : rows.end], layer, rows, positions[rows.start : rows.end], scoring)
@@ -126,17 +128,18 @@ def packed_attention(
     ]
     for segment in packed.segments_at(layer_index):
         length = segment.position + segment.end - segment.start
-        attended = _attend(
+        part = _attend(
             query[0, :, segment.start : segment.end],
             layer.keys[segment.slot, :, :length],
             layer.values[segment.slot, :, :length],
             segment.position,
             scoring,
         )
-        parts.append(attended)
+        parts.append(part)
     if packed.padding:
         parts.append(query.new_zeros(packed.padding, query.shape[1], query.shape[-1]))
-    return (parts[0] if len(parts) == 1 else torch.cat(parts)).unsqueeze(0), None
+    attended = packed.taken_over(parts[0] if len(parts) == 1 else torch.cat(parts), layer_index)
+    return attended.unsqueeze(0), None
 
 
 def _attend_decoding(

@@ -5,7 +5,7 @@ a row that forks off are laid out behind those of the others, so that every laye
 step: below its fork a row is not there, and at its fork it is taken over from the row that it forks off.
 
 A gated row is computed a second time where its logits are wanted, with its gate open. That repetition forks off the row
-itself, at the last layer; it reads what the row has stored and stores nothing.
+itself, at the last layer; it stores nothing, and what it attends to is what the row does.
 """
 
 from collections import Counter
@@ -123,19 +123,31 @@ class PackedStep:
     """``[tokens]``: the token that stands in for each one below its fork; itself where there is none."""
     seen: tuple[int, ...] | None
     """Per layer, how many of the tokens, from the first on, it computes; None where every layer computes all."""
+    own: bool
+    """Whether nothing of what the last layer attends to is left: all of the tokens have their own values instead."""
 
     def segments_at(self, layer: int) -> tuple[Segment, ...]:
-        """Return the segments that ``layer`` computes."""
+        """Return the segments that ``layer`` attends for; what forks off there is in :meth:`taken_over`."""
         if self.seen is None:
             return self.segments
-        return tuple(segment for segment in self.segments if segment.first_layer <= layer)
+        return tuple(segment for segment in self.segments if segment.first_layer < max(layer, 1))
+
+    def taken_over(self, attended: Tensor, layer: int) -> Tensor:
+        """Turn ``[tokens, ...]`` that ``layer`` attended for into ``[seen tokens, ...]``.
+
+        A row has at its fork the input and the past of the row that it forks off, so what they attend to is the same:
+        steering comes after it.
+        """
+        if self.seen is None or len(attended) == self.seen[layer]:
+            return attended
+        return attended[self._stand_ins[self.seen[layer - 1]][: self.seen[layer]].to(attended.device)]
 
     def to_store(self, state: Tensor, layer: int) -> Tensor:
         """Turn ``[seen tokens, ...]`` of ``layer`` into ``[stored tokens, ...]``: rows not yet there have stand-ins."""
         stored = len(self.slots)
-        if self.seen is None or len(state) == len(self.positions):
+        if self.seen is None or self.seen[layer] >= stored:
             return state[:stored]
-        return state[self._stand_ins[layer][:stored].to(state.device)]
+        return state[self._stand_ins[self.seen[layer]][:stored].to(state.device)]
 
     def enter(self, hidden: Tensor, layer: int) -> Tensor:
         """Turn ``[1, tokens, width]`` as the layer before left it into what ``layer`` computes."""
@@ -143,16 +155,17 @@ class PackedStep:
             return hidden
         if layer == 0:
             return hidden[:, : self.seen[0]]
-        return hidden[:, self._stand_ins[layer - 1][: self.seen[layer]].to(hidden.device)]
+        return hidden[:, self._stand_ins[self.seen[layer - 1]][: self.seen[layer]].to(hidden.device)]
 
     @cached_property
-    def _stand_ins(self) -> tuple[Tensor, ...]:
+    def _stand_ins(self) -> dict[int, Tensor]:
+        """By how many tokens a layer computes: which of those each token has there, ``[tokens]``."""
         every = torch.arange(len(self.origins), device=self.origins.device)
         twice = self.origins[self.origins]  # for a repetition of a row that forks off another
-        return tuple(
-            torch.where(every < count, every, torch.where(self.origins < count, self.origins, twice))
-            for count in self.seen or ()
-        )
+        return {
+            count: torch.where(every < count, every, torch.where(self.origins < count, self.origins, twice))
+            for count in set(self.seen or ())
+        }
 
 
 def padded(tokens: int) -> int:
@@ -180,7 +193,9 @@ def order(rows: Sequence[RowInput]) -> list[int]:
     return sorted(range(len(rows)), key=key)
 
 
-def pack(store: KVStore, rows: Sequence[RowInput], layers: int, device: torch.device) -> PackedStep:
+def pack(
+    store: KVStore, rows: Sequence[RowInput], layers: int, device: torch.device, *, own: bool = False
+) -> PackedStep:
     """Lay out a step of ``rows``, which come in the :func:`order` of a step."""
     segments: list[Segment] = []
     start = 0
@@ -209,6 +224,7 @@ def pack(store: KVStore, rows: Sequence[RowInput], layers: int, device: torch.de
         positions=torch.tensor([s.position + i for s in segments for i in range(s.end - s.start)], device=device),
         origins=torch.tensor(origins, device=device),
         seen=_seen(segments, layers) if forks else None,
+        own=own,
     )
 
 

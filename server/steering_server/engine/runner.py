@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.attention import attention_by
-from steering_profiles.steering import SteeringHandle, attach, choose_logits
+from steering_profiles.steering import SteeringHandle, attach, is_open
 from steering_server.engine import attention
 from steering_server.engine.kv import KVStore
 from steering_server.engine.packed import RowInput, order, pack
@@ -68,7 +68,8 @@ class Runner:
         every = [*rows, *repetitions.values()]
         places = order(every)
         ordered = [every[index] for index in places]
-        packed = pack(self.store, ordered, self._layers, self._device)
+        own = all(self.steering.attends_to_itself(row.steering_row) for row in ordered)
+        packed = pack(self.store, ordered, self._layers, self._device, own=own)
         filling = [0] * packed.padding
         tokens = [token for row in ordered for token in row.tokens] + filling
         steering_rows = [row.steering_row for row in ordered for _ in row.tokens] + filling
@@ -88,7 +89,8 @@ class Runner:
             opened = rows[index].opened
             if opened is not None:
                 closed = logits[0, spans[index]]
-                closed.copy_(choose_logits(logits[0, spans[repetition]], closed, opened.gate))
+                chosen = is_open(closed, opened.gate)
+                closed[chosen] = logits[0, spans[repetition]][chosen]
         finite = logits[0].amax(dim=-1).isfinite().tolist()  # a NaN is the greatest of all
         return [RowOutput(logits[0, spans[index]], all(finite[spans[index]])) for index in range(len(rows))]
 
