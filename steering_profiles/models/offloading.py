@@ -16,6 +16,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
+_NAME = "offload-"
 _LOCKED = ".weights"
 
 
@@ -27,8 +28,8 @@ class OffloadFolder:
         self.refused: OSError | None = None
         """Why there is no such folder: whether one is needed is found out while loading."""
         self._lock: int | None = None
-        _clear(cache / "offload")
-        made = cache / "offload" / secrets.token_hex(8)
+        _clear(cache)
+        made = cache / f"{_NAME}{secrets.token_hex(8)}"
         try:
             made.mkdir(parents=True)
             self._lock = _locked(made)
@@ -72,9 +73,9 @@ def offload_folder(cache: Path) -> Iterator[OffloadFolder]:
         raise
 
 
-def _clear(folder: Path) -> None:
+def _clear(cache: Path) -> None:
     """Remove what processes have left that ended without doing so."""
-    for left in folder.glob(f"*{_LOCKED}"):
+    for left in cache.glob(f"{_NAME}*{_LOCKED}"):
         with suppress(OSError):
             lock = _locked(left)
             shutil.rmtree(left, ignore_errors=True)

@@ -41,7 +41,7 @@ def test_the_shipped_profile_as_an_adapter_closes_four_parentheses_under_peft(em
     result = steer("export", "parentheses", "--as", "lora", "--out", str(out))
     assert result.returncode == 0, result.stderr
     assert re.search(
-        rf"wrote {out}: parentheses \(20 heads x .*\) at strength 1 as lora, \w+, [\d.]+ MB", result.stdout
+        rf"wrote {out}: parentheses \(17 heads x .*\) at strength 1 as lora, \w+, [\d.]+ MB", result.stdout
     )
     assert next_text(embedded, embedded.model) == ")))"
     assert next_text(embedded, PeftModel.from_pretrained(copy.deepcopy(embedded.model), out)) == "))))"

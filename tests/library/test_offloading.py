@@ -22,45 +22,45 @@ def experts(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def offload(tmp_path: Path) -> Path:
-    return tmp_path / "cache" / "offload"
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
 
 
-def written(offload: Path) -> list[Path]:
-    return sorted(offload.glob("*/*.safetensors"))
+def written(cache: Path) -> list[Path]:
+    return sorted(cache.glob("*/*.safetensors"))
 
 
-def test_weights_that_are_used_as_they_are_stored_are_read_where_they_are(tmp_path: Path, offload: Path):
+def test_weights_that_are_used_as_they_are_stored_are_read_where_they_are(tmp_path: Path, cache: Path):
     load_placed("llama", save_family("llama", tmp_path / "model"), "on disk")
-    assert list(offload.iterdir()) == []
+    assert list(cache.iterdir()) == []
 
 
-def test_two_models_of_the_same_names_do_not_share_what_they_write(tmp_path: Path, experts: Path, offload: Path):
+def test_two_models_of_the_same_names_do_not_share_what_they_write(tmp_path: Path, experts: Path, cache: Path):
     other = build_family("qwen3-moe", seed=1)
     other.model.save_pretrained(tmp_path / "other")
     other.tokenizer.save_pretrained(tmp_path / "other")
     expected = [logits(load_placed("qwen3-moe", folder)) for folder in (experts, tmp_path / "other")]
     assert not torch.allclose(*expected)
     both = [load_placed("qwen3-moe", folder, "on disk") for folder in (experts, tmp_path / "other")]
-    assert len({path.parent for path in written(offload)}) == 2
+    assert len({path.parent for path in written(cache)}) == 2
     for loaded, one in zip(both, expected, strict=True):
         torch.testing.assert_close(logits(loaded), one)
 
 
-def test_they_are_removed_with_the_model(experts: Path, offload: Path):
+def test_they_are_removed_with_the_model(experts: Path, cache: Path):
     loaded: LoadedModel | None = load_placed("qwen3-moe", experts, "on disk")
-    assert written(offload)
+    assert written(cache)
     del loaded
     gc.collect()
-    assert list(offload.iterdir()) == []
+    assert list(cache.iterdir()) == []
 
 
-def test_they_are_removed_when_loading_fails(experts: Path, offload: Path):
+def test_they_are_removed_when_loading_fails(experts: Path, cache: Path):
     weights = experts / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(ModelLoadError):
         load_placed("qwen3-moe", experts, "on disk")
-    assert list(offload.iterdir()) == []
+    assert list(cache.iterdir()) == []
 
 
 def test_what_a_killed_process_has_left_is_removed_and_what_one_at_work_has_is_not(tmp_path: Path):
@@ -99,11 +99,11 @@ def test_weights_that_are_on_disk_as_they_are_needed_need_no_folder(tmp_path: Pa
     assert sealed.is_file()
 
 
-def test_pickled_weights_can_be_on_disk_too(tmp_path: Path, offload: Path):
+def test_pickled_weights_can_be_on_disk_too(tmp_path: Path, cache: Path):
     loaded = build_family("gpt2")
     folder = save_family("gpt2", tmp_path / "model")
     (folder / "model.safetensors").unlink()
     torch.save(loaded.model.state_dict(), folder / "pytorch_model.bin")
     placed = load_placed("gpt2", folder, "on disk")
-    assert written(offload)
+    assert written(cache)
     torch.testing.assert_close(logits(placed, TOKENS), logits(loaded, TOKENS))
