@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import socket
 import subprocess
 import tempfile
@@ -87,6 +88,9 @@ def running(
         try:
             yield Running(f"http://127.0.0.1:{port}", root, environment, outside, _child_of(outside), log)
         finally:
+            # --kill-child does not reach a process that has changed its user since, as the server has.
+            for child in _children_of(outside):
+                os.kill(child, signal.SIGKILL)
             outside.kill()
             outside.wait()
 
@@ -100,12 +104,18 @@ def _inside(root: Path, user: str, environment: Mapping[str, str], command: list
 
 
 def _child_of(process: subprocess.Popen[bytes]) -> int:
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     for _ in range(500):
-        if children.read_text():
-            return int(children.read_text().split()[0])
+        for child in _children_of(process):
+            return child
         time.sleep(0.01)
     raise AssertionError("the container did not start")
+
+
+def _children_of(process: subprocess.Popen[bytes]) -> list[int]:
+    """Return the processes that ``process`` has started and not yet seen end; none once it has ended itself."""
+    if process.poll() is not None:
+        return []
+    return [int(pid) for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()]
 
 
 def make_volume(folder: Path, user: str) -> Path:
