@@ -218,8 +218,12 @@ def _known_config(location: str, extra: Mapping[str, Any]) -> PretrainedConfig:
 
     Raises:
         UnknownArchitecture: it names an architecture that is not known.
+        ValueError: something in it is of a kind that it cannot be.
     """
-    config = AutoConfig.from_pretrained(location, trust_remote_code=False, **extra)
+    try:
+        config = AutoConfig.from_pretrained(location, trust_remote_code=False, **extra)
+    except (AttributeError, TypeError) as exc:
+        raise ValueError(f"its config holds what no config of a model does: {in_one_line(exc)}") from exc
     for architecture in config.architectures or ():
         family_of(architecture, config, FAMILIES)
     return config

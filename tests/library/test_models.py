@@ -166,6 +166,11 @@ def test_a_damaged_file_is_one_line(folder: Path, file: str, content: bytes):
     one_line(lambda: load(folder))
 
 
+def test_a_config_that_holds_what_none_does_is_said_to(folder: Path):
+    rewrite(folder / "config.json", quantization_config="four bits")
+    assert "its config holds what no config of a model does: " in one_line(lambda: load(folder))
+
+
 SHARDS = "model.safetensors.index.json"
 
 

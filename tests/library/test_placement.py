@@ -36,12 +36,21 @@ def test_every_weight_goes_where_the_innermost_entry_says(some: dict[str, Device
 @given(SOME_PARTS)
 def test_a_map_that_leaves_something_out_is_refused_and_no_other(some: dict[str, Device]):
     some.pop("", None)
-    covered = all(any(tensor.startswith(f"{part}.") for part in some) for tensor in TENSORS)
+    covered = all(any(tensor.startswith(f"{part}.") for part in some) for tensor in MODEL.model.state_dict())
     if covered:
         explicit_map(MODEL.model, some)
     else:
         with pytest.raises(ValueError, match=r"the device map has no device for .*; an entry for ''"):
             explicit_map(MODEL.model, some)
+
+
+@pytest.mark.parametrize(("case", "computed"), [("llama", "model.rotary_emb"), ("gptj", "embed_positions")])
+def test_what_is_computed_rather_than_stored_may_be_left_out(case: str, computed: str):
+    model = build_family(case).model
+    leaves = [path for path, module in model.named_modules() if not list(module.children()) and module.state_dict()]
+    whole = explicit_map(model, dict.fromkeys(leaves, "cpu"))
+    assert set(whole) == set(leaves)
+    assert any(computed in name for name, _ in model.named_buffers())
 
 
 def test_one_device_is_for_everything():
