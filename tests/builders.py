@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -43,9 +43,45 @@ def build_tokenizer(closers: int = len(CLOSERS)) -> PreTrainedTokenizerFast:
     return fast
 
 
-def build_model(family: str, *, dtype: torch.dtype = torch.float64, seed: int = 0, layers: int = 3) -> LoadedModel:
+def build_sentencepiece_tokenizer(*, appends_end: bool = False) -> PreTrainedTokenizerFast:
+    """A tokenizer as Llama 2's is: words that begin with their space, and bytes for what the vocabulary does not have.
+
+    ``<s>`` stands before every text and, where it ``appends_end``, ``</s>`` behind.
+    """
+    letters = sorted({*"abcdefghijklmnopqrstuvwxyz()0123456789.,"})
+    words = {"▁" + letter: ("▁", letter) for letter in letters} | {"th": ("t", "h"), "the": ("th", "e")}
+    words |= {"▁th": ("▁t", "h"), "▁the": ("▁th", "e"), "))": (")", ")"), "))))": ("))", "))"), ")))": ("))", ")")}
+    pieces = ["<unk>", "<s>", "</s>", *(f"<0x{code:02X}>" for code in range(256)), "▁", *letters, *words]
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab={piece: index for index, piece in enumerate(pieces)},
+            merges=list(words.values()),
+            unk_token="<unk>",
+            byte_fallback=True,
+            fuse_unk=True,
+        )
+    )
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in ("<unk>", "<s>", "</s>")])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>" if appends_end else "<s> $A", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+
+
+def build_model(
+    family: str,
+    *,
+    dtype: torch.dtype = torch.float64,
+    seed: int = 0,
+    layers: int = 3,
+    tokenizer: PreTrainedTokenizerFast | None = None,
+) -> LoadedModel:
     """A small model of random weights, wide enough apart that prompts and steering change its choices."""
-    tokenizer = build_tokenizer()
+    tokenizer = tokenizer or build_tokenizer()
     torch.manual_seed(seed)
     model: PreTrainedModel
     if family == "llama":

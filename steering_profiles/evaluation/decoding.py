@@ -108,13 +108,13 @@ class GreedyDecoder:
             row.done = True
             return
         row.written.append(token)
-        tail = self._loaded.tokenizer.decode(row.written[-_TAIL:])
+        tail = self._loaded.tokenizer.decode(row.written[-_TAIL:], clean_up_tokenization_spaces=False)
         row.done = len(row.written) == row.most or any(text in tail for text in stop)
 
     def _text(self, row: _Row) -> str:
         # Decoded together with the prompt: some tokenizers drop the space that a text begins with.
         before, whole = (
-            self._loaded.tokenizer.decode(tokens, skip_special_tokens=True)
+            self._loaded.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             for tokens in (row.prompt, [*row.prompt, *row.written])
         )
         return str(whole).removeprefix(str(before))

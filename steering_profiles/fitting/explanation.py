@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from steering_profiles.errors import FitError, TaskError
 from steering_profiles.fitting.argument_heads import MOST_PAIRS, ArgumentHeads, find_argument_heads
@@ -20,6 +19,7 @@ from steering_profiles.fitting.decomposition import (
     require_ridge,
 )
 from steering_profiles.models import LoadedModel
+from steering_profiles.models.vocabulary import Vocabulary
 from steering_profiles.progress import Progress
 from steering_profiles.schema import ModelIdentity
 from steering_profiles.tasks.task import Example, Task
@@ -130,7 +130,7 @@ def explain(
     records = {name: record_layer(loaded, examples, layer, progress) for name, examples in used.items()}
     fitted = decompose(records["train"], ridge=ridge)
     unembedding = loaded.anatomy.unembedding_weight()
-    top, bottom = _ends(fitted.intercept, unembedding, loaded.tokenizer)
+    top, bottom = _ends(fitted.intercept, unembedding, Vocabulary(loaded.tokenizer))
     found, left_out = None, list(task.left_out)
     if argument_heads:
         most_pairs = MOST_PAIRS if most_prompts is None else min(MOST_PAIRS, most_prompts)
@@ -191,7 +191,7 @@ def _quality(split: str, fitted: Decomposition, record: LayerRecord) -> float:
 
 
 def _ends(
-    intercept: Tensor, unembedding: Tensor, tokenizer: PreTrainedTokenizerBase
+    intercept: Tensor, unembedding: Tensor, vocabulary: Vocabulary
 ) -> tuple[tuple[LensToken, ...], tuple[LensToken, ...]]:
     """Return the tokens that ``intercept``, ``[width]``, writes most and least."""
     logits = intercept.to(unembedding) @ unembedding
@@ -199,7 +199,7 @@ def _ends(
 
     def tokens(largest: bool) -> tuple[LensToken, ...]:
         values, indices = logits.topk(most, largest=largest)
-        texts = [str(tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in indices.tolist()]
+        texts = [vocabulary.text_of(token) for token in indices.tolist()]
         return tuple(LensToken(text, value) for text, value in zip(texts, values.tolist(), strict=True))
 
     return tokens(largest=True), tokens(largest=False)

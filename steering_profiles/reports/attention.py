@@ -12,6 +12,7 @@ from steering_profiles.errors import ModelError
 from steering_profiles.fitting.components import Component
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.attention import attention_weights
+from steering_profiles.models.vocabulary import Vocabulary
 from steering_profiles.tasks.task import Example
 
 
@@ -48,7 +49,7 @@ def attention_patterns(
     with attention_weights(loaded, wanted, take):
         tokens = torch.tensor([example.prompt], device=loaded.input_device)
         loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1)
-    texts = tuple(str(loaded.tokenizer.decode([token], clean_up_tokenization_spaces=False)) for token in example.prompt)
+    texts = tuple(map(Vocabulary(loaded.tokenizer).text_of, example.prompt))
     return [HeadAttention(head, texts, weights[head]) for head in shown]
 
 

@@ -36,7 +36,9 @@ def test_a_huge_prompt_that_is_being_encoded_holds_up_no_decoding(tmp_path: Path
     with ThreadPoolExecutor(1) as pool:
         encoding = pool.submit(backend.encode, "x" * 2_000_000)
         time.sleep(0.1)
-        assert [backend.token_text(token) for token in model.tokenizer.encode("abc")] == ["a", "b", "c"]
+        tokens = model.tokenizer.encode("abc")
+        assert [backend.spelling(token).text for token in tokens] == ["a", "b", "c"]
+        assert [piece.text for piece in backend.echo(tokens, is_all=False)] == ["a", "b", "c"]
         assert not encoding.done()
         encoding.result()
 

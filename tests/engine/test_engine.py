@@ -10,7 +10,7 @@ from accelerate.hooks import remove_hook_from_submodules
 
 from steering_profiles.models import LoadedModel
 from steering_server.engine.engine import Engine, EngineLimits
-from steering_server.engine.requests import Chunk, SamplingParams, SequenceRequest
+from steering_server.engine.requests import Chunk, Piece, SamplingParams, SequenceRequest
 from steering_server.engine.sequence import Emit
 from steering_server.errors import ConfigError, EngineError, EngineStopped, Overloaded
 from tests.builders import FAMILIES, build_model, build_profile, every_effect, greedy, steer
@@ -128,12 +128,14 @@ def test_prompt_tokens_are_scored_from_the_position_asked_for(tiny: LoadedModel,
             assert one.logprob == pytest.approx(expected[position - 1, prompt[position]].item(), abs=1e-5)
 
 
-def test_generation_stops_at_an_end_token_which_is_not_reported(tiny: LoadedModel):
+def test_generation_stops_at_an_end_token_which_is_reported_without_text(tiny: LoadedModel):
     expected = greedy(tiny, PROMPTS[0])
     with running(tiny) as at_work:
         at_work.engine._end_tokens = frozenset({expected[5]})
-        (result,) = at_work.run(SequenceRequest(PROMPTS[0], GREEDY))
-    assert list(result.tokens) == expected[: expected.index(expected[5])]
+        (result,) = at_work.run(SequenceRequest(PROMPTS[0], replace(GREEDY, logprobs=2)))
+    assert list(result.tokens) == expected[: expected.index(expected[5]) + 1]
+    assert [one.token for one in result.logprobs] == list(result.tokens)
+    assert result.pieces[-1] == Piece()
     assert result.finish_reason == "stop"
 
 
@@ -146,8 +148,8 @@ def test_the_end_can_be_put_off_or_ignored(tiny: LoadedModel):
             SequenceRequest(PROMPTS[0], replace(GREEDY, min_tokens=4)),
             SequenceRequest(PROMPTS[0], replace(GREEDY, ignore_eos=True)),
         )
-    assert ended.tokens == ()
-    assert len(put_off.tokens) >= 4
+    assert ended.tokens == (expected[0],)
+    assert len(put_off.tokens) > 4
     assert expected[0] not in put_off.tokens[:4]
     assert list(ignored.tokens) == expected
 

@@ -11,6 +11,7 @@ from steering_profiles.fitting import Explanation, explain
 from steering_profiles.fitting.decomposition import decompose, r2, record_layer
 from steering_profiles.fitting.explanation import AnswerLogit
 from steering_profiles.models import LoadedModel
+from steering_profiles.models.vocabulary import Vocabulary
 from steering_profiles.tasks.task import Example, Task
 
 
@@ -74,7 +75,7 @@ def test_the_intercepts_tokens_are_those_that_the_lens_puts_first_and_last(tiny:
     logits = found.decomposition.intercept @ lens(tiny)
     order = logits.argsort(descending=True).tolist()
     for tokens, expected in ((found.top, order[:10]), (found.bottom, order[:-11:-1])):
-        assert [token.text for token in tokens] == [tiny.tokenizer.decode([token]) for token in expected]
+        assert [token.text for token in tokens] == [Vocabulary(tiny.tokenizer).text_of(token) for token in expected]
         assert [token.logit for token in tokens] == pytest.approx(logits[expected].tolist(), abs=1e-5)
 
 

@@ -48,7 +48,7 @@ def _pairs(plan: Plan) -> list[tuple[int, int]]:
     """Return the indices of choices that differ in their arm alone."""
     alike: dict[tuple[int, int], list[int]] = {}
     for index, slot in enumerate(plan.slots):
-        alike.setdefault((id(slot.prompt), slot.draw), []).append(index)
+        alike.setdefault((id(slot.prompt), slot.seed), []).append(index)
     return [pair for indices in alike.values() for pair in combinations(indices, 2)]
 
 

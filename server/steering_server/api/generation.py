@@ -1,24 +1,32 @@
 """From a request to sequences and back: one sequence per prompt, arm and n, all in one batch."""
 
+import hashlib
 import secrets
+import struct
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from steering_server.api.arms import Arm, Arms
-from steering_server.api.schemas.requests import MAX_SEQUENCES, GenerationBody, shown
+from steering_server.api.schemas.requests import FRESH_SEED, MAX_SEQUENCES, GenerationBody, shown
 from steering_server.api.schemas.responses import Usage
 from steering_server.backends.base import Backend, GenerationRequest, ModelCard
-from steering_server.engine.requests import Chunk, SamplingParams
+from steering_server.engine.requests import Chunk, Piece, SamplingParams
 from steering_server.errors import RequestError
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt: its tokens and, for an echo, its text."""
+    """One prompt: its tokens and, for an echo, what each of them adds to its text."""
 
     tokens: tuple[int, ...]
-    text: str
+    pieces: tuple[Piece, ...] = ()
+
+    @cached_property
+    def text(self) -> str:
+        """The text of an echo."""
+        return "".join(piece.text for piece in self.pieces)
 
 
 @dataclass(frozen=True)
@@ -27,8 +35,8 @@ class Slot:
 
     prompt: Prompt
     arm: Arm
-    draw: int
-    """Which of the n sequences of its prompt and arm it is. All arms of a draw see the same random numbers."""
+    seed: int
+    """Of its random numbers. Those that differ in their arm alone have the same."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,7 @@ class Plan:
     def requests(self) -> list[GenerationRequest]:
         """The sequences to generate, in the order of the choices."""
         return [
-            GenerationRequest(
-                slot.prompt.tokens, replace(self.sampling, seed=self.sampling.seed + slot.draw), slot.arm.profiles
-            )
+            GenerationRequest(slot.prompt.tokens, replace(self.sampling, seed=slot.seed), slot.arm.profiles)
             for slot in self.slots
         ]
 
@@ -79,7 +85,12 @@ def make_plan(prompts: Sequence[Prompt], arms: Arms, n: int, sampling: SamplingP
     for prompt in prompts:
         _check_length(prompt, sampling.max_tokens, model.context_length)
         _check_vocabulary(prompt, model.identity.vocab_size)
-    slots = tuple(Slot(prompt, arm, draw) for prompt in prompts for arm in arms.arms for draw in range(n))
+    slots = tuple(
+        Slot(prompt, arm, mixed(sampling.seed, place, draw))
+        for place, prompt in enumerate(prompts)
+        for arm in arms.arms
+        for draw in range(n)
+    )
     return Plan(tuple(prompts), arms, sampling, slots)
 
 
@@ -114,9 +125,18 @@ def sampling_of(
     )
 
 
+def mixed(seed: int, prompt: int, draw: int) -> int:
+    """Return the seed of one draw of one prompt: 64 bits in which no two of a request's, or of other seeds', agree.
+
+    That is as good as certain, and holds for neighbouring seeds and for those that differ in their sign.
+    """
+    digest = hashlib.blake2b(struct.pack(">qQQ", seed, prompt, draw), digest_size=8)
+    return int.from_bytes(digest.digest())
+
+
 def _draw_seed(given: int | None) -> int:
     """Return the seed that was given, or a fresh one."""
-    return secrets.randbits(62) if given is None else given
+    return secrets.randbits(62) if given in (None, FRESH_SEED) else given
 
 
 async def gather(backend: Backend, requests: Sequence[GenerationRequest]) -> list[Chunk]:
@@ -153,7 +173,7 @@ def joined(chunks: Sequence[Chunk]) -> Chunk:
     return Chunk(
         text="".join(chunk.text for chunk in chunks),
         tokens=tuple(token for chunk in chunks for token in chunk.tokens),
-        offsets=tuple(offset for chunk in chunks for offset in chunk.offsets),
+        pieces=tuple(piece for chunk in chunks for piece in chunk.pieces),
         logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
         prompt_logprobs=next((c.prompt_logprobs for c in chunks if c.prompt_logprobs is not None), None),
         finish_reason=chunks[-1].finish_reason if chunks else None,

@@ -1,35 +1,22 @@
 """Log-probabilities in OpenAI's two formats."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
 from steering_server.api.generation import Prompt
 from steering_server.api.schemas.responses import ChatLogprobs, ChatTokenLogprob, CompletionLogprobs, TopLogprob
 from steering_server.backends.base import Backend
-from steering_server.engine.requests import Chunk, TokenLogprob
-from steering_server.engine.text import TextStream
-
-_REPLACEMENT = "\ufffd"
+from steering_server.engine.requests import Chunk, Piece, TokenLogprob
 
 
-def completion_logprobs(chunk: Chunk, alternatives: int, backend: Backend, *, shift: int = 0) -> CompletionLogprobs:
-    """Return the log-probabilities of a chunk's tokens; ``shift`` is added to their text offsets."""
-    return CompletionLogprobs(
-        tokens=[backend.token_text(token) for token in chunk.tokens],
-        token_logprobs=[scored.logprob for scored in chunk.logprobs],
-        top_logprobs=[_top(scored, backend) for scored in chunk.logprobs] if alternatives else None,
-        text_offset=[shift + offset for offset in chunk.offsets],
-    )
+def completion_logprobs(chunk: Chunk, alternatives: int, backend: Backend, *, start: int = 0) -> CompletionLogprobs:
+    """Return the log-probabilities of a chunk's tokens, whose text begins at ``start``."""
+    return _columns(chunk.pieces, chunk.logprobs, alternatives, backend, start)
 
 
 def echoed_logprobs(prompt: Prompt, chunk: Chunk, alternatives: int, backend: Backend) -> CompletionLogprobs:
     """Return the log-probabilities of the prompt's tokens; the first has none, as nothing precedes it."""
-    scored = chunk.prompt_logprobs or ()
-    return CompletionLogprobs(
-        tokens=[backend.token_text(token) for token in prompt.tokens],
-        token_logprobs=[one.logprob if one is not None else None for one in scored],
-        top_logprobs=[_top(one, backend) if one is not None else None for one in scored] if alternatives else None,
-        text_offset=_offsets(prompt.tokens, backend),
-    )
+    return _columns(prompt.pieces, chunk.prompt_logprobs or (), alternatives, backend, 0)
 
 
 def add(first: CompletionLogprobs, second: CompletionLogprobs) -> CompletionLogprobs:
@@ -49,32 +36,50 @@ def chat_logprobs(chunk: Chunk, backend: Backend) -> ChatLogprobs:
     """Return the log-probabilities of a chunk's tokens in the chat format."""
     content = [
         ChatTokenLogprob(
-            token=text,
+            token=piece.text,
             logprob=scored.logprob,
-            bytes=_bytes(text),
+            bytes=list(piece.raw),
             top_logprobs=[
-                TopLogprob(token=backend.token_text(token), logprob=value, bytes=_bytes(backend.token_text(token)))
-                for token, value in scored.top
+                TopLogprob(token=name, logprob=value, bytes=list(raw))
+                for name, raw, value in _alternatives(piece, scored, backend)
             ],
         )
-        for text, scored in ((backend.token_text(scored.token), scored) for scored in chunk.logprobs)
+        for piece, scored in zip(chunk.pieces, chunk.logprobs, strict=True)
     ]
     return ChatLogprobs(content=content)
 
 
-def _top(scored: TokenLogprob, backend: Backend) -> dict[str, float]:
-    alternatives: dict[str, float] = {}
-    for token, value in scored.top:  # likeliest first: of tokens that read alike the likeliest is kept
-        alternatives.setdefault(backend.token_text(token), value)
-    return alternatives
+def _columns(
+    pieces: Sequence[Piece], scored: Sequence[TokenLogprob | None], alternatives: int, backend: Backend, start: int
+) -> CompletionLogprobs:
+    tops = [
+        None if one is None else {name: value for name, _, value in _alternatives(piece, one, backend)}
+        for piece, one in zip(pieces, scored, strict=True)
+    ]
+    return CompletionLogprobs(
+        tokens=[piece.text for piece in pieces],
+        token_logprobs=[None if one is None else one.logprob for one in scored],
+        top_logprobs=tops if alternatives else None,
+        text_offset=list(accumulate((len(piece.text) for piece in pieces[:-1]), initial=start)) if pieces else [],
+    )
 
 
-def _bytes(text: str) -> list[int] | None:
-    """A token's bytes, unless it is a part of a character and its text does not tell them."""
-    return None if _REPLACEMENT in text else list(text.encode())
+def _alternatives(piece: Piece, scored: TokenLogprob, backend: Backend) -> Iterator[tuple[str, bytes, float]]:
+    """Yield name, bytes and log-probability of the likeliest tokens and of the one that came, under different names.
 
-
-def _offsets(tokens: Sequence[int], backend: Backend) -> list[int]:
-    stream = TextStream(backend.decode, (), ())
-    chunks = [stream.push(token, None) for token in tokens] + [stream.finish("length")]
-    return [offset for chunk in chunks for offset in chunk.offsets]
+    The one that came is named by what it added to the text.
+    """
+    if not scored.top:
+        return
+    taken = {piece.text}
+    for token, value in scored.top:
+        if token == scored.token:
+            yield piece.text, piece.raw, value
+        else:
+            spelling = backend.spelling(token)
+            names = (name for name in (spelling.text, spelling.entry) if name not in taken)
+            name = next(names, f"token_id:{token}")
+            taken.add(name)
+            yield name, spelling.raw, value
+    if scored.token not in dict(scored.top):
+        yield piece.text, piece.raw, scored.logprob

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from steering_profiles.schema import ModelIdentity
 from steering_profiles.store import Entry
-from steering_server.engine.requests import Chunk, SamplingParams
+from steering_server.engine.requests import Chunk, Piece, SamplingParams
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,18 @@ class GenerationRequest:
     profiles: tuple[ProfileStrength, ...] = ()
 
 
+@dataclass(frozen=True)
+class Spelling:
+    """A token by itself, outside of any text."""
+
+    text: str
+    """For people; tokens may read alike."""
+    entry: str
+    """Its entry in the vocabulary."""
+    raw: bytes
+    """What it adds to a text; nothing for a special token."""
+
+
 class Backend(Protocol):
     """Something that turns token ids into tokens, steered."""
 
@@ -72,8 +84,8 @@ class Backend(Protocol):
         """Turn a prompt into token ids."""
         ...
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Turn token ids into text."""
+    def echo(self, prompt: Sequence[int], *, is_all: bool) -> tuple[Piece, ...]:
+        """Return what each token of a prompt adds to its text; ``is_all``: nothing is generated after it."""
         ...
 
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
@@ -84,8 +96,8 @@ class Backend(Protocol):
         """
         ...
 
-    def token_text(self, token: int) -> str:
-        """Return the text of one token by itself; bytes that are no character of their own come as U+FFFD."""
+    def spelling(self, token: int) -> Spelling:
+        """Return how a token is written by itself."""
         ...
 
     def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Chunk], None]:

@@ -16,10 +16,11 @@ from steering_profiles.schema import ModelIdentity
 from steering_profiles.steering import AppliedProfile, Steering, split
 from steering_profiles.store import Catalogue
 from steering_profiles.validate import compare, require_fit
-from steering_server.backends.base import GenerationRequest, ModelCard, ProfileCard, ProfileStrength
+from steering_server.backends.base import GenerationRequest, ModelCard, ProfileCard, ProfileStrength, Spelling
 from steering_server.backends.mailbox import Mailbox
 from steering_server.engine.engine import Engine, EngineLimits
-from steering_server.engine.requests import Chunk, SequenceRequest
+from steering_server.engine.requests import Chunk, Piece, SequenceRequest
+from steering_server.engine.text import echo
 from steering_server.errors import EngineError, NotFound, RequestError
 
 _Report = tuple[int, Chunk | EngineError]
@@ -54,13 +55,9 @@ class LocalBackend:
             dtype=str(loaded.dtype).removeprefix("torch."),
             identity=loaded.identity,
         )
-        # A tokenizer is not to be used from two threads at once. The engine has its own, and a huge prompt that is
-        # being encoded must not hold up the event loop, which decodes.
+        # A tokenizer is not to be used from two threads at once.
         self._tokenizer = copy.deepcopy(loaded.tokenizer)
         self._tokenizing = threading.Lock()
-        self._detokenizer = copy.deepcopy(loaded.tokenizer)
-        self._detokenizing = threading.Lock()
-        self._token_texts: dict[int, str] = {}
         self._mailbox: Mailbox[_Report] | None = None
 
     @property
@@ -78,10 +75,9 @@ class LocalBackend:
         with self._tokenizing:
             return encode_prompt(self._tokenizer, text)
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Turn token ids into text."""
-        with self._detokenizing:
-            return str(self._detokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+    def echo(self, prompt: Sequence[int], *, is_all: bool) -> tuple[Piece, ...]:
+        """Return what each token of a prompt adds to its text; ``is_all``: nothing is generated after it."""
+        return echo(self._engine.vocabulary, prompt, is_all=is_all)
 
     def render_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
         """Turn chat messages into token ids by the model's chat template, ready for the assistant's turn.
@@ -100,12 +96,11 @@ class LocalBackend:
         except (jinja2.TemplateError, TypeError, ValueError) as exc:
             raise RequestError(f"the model's chat template refuses these messages: {exc}", param="messages") from exc
 
-    def token_text(self, token: int) -> str:
-        """Return the text of one token by itself; bytes that are no character of their own come as U+FFFD."""
-        text = self._token_texts.get(token)
-        if text is None:
-            text = self._token_texts[token] = self.decode([token])
-        return text
+    def spelling(self, token: int) -> Spelling:
+        """Return how a token is written by itself."""
+        vocabulary = self._engine.vocabulary
+        raw = b"" if vocabulary.is_special(token) else vocabulary.bytes_of(token)
+        return Spelling(vocabulary.text_of(token), vocabulary.spelling(token), raw)
 
     async def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Chunk], None]:
         """Run ``requests`` in one batch and yield ``(index, chunk)`` as they come, until every one has finished.

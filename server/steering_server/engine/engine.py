@@ -1,7 +1,7 @@
 """The engine: a thread that runs one step after another over whatever sequences are there."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from steering_profiles.models import LoadedModel
+from steering_profiles.models.vocabulary import Vocabulary
 from steering_server.engine.attention import refusal
 from steering_server.engine.kv import bytes_per_token, padded_length
 from steering_server.engine.packed import RowInput
@@ -61,7 +62,7 @@ class Engine:
         check(loaded, limits)
         self.max_length = limits.max_length or loaded.context_length
         self._limits = limits
-        self._decode = _decoder(loaded)
+        self.vocabulary = Vocabulary(loaded.tokenizer)
         self._end_tokens = _end_tokens(loaded)
         self._changed = threading.Condition()
         self._started = False
@@ -95,7 +96,8 @@ class Engine:
         """
         group = Group(emit)
         for index, request in enumerate(requests):
-            text = TextStream(self._decode, request.prompt, request.sampling.stop)
+            sampling = request.sampling
+            text = TextStream(self.vocabulary, request.prompt, sampling.stop, min_tokens=sampling.min_tokens)
             group.waiting.append(SequenceState(group, index, request, text))
         with self._changed:
             if self._closing:
@@ -195,10 +197,8 @@ class Engine:
             )
         )
         for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
-            if token in self._end_tokens and not params[row].ignore_eos:
-                self._finish(sequence, sequence.text.finish("stop"))
-                continue
-            chunk = sequence.push(token, logprobs.get(row))
+            is_end = token in self._end_tokens and not params[row].ignore_eos
+            chunk = sequence.push(token, logprobs.get(row), is_end=is_end)
             if chunk.finish_reason:
                 self._finish(sequence, chunk)
             elif chunk.tokens or chunk.text:
@@ -256,14 +256,6 @@ def _slots(loaded: LoadedModel, limits: EngineLimits, capacity: int, length: int
     if all(device.type == "cpu" for device in loaded.layer_devices):
         return wanted
     return max(1, min(wanted, capacity // padded_length(loaded, length)))  # a slot is memory there, used or not
-
-
-def _decoder(loaded: LoadedModel) -> Callable[[Sequence[int]], str]:
-    def decode(tokens: Sequence[int]) -> str:
-        text = loaded.tokenizer.decode(list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-        return str(text)
-
-    return decode
 
 
 def _end_tokens(loaded: LoadedModel) -> frozenset[int]:

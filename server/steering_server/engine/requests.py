@@ -31,7 +31,7 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Added to the logits of these tokens."""
     min_tokens: int = 0
-    """Tokens before which the end is not chosen."""
+    """Tokens that the text has at least: before them neither an end token nor a stop string ends it."""
     ignore_eos: bool = False
     """Go on past the end token, which is then a token like any other."""
     seed: int = 0
@@ -64,14 +64,24 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """What one token adds to a text."""
+
+    text: str = ""
+    """Whole characters: one that several tokens make up is added by the last of them."""
+    raw: bytes = b""
+    """The token's own bytes, parts of characters included."""
+
+
+@dataclass(frozen=True)
 class Chunk:
     """What one sequence has to report after a step. Its chunks, joined, are the whole result."""
 
     text: str = ""
     tokens: tuple[int, ...] = ()
-    """Tokens whose text has begun to be released; end-of-sequence tokens are left out."""
-    offsets: tuple[int, ...] = ()
-    """For each of ``tokens``, where its text begins in the sequence's text, in characters."""
+    """Tokens whose text has been released: all that were generated, the one that ended the sequence included."""
+    pieces: tuple[Piece, ...] = ()
+    """For each of ``tokens`` what it added to the text. Their texts, joined over all chunks, are the whole text."""
     logprobs: tuple[TokenLogprob, ...] = ()
     """One per token of ``tokens`` when they were asked for."""
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = field(default=None)
@@ -85,7 +95,7 @@ class Chunk:
         return Chunk(
             text=self.text + later.text,
             tokens=self.tokens + later.tokens,
-            offsets=self.offsets + later.offsets,
+            pieces=self.pieces + later.pieces,
             logprobs=self.logprobs + later.logprobs,
             prompt_logprobs=later.prompt_logprobs if self.prompt_logprobs is None else self.prompt_logprobs,
             finish_reason=later.finish_reason or self.finish_reason,

@@ -147,10 +147,12 @@ class SequenceState:
         self._score_prompt(start, logits)
         return logits[-1] if self._samples_at(self.computed) else None
 
-    def push(self, token: int, logprob: TokenLogprob | None) -> Chunk:
+    def push(self, token: int, logprob: TokenLogprob | None, *, is_end: bool) -> Chunk:
         """Add a generated token; return what can be reported, the last chunk if the sequence ends with it."""
         self.tokens.append(token)
         self.history.generated[token] += 1
+        if is_end:
+            return self.text.end(token, logprob)
         chunk = self.text.push(token, logprob)
         if not chunk.finish_reason and self.generated >= self.request.sampling.max_tokens:
             return chunk + self.text.finish("length")

@@ -40,7 +40,7 @@ async def create_chat_completion(request: Request, body: ChatBody, state: State)
     backend = state.backend
     arms = resolve_arms(body, backend)
     remember_arms(request, arms)
-    prompt = Prompt(await anyio.to_thread.run_sync(_render, body, backend), "")
+    prompt = Prompt(await anyio.to_thread.run_sync(_render, body, backend))
     plan = make_plan(
         [prompt],
         arms,

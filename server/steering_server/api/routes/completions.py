@@ -4,6 +4,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import anyio
 from fastapi import APIRouter, Request, Response
@@ -56,19 +57,18 @@ class _Writer:
     created: int
 
     def __post_init__(self) -> None:
-        self._begun: set[int] = set()
+        self._written: dict[int, int] = {}
+        """How long the text of each sequence that has begun is, with its echo, as far as its tokens have come."""
 
     def whole(self, answers: Sequence[Chunk], comparison: Comparison | None) -> Completion:
-        choices = [self._choice(index, answer, starts=True) for index, answer in enumerate(answers)]
+        choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
         return self._envelope(choices, self.plan.usage(answers), comparison)
 
     def openings(self) -> list[BaseModel]:
         return []
 
     def chunk(self, index: int, chunk: Chunk) -> Completion:
-        starts = index not in self._begun
-        self._begun.add(index)
-        return self._envelope([self._choice(index, chunk, starts=starts)])
+        return self._envelope([self._choice(index, chunk)])
 
     def last(self, usage: Usage | None, comparison: Comparison | None) -> Completion:
         return self._envelope([], usage, comparison)
@@ -86,45 +86,41 @@ class _Writer:
             comparison=comparison,
         )
 
-    def _choice(self, index: int, chunk: Chunk, *, starts: bool) -> CompletionChoice:
+    def _choice(self, index: int, chunk: Chunk) -> CompletionChoice:
         slot = self.plan.slots[index]
+        starts = index not in self._written
+        start = self._written.setdefault(index, len(slot.prompt.text))
+        self._written[index] += sum(len(piece.text) for piece in chunk.pieces)
         return CompletionChoice(
             index=index,
-            text=(slot.prompt.text if self.body.echo and starts else "") + chunk.text,
-            logprobs=self._logprobs(slot.prompt, chunk, starts),
+            text=(slot.prompt.text if starts else "") + chunk.text,
+            logprobs=self._logprobs(slot.prompt, chunk, start, starts),
             finish_reason=chunk.finish_reason,
             arm=slot.arm.label if self.plan.arms.named else None,
         )
 
-    def _logprobs(self, prompt: Prompt, chunk: Chunk, starts: bool) -> CompletionLogprobs | None:
+    def _logprobs(self, prompt: Prompt, chunk: Chunk, start: int, starts: bool) -> CompletionLogprobs | None:
         if self.body.logprobs is None:
             return None
-        shift = len(prompt.text) if self.body.echo else 0
-        logprobs = completion_logprobs(chunk, self.body.logprobs, self.backend, shift=shift)
+        logprobs = completion_logprobs(chunk, self.body.logprobs, self.backend, start=start)
         if self.body.echo and starts:
             return add(echoed_logprobs(prompt, chunk, self.body.logprobs, self.backend), logprobs)
         return logprobs
 
 
 def _read_prompts(body: CompletionBody, backend: Backend) -> list[Prompt]:
-    """Turn whichever form of prompt was sent into tokens, with the text where an echo needs it."""
+    """Turn whichever form of prompt was sent into tokens, with their texts where an echo needs them."""
     given = body.prompt
-    if isinstance(given, str):
-        return [Prompt(backend.encode(given), given)]
-    if isinstance(given[0], int):
-        return [_from_tokens(tuple(token for token in given if isinstance(token, int)), body, backend)]
-    return [
-        Prompt(backend.encode(one), one) if isinstance(one, str) else _from_tokens(_tokens(one), body, backend)
-        for one in given
-    ]
+    several = [given] if isinstance(given, str) or isinstance(given[0], int) else given
+    return [_prompt(backend.encode(one) if isinstance(one, str) else _ids(one), body, backend) for one in several]
 
 
-def _tokens(prompt: int | Sequence[int]) -> tuple[int, ...]:
+def _ids(prompt: int | Sequence[Any]) -> tuple[int, ...]:
     return (prompt,) if isinstance(prompt, int) else tuple(prompt)
 
 
-def _from_tokens(tokens: tuple[int, ...], body: CompletionBody, backend: Backend) -> Prompt:
+def _prompt(tokens: tuple[int, ...], body: CompletionBody, backend: Backend) -> Prompt:
     served = backend.model
-    # What will be refused for its length or its tokens is not worth decoding.
+    # What will be refused for its length or its tokens is not worth reading.
     accepted = len(tokens) <= served.context_length and all(token < served.identity.vocab_size for token in tokens)
-    return Prompt(tokens, backend.decode(tokens) if body.echo and accepted else "")
+    return Prompt(tokens, backend.echo(tokens, is_all=body.max_tokens == 0) if body.echo and accepted else ())

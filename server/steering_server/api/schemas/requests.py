@@ -24,6 +24,8 @@ MAX_PROMPTS = 64
 MAX_SEQUENCES = 128
 """Most sequences of one request: prompts times arms times n."""
 MAX_BIASES = 1024
+FRESH_SEED = -1
+"""A seed that asks for a fresh one, as elsewhere."""
 _INT32_MAX = 2**31 - 1
 
 
@@ -134,11 +136,15 @@ class GenerationBody(_Strict):
         BeforeValidator(_few_enough),
         Field(max_length=MAX_BIASES),
     ] = Field(default_factory=dict, description="Token id to what is added to its logit.")
-    min_tokens: Annotated[StrictInt, Field(ge=0)] = Field(0, description="Tokens before which the text does not end.")
+    min_tokens: Annotated[StrictInt, Field(ge=0)] = Field(
+        0, description="Tokens that the text has at least: neither an end token nor a stop string ends it before them."
+    )
     ignore_eos: StrictBool = Field(False, description="Go on past the end token.")
     n: Annotated[StrictInt, Field(ge=1, le=64)] = 1
     stop: Stop | None = None
-    seed: Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | None = None
+    seed: Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | None = Field(
+        None, description="The same seed gives the same answer; -1, as null, draws a fresh one."
+    )
     stream: StrictBool = False
     stream_options: StreamOptions | None = None
     user: Text | None = Field(None, description="Accepted as OpenAI does; not used.")
