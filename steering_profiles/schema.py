@@ -188,6 +188,13 @@ class Profile(_Frozen):
         ]
         return ", ".join(filter(None, (*parts, self.final_layer.summary))) or "nothing"
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether it leaves every model as it is, at any strength."""
+        scales = [head.scale for head in self.heads] + [neuron.scale for neuron in self.neurons]
+        intercept = self.final_layer.intercept_scale and any(tensor.any() for tensor in self.tensors.values())
+        return all(scale == 1 for scale in scales) and not (self.final_layer.own_attention or intercept)
+
     @field_validator("name")
     @classmethod
     def _name_is_free(cls, name: str) -> str:

@@ -30,7 +30,8 @@ def load_profile(path: str | Path) -> Profile:
 
     Raises:
         ProfileNotFound: there is no such file.
-        ProfileFormatError: the file is not a valid profile; the message names each field at fault.
+        ProfileFormatError: the file is not a valid profile, or one that changes nothing; the message names each field
+            at fault.
     """
     path = Path(path)
     try:
@@ -48,6 +49,10 @@ def load_profile(path: str | Path) -> Profile:
         raise ProfileFormatError(f"{path}: {exc}") from exc
     if profile.name != path.stem:
         raise ProfileFormatError(f"{path}: name is {profile.name!r}, but the file's name says {path.stem!r}")
+    if profile.changes_nothing:
+        raise ProfileFormatError(
+            f"{path}: changes nothing: no scale differs from 1, and the final layer stays as it is"
+        )
     return profile
 
 

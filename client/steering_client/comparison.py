@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-from steering_client.types import ArmPair, Completion
+from steering_client.types import AppliedArms, ArmPair, Completion
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,13 @@ class Comparison:
     def pairs(self) -> tuple[ArmPair, ...]:
         """Every pair of arms: the first token that differs and, where asked for, cross log-probabilities."""
         return self.completion.comparison.pairs if self.completion.comparison else ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What was asked of an arm and does nothing, or not in full: ``arm: ...``."""
+        steering = self.completion.steering
+        arms = steering.arms if isinstance(steering, AppliedArms) else (steering,)
+        return tuple(f"{arm.arm}: {warning}" for arm in arms for warning in arm.warnings)
 
     def pair(self, one: str, other: str) -> ArmPair:
         """Return what is known of two arms (their first choices, if n > 1).

@@ -20,6 +20,16 @@ class AppliedProfile(_Answer):
     strength: float
 
 
+class Effective(_Answer):
+    """What an arm changes, all of its profiles together, at their strength."""
+
+    heads: int
+    neurons: int
+    own_attention: float
+    """Share of the final layer's attention that is replaced, 0..1."""
+    intercept_scale: float
+
+
 class Applied(_Answer):
     """What one arm applied; the baseline has no profile."""
 
@@ -28,6 +38,9 @@ class Applied(_Answer):
     content_hash: str | None
     strength: float
     profiles: tuple[AppliedProfile, ...]
+    effective: Effective | None = None
+    warnings: tuple[str, ...] = ()
+    """What was asked for and does nothing, or not in full."""
 
 
 class AppliedArms(_Answer):
@@ -208,6 +221,8 @@ class Profile(_Answer):
     usable: bool
     forced: bool
     reason: str | None
+    own_attention_range: tuple[float, float] | None = None
+    """Strengths within which own-position attention follows the strength; None without any."""
     side_effects: Mapping[str, Any] | None = None
     """What else it changes, per text, as it was measured when it was fitted; None where it was not."""
     flags: tuple[str, ...] = ()

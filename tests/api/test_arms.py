@@ -122,3 +122,30 @@ def test_a_model_or_profile_that_is_not_there_is_not_found_by_field(backend, bod
     with pytest.raises(NotFound) as caught:
         resolve(backend, **body)
     assert (caught.value.param, caught.value.code) == (param, code)
+
+
+def test_an_arm_says_what_of_it_is_effective(backend):
+    (arm,) = resolve(backend, steering={"profile": "heads+final", "strength": 0.5}).arms
+    assert arm.applied.effective.model_dump() == {
+        "heads": 3, "neurons": 0, "own_attention": 0.5, "intercept_scale": 0.45
+    }  # fmt: skip
+    assert arm.applied.warnings == ()
+
+
+@pytest.mark.parametrize(("strength", "share"), [(-1, 0), (2, 1), (10, 1)])
+def test_a_strength_beyond_what_own_position_attention_follows_is_warned_of(backend, strength, share):
+    (arm,) = resolve(backend, steering={"profile": "final", "strength": strength}).arms
+    assert arm.applied.effective.own_attention == share
+    assert f"is held at {share}" in arm.applied.warnings[0]
+
+
+@pytest.mark.parametrize("name", ["baseline", "Baseline", "BASELINE"])
+def test_a_steered_arm_may_not_be_called_baseline(backend, name):
+    with pytest.raises(RequestError, match="names the unsteered model") as refused:
+        resolve(backend, arms=["baseline", {"name": name, "profile": "heads"}])
+    assert refused.value.param == "arms.1.name"
+
+
+def test_an_arm_of_strength_0_is_the_baseline_and_may_be_called_so(backend):
+    (arm,) = resolve(backend, arms=[{"name": "baseline", "profile": "heads", "strength": 0}]).arms
+    assert arm.applied.effective.heads == 0

@@ -50,7 +50,8 @@ def test_an_answer_has_openais_shape_and_says_that_nothing_was_applied(http):
     assert set(choice) == {"index", "text", "logprobs", "finish_reason"}
     assert (choice["index"], choice["finish_reason"]) == (0, "length")
     assert answer["steering"] == {
-        "arm": "baseline", "profile": None, "content_hash": None, "strength": 0.0, "profiles": []
+        "arm": "baseline", "profile": None, "content_hash": None, "strength": 0.0, "profiles": [], "warnings": [],
+        "effective": {"heads": 0, "neurons": 0, "own_attention": 0.0, "intercept_scale": 0.0},
     }  # fmt: skip
     assert "comparison" not in answer
 

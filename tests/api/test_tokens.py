@@ -286,3 +286,18 @@ def test_a_stream_of_a_seed_is_the_whole_answer(http):
             streamed[choice["index"]] += choice["text"]
     assert streamed == [choice["text"] for choice in complete(http, **body)["choices"]]
     assert streamed[0] != streamed[1]
+
+
+# --- what the tokenizer adds -----------------------------------------------------------------------------------------
+
+
+def test_an_end_token_that_the_tokenizer_appends_is_no_part_of_a_prompt(tmp_path, words, words_http):
+    appending = build_model("llama", dtype=torch.float32, tokenizer=build_sentencepiece_tokenizer(appends_end=True))
+    with (
+        serving(appending, tmp_path, []) as url,
+        httpx.Client(base_url=url, timeout=60) as http,
+    ):
+        answer = complete(http, prompt="the the", echo=True, logprobs=1)
+    expected = complete(words_http, prompt="the the", echo=True, logprobs=1)
+    assert answer["choices"] == expected["choices"]
+    assert answer["usage"] == expected["usage"]

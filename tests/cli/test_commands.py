@@ -90,7 +90,8 @@ def test_compare_prints_both_texts_and_where_they_part_by_url_and_in_process_ali
 
 def test_fit_writes_a_profile_that_evaluate_measures(folder: Path, tmp_path: Path):
     model = ["--model", str(folder / "own-model"), "--dtype", "float32"]
-    fitted = steer("fit", "parentheses", "--out", str(tmp_path), "--name", "mine", *model)
+    search = ["--method", "paper", "--k", "1", "--alpha", "2"]
+    fitted = steer("fit", "parentheses", "--out", str(tmp_path), "--name", "mine", *search, *model)
     assert fitted.returncode == 0, fitted.stderr
     profile = load_profile(tmp_path / "mine.json")
     assert profile.provenance is not None
@@ -104,6 +105,15 @@ def test_fit_writes_a_profile_that_evaluate_measures(folder: Path, tmp_path: Pat
     record = json.loads(figures.read_text())
     assert record["accuracy"]["test"]["with"] == profile.provenance.test["after"]
     assert "side_effects" not in record
+
+
+def test_a_fit_that_finds_nothing_writes_its_report_and_no_profile(folder: Path, tmp_path: Path):
+    model = ["--model", str(folder / "own-model"), "--dtype", "float32"]
+    task = write_task(tmp_path / "parity.jsonl")
+    fitted = steer("fit", "--task", str(task), "--out", str(tmp_path / "out"), *model)
+    assert fitted.returncode == 0, fitted.stderr
+    assert "no profile is written" in fitted.stdout
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["parity.html", "parity.md"]
 
 
 def write_task(path: Path, lines: int = 30) -> Path:
@@ -120,7 +130,8 @@ def write_task(path: Path, lines: int = 30) -> Path:
 def test_a_task_of_ones_own_is_a_file_of_prompts_and_answers(folder: Path, tmp_path: Path):
     model = ["--model", str(folder / "own-model"), "--dtype", "float32"]
     task = write_task(tmp_path / "parity.jsonl")
-    fitted = steer("fit", "--task", str(task), "--out", str(tmp_path / "out"), "--method", "paper", *model)
+    search = ["--method", "paper", "--k", "1", "--alpha", "2"]
+    fitted = steer("fit", "--task", str(task), "--out", str(tmp_path / "out"), *search, *model)
     assert fitted.returncode == 0, fitted.stderr
     assert "line 31: answer 'two tokens' is" in " ".join(fitted.stdout.split())
     assert "line 32:" in fitted.stdout
@@ -224,6 +235,14 @@ WRONG = {
     "an option of another method": (
         ["fit", "parentheses", "--out", ".", "--lambda", "0.1"],
         "--lambda means nothing to method stepwise",
+    ),
+    "an option of the grid for a search that has none": (
+        ["fit", "parentheses", "--out", ".", "--alpha", "1.5"],
+        "--alpha means nothing to method stepwise",
+    ),
+    "an option of the stepwise search for another": (
+        ["fit", "parentheses", "--out", ".", "--method", "paper", "--max-scale", "2"],
+        "--max-scale means nothing to method paper",
     ),
     "an option of a method for facts": (["fit", "capitals", "--out", ".", "--k", "5"], "--k means nothing to method"),
     "attention out of range": (["fit", "capitals", "--out", ".", "--own-attention", "2"], "own attention is 2"),

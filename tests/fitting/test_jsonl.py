@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
+from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
 from steering_profiles.errors import TaskError
@@ -334,3 +335,14 @@ def test_every_line_of_the_example_file_suits_the_default_model(embedded: Loaded
     assert task.left_out == ()
     assert task.split_sizes == {"train": 36, "dev": 12, "test": 12}
     assert list(task.answers) == ["red", "yellow", "green", "blue", "white", "black"]
+
+
+def test_a_token_that_the_tokenizer_appends_to_every_text_is_part_of_no_prompt(tmp_path):
+    appends = build_word_tokenizer()
+    appends.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A <end>", special_tokens=[("<end>", appends.eos_token_id)]
+    )
+    path = write(tmp_path, lines(20, candidates=[" cold", " hot"]))
+    task = jsonl_task(path, appends)
+    assert task.left_out == ()
+    assert examples_of(task) == examples_of(jsonl_task(path, build_word_tokenizer()))

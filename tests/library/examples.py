@@ -49,9 +49,13 @@ def bands(draw: st.DrawFn) -> Gate:
     return Gate(low=low, high=high)
 
 
+def profiles() -> st.SearchStrategy[Profile]:
+    """Any profile of ``MODEL`` that changes something."""
+    return _profiles().filter(lambda profile: not profile.changes_nothing)
+
+
 @st.composite
-def profiles(draw: st.DrawFn) -> Profile:
-    """Any profile of ``MODEL``."""
+def _profiles(draw: st.DrawFn) -> Profile:
     heads = draw(st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 2)), scales))
     neurons = draw(st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 7)), scales))
     intercept = draw(st.floats(-2, 2))

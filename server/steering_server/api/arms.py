@@ -1,13 +1,14 @@
 """Which arms a request asks for: by model name, by ``steering``, or by ``arms``."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from steering_profiles.effective import effective
 from steering_profiles.errors import GateError
 from steering_profiles.schema import BASELINE, common_gate
 from steering_server.api.schemas.requests import ArmRequest, GenerationBody, shown
-from steering_server.api.schemas.responses import Applied, AppliedArms, AppliedProfile
+from steering_server.api.schemas.responses import Applied, AppliedArms, AppliedProfile, Effective
 from steering_server.backends.base import Backend, ProfileCard, ProfileStrength
 from steering_server.errors import NotFound, RequestError
 
@@ -62,13 +63,14 @@ def resolve_arms(body: GenerationBody, backend: Backend) -> Arms:
         raise RequestError(f"{asked[1]}: steering is asked for by {asked[0]} already; use one of them", param=asked[1])
     if body.arms:
         arms = tuple(_requested_arm(arm, f"arms.{i}", backend) for i, arm in enumerate(body.arms))
+        _refuse_false_baselines(arms)
         _refuse_equal_labels(arms)
         return Arms(model, arms, named=True)
     if body.steering:
         names, param, strength = _names(body.steering.profile), "steering.profile", body.steering.strength
     else:
         names, param, strength = in_name, "model", 1.0
-    return Arms(model, (_arm(None, names, strength, param, backend.profiles),), named=False)
+    return Arms(model, (_arm(None, names, strength, param, backend),), named=False)
 
 
 def _profiles_in_name(model: str, backend: Backend) -> tuple[str, ...]:
@@ -87,18 +89,17 @@ def _profiles_in_name(model: str, backend: Backend) -> tuple[str, ...]:
 
 def _requested_arm(arm: str | ArmRequest, param: str, backend: Backend) -> Arm:
     if isinstance(arm, ArmRequest):
-        return _arm(arm.name, _names(arm.profile), arm.strength, f"{param}.profile", backend.profiles)
+        return _arm(arm.name, _names(arm.profile), arm.strength, f"{param}.profile", backend)
     names = () if arm == BASELINE else tuple(arm.split(SEPARATOR))
-    return _arm(arm, names, 1.0, param, backend.profiles)
+    return _arm(arm, names, 1.0, param, backend)
 
 
 def _names(profile: str | Sequence[str]) -> tuple[str, ...]:
     return tuple(profile.split(SEPARATOR)) if isinstance(profile, str) else tuple(profile)
 
 
-def _arm(
-    label: str | None, names: tuple[str, ...], strength: float, param: str, cards: Mapping[str, ProfileCard]
-) -> Arm:
+def _arm(label: str | None, names: tuple[str, ...], strength: float, param: str, backend: Backend) -> Arm:
+    cards = backend.profiles
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise RequestError(f"{param}: profile {shown(repeated)} is named twice", param=param)
@@ -110,6 +111,7 @@ def _arm(
         common_gate(cards[name].entry.profile for name in names)
     except GateError as exc:
         raise RequestError(f"{param}: {exc}", param=param) from exc
+    changed = effective([(cards[name].entry.profile, strength) for name in names], backend.model.dtype)
     joined = SEPARATOR.join(names)
     if label is None:
         label = joined if strength == 1 else f"{joined}@{strength:g}"
@@ -122,8 +124,16 @@ def _arm(
             content_hash=_joined_hash(applied),
             strength=strength if names else 0.0,
             profiles=applied,
+            effective=Effective.model_validate(changed, from_attributes=True),
+            warnings=(*_of_force(cards[name] for name in names), *changed.warnings),
         ),
     )
+
+
+def _of_force(cards: Iterable[ProfileCard]) -> Iterator[str]:
+    for card in cards:
+        if card.forced:
+            yield f"{card.entry.profile.name}: was made for another model and is forced: {card.reason}"
 
 
 def _usable(name: str, param: str, cards: Mapping[str, ProfileCard]) -> ProfileCard:
@@ -150,6 +160,15 @@ def _refuse_equal_labels(arms: Sequence[Arm]) -> None:
         if label in labels[:index]:
             raise RequestError(
                 f"arms.{index}: label {shown(label)} is used twice; give one of them a name", param=f"arms.{index}"
+            )
+
+
+def _refuse_false_baselines(arms: Sequence[Arm]) -> None:
+    for index, arm in enumerate(arms):
+        if arm.label.casefold() == BASELINE and arm.applied.strength != 0:
+            raise RequestError(
+                f"arms.{index}.name: is {shown(arm.label)}, which names the unsteered model; this arm is steered",
+                param=f"arms.{index}.name",
             )
 
 

@@ -95,6 +95,8 @@ def _show(console: Console, prompt: str, comparison: "Comparison") -> None:
         body.append(text[same:], style="bold yellow")
         panels.append(Panel(body, title=Text(arm), title_align="left"))
     console.print(Columns(panels, equal=True, expand=True))
+    for warning in comparison.warnings:
+        console.print(warning, style="yellow", markup=False, soft_wrap=True)
     for pair in comparison.pairs:
         one, other = pair.arms
         if pair.first_difference is None:

@@ -140,14 +140,17 @@ def fit(
     profile_name = _checked_name(name or task_name(source))
     usual = _FINAL_LAYER if source in RECALL_TASKS else "stepwise"
     method = usual if method is None else method
-    of_components: _Options = [
-        ("--components", components, "heads"),
-        ("--max-components", most_components, 20),
-        ("--max-scale", most_scale, 1.5),
-        ("--metric", metric, "f1"),
-        ("--accuracy-threshold", accuracy_threshold, 0.7),
+    of_stepwise: _Options = [("--max-components", most_components, 20), ("--max-scale", most_scale, 1.5)]
+    of_grid: _Options = [
         *(("--k", value, None) for value in k or ()),
         *(("--alpha", value, None) for value in alpha or ()),
+    ]
+    of_components: _Options = [
+        ("--components", components, "heads"),
+        *of_stepwise,
+        ("--metric", metric, "f1"),
+        ("--accuracy-threshold", accuracy_threshold, 0.7),
+        *of_grid,
     ]
     of_final_layer: _Options = [
         *(("--own-attention", value, None) for value in own_attention or ()),
@@ -168,6 +171,8 @@ def fit(
             method, components, most_components, most_scale, metric, accuracy_threshold, k or (), alpha or ()
         )
         _refuse(method, of_final_layer)
+        if not compare:  # which searches with the other methods too
+            _refuse(method, of_grid if method == "stepwise" else of_stepwise)
         way = ComponentsFit(settings, compare)
     require_writable_folder("--out", out)
     server_settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
@@ -196,13 +201,16 @@ def fit(
         console.print(f"going on with a fit that was interrupted: {len(journal)} of its results are kept")
     with progress_bars() as progress:
         fitted = way.fit(loaded, made, profile_name, command, journal, progress)
-        path = save_profile(fitted.profile, out)  # now: what follows takes a while, and is not the profile
+        # Now: what follows takes a while, and is not the profile. One that changes nothing could not be loaded.
+        path = None if fitted.profile.changes_nothing else save_profile(fitted.profile, out)
         variants = variants_of(source, loaded.tokenizer, seed, loaded.context_length)
         report = fitted.report(loaded, made, variants, command, progress)
     page, _ = write_report(report, out)
     journal.discard()
     fitted.show(console)
-    console.print(f"wrote {path} and {page}", soft_wrap=True)
+    if path is None:
+        console.print("no profile is written: nothing that was tried is better on dev and allowed", style="yellow")
+    console.print(f"wrote {page}" if path is None else f"wrote {path} and {page}", soft_wrap=True)
 
 
 def _refuse(method: str, options: _Options) -> None:

@@ -88,8 +88,6 @@ class FittedComponents:
         result = self.result
         choice = result.choice
         console.print(_grid_table(choice.grid) if choice.grid else _path_table(choice))
-        if not choice.scales:
-            console.print("nothing is better on dev than the plain model: this profile changes nothing", style="yellow")
         scaled = ", ".join(f"{component} x {scale:g}" for component, scale in sorted(choice.scales.items()))
         console.print(f"{result.profile.summary}: {scaled or 'none'}")
         table = Table("sub-task", "without", "with", title="test accuracy, %")

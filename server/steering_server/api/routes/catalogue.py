@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from steering_profiles.effective import own_attention_range
 from steering_profiles.flags import flags, is_measured
 from steering_server.api.arms import SEPARATOR
 from steering_server.api.errors import ERROR_RESPONSES
@@ -80,6 +81,7 @@ def _summary(backend: Backend, card: ProfileCard) -> ProfileObject:
         usable=card.usable,
         forced=card.forced,
         reason=card.reason,
+        own_attention_range=own_attention_range(profile),
         side_effects=dict(profile.provenance.side_effects) if profile.provenance and is_measured(profile) else None,
         flags=flags(profile),
     )

@@ -100,7 +100,11 @@ class SteeringRequest(_Strict):
     """Which profiles to apply and how strongly."""
 
     profile: Profiles = Field(description="A profile's name, or several.")
-    strength: Strength = Field(1.0, description="0 is no steering, 1 the profile as it was fitted.")
+    strength: Strength = Field(
+        1.0,
+        description="0 is no steering, 1 the profile as it was fitted. Own-position attention is a share: it is held "
+        "at 0 or 1 where it would come to less or more, and the answer's `warnings` say so.",
+    )
 
 
 class ArmRequest(SteeringRequest):

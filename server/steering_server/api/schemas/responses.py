@@ -27,6 +27,19 @@ class AppliedProfile(_Response):
     strength: float
 
 
+class Effective(_Response):
+    """What an arm changes, all of its profiles together, at their strength."""
+
+    heads: int
+    """Attention heads whose factor is not 1."""
+    neurons: int
+    """Feed-forward neurons whose factor is not 1."""
+    own_attention: float
+    """Share of the final layer's attention that is replaced by each position's own value, 0..1."""
+    intercept_scale: float
+    """How much of the MLP's intercept is subtracted."""
+
+
 class Applied(_Response):
     """What one arm applied. The baseline has no profile and strength 0."""
 
@@ -37,6 +50,9 @@ class Applied(_Response):
     """The profile's hash, or one over the hashes of several."""
     strength: float
     profiles: tuple[AppliedProfile, ...]
+    effective: Effective
+    warnings: tuple[str, ...]
+    """What was asked for and does nothing, or not in full."""
 
 
 class AppliedArms(_Response):
@@ -223,6 +239,9 @@ class ProfileObject(_Response):
     usable: bool
     forced: bool
     reason: str | None
+    own_attention_range: tuple[float, float] | None
+    """Strengths within which own-position attention follows the strength; it is held at the ends beyond. Null without
+    any."""
     side_effects: dict[str, Any] | None
     """What else it changes, per text, as it was measured when it was fitted; null where it was not."""
     flags: list[str]

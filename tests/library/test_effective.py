@@ -1,0 +1,115 @@
+"""What profiles at a strength come to, against the factors that the hooks apply; and what of it does nothing."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from steering_profiles.effective import effective, own_attention_range
+from steering_profiles.errors import ProfileFormatError
+from steering_profiles.models import LoadedModel, Sizes
+from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, HeadScale, NeuronScale, Profile
+from steering_profiles.steering import AppliedProfile, attach, effect_of
+from steering_profiles.store import load_profile, save_profile
+from tests.builders import build_model, build_profile
+from tests.library.examples import INTERCEPT, MODEL, example, profiles
+
+SIZES = Sizes(
+    layers=MODEL.layers, heads=MODEL.heads, kv_heads=MODEL.kv_heads, head_dim=MODEL.head_dim, neurons=MODEL.neurons,
+    width=MODEL.width, vocab_size=MODEL.vocab_size,
+)  # fmt: skip
+ONE_ATTENTION = example(heads=(), final_layer=FinalLayer(own_attention=1.0))
+HALF_ATTENTION = example(name="half", heads=(), final_layer=FinalLayer(own_attention=0.5))
+
+
+@given(profiles(), st.floats(-10, 10), st.floats(-10, 10))
+def test_it_counts_the_components_that_the_hooks_change(profile: Profile, strength: float, another: float):
+    steering = [(profile, strength), (example(name="another"), another)]
+    effect = effect_of(tuple(AppliedProfile(*one) for one in steering), SIZES)
+    found = effective(steering, "float64")
+    assert found.heads == sum(int((row != 1).sum()) for row in effect.heads.values())
+    assert found.neurons == sum(int((row != 1).sum()) for row in effect.neurons.values())
+    assert found.own_attention == pytest.approx(effect.own_attention)
+
+
+@pytest.mark.parametrize(("strength", "share"), [(-1, 0), (0, 0), (0.5, 0.5), (1, 1), (2, 1), (10, 1)])
+def test_own_position_attention_is_held_within_its_range_and_says_so(strength: float, share: float):
+    found = effective([(ONE_ATTENTION, strength)], "float32")
+    assert found.own_attention == share
+    assert any("is held at" in warning for warning in found.warnings) == (not 0 <= strength <= 1)
+
+
+@pytest.mark.parametrize(
+    "steering",
+    [
+        [(ONE_ATTENTION, -1)],
+        [(example(), 1), (example(name="undoes", heads=(HeadScale(layer=1, head=2, scale=1 / 1.5),)), 1)],
+        [(example(heads=(HeadScale(layer=1, head=2, scale=1.001),)), 1)],
+        [(example(), 0.001)],
+        [(example(heads=(), neurons=(NeuronScale(layer=0, neuron=0, scale=1.5),)), 1e-6)],
+    ],
+    ids=["below the range", "factors that cancel", "a small scale", "a small strength", "neurons"],
+)
+def test_what_does_nothing_is_said_to(steering):
+    found = effective(steering, "bfloat16")
+    assert (found.heads, found.neurons, found.own_attention) == (0, 0, 0)
+    assert "changes nothing at this strength" in found.warnings[-1]
+
+
+def test_strength_0_is_no_steering_and_needs_no_warning():
+    assert effective([(example(), 0)], "float32") == effective([], "float32")
+
+
+def test_the_weaker_of_two_own_position_attentions_is_named():
+    found = effective([(HALF_ATTENTION, 1), (ONE_ATTENTION, 1)], "float32")
+    assert found.own_attention == 1
+    assert found.warnings == ("half: own-position attention 0.5 does nothing beside 1 of another profile",)
+
+
+@given(st.floats(0.9, 1.1), st.sampled_from(["float16", "bfloat16", "float32", "float64"]))
+def test_a_factor_counts_where_it_is_not_1_in_the_model_s_type(scale: float, dtype: str):
+    found = effective([(example(heads=(HeadScale(layer=0, head=0, scale=scale),)), 1)], dtype)
+    assert found.heads == int(torch.tensor(1 + (scale - 1), dtype=torch.float64).to(getattr(torch, dtype)) != 1)
+
+
+@pytest.mark.parametrize("strength", [0.5, 2, -1])
+def test_the_logits_change_exactly_where_something_is_effective(strength: float):
+    loaded = build_model("llama", dtype=torch.float32)
+    profile = build_profile(loaded, own_attention=1.0)
+    assert (logits(loaded, profile, strength) != logits(loaded, profile, 0)).any() == bool(
+        effective([(profile, strength)], "float32").own_attention
+    )
+
+
+@torch.no_grad()
+def logits(loaded: LoadedModel, profile: Profile, strength: float) -> torch.Tensor:
+    handle = attach(loaded)
+    with handle.applied([(AppliedProfile(profile, strength),)]):
+        found: torch.Tensor = loaded.model(torch.tensor([[5, 6, 7, 8]])).logits
+    handle.remove()
+    return found
+
+
+def test_the_range_of_strengths_that_own_position_attention_follows():
+    assert own_attention_range(HALF_ATTENTION) == (0, 2)
+    assert own_attention_range(example()) is None
+
+
+@pytest.mark.parametrize(
+    "nothing",
+    [
+        {"heads": ()},
+        {"heads": (HeadScale(layer=1, head=2, scale=1),)},
+        {"heads": (), "neurons": (NeuronScale(layer=1, neuron=2, scale=1.0),)},
+        {
+            "heads": (),
+            "final_layer": FinalLayer(intercept_scale=1.0),
+            "tensors": {INTERCEPT_TENSOR: INTERCEPT[INTERCEPT_TENSOR] * 0},
+        },
+    ],
+    ids=["empty", "heads by 1", "neurons by 1", "an intercept of zeros"],
+)
+def test_a_profile_that_changes_nothing_is_refused_when_it_is_read(tmp_path, nothing):
+    path = save_profile(example(**nothing), tmp_path)
+    with pytest.raises(ProfileFormatError, match=r"example\.json: changes nothing"):
+        load_profile(path)
