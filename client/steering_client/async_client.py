@@ -62,7 +62,7 @@ class AsyncSteeringClient:
         prompt: Prompt,
         *,
         profile: str | Sequence[str] | None = None,
-        strength: float = 1.0,
+        strength: float | None = None,
         **options: Unpack[CompletionOptions],
     ) -> Completion:
         """Continue a prompt, steered by ``profile`` if one is named."""
@@ -74,7 +74,7 @@ class AsyncSteeringClient:
         prompt: Prompt,
         *,
         profile: str | Sequence[str] | None = None,
-        strength: float = 1.0,
+        strength: float | None = None,
         **options: Unpack[CompletionOptions],
     ) -> AsyncIterator[CompletionChunk]:
         """Continue a prompt and yield its text as it comes. Closing the iterator stops the server's work on it."""
@@ -88,7 +88,7 @@ class AsyncSteeringClient:
         messages: Sequence[MessageParam],
         *,
         profile: str | Sequence[str] | None = None,
-        strength: float = 1.0,
+        strength: float | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatCompletion:
         """Answer a conversation, steered by ``profile`` if one is named."""
@@ -100,7 +100,7 @@ class AsyncSteeringClient:
         messages: Sequence[MessageParam],
         *,
         profile: str | Sequence[str] | None = None,
-        strength: float = 1.0,
+        strength: float | None = None,
         **options: Unpack[ChatOptions],
     ) -> AsyncIterator[ChatChunk]:
         """Answer a conversation and yield the answer as it comes."""

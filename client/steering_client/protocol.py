@@ -41,9 +41,18 @@ class SamplingOptions(TypedDict, total=False):
     max_tokens: int
     temperature: float
     top_p: float
+    top_k: int
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[str, float]
+    min_tokens: int
+    ignore_eos: bool
     n: int
     stop: str | Sequence[str]
     seed: int
+    user: str
 
 
 class CompletionOptions(SamplingOptions, total=False):
@@ -56,12 +65,15 @@ class CompletionOptions(SamplingOptions, total=False):
 class ChatOptions(SamplingOptions, total=False):
     """Options of chat completions."""
 
+    max_completion_tokens: int
     logprobs: bool
     top_logprobs: int
+    add_generation_prompt: bool
+    continue_final_message: bool
 
 
 def completion_body(
-    prompt: Prompt, profile: str | Sequence[str] | None, strength: float, **options: Unpack[CompletionOptions]
+    prompt: Prompt, profile: str | Sequence[str] | None, strength: float | None, **options: Unpack[CompletionOptions]
 ) -> dict[str, Any]:
     """Return the body of a completion request."""
     return {"prompt": prompt, **options, **_steering(profile, strength)}
@@ -70,7 +82,7 @@ def completion_body(
 def chat_body(
     messages: Sequence[MessageParam],
     profile: str | Sequence[str] | None,
-    strength: float,
+    strength: float | None,
     **options: Unpack[ChatOptions],
 ) -> dict[str, Any]:
     """Return the body of a chat request."""
@@ -160,11 +172,18 @@ def translate(exc: httpx.HTTPError, base_url: str) -> SteeringClientError:
     return ConnectionFailed(f"cannot reach {base_url}: {exc}")
 
 
-def _steering(profile: str | Sequence[str] | None, strength: float) -> dict[str, Any]:
+def _steering(profile: str | Sequence[str] | None, strength: float | None) -> dict[str, Any]:
+    """Return what a body says of steering.
+
+    Raises:
+        ValueError: a strength is given, but no profile that it could be of.
+    """
     if profile is None:
+        if strength is not None:
+            raise ValueError(f"strength is {strength}, but no profile is given")
         return {}
     names = profile if isinstance(profile, str) else list(profile)
-    return {"steering": {"profile": names, "strength": strength}}
+    return {"steering": {"profile": names, "strength": 1.0 if strength is None else strength}}
 
 
 def _seconds(retry_after: str | None) -> float | None:

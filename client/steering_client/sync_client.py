@@ -61,7 +61,7 @@ class SteeringClient:
         prompt: Prompt,
         *,
         profile: str | Sequence[str] | None = None,
-        strength: float = 1.0,
+        strength: float | None = None,
         **options: Unpack[CompletionOptions],
     ) -> Completion:
         """Continue a prompt, steered by ``profile`` if one is named."""
@@ -73,7 +73,7 @@ class SteeringClient:
         prompt: Prompt,
         *,
         profile: str | Sequence[str] | None = None,
-        strength: float = 1.0,
+        strength: float | None = None,
         **options: Unpack[CompletionOptions],
     ) -> Iterator[CompletionChunk]:
         """Continue a prompt and yield its text as it comes. Closing the iterator stops the server's work on it."""
@@ -85,7 +85,7 @@ class SteeringClient:
         messages: Sequence[MessageParam],
         *,
         profile: str | Sequence[str] | None = None,
-        strength: float = 1.0,
+        strength: float | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatCompletion:
         """Answer a conversation, steered by ``profile`` if one is named."""
@@ -97,7 +97,7 @@ class SteeringClient:
         messages: Sequence[MessageParam],
         *,
         profile: str | Sequence[str] | None = None,
-        strength: float = 1.0,
+        strength: float | None = None,
         **options: Unpack[ChatOptions],
     ) -> Iterator[ChatChunk]:
         """Answer a conversation and yield the answer as it comes."""

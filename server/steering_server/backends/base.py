@@ -88,11 +88,16 @@ class Backend(Protocol):
         """Return what each token of a prompt adds to its text; ``is_all``: nothing is generated after it."""
         ...
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
-        """Turn chat messages into the token ids of the model's chat template, ready for the assistant's turn.
+    def render_chat(
+        self, messages: Sequence[Mapping[str, str]], *, begin_turn: bool = True, continue_last: bool = False
+    ) -> tuple[int, ...]:
+        """Turn chat messages into the token ids of the model's chat template.
+
+        ``begin_turn`` begins the assistant's turn after them; ``continue_last`` ends with the last message's text.
 
         Raises:
-            RequestError: the model has no chat template, or the template refuses these messages.
+            RequestError: the model has no chat template, or the template refuses these messages or hides the text that
+                is to be continued.
         """
         ...
 

@@ -79,21 +79,35 @@ class LocalBackend:
         """Return what each token of a prompt adds to its text; ``is_all``: nothing is generated after it."""
         return echo(self._engine.vocabulary, prompt, is_all=is_all)
 
-    def render_chat(self, messages: Sequence[Mapping[str, str]]) -> tuple[int, ...]:
-        """Turn chat messages into token ids by the model's chat template, ready for the assistant's turn.
+    def render_chat(
+        self, messages: Sequence[Mapping[str, str]], *, begin_turn: bool = True, continue_last: bool = False
+    ) -> tuple[int, ...]:
+        """Turn chat messages into token ids by the model's chat template.
+
+        ``begin_turn`` begins the assistant's turn after them; ``continue_last`` ends with the last message's text.
 
         Raises:
-            RequestError: the model has no chat template, or the template refuses these messages.
+            RequestError: the model has no chat template, or the template refuses these messages or hides the text that
+                is to be continued.
         """
         if not self._tokenizer.chat_template:
             raise RequestError(f"model {self._model.name} has no chat template; use /v1/completions", param="messages")
         try:
             with self._tokenizing:
                 text = self._tokenizer.apply_chat_template(
-                    [dict(message) for message in messages], tokenize=False, add_generation_prompt=True
+                    [dict(message) for message in messages],
+                    tokenize=False,
+                    add_generation_prompt=begin_turn,
+                    continue_final_message=continue_last,
                 )
                 return tuple(self._tokenizer.encode(str(text), add_special_tokens=False))
         except (jinja2.TemplateError, TypeError, ValueError) as exc:
+            if continue_last and isinstance(exc, ValueError):  # whose own text holds the whole conversation
+                raise RequestError(
+                    "continue_final_message: the model's chat template does not give out the last message's text as it "
+                    "is, so it cannot be continued",
+                    param="continue_final_message",
+                ) from exc
             raise RequestError(f"the model's chat template refuses these messages: {exc}", param="messages") from exc
 
     def spelling(self, token: int) -> Spelling:

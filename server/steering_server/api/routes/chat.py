@@ -129,7 +129,9 @@ class _Writer:
 def _render(body: ChatBody, backend: Backend) -> tuple[int, ...]:
     roles = {"developer": "system"}  # OpenAI's newer name for it
     return backend.render_chat(
-        [{"role": roles.get(message.role, message.role), "content": message.text} for message in body.messages]
+        [{"role": roles.get(message.role, message.role), "content": message.text} for message in body.messages],
+        begin_turn=body.begins_turn,
+        continue_last=body.continue_final_message,
     )
 
 

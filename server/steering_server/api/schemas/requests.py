@@ -227,6 +227,12 @@ class ChatBody(GenerationBody):
     max_completion_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Same as max_tokens.")
     logprobs: StrictBool = False
     top_logprobs: Annotated[StrictInt, Field(ge=0, le=20)] | None = None
+    add_generation_prompt: StrictBool | None = Field(
+        None, description="Begin the assistant's turn after the messages. Default: unless the last one is continued."
+    )
+    continue_final_message: StrictBool = Field(
+        False, description="Go on with the text of the last message, rather than begin a new turn after it."
+    )
 
     neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
         "tools": ([],),
@@ -252,9 +258,16 @@ class ChatBody(GenerationBody):
     def _consistent(self) -> Self:
         if self.top_logprobs is not None and not self.logprobs:
             raise ValueError("top_logprobs: needs logprobs to be true")
+        if self.continue_final_message and self.add_generation_prompt:
+            raise ValueError("continue_final_message: begins no new turn; add_generation_prompt must be false")
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise ValueError("max_tokens: differs from max_completion_tokens; send one of them")
         return self
+
+    @property
+    def begins_turn(self) -> bool:
+        """Whether the assistant's turn begins after the messages."""
+        return not self.continue_final_message if self.add_generation_prompt is None else self.add_generation_prompt
 
     @property
     def token_limit(self) -> int | None:
