@@ -78,7 +78,7 @@ def _in_folder(name: str, folder: Path) -> Location:
 
 
 def _instead(folder: Path) -> str:
-    files = sorted(file for file in folder.iterdir() if file.is_file() and gguf.is_gguf(file))
+    files = sorted(filter(gguf.is_named_gguf, folder.iterdir()))
     return f", but GGUF files, of which each is given by itself: {str(files[0])!r}" if files else ""
 
 

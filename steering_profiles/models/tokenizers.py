@@ -43,7 +43,7 @@ def read_tokenizer(location: Location, config: PretrainedConfig) -> PreTrainedTo
     if location.gguf is not None:
         _drop_beyond(count_tokens(location.gguf), tokenizer)
     _require_fit(tokenizer, config.get_text_config().vocab_size)
-    tokenizer.name_or_path = location.origin
+    tokenizer.name_or_path = tokenizer.init_kwargs["name_or_path"] = location.origin
     return tokenizer
 
 
