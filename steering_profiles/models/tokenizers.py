@@ -1,12 +1,9 @@
 """A model's tokenizer: read, and known to fit the model before weights are read."""
 
-import json
-
-from tokenizers import Tokenizer
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from steering_profiles.models.faults import CANNOT_LOAD, in_one_line
-from steering_profiles.models.gguf import count_tokens
+from steering_profiles.models.gguf import keep_listed
 from steering_profiles.models.locating import Location
 from steering_profiles.models.pointers import require_fetched
 
@@ -41,21 +38,10 @@ def read_tokenizer(location: Location, config: PretrainedConfig) -> PreTrainedTo
             "needed beside the weights"
         ) from exc
     if location.gguf is not None:
-        _drop_beyond(count_tokens(location.gguf), tokenizer)
+        keep_listed(tokenizer, location.gguf)
     _require_fit(tokenizer, config.get_text_config().vocab_size)
     tokenizer.name_or_path = tokenizer.init_kwargs["name_or_path"] = location.origin
     return tokenizer
-
-
-def _drop_beyond(listed: int, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Take out what transformers has added to the tokens that a GGUF file lists, and that the model does not know.
-
-    That is the end of text as GPT-2 writes it, where a file lists bytes and their merges as GPT-2's does.
-    """
-    if len(tokenizer) > listed:
-        content = json.loads(tokenizer.backend_tokenizer.to_str())
-        content["added_tokens"] = [token for token in content["added_tokens"] if token["id"] < listed]
-        tokenizer._tokenizer = Tokenizer.from_str(json.dumps(content))
 
 
 def _require_fit(tokenizer: PreTrainedTokenizerBase, size: int) -> None:

@@ -19,6 +19,7 @@ from steering_profiles.models import (
     LoadedModel,
     ModelSource,
     Skeleton,
+    embedded,
     load_model,
     load_outline,
     load_skeleton,
@@ -143,6 +144,17 @@ class TestGguf:
         assert len(plain) == len(build_tokenizer()) + 1
         assert tokenizer.get_vocab() == build_tokenizer().get_vocab()
         assert max(tokenizer.encode("<|endoftext|>")) < len(build_tokenizer())
+
+    def test_of_that_of_the_default_model_the_same_is_true(
+        self, file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(embedded, "find_gguf", lambda: file)
+        expected = load(file, dtype="float32")
+        litter(file.parent)
+        actual = load_model(ModelSource(cache=tmp_path / "cache", dtype="float32"))
+        assert actual.tokenizer.get_vocab() == expected.tokenizer.get_vocab()
+        assert actual.tokenizer.chat_template == CHAT_TEMPLATE
+        assert actual.identity.fingerprint == expected.identity.fingerprint
 
     @every_load
     def test_one_of_several_pieces_is_named(self, load_one: Load, file: Path):
