@@ -49,6 +49,12 @@ def cut_off(folder: Path) -> None:
     pieces(folder)[1].write_bytes(pieces(folder)[1].read_bytes()[:-100])
 
 
+def add_a_token(folder: Path) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(folder)
+
+
 def make_huge(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     huge = {"hidden_size": 2**18, "intermediate_size": 2**20, "num_hidden_layers": 99}  # petabytes
@@ -76,6 +82,16 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "a piece missing": (lambda folder: pieces(folder)[1].unlink(), [], "model-00002-of-.*.safetensors is missing: "),
     "a piece cut off": (cut_off, [], "model-00002-of-.*.safetensors is damaged or cut off: download it again"),
     "a pointer": (lambda folder: pieces(folder)[1].write_bytes(POINTER), [], "model-00002.* with `git lfs pull`"),
+    "a tokenizer that does not fit": (
+        add_a_token,
+        [],
+        "such as '<new>' with id 260, .* is 259; use the",
+    ),
+    "an adapter beside it": (
+        lambda folder: (folder / "adapter_config.json").write_text("{}"),
+        [],
+        "an adapter lies beside its weights .*: merge it into the weights .*, or remove adapter_config.json",
+    ),
     "another architecture": (make_unknown, [], "BloomForCausalLM is not known to steering-server; known: Falcon"),
     "too large": (make_huge, [], "not enough memory on .*: .* GiB are free; a smaller dtype .* the device map auto"),
     "no such device": (lambda _: None, ["--device-map", "cuda:99"], "'cuda:99' is not there; this machine has cpu, "),
