@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
-from transformers.utils import find_adapter_config_file
+from transformers.utils import cached_file, find_adapter_config_file
 
 CONFIG = "adapter_config.json"
 MERGING = "merge it into the weights with merge_and_unload of PEFT"
@@ -26,13 +26,20 @@ def require_no_adapter(location: str, options: Mapping[str, Any]) -> None:
     found = find_adapter_config_file(location, **options)
     if found is None:
         return
-    file = Path(found)
-    if (file.parent / "config.json").is_file():
+    # Not looked for beside the file: what is of the hub may not have been downloaded yet.
+    config = cached_file(
+        location,
+        "config.json",
+        **options,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if config is not None:
         raise ValueError(
             f"an adapter lies beside its weights ({CONFIG}), with which it would be another model: {MERGING}, or "
             f"remove {CONFIG}"
         )
-    raise ValueError(what_it_is(file))
+    raise ValueError(what_it_is(Path(found)))
 
 
 def require_none_applied(model: PreTrainedModel) -> None:
@@ -52,11 +59,11 @@ def what_it_is(config: Path) -> str:
     except (OSError, ValueError):
         settings = None
     settings = settings if isinstance(settings, dict) else {}
-    kind = {"LORA": "a LoRA adapter"}.get(settings.get("peft_type", "LORA"), "an adapter of PEFT")
+    kind = "a LoRA adapter" if settings.get("peft_type", "LORA") == "LORA" else "an adapter of PEFT"
     return alone(kind, settings.get("base_model_name_or_path"))
 
 
 def alone(kind: str, base: object) -> str:
     """Say of an adapter without its model what it is and what to do; ``base`` is the model's name where it is known."""
     model = f"model {base}" if isinstance(base, str) and base else "a model that it does not name"
-    return f"it is {kind} of {model}, not a model by itself: load that model, or {MERGING} and load what that saves"
+    return f"it is {kind} of {model}, not a model by itself: load that model, or one that the adapter is merged into"

@@ -66,7 +66,7 @@ def _require_fit(tokenizer: PreTrainedTokenizerBase, size: int) -> None:
     if outside:
         first = min(outside)
         raise ValueError(
-            f"its tokenizer does not fit it: {len(outside)} of the tokens have no embedding in the model, such as "
+            f"its tokenizer does not fit it: the model has no embedding for {len(outside)} of the tokens, such as "
             f"{outside[first]!r} with id {first}, where the last id is {size - 1}; use the tokenizer that the model "
             "came with"
         )
