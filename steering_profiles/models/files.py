@@ -8,8 +8,8 @@ from steering_profiles.models import adapters
 from steering_profiles.models.pointers import is_pointer, pointing
 from steering_profiles.models.weights import damage, piece_of
 
-_PICKLED = (".bin", ".ckpt", ".pt", ".pth")
-_KINDS = {".safetensors": "a file of weights", ".json": "a JSON file"} | dict.fromkeys(_PICKLED, "pickled weights")
+_WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+_KINDS = {".json": "a JSON file"} | dict.fromkeys(_WEIGHTS, "a file of weights")
 
 
 def no_model(file: Path) -> str:

@@ -6,6 +6,7 @@ import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def require_model(file: Path) -> None:
         raise ValueError(adapters.alone("a LoRA adapter", facts.get("general.base_model.0.name")))
     if kind != "model":
         raise ValueError(f"{file.name} is {_OTHERS.get(kind, f'of the type {kind}')}, not a model: {_INSTEAD}")
-    number, count = piece_of(file) or (facts.get("split.no", 0) + 1, facts.get("split.count", 1))
+    said = facts.get("split.no", 0) + 1, facts.get("split.count", 1)
+    number, count = max(piece_of(file) or said, said, key=itemgetter(1))
     if count > 1:
         raise ValueError(
             f"{file.name} is piece {number} of {count} of a model: join the pieces with `llama-gguf-split --merge`, "

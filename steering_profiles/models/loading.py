@@ -101,8 +101,6 @@ def load_model(source: ModelSource) -> LoadedModel:
     """
     asked = _dtype(source)
     with _located(source, "model") as location, offload_folder(source.cache) as offload:
-        if source.max_memory is not None:
-            require_max_memory(source.max_memory, source.device_map)
         config = _known_config(location)
         quantisation = quantisation_of(config)
         if quantisation is not None and quantisation.refused is not None:
@@ -185,10 +183,12 @@ def _located(source: ModelSource, what: str) -> Iterator[Location]:
     """Find a model, and quietly load ``what`` of it.
 
     Raises:
-        ModelLoadError: it cannot be found or read; the message says what to do.
+        ModelLoadError: it cannot be found or read, or not as ``source`` says; the message says what to do.
     """
     location: Location | None = None
     try:
+        if source.max_memory is not None:
+            require_max_memory(source.max_memory, source.device_map)
         with quietly(), located(source.model, source.cache) as location:
             yield location
     except CANNOT_LOAD as exc:

@@ -457,7 +457,7 @@ class TestSingleFiles:
     @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "model.ckpt"])
     def test_pickled_weights_are_named(self, name: str, tmp_path: Path):
         (tmp_path / name).write_bytes(b"\x80\x02junk")
-        assert "it is pickled weights, not a whole model: load a folder that holds all" in refused(tmp_path / name)
+        assert "it is a file of weights, not a whole model: load a folder that holds all" in refused(tmp_path / name)
 
     @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors.index.json"])
     def test_json_is_named(self, name: str, sharded: Path):
