@@ -1,12 +1,13 @@
 """A small GGUF file of quantised weights, written from a small Llama."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import gguf
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from tests.builders import CONTEXT, build_tokenizer, randomised
+from tests.builders import CHAT_TEMPLATE, CONTEXT, build_tokenizer, randomised
 
 _NAMES = {
     "self_attn.q_proj": "attn_q",
@@ -19,11 +20,16 @@ _NAMES = {
     "input_layernorm": "attn_norm",
     "post_attention_layernorm": "ffn_norm",
 }
+_KINDS = {str: gguf.GGUFValueType.STRING, int: gguf.GGUFValueType.UINT16}
 _WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_head": "output"}
 
 
-def write_gguf(path: Path) -> Path:
-    """Write a Llama of random weights, its matrices in blocks of 8-bit integers, and the tests' tokenizer."""
+def write_gguf(path: Path, *, facts: Mapping[str, str | int] | None = None, more_tokens: int = 0) -> Path:
+    """Write a Llama of random weights, its matrices in blocks of 8-bit integers, and the tests' tokenizer.
+
+    ``facts`` are more that the file says of itself; ``more_tokens`` are listed that the model has no embeddings for.
+    """
+    path.parent.mkdir(exist_ok=True)
     tokenizer = build_tokenizer()
     torch.manual_seed(0)
     config = LlamaConfig(
@@ -37,6 +43,8 @@ def write_gguf(path: Path) -> Path:
     )
     model = randomised(LlamaForCausalLM(config))
     writer = gguf.GGUFWriter(path, "llama")
+    for key, value in (facts or {}).items():
+        writer.add_key_value(key, value, _KINDS[type(value)])
     writer.add_block_count(config.num_hidden_layers)
     writer.add_context_length(CONTEXT)
     writer.add_embedding_length(config.hidden_size)
@@ -47,6 +55,7 @@ def write_gguf(path: Path) -> Path:
     writer.add_rope_freq_base(10000.0)
     writer.add_vocab_size(config.vocab_size)
     vocabulary = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().__getitem__)
+    vocabulary += [f"more{number}" for number in range(more_tokens)]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(vocabulary)
@@ -54,6 +63,7 @@ def write_gguf(path: Path) -> Path:
         [gguf.TokenType.CONTROL if token == "<end>" else gguf.TokenType.NORMAL for token in vocabulary]
     )
     writer.add_token_merges([") )", ")) ))", ")) )"])
+    writer.add_chat_template(CHAT_TEMPLATE)
     writer.add_eos_token_id(tokenizer.eos_token_id)
     writer.add_bos_token_id(tokenizer.eos_token_id)
     for name, tensor in model.state_dict().items():

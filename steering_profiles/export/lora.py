@@ -3,10 +3,13 @@
 Scaling adds ``W diag(s) - W = W diag(s - 1)`` to a weight, whose rank is at most the number of scaled inputs. With
 ``B = W[:, scaled] * (s - 1)[scaled]`` and rows of the identity as ``A`` that is ``B A``, exactly. PEFT itself is not
 needed to write it.
+
+All modules have one rank, the largest that any needs, and the others' factors are padded with zeros. A server
+multiplies ``B A`` by ``lora_alpha`` over the rank, but by which rank differs: that of the config, that which
+``rank_pattern`` has for the module, or that of the tensors. Where all are the same the factor is 1 for every server.
 """
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -34,12 +37,9 @@ class AdapterConfig:
 
     base_model_name_or_path: str
     r: int
-    """The largest rank: servers that know no ``rank_pattern`` take it for the room that the adapter needs."""
+    """The rank of all modules."""
     lora_alpha: int
-    """The same, so that the factor ``lora_alpha / r`` is 1 for servers that know no ``alpha_pattern`` too."""
-    rank_pattern: dict[str, int]
-    """By the module's path. PEFT reads the key as a pattern of a path's end; a whole path is the end of no other."""
-    alpha_pattern: dict[str, int]
+    """The same, so that the factor is 1."""
     target_modules: tuple[str, ...]
     """The paths of the scaled modules, whole: PEFT takes each for itself and for paths that end in ``.`` and it."""
     fan_in_fan_out: bool
@@ -59,8 +59,9 @@ def export_lora(
     """Write ``profile`` as a LoRA adapter for ``loaded`` to the folder ``out``, and return ``out``.
 
     The folder holds ``adapter_config.json``, ``adapter_model.safetensors`` (in the type that the model is loaded in)
-    and ``steering.json``, which says what the adapter is. A layer's rank is the number of inputs that are scaled:
-    heads times ``head_dim`` for the output projection, neurons for the down projection. ``loaded`` is not touched.
+    and ``steering.json``, which says what the adapter is. Its rank is the largest number of inputs that are scaled in
+    one module: heads times ``head_dim`` for the output projection, neurons for the down projection. Modules with fewer
+    are padded to it, so that the file is as large as if each had so many. ``loaded`` is not touched.
 
     Raises:
         ExportError: weights cannot carry the profile, the model's are quantised, or ``out`` is not empty or cannot be
@@ -70,38 +71,33 @@ def export_lora(
     """
     applied = AppliedProfile(profile, strength)
     projections = scaled_projections(loaded, applied, force=force)
+    rank = max(len(projection.columns) for projection in projections)
     with new_folder(out, record_of(loaded, applied, "lora")):
         tensors: dict[str, Tensor] = {}
         for projection in projections:
             prefix = f"base_model.model.{projection.path}"
-            tensors[f"{prefix}.lora_A.weight"], tensors[f"{prefix}.lora_B.weight"] = _factorised(projection)
+            tensors[f"{prefix}.lora_A.weight"], tensors[f"{prefix}.lora_B.weight"] = _factorised(projection, rank)
         try:
             save_file(tensors, out / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as exc:
             raise ExportError(f"{str(out / WEIGHTS)!r} cannot be written: {exc}") from exc
-        config = _config(base_model_of(loaded), projections)
+        config = AdapterConfig(
+            base_model_name_or_path=base_model_of(loaded),
+            r=rank,
+            lora_alpha=rank,
+            target_modules=tuple(projection.path for projection in projections),
+            fan_in_fan_out=any(isinstance(projection.module, Conv1D) for projection in projections),
+        )
         (out / CONFIG).write_text(json.dumps(asdict(config), indent=2) + "\n", encoding="utf-8")
     return out
 
 
-def _factorised(projection: ScaledProjection) -> tuple[Tensor, Tensor]:
+def _factorised(projection: ScaledProjection, rank: int) -> tuple[Tensor, Tensor]:
     """Return ``A``, ``[rank, in]``, and ``B``, ``[out, rank]``, with ``B A = W diag(s - 1)``."""
-    columns = projection.columns
-    a = torch.zeros(len(columns), len(projection.factors), dtype=torch.float64)
-    a[torch.arange(len(columns)), columns] = 1
-    change = projection.weight()[columns] * (projection.factors[columns] - 1).unsqueeze(-1)
-    return projection.stored(a), projection.stored(change).T.contiguous()
-
-
-def _config(base_model: str, projections: Sequence[ScaledProjection]) -> AdapterConfig:
-    ranks = {projection.path: len(projection.columns) for projection in projections}
-    largest = max(ranks.values())
-    return AdapterConfig(
-        base_model_name_or_path=base_model,
-        r=largest,
-        lora_alpha=largest,
-        rank_pattern=ranks,
-        alpha_pattern=ranks,
-        target_modules=tuple(ranks),
-        fan_in_fan_out=any(isinstance(projection.module, Conv1D) for projection in projections),
-    )
+    columns, weight = projection.columns, projection.weight()
+    used = torch.arange(len(columns))
+    a = torch.zeros(rank, weight.shape[0], dtype=torch.float64)
+    a[used, columns] = 1
+    b = torch.zeros(weight.shape[1], rank, dtype=torch.float64)
+    b[:, used] = (weight[columns] * (projection.factors[columns] - 1).unsqueeze(-1)).T
+    return projection.stored(a), projection.stored(b)

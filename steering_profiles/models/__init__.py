@@ -7,7 +7,6 @@ from steering_profiles.models.families import FAMILIES
 from steering_profiles.models.identity import weights_digest
 from steering_profiles.models.loading import (
     DTYPES,
-    EMBEDDED,
     LoadedModel,
     ModelSource,
     Skeleton,
@@ -16,6 +15,7 @@ from steering_profiles.models.loading import (
     load_outline,
     load_skeleton,
 )
+from steering_profiles.models.locating import EMBEDDED
 from steering_profiles.models.quantised import Quantisation, method_of, quantisation_of
 
 __all__ = [

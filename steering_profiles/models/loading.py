@@ -1,6 +1,7 @@
 """Load a model: hub id, local folder, GGUF file, or the embedded default; placed by accelerate."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -11,7 +12,6 @@ from platformdirs import user_cache_path
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    AutoTokenizer,
     GgufConfig,
     PretrainedConfig,
     PreTrainedModel,
@@ -19,23 +19,23 @@ from transformers import (
 )
 
 from steering_profiles.errors import ModelLoadError
-from steering_profiles.models import embedded
+from steering_profiles.models.adapters import require_none_applied
 from steering_profiles.models.anatomy import Anatomy, family_of, find_anatomy
 from steering_profiles.models.families import FAMILIES
 from steering_profiles.models.faults import CANNOT_LOAD, fault, in_one_line
-from steering_profiles.models.hub import hub_options
 from steering_profiles.models.identity import identify
+from steering_profiles.models.locating import EMBEDDED, Location, located
 from steering_profiles.models.memory import require_memory
 from steering_profiles.models.offloading import offload_folder
 from steering_profiles.models.placement import AUTOMATIC, DISK, explicit_map, require_max_memory
 from steering_profiles.models.quantised import Quantisation, quantisation_of
 from steering_profiles.models.quiet import quietly
+from steering_profiles.models.tokenizers import read_tokenizer
 from steering_profiles.models.weights import check_weights
 from steering_profiles.schema import ModelIdentity
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "float64"]
 DTYPES: tuple[DtypeName, ...] = get_args(DtypeName)
-EMBEDDED = "embedded"
 
 
 @dataclass(frozen=True)
@@ -100,26 +100,22 @@ def load_model(source: ModelSource) -> LoadedModel:
         UnknownArchitecture: its architecture has no known anatomy. Found out before the weights are read.
     """
     asked = _dtype(source)
-    try:
-        if source.max_memory is not None:
-            require_max_memory(source.max_memory, source.device_map)
-        with quietly(), offload_folder(source.cache) as offload:
-            name, location, extra = _locate(source)
-            config = _known_config(location, extra)
-            quantisation = quantisation_of(config)
-            if quantisation is not None and quantisation.refused is not None:
-                raise ValueError(f"it {quantisation.refused}")
-            dtype = _computed_in(config, asked)
-            placement = _placement(source, config, dtype, from_gguf="gguf_file" in extra)
-            if Path(location).is_dir() and not extra:
-                check_weights(Path(location))
-            loaded = _load(name, location, {"dtype": dtype, "offload_folder": offload.path, **placement}, extra)
-            offload.keep_for(loaded.model)
-            if quantisation is not None:
-                _run_once(loaded)
-            return loaded
-    except CANNOT_LOAD as exc:
-        raise ModelLoadError(f"cannot load model {source.model!r}: {fault(exc, source.model)}") from exc
+    with _located(source, "model") as location, offload_folder(source.cache) as offload:
+        config = _known_config(location)
+        quantisation = quantisation_of(config)
+        if quantisation is not None and quantisation.refused is not None:
+            raise ValueError(f"it {quantisation.refused}")
+        dtype = _computed_in(config, asked)
+        placement = _placement(source, config, dtype, from_gguf=location.gguf is not None)
+        if location.folder is not None:
+            check_weights(location.folder)
+        tokenizer = read_tokenizer(location, config)
+        model = _weighted(location, {"dtype": dtype, "offload_folder": offload.path, **placement})
+        offload.keep_for(model)
+        loaded = assemble(location.name, model, tokenizer)
+        if quantisation is not None:
+            _run_once(loaded)
+        return loaded
 
 
 def load_outline(source: ModelSource) -> LoadedModel:
@@ -130,14 +126,10 @@ def load_outline(source: ModelSource) -> LoadedModel:
         UnknownArchitecture: its architecture has no known anatomy.
     """
     asked = _dtype(source)
-    try:
-        with quietly():
-            name, location, extra = _locate(source)
-            config = _known_config(location, extra)
-            model = _without_weights(config, _computed_in(config, asked))
-            return assemble(name, model, _tokenizer(location, extra))
-    except CANNOT_LOAD as exc:
-        raise ModelLoadError(f"cannot load model {source.model!r}: {fault(exc, source.model)}") from exc
+    with _located(source, "model") as location:
+        config = _known_config(location)
+        model = _without_weights(config, _computed_in(config, asked))
+        return assemble(location.name, model, read_tokenizer(location, config))
 
 
 @dataclass(frozen=True)
@@ -159,14 +151,11 @@ def load_skeleton(source: ModelSource) -> Skeleton:
         ModelLoadError: its config cannot be found or read; the message says what to do.
         UnknownArchitecture: its architecture has no known anatomy.
     """
-    try:
-        with quietly():
-            name, location, extra = _locate(source)
-            config = _known_config(location, extra)
-            model = _without_weights(config, _computed_in(config, _dtype(source)))
-            return Skeleton(name, model, find_anatomy(model, FAMILIES), quantisation_of(config))
-    except CANNOT_LOAD as exc:
-        raise ModelLoadError(f"cannot load the config of model {source.model!r}: {fault(exc, source.model)}") from exc
+    asked = _dtype(source)
+    with _located(source, "the config of model") as location:
+        config = _known_config(location)
+        model = _without_weights(config, _computed_in(config, asked))
+        return Skeleton(location.name, model, find_anatomy(model, FAMILIES), quantisation_of(config))
 
 
 def assemble(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
@@ -189,22 +178,49 @@ def fast_dtype() -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def _load(name: str, location: str, placement: Mapping[str, Any], extra: Mapping[str, Any]) -> LoadedModel:
-    if "gguf_file" in extra:
+@contextmanager
+def _located(source: ModelSource, what: str) -> Iterator[Location]:
+    """Find a model, and quietly load ``what`` of it.
+
+    Raises:
+        ModelLoadError: it cannot be found or read, or not as ``source`` says; the message says what to do.
+    """
+    location: Location | None = None
+    try:
+        if source.max_memory is not None:
+            require_max_memory(source.max_memory, source.device_map)
+        with quietly(), located(source.model, source.cache) as location:
+            yield location
+    except CANNOT_LOAD as exc:
+        says = fault(exc, source.model)
+        if location is not None:
+            says = location.without_temporary(says)
+        raise ModelLoadError(f"cannot load {what} {source.model!r}: {says}") from exc
+
+
+def _weighted(location: Location, placement: Mapping[str, Any]) -> PreTrainedModel:
+    """Load a model with its weights, in evaluation mode.
+
+    Raises:
+        ValueError: they are not all of its weights, or not alone.
+    """
+    if location.gguf is not None:
         placement = {**placement, "quantization_config": GgufConfig(dequantize=True)}
-    tokenizer = _tokenizer(location, extra)
     model, report = AutoModelForCausalLM.from_pretrained(
-        location,
+        location.path,
         output_loading_info=True,
         ignore_mismatched_sizes=True,
         trust_remote_code=False,
         # Where peft is installed an adapter is looked for beside the model, and that does not heed the rest.
-        adapter_kwargs={"local_files_only": extra.get("local_files_only", False)},
+        adapter_kwargs={"local_files_only": location.options.get("local_files_only", False)},
         **placement,
-        **extra,
+        **location.options,
     )
+    require_none_applied(model)
     _require_all_weights(report)
-    return assemble(name, model.eval(), tokenizer)
+    model.name_or_path = model.config.name_or_path = location.origin
+    evaluated: PreTrainedModel = model.eval()
+    return evaluated
 
 
 @torch.no_grad()
@@ -213,7 +229,7 @@ def _run_once(loaded: LoadedModel) -> None:
     loaded.model(input_ids=torch.tensor([[0, 0]], device=loaded.input_device), use_cache=False)
 
 
-def _known_config(location: str, extra: Mapping[str, Any]) -> PretrainedConfig:
+def _known_config(location: Location) -> PretrainedConfig:
     """Read a model's config.
 
     Raises:
@@ -221,28 +237,13 @@ def _known_config(location: str, extra: Mapping[str, Any]) -> PretrainedConfig:
         ValueError: something in it is of a kind that it cannot be.
     """
     try:
-        config = AutoConfig.from_pretrained(location, trust_remote_code=False, **extra)
+        config = AutoConfig.from_pretrained(location.path, trust_remote_code=False, **location.options)
     except (AttributeError, TypeError) as exc:
         raise ValueError(f"its config holds what no config of a model does: {in_one_line(exc)}") from exc
     for architecture in config.architectures or ():
         family_of(architecture, config, FAMILIES)
+    config.name_or_path = location.origin
     return config
-
-
-def _tokenizer(location: str, extra: Mapping[str, Any]) -> PreTrainedTokenizerBase:
-    """Read a model's tokenizer.
-
-    Raises:
-        ValueError: it cannot be read.
-    """
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(location, trust_remote_code=False, **extra)
-    except CANNOT_LOAD as exc:
-        raise ValueError(
-            f"its tokenizer cannot be read: {in_one_line(exc)}; the tokenizer's files, such as tokenizer.json, are "
-            "needed beside the weights"
-        ) from exc
-    return tokenizer
 
 
 def _without_weights(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
@@ -264,25 +265,6 @@ def _require_all_weights(report: Mapping[str, Any]) -> None:
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
         raise ValueError(f"{fault}: it names {len(missing)} tensors that are not there, such as {missing[0]}")
-
-
-def _locate(source: ModelSource) -> tuple[str, str, dict[str, Any]]:
-    """Return the served name, where transformers finds the model, and what it must be told besides."""
-    if source.model == EMBEDDED:
-        return embedded.NAME, str(embedded.prepare(source.cache)), {}
-    path = Path(source.model).expanduser()
-    if path.suffix == ".gguf":
-        if not path.is_file():
-            raise ModelLoadError(f"model file {source.model!r} does not exist")
-        return path.stem, str(path.parent), {"gguf_file": path.name}
-    if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise ModelLoadError(f"model folder {source.model!r} holds no config.json")
-        return path.resolve().name, str(path), {}
-    looks_like_path = source.model.count("/") != 1 or source.model.startswith((".", "/", "~")) or path.parent.is_dir()
-    if looks_like_path and "/" in source.model:
-        raise ModelLoadError(f"model folder {source.model!r} does not exist")
-    return source.model.rpartition("/")[2], source.model, hub_options(source.model)
 
 
 def _computed_in(config: PretrainedConfig, asked: torch.dtype | None) -> torch.dtype:

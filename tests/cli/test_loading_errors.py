@@ -6,7 +6,8 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
@@ -49,6 +50,12 @@ def cut_off(folder: Path) -> None:
     pieces(folder)[1].write_bytes(pieces(folder)[1].read_bytes()[:-100])
 
 
+def add_a_token(folder: Path) -> None:
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens(["<new>"])
+    tokenizer.save_pretrained(folder)
+
+
 def make_huge(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     huge = {"hidden_size": 2**18, "intermediate_size": 2**20, "num_hidden_layers": 99}  # petabytes
@@ -76,6 +83,16 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "a piece missing": (lambda folder: pieces(folder)[1].unlink(), [], "model-00002-of-.*.safetensors is missing: "),
     "a piece cut off": (cut_off, [], "model-00002-of-.*.safetensors is damaged or cut off: download it again"),
     "a pointer": (lambda folder: pieces(folder)[1].write_bytes(POINTER), [], "model-00002.* with `git lfs pull`"),
+    "a tokenizer that does not fit": (
+        add_a_token,
+        [],
+        "such as '<new>' with id 260, .* is 259; use the",
+    ),
+    "an adapter beside it": (
+        lambda folder: (folder / "adapter_config.json").write_text("{}"),
+        [],
+        "an adapter lies beside its weights .*: merge it into the weights .*, or remove adapter_config.json",
+    ),
     "another architecture": (make_unknown, [], "BloomForCausalLM is not known to steering-server; known: Falcon"),
     "too large": (make_huge, [], "not enough memory on .*: .* GiB are free; a smaller dtype .* the device map auto"),
     "no such device": (lambda _: None, ["--device-map", "cuda:99"], "'cuda:99' is not there; this machine has cpu, "),
@@ -150,14 +167,71 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def hub() -> Iterator[str]:
-    with HTTPServer(("127.0.0.1", 0), Hub) as server:
+class Folder(BaseHTTPRequestHandler):
+    """Has one model, someone/some-model, which is what lies in a folder."""
+
+    folder: Path
+
+    def do_GET(self) -> None:
+        name = Path(self.path).name
+        content = self.content(name)
+        self.send_response(404 if content is None else 200)
+        if content is None:
+            self.send_header("X-Error-Code", "EntryNotFound")
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", f'"{name}"')
+        self.send_header("Content-Length", str(len(content or b"")))
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content or b"")
+
+    do_HEAD = do_GET
+
+    def content(self, name: str) -> bytes | None:
+        if "/api/" in self.path:
+            return json.dumps({"id": "someone/some-model", "sha": "0" * 40}).encode()
+        return (self.folder / name).read_bytes() if (self.folder / name).is_file() else None
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+@contextmanager
+def running(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    with running(Hub) as url:
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("lacks", "says"),
+    [
+        ("", "an adapter lies beside its weights (adapter_config.json)"),
+        ("config.json", "it is a LoRA adapter of model someone/the-base, not a model by itself"),
+        ("adapter_config.json", None),
+    ],
+    ids=["beside the weights", "alone", "none"],
+)
+def test_of_the_hub_nothing_must_be_downloaded_for_an_adapter_to_be_seen(
+    lacks: str, says: str | None, folder: Path, tmp_path: Path
+):
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": "someone/the-base"}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    if lacks:
+        (folder / lacks).unlink()
+    with running(type("Serving", (Folder,), {"folder": folder})) as url:
+        ended = steer("anatomy", "someone/some-model", HF_ENDPOINT=url, HF_HOME=str(tmp_path / "downloads"))
+    assert ended.returncode == (says is not None), ended.stderr
+    assert (says or "") in ended.stderr
 
 
 @pytest.mark.parametrize(

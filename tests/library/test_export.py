@@ -229,26 +229,68 @@ def test_several_adapters_on_one_model_are_chosen_from_by_name(tiny: LoadedModel
         torch.testing.assert_close(outputs(model), steered_logits(tiny, steer(profiles[name])), **ROUND_OFF)
 
 
-def test_the_rank_of_a_layer_is_the_number_of_its_scaled_inputs(tiny: LoadedModel, tmp_path: Path):
-    export_lora(tiny, build_profile(tiny, heads=[(0, 1, 3.0), (0, 3, 2.0), (2, 0, 2.0)], neurons=NEURONS), tmp_path)
-    size, ranks = tiny.anatomy.sizes.head_dim, settings_of(tmp_path)["rank_pattern"]
-    attention = {layer_of(path): rank for path, rank in ranks.items() if "mlp" not in path}
-    assert attention == {0: 2 * size, 2: size}
-    assert {layer_of(path): rank for path, rank in ranks.items() if "mlp" in path} == {0: 1, 1: 1, 2: 1}
+def ranks(folder: Path) -> set[int]:
+    tensors = load_file(folder / "adapter_model.safetensors")
+    return {tensor.shape["lora_B" in name] for name, tensor in tensors.items()}
 
 
-def test_a_component_whose_scale_is_one_takes_no_rank(tiny: LoadedModel, tmp_path: Path):
+RANKS = {  # of what scales: with head_dim, the largest number of inputs that one layer has scaled
+    "heads": ({"heads": [(0, 1, 3.0), (0, 3, 2.0), (2, 0, 2.0)]}, lambda size: 2 * size),
+    "neurons": ({"neurons": [(0, 1, 3.0), (2, 5, 2.0), (2, 6, 2.0), (2, 7, -1.0)]}, lambda size: 3),
+    "few heads, more neurons": (
+        {"heads": [(0, 1, 3.0)], "neurons": [(1, neuron, 1.5) for neuron in range(40)] + [(2, 3, 2.0)]},
+        lambda size: 40,
+    ),
+    "more heads, few neurons": (
+        {"heads": [(0, head, 1.5) for head in range(4)] + [(1, 2, 3.0)], "neurons": [(0, 1, 3.0)]},
+        lambda size: 4 * size,
+    ),
+    "scales of one": ({"heads": [(0, 1, 3.0), (0, 2, 1.0), (1, 0, 1.0)]}, lambda size: size),
+}
+every_rank = pytest.mark.parametrize(("changes", "rank"), RANKS.values(), ids=RANKS)
+
+
+@every_rank
+def test_all_modules_have_one_rank_the_largest_that_any_needs(
+    tiny: LoadedModel, changes: dict, rank: Callable[[int], int], tmp_path: Path
+):
+    export_lora(tiny, build_profile(tiny, **changes), tmp_path)
+    config, expected = settings_of(tmp_path), rank(tiny.anatomy.sizes.head_dim)
+    assert ranks(tmp_path) == {expected}
+    assert config["r"] == config["lora_alpha"] == expected
+    assert not [name for name in config if "pattern" in name]
+
+
+@every_rank
+def test_padded_it_computes_what_the_hooks_compute(tiny: LoadedModel, changes: dict, rank: Callable, tmp_path: Path):
+    profile = build_profile(tiny, **changes)
+    expected = steered_logits(tiny, steer(profile))
+    assert not torch.allclose(expected, logits(tiny), atol=1e-3)
+    torch.testing.assert_close(run(tiny, export_lora(tiny, profile, tmp_path)), expected, **ROUND_OFF)
+
+
+@every_rank
+def test_a_server_that_looks_at_alpha_and_the_tensors_alone_computes_the_same(
+    tiny: LoadedModel, changes: dict, rank: Callable, tmp_path: Path
+):
+    """As llama.cpp does, which takes the rank of each module from its tensors."""
+    profile = build_profile(tiny, **changes)
+    export_lora(tiny, profile, tmp_path)
+    tensors, alpha = load_file(tmp_path / "adapter_model.safetensors"), settings_of(tmp_path)["lora_alpha"]
+    changed = copy.deepcopy(tiny)
+    with torch.no_grad():
+        for name, a in tensors.items():
+            module, is_a, _ = name.removeprefix("base_model.model.").partition(".lora_A.")
+            if is_a:
+                b = tensors[name.replace(".lora_A.", ".lora_B.")]
+                weight = input_major(changed.model.get_submodule(module))
+                weight += (alpha / a.shape[0]) * (b @ a).T
+    torch.testing.assert_close(logits(changed), steered_logits(tiny, steer(profile)), **ROUND_OFF)
+
+
+def test_a_module_whose_scales_are_all_one_is_left_out(tiny: LoadedModel, tmp_path: Path):
     export_lora(tiny, build_profile(tiny, heads=[(0, 1, 3.0), (0, 2, 1.0), (1, 0, 1.0)]), tmp_path)
-    assert list(settings_of(tmp_path)["rank_pattern"].values()) == [tiny.anatomy.sizes.head_dim]
-
-
-def test_servers_that_know_no_patterns_take_it_alike(tiny: LoadedModel, tmp_path: Path):
-    """They read ``r`` and ``lora_alpha`` alone: room for the largest layer, and a factor of 1."""
-    export_lora(tiny, build_profile(tiny, **CHANGES["both"]), tmp_path)
-    config = settings_of(tmp_path)
-    tensors = load_file(tmp_path / "adapter_model.safetensors")
-    largest = max(tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name)
-    assert config["r"] == config["lora_alpha"] == largest
+    assert [layer_of(path) for path in settings_of(tmp_path)["target_modules"]] == [0]
 
 
 def test_peft_knows_every_setting_that_is_written(tiny: LoadedModel, tmp_path: Path):

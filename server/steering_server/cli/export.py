@@ -81,10 +81,12 @@ def _megabytes(folder: Path) -> str:
 
 
 def _how_to_serve(loaded: "LoadedModel", profile: "Profile", out: Path) -> str:
+    base = loaded.model.name_or_path or loaded.name
+    if Path(base).is_file():
+        return "its model is a GGUF file: llama.cpp applies the adapter to it once that is converted to GGUF too"
     rank: int = json.loads((out / "adapter_config.json").read_text())["r"]
     enough = next((allowed for allowed in VLLM_RANKS if allowed >= rank), None)
     if enough is None:
-        return f"its rank is {rank}; vLLM serves adapters up to {VLLM_RANKS[-1]}, PEFT and transformers any"
-    base = loaded.model.name_or_path or loaded.name
+        return f"its rank is {rank}; vLLM serves adapters up to {VLLM_RANKS[-1]}, PEFT, transformers and llama.cpp any"
     words = ["vllm", "serve", base, "--enable-lora", "--lora-modules", f"{profile.name}={out}"]
     return f"served per request by, for example: {shlex.join([*words, '--max-lora-rank', str(enough)])}"
