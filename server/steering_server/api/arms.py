@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from steering_profiles.errors import GateError
-from steering_profiles.schema import BASELINE, common_gate
+from steering_profiles.schema import BASELINE, common_gate, strength_text
 from steering_server.api.schemas.requests import ArmRequest, GenerationBody, shown
 from steering_server.api.schemas.responses import Applied, AppliedArms, AppliedProfile
 from steering_server.backends.base import Backend, ProfileCard, ProfileStrength
@@ -112,7 +112,7 @@ def _arm(
         raise RequestError(f"{param}: {exc}", param=param) from exc
     joined = SEPARATOR.join(names)
     if label is None:
-        label = joined if strength == 1 else f"{joined}@{strength:g}"
+        label = joined if strength == 1 else f"{joined}@{strength_text(strength)}"
     return Arm(
         label=label or BASELINE,
         profiles=tuple(ProfileStrength(name, strength) for name in names),
@@ -157,7 +157,7 @@ def _header(applied: Applied) -> str:
     if not applied.profiles:
         return applied.arm
     profiles = "".join(
-        f";profile={one.profile};hash={one.content_hash.removeprefix('sha256:')[:12]};strength={one.strength:g}"
+        f";profile={one.profile};hash={one.content_hash.removeprefix('sha256:')[:12]};strength={strength_text(one.strength)}"
         for one in applied.profiles
     )
     return applied.arm + profiles
