@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 
-from steering_profiles.schema import Profile
+from steering_profiles.schema import Profile, strength_text
 
 _MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
 
@@ -74,11 +74,11 @@ def _changed(factors: Sequence[float], dtype: str) -> int:
 def _of_shares(shares: dict[str, float], own_attention: float) -> Iterable[str]:
     for name, share in shares.items():
         if share < 0:
-            yield f"{name}: own-position attention would be {share:g} at this strength; it is held at 0, which is none"
+            yield f"{name}: own-position attention would be {strength_text(share)} at this strength; it is held at 0, which is none"
         elif share > 1:
-            yield f"{name}: own-position attention would be {share:g} at this strength; it is held at 1, which is all"
+            yield f"{name}: own-position attention would be {strength_text(share)} at this strength; it is held at 1, which is all"
         elif share < own_attention:
-            yield f"{name}: own-position attention {share:g} does nothing beside {own_attention:g} of another profile"
+            yield f"{name}: own-position attention {strength_text(share)} does nothing beside another profile's"
 
 
 def _of_rounding(what: str, scaled: int, changed: int, dtype: str) -> Iterable[str]:

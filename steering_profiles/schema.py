@@ -108,11 +108,13 @@ class Gate(_Frozen):
     @model_validator(mode="after")
     def _is_a_band(self) -> Self:
         if not self.low < self.high:
-            raise ValueError(f"low is {self.low:g} and high is {self.high:g}; low must be below high")
+            raise ValueError(
+                f"low is {strength_text(self.low)} and high is {strength_text(self.high)}; low must be below high"
+            )
         return self
 
     def __str__(self) -> str:
-        return f"{self.low:g}..{self.high:g}"
+        return f"{strength_text(self.low)}..{strength_text(self.high)}"
 
 
 class FinalLayer(_Frozen):
@@ -227,6 +229,14 @@ def check_strength(strength: float) -> float:
             f"strength is {strength}; allowed are finite numbers in {-MAX_STRENGTH:g}..{MAX_STRENGTH:g}"
         )
     return strength
+
+
+def strength_text(strength: float) -> str:
+    """Return the shortest text that reads as this very number: ``2``, ``0.5``, ``1e-07``.
+
+    For wherever a strength or a scale tells two things apart; rounded, two that differ would look the same.
+    """
+    return repr(float(strength)).removesuffix(".0")
 
 
 def common_gate(profiles: Iterable[Profile]) -> Gate | None:

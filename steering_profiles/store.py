@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,17 @@ SHIPPED = Path(__file__).parent / "shipped"
 
 MAX_FILE_BYTES = 64 * 2**20
 
+_PROFILE, _TENSORS = ".json", ".safetensors"
 _SHOWN_DEPTH = 8  # of the path to a field at fault, which can be nested without end
+
+
+def is_profile_file(path: str | Path) -> bool:
+    """Whether ``path`` is named as a profile's file is: ``NAME.json``, the suffix in any case, and not hidden.
+
+    Hidden are what editors and systems leave beside a file under a name like its own: ``._NAME.json``, ``.#NAME.json``.
+    """
+    path = Path(path)
+    return path.suffix.lower() == _PROFILE and not path.name.startswith(".")
 
 
 def load_profile(path: str | Path) -> Profile:
@@ -35,14 +46,14 @@ def load_profile(path: str | Path) -> Profile:
     """
     path = Path(path)
     try:
-        content = json.loads(_read(path).decode(), parse_constant=_refuse_constant, object_pairs_hook=_unrepeated)
+        content = json.loads(_text_of(path), parse_constant=_refuse_constant, object_pairs_hook=_unrepeated)
         if not isinstance(content, dict):
             raise ProfileFormatError(f"{path}: a profile is a JSON object, this is a {type(content).__name__}")
         if "tensors" in content:
             raise ProfileFormatError(
                 f"{path}: tensors: belongs in {path.with_suffix('.safetensors').name}, not in the JSON"
             )
-        profile = Profile.model_validate({**content, "tensors": _tensors_of(path.with_suffix(".safetensors"))})
+        profile = Profile.model_validate({**content, "tensors": _tensors_beside(path)})
     except ValidationError as exc:
         raise ProfileFormatError(f"{path}: {'; '.join(_fault(error) for error in exc.errors())}") from exc
     except (ValueError, RecursionError) as exc:
@@ -60,12 +71,16 @@ def save_profile(profile: Profile, folder: str | Path) -> Path:
     """Write ``profile`` to ``folder/NAME.json`` (and ``NAME.safetensors`` where it has tensors); return the JSON's
     path.
 
-    The bytes depend on the profile alone, so the same fit writes the same file.
+    The bytes depend on the profile alone, so the same fit writes the same file. It takes the place of a profile of that
+    name whose files have their suffixes in capitals.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{profile.name}.json"
-    beside = path.with_suffix(".safetensors")
+    path = folder / f"{profile.name}{_PROFILE}"
+    beside = path.with_suffix(_TENSORS)
+    for other in (*_named(path, _PROFILE), *_named(path, _TENSORS)):
+        if other not in (path, beside):
+            other.unlink()
     if profile.tensors:
         _write_whole(beside, _tensor_bytes(profile.tensors))
     else:
@@ -101,20 +116,14 @@ class Catalogue:
 
     @classmethod
     def open(cls, folder: str | Path | None = None, *, shipped: bool = True) -> "Catalogue":
-        """Read every ``*.json`` of ``folder`` and, unless told otherwise, the shipped profiles.
+        """Read every profile of ``folder`` (see :func:`is_profile_file`) and, unless told otherwise, the shipped ones.
 
         Raises:
             ProfileNotFound: ``folder`` is not a folder, or cannot be read.
-            ProfileFormatError: some file in it is not a valid profile.
+            ProfileFormatError: some file in it is not a valid profile, or two are of the same name.
         """
         entries = _entries_in(SHIPPED, shipped=True) if shipped else {}
         if folder is not None:
-            if not Path(folder).is_dir():
-                raise ProfileNotFound(f"profiles folder {str(folder)!r} is not a folder")
-            try:
-                next(Path(folder).iterdir(), None)
-            except OSError as exc:  # which glob takes for an empty folder
-                raise ProfileNotFound(f"profiles folder {str(folder)!r} cannot be read: {exc.strerror}") from exc
             entries |= _entries_in(Path(folder), shipped=False)
         return cls(entries)
 
@@ -136,23 +145,64 @@ class Catalogue:
 
 
 def _entries_in(folder: Path, *, shipped: bool) -> dict[str, Entry]:
-    profiles = {path: load_profile(path) for path in sorted(folder.glob("*.json"))}
+    profiles = {path: load_profile(path) for path in _profile_files(folder)}
     return {p.name: Entry(p, path, content_hash(p), shipped) for path, p in profiles.items()}
+
+
+def _profile_files(folder: Path) -> list[Path]:
+    files = [path for path in _files_in(folder) if is_profile_file(path)]
+    for name, times in Counter(path.stem for path in files).items():
+        if times > 1:
+            raise _ambiguous("profile", [path for path in files if path.stem == name])
+    return files
+
+
+def _named(path: Path, suffix: str) -> list[Path]:
+    """Return the files beside ``path`` that have its name and ``suffix``, in any case."""
+    return [each for each in _files_in(path.parent) if each.stem == path.stem and each.suffix.lower() == suffix]
+
+
+def _files_in(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError) as exc:
+        raise ProfileNotFound(f"profiles folder {str(folder)!r} is not a folder") from exc
+    except OSError as exc:
+        raise ProfileNotFound(f"profiles folder {str(folder)!r} cannot be read: {exc.strerror}") from exc
+
+
+def _ambiguous(what: str, files: list[Path]) -> ProfileFormatError:
+    named = " and ".join(path.name for path in files)
+    return ProfileFormatError(f"{files[0].parent}: {named} are the same {what}; keep one of them")
 
 
 def _tensor_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
     return save_tensors({name: np.ascontiguousarray(tensors[name], dtype=np.float32) for name in sorted(tensors)})
 
 
-def _tensors_of(path: Path) -> dict[str, np.ndarray]:
-    if not path.exists():
+def _tensors_beside(profile: Path) -> dict[str, np.ndarray]:
+    files = _named(profile, _TENSORS)
+    if not files:
         return {}
+    if len(files) > 1:
+        raise _ambiguous(f"tensors of {profile.name}", files)
+    (path,) = files
     try:
         return load_tensors(_read(path))
     except SafetensorError as exc:
         raise ProfileFormatError(f"{path}: not a safetensors file: {exc}") from exc
     except KeyError as exc:  # a type that numpy does not have, such as BF16
         raise ProfileFormatError(f"{path}: holds a tensor of type {exc.args[0]}; allowed: float32") from exc
+
+
+def _text_of(path: Path) -> str:
+    content = _read(path)
+    if not content:
+        raise ValueError("Expecting value, but the file is empty")
+    encoding = json.detect_encoding(content)
+    if not encoding.startswith("utf-8"):
+        raise ValueError(f"can't decode it: this is {encoding[:6].upper()}, a profile is UTF-8; save it as that")
+    return content.decode("utf-8-sig")  # some editors begin a file with a mark of its encoding
 
 
 def _read(path: Path) -> bytes:

@@ -44,7 +44,9 @@ def serving(
 
 
 @contextmanager
-def living(loading: Future[Backend], *, grace: float = 30) -> Iterator[tuple[str, Callable[[], None]]]:
+def living(
+    loading: Future[Backend], *, grace: float = 30, keep_alive: float = 75
+) -> Iterator[tuple[str, Callable[[], None]]]:
     """Live on what ``loading`` gives; yield the server's URL and what tells it to stop. Raises what ends it."""
     listener = socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -58,7 +60,7 @@ def living(loading: Future[Backend], *, grace: float = 30) -> Iterator[tuple[str
                 loop.call_soon_threadsafe(stop.set)
 
         started.set_result(tell)
-        await live(listener, loading, stop, grace=grace, ready=lambda backend: None)
+        await live(listener, loading, stop, grace=grace, ready=lambda backend: None, keep_alive=keep_alive)
 
     ended: Future[None] = Future()
 

@@ -31,7 +31,9 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 class AsyncSteeringClient:
     """Talks to a steering server from asynchronous code.
 
-    Every method raises :class:`~steering_client.SteeringClientError` and nothing of httpx's.
+    Every method raises :class:`~steering_client.SteeringClientError` and nothing of httpx's. So does making one: of a
+    base URL, with or without ``/v1``, a key, a timeout (in seconds; None for as long as it takes), or variables for
+    proxies, that cannot be used.
     """
 
     def __init__(
@@ -39,13 +41,13 @@ class AsyncSteeringClient:
         base_url: str = "http://127.0.0.1:8000",
         *,
         api_key: str | None = None,
-        timeout: float = 600.0,
+        timeout: float | None = 600.0,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._base_url = base_url
-        self._http = httpx.AsyncClient(
-            base_url=base_url, headers=protocol.headers(api_key), timeout=timeout, transport=transport
-        )
+        root, headers = protocol.root(base_url), protocol.headers(api_key)
+        seconds = protocol.checked_timeout(timeout)
+        with protocol.opening():
+            self._http = httpx.AsyncClient(base_url=root, headers=headers, timeout=seconds, transport=transport)
 
     async def __aenter__(self) -> Self:
         return self
@@ -126,7 +128,7 @@ class AsyncSteeringClient:
 
     async def profile(self, name: str) -> Profile:
         """Return one profile with its whole content."""
-        return await self._get(f"/v1/profiles/{name}", Profile)
+        return await self._get(protocol.profile_path(name), Profile)
 
     async def health(self) -> Health:
         """See that the server is alive; its model may still be loading."""
@@ -137,21 +139,19 @@ class AsyncSteeringClient:
         return await self._get("/ready", Readiness)
 
     async def _get(self, path: str, shape: type[AnswerT]) -> AnswerT:
-        try:
+        with protocol.translated(self._http):
             return protocol.read_answer(await self._http.get(path), shape)
-        except httpx.HTTPError as exc:
-            raise protocol.translate(exc, self._base_url) from exc
 
     async def _post(self, path: str, body: dict[str, Any], shape: type[AnswerT]) -> AnswerT:
-        try:
-            return protocol.read_answer(await self._http.post(path, json=body), shape)
-        except httpx.HTTPError as exc:
-            raise protocol.translate(exc, self._base_url) from exc
+        content = protocol.encoded(body)
+        with protocol.translated(self._http):
+            return protocol.read_answer(await self._http.post(path, content=content, headers=protocol.JSON), shape)
 
     async def _events(self, path: str, body: dict[str, Any], shape: type[AnswerT]) -> AsyncGenerator[AnswerT, None]:
+        content = protocol.encoded(body | {"stream": True})
         decoder = EventDecoder()
-        try:
-            async with self._http.stream("POST", path, json=body | {"stream": True}) as response:
+        with protocol.translated(self._http):
+            async with self._http.stream("POST", path, content=content, headers=protocol.JSON) as response:
                 if not response.is_success:
                     await response.aread()
                     protocol.raise_for_error(response)
@@ -160,6 +160,4 @@ class AsyncSteeringClient:
                         if data == protocol.DONE:
                             return
                         yield protocol.read_event(data, shape)
-        except httpx.HTTPError as exc:
-            raise protocol.translate(exc, self._base_url) from exc
         raise StreamInterrupted("the stream ended before the server said that it was done")

@@ -1,6 +1,8 @@
 """Every error that the client raises, as one tree.
 
 SteeringClientError
+├── InvalidArgument      what the client was given cannot be sent: a base URL, a key, an option
+├── ClientClosed         the client was closed before the request
 ├── ConnectionFailed     the server cannot be reached
 ├── Timeout              no answer in time
 ├── APIError             the server answered with an error
@@ -15,6 +17,14 @@ SteeringClientError
 
 class SteeringClientError(Exception):
     """Base of all errors raised by ``steering_client``."""
+
+
+class InvalidArgument(SteeringClientError):
+    """What the client was given cannot be sent: the message names it and says what is expected."""
+
+
+class ClientClosed(SteeringClientError):
+    """The client was closed before the request."""
 
 
 class ConnectionFailed(SteeringClientError):

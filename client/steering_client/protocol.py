@@ -1,7 +1,11 @@
 """What goes over the wire, without the wire: the sync and the async client share all of this."""
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypedDict, TypeVar, Unpack
+from urllib.parse import quote
 
 import httpx
 from pydantic import BaseModel, ValidationError
@@ -9,11 +13,12 @@ from pydantic import BaseModel, ValidationError
 from steering_client.errors import (
     APIError,
     BadRequest,
+    ClientClosed,
     ConnectionFailed,
+    InvalidArgument,
     NotFound,
     RateLimited,
     ServerFailure,
-    SteeringClientError,
     StreamInterrupted,
     Timeout,
     UnexpectedResponse,
@@ -21,6 +26,12 @@ from steering_client.errors import (
 from steering_client.types import ErrorResponse
 
 DONE = "[DONE]"
+JSON = {"Content-Type": "application/json"}
+"""Headers of a request with a body."""
+
+_VERSION = b"/v1"
+_MAX_PORT = 65535
+_SHOWN = 100  # characters of what is refused
 
 Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 Arm = str | Mapping[str, Any]
@@ -94,9 +105,67 @@ def comparison_body(prompt: Prompt, arms: Sequence[Arm], **options: Unpack[Compl
     return {"prompt": prompt, "arms": list(arms), **options}
 
 
+def root(base_url: str) -> httpx.URL:
+    """Return the URL that all paths follow, of a base URL with or without ``/v1`` and slashes at its end.
+
+    Raises:
+        InvalidArgument: it is no http or https URL of a server.
+    """
+    expected = "http://HOST:PORT or https://HOST:PORT, with or without /v1"
+    refused = f"base URL is {base_url[:_SHOWN]!r}; expected is {expected}"
+    try:
+        url = httpx.URL(base_url)
+        path = url.raw_path.rstrip(b"/").removesuffix(_VERSION).rstrip(b"/")
+        # The zone of a link-local address is for the resolver, which takes it as it is and not as URLs write it.
+        root = url.copy_with(host=url.host.replace("%25", "%"), raw_path=path or b"/")
+    except (httpx.InvalidURL, UnicodeError) as exc:
+        raise InvalidArgument(f"{refused} ({exc})") from exc
+    of_a_server = url.scheme in ("http", "https") and url.host and (url.port or 0) <= _MAX_PORT
+    if not of_a_server or "?" in base_url or "#" in base_url:
+        raise InvalidArgument(refused)
+    return root
+
+
 def headers(api_key: str | None) -> dict[str, str]:
-    """Return the headers of every request."""
+    """Return the headers of every request.
+
+    Raises:
+        InvalidArgument: the key holds a character that no header can carry. The message does not show the key.
+    """
+    for position, character in enumerate(api_key or "", start=1):
+        if not "!" <= character <= "~":
+            raise InvalidArgument(
+                f"api_key holds {character!a} as character {position}; allowed: printable ASCII without spaces"
+            )
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
+
+
+def checked_timeout(timeout: float | None) -> float | None:
+    """Return ``timeout``, in seconds; None is for as long as it takes.
+
+    Raises:
+        InvalidArgument: it is no time to wait for.
+    """
+    if timeout is not None and not 0 < timeout < math.inf:  # false for NaN too
+        raise InvalidArgument(f"timeout is {timeout}; allowed: finite numbers of seconds above 0")
+    return timeout
+
+
+def profile_path(name: str) -> str:
+    """Return the path of the profile ``name``, whatever characters it has."""
+    return f"/v1/profiles/{quote(name, safe='', errors='replace')}"
+
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """Return ``body`` as JSON.
+
+    Raises:
+        InvalidArgument: it holds something that JSON has not.
+    """
+    try:
+        return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as exc:
+        raise InvalidArgument(f"the request cannot be written as JSON: {exc}") from exc
 
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
@@ -165,22 +234,49 @@ def raise_for_error(response: httpx.Response) -> None:
     )
 
 
-def translate(exc: httpx.HTTPError, base_url: str) -> SteeringClientError:
-    """Return our error for one of httpx's."""
-    if isinstance(exc, httpx.TimeoutException):
-        return Timeout(f"{base_url} did not answer in time")
-    return ConnectionFailed(f"cannot reach {base_url}: {exc}")
+@contextmanager
+def opening() -> Iterator[None]:
+    """Turn what httpx finds wrong with the environment, when a client is made, into an error of ours.
+
+    Raises:
+        InvalidArgument: a variable for proxies or certificates cannot be used.
+    """
+    try:
+        yield
+    except (httpx.InvalidURL, ValueError, ImportError, OSError) as exc:
+        raise InvalidArgument(f"the environment's proxies or certificates cannot be used: {exc}") from exc
+
+
+@contextmanager
+def translated(http: httpx.Client | httpx.AsyncClient) -> Iterator[None]:
+    """Turn what ``http`` raises within into errors of ours.
+
+    Raises:
+        ClientClosed: it was closed.
+        Timeout: the server did not answer in time.
+        ConnectionFailed: the server cannot be reached, or the connection broke.
+    """
+    try:
+        yield
+    except httpx.TimeoutException as exc:
+        raise Timeout(f"{http.base_url} did not answer in time") from exc
+    except (httpx.HTTPError, httpx.InvalidURL) as exc:
+        raise ConnectionFailed(f"cannot reach {http.base_url}: {exc}") from exc
+    except RuntimeError as exc:
+        if http.is_closed:
+            raise ClientClosed(f"the client of {http.base_url} was closed; make another one") from exc
+        raise ConnectionFailed(f"cannot reach {http.base_url}: {exc}") from exc
 
 
 def _steering(profile: str | Sequence[str] | None, strength: float | None) -> dict[str, Any]:
     """Return what a body says of steering.
 
     Raises:
-        ValueError: a strength is given, but no profile that it could be of.
+        InvalidArgument: a strength is given, but no profile that it could be of.
     """
     if profile is None:
         if strength is not None:
-            raise ValueError(f"strength is {strength}, but no profile is given")
+            raise InvalidArgument(f"strength is {strength}, but no profile is given")
         return {}
     names = profile if isinstance(profile, str) else list(profile)
     return {"steering": {"profile": names, "strength": 1.0 if strength is None else strength}}

@@ -30,7 +30,9 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 class SteeringClient:
     """Talks to a steering server.
 
-    Every method raises :class:`~steering_client.SteeringClientError` and nothing of httpx's.
+    Every method raises :class:`~steering_client.SteeringClientError` and nothing of httpx's. So does making one: of a
+    base URL, with or without ``/v1``, a key, a timeout (in seconds; None for as long as it takes), or variables for
+    proxies, that cannot be used.
     """
 
     def __init__(
@@ -38,13 +40,13 @@ class SteeringClient:
         base_url: str = "http://127.0.0.1:8000",
         *,
         api_key: str | None = None,
-        timeout: float = 600.0,
+        timeout: float | None = 600.0,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        self._base_url = base_url
-        self._http = httpx.Client(
-            base_url=base_url, headers=protocol.headers(api_key), timeout=timeout, transport=transport
-        )
+        root, headers = protocol.root(base_url), protocol.headers(api_key)
+        seconds = protocol.checked_timeout(timeout)
+        with protocol.opening():
+            self._http = httpx.Client(base_url=root, headers=headers, timeout=seconds, transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -121,7 +123,7 @@ class SteeringClient:
 
     def profile(self, name: str) -> Profile:
         """Return one profile with its whole content."""
-        return self._get(f"/v1/profiles/{name}", Profile)
+        return self._get(protocol.profile_path(name), Profile)
 
     def health(self) -> Health:
         """See that the server is alive; its model may still be loading."""
@@ -132,29 +134,27 @@ class SteeringClient:
         return self._get("/ready", Readiness)
 
     def _get(self, path: str, shape: type[AnswerT]) -> AnswerT:
-        try:
+        with protocol.translated(self._http):
             return protocol.read_answer(self._http.get(path), shape)
-        except httpx.HTTPError as exc:
-            raise protocol.translate(exc, self._base_url) from exc
 
     def _post(self, path: str, body: dict[str, Any], shape: type[AnswerT]) -> AnswerT:
-        try:
-            return protocol.read_answer(self._http.post(path, json=body), shape)
-        except httpx.HTTPError as exc:
-            raise protocol.translate(exc, self._base_url) from exc
+        content = protocol.encoded(body)
+        with protocol.translated(self._http):
+            return protocol.read_answer(self._http.post(path, content=content, headers=protocol.JSON), shape)
 
     def _events(self, path: str, body: dict[str, Any], shape: type[AnswerT]) -> Generator[AnswerT, None, None]:
+        content = protocol.encoded(body | {"stream": True})
         decoder = EventDecoder()
-        try:
-            with self._http.stream("POST", path, json=body | {"stream": True}) as response:
-                if not response.is_success:
-                    response.read()
-                    protocol.raise_for_error(response)
-                for piece in response.iter_bytes():
-                    for data in decoder.feed(piece):
-                        if data == protocol.DONE:
-                            return
-                        yield protocol.read_event(data, shape)
-        except httpx.HTTPError as exc:
-            raise protocol.translate(exc, self._base_url) from exc
+        with (
+            protocol.translated(self._http),
+            self._http.stream("POST", path, content=content, headers=protocol.JSON) as response,
+        ):
+            if not response.is_success:
+                response.read()
+                protocol.raise_for_error(response)
+            for piece in response.iter_bytes():
+                for data in decoder.feed(piece):
+                    if data == protocol.DONE:
+                        return
+                    yield protocol.read_event(data, shape)
         raise StreamInterrupted("the stream ended before the server said that it was done")

@@ -80,6 +80,8 @@ class ServerSettings(BaseSettings):
     prefix_cache: bool = True
     shutdown_grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30
     """Seconds that running requests have to finish once the server is told to stop."""
+    keep_alive: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 75
+    """Seconds after which an idle connection is closed: more than most proxies keep one, which is 60."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
     @property

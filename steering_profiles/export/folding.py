@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from steering_profiles.errors import ExportError
 from steering_profiles.models import LoadedModel, Sizes, method_of
 from steering_profiles.models.projections import input_major
+from steering_profiles.schema import strength_text
 from steering_profiles.steering import AppliedProfile, effect_of
 from steering_profiles.validate import require_fit
 
@@ -69,7 +70,8 @@ def require_carryable(applied: AppliedProfile) -> None:
         )
     if not effect.heads and not effect.neurons:
         raise ExportError(
-            f"profile {applied.profile.name!r} changes nothing at strength {applied.strength:g}: nothing to export"
+            f"profile {applied.profile.name!r} changes nothing at strength {strength_text(applied.strength)}: "
+            "nothing to export"
         )
 
 

@@ -48,7 +48,15 @@ from steering_profiles.fitting.gating import Answers, Evidence, Score, possible_
 from steering_profiles.fitting.journal import Journal
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Gate, ModelIdentity, Profile, Provenance
+from steering_profiles.schema import (
+    INTERCEPT_TENSOR,
+    FinalLayer,
+    Gate,
+    ModelIdentity,
+    Profile,
+    Provenance,
+    strength_text,
+)
 from steering_profiles.steering import UNSTEERED, AppliedProfile, Steering
 from steering_profiles.tasks.task import Task
 
@@ -87,14 +95,14 @@ class FinalLayerSettings:
             raise ValueError("own attention, lambda and intercept each need at least one value")
         for own in self.own_attention:
             if not 0 <= own <= 1:  # false for NaN too
-                raise ValueError(f"own attention is {own:g}; allowed: numbers in 0..1")
+                raise ValueError(f"own attention is {strength_text(own)}; allowed: numbers in 0..1")
         for scale in self.lambdas:
             if not -10 <= scale <= 10:
-                raise ValueError(f"lambda is {scale:g}; allowed: numbers in -10..10")
+                raise ValueError(f"lambda is {strength_text(scale)}; allowed: numbers in -10..10")
         if not 0 <= self.most_lost <= 100:
-            raise ValueError(f"max lost is {self.most_lost:g}; allowed: percentage points, 0..100")
+            raise ValueError(f"max lost is {strength_text(self.most_lost)}; allowed: percentage points, 0..100")
         if not 0 <= self.most_drift < math.inf:
-            raise ValueError(f"max drift is {self.most_drift:g}; allowed: finite numbers from 0")
+            raise ValueError(f"max drift is {strength_text(self.most_drift)}; allowed: finite numbers from 0")
         if not set(self.sources) <= set(SOURCES):
             raise ValueError(f"intercept is {', '.join(self.sources)}; allowed: {', '.join(SOURCES)}")
 
@@ -111,9 +119,9 @@ class Point:
     gate: Gate | None = None
 
     def __str__(self) -> str:
-        intercept = "" if self.source is None else f", {self.intercept_scale:g} x {self.source}"
+        intercept = "" if self.source is None else f", {strength_text(self.intercept_scale)} x {self.source}"
         gate = "" if self.gate is None else f", where the top probability is {self.gate}"
-        return f"own attention {self.own_attention:g}{intercept}{gate}"
+        return f"own attention {strength_text(self.own_attention)}{intercept}{gate}"
 
     @property
     def disturbance(self) -> float:

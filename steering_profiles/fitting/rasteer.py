@@ -38,7 +38,7 @@ from steering_profiles.fitting.ranking import ACCURACY_THRESHOLD, Metric, Rankin
 from steering_profiles.fitting.stepwise import StepwiseSettings, choose, search_path, watched
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.schema import Profile, Provenance
+from steering_profiles.schema import Profile, Provenance, strength_text
 from steering_profiles.tasks.task import Example, Task, round_robin
 
 Method = Literal["stepwise", "paper", "circuit", "random"]
@@ -74,9 +74,11 @@ class FitSettings:
                 raise ValueError(f"k is {k}; allowed: whole numbers from 0")
         for alpha in self.alphas:
             if not 1 < alpha < math.inf:  # false for NaN too
-                raise ValueError(f"alpha is {alpha:g}; allowed: finite numbers above 1")
+                raise ValueError(f"alpha is {strength_text(alpha)}; allowed: finite numbers above 1")
         if not 0 < self.accuracy_threshold <= 1:
-            raise ValueError(f"accuracy threshold is {self.accuracy_threshold:g}; allowed: above 0, up to 1")
+            raise ValueError(
+                f"accuracy threshold is {strength_text(self.accuracy_threshold)}; allowed: above 0, up to 1"
+            )
         if not self.kinds or not set(self.kinds) <= set(KINDS):
             raise ValueError(f"components are {', '.join(self.kinds) or 'none'}; allowed: {', '.join(KINDS)}")
         if self.method in ("circuit", "random") and self.kinds != ("head",):
@@ -232,7 +234,8 @@ def _choose_on_grid(
     def measure(point: Point, examples: Sequence[Example]) -> Accuracy:
         part = measured_parts[point] = measured_parts.get(point, 0) + 1
         found = journal.recall(
-            f"grid {point.k} {point.alpha:g} {part}", lambda: trial.accuracy(scales_at(point), examples).to_json()
+            f"grid {point.k} {strength_text(point.alpha)} {part}",
+            lambda: trial.accuracy(scales_at(point), examples).to_json(),
         )
         return Accuracy.from_json(found)
 

@@ -26,6 +26,7 @@ from steering_profiles.fitting.gradient import DifferentiableScales
 from steering_profiles.fitting.journal import Journal
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
+from steering_profiles.schema import strength_text
 from steering_profiles.tasks.task import Example, Task, balanced, round_robin
 
 _ROUNDING = 1e-9
@@ -77,9 +78,11 @@ class StepwiseSettings:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: whole numbers from 1")
         if not 0 < self.least_step <= self.step < math.inf:
-            raise ValueError(f"step is {self.step:g}; allowed: finite numbers from {self.least_step:g}, above 0")
+            step, least = strength_text(self.step), strength_text(self.least_step)
+            raise ValueError(f"step is {step}; allowed: finite numbers from {least}, above 0")
         if not 1 + self.step <= self.most_scale + _ROUNDING < math.inf:
-            raise ValueError(f"max scale is {self.most_scale:g}; allowed: finite numbers from {1 + self.step:g}")
+            most, least = strength_text(self.most_scale), strength_text(1 + self.step)
+            raise ValueError(f"max scale is {most}; allowed: finite numbers from {least}")
 
 
 @dataclass(frozen=True)

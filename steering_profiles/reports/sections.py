@@ -20,6 +20,7 @@ from steering_profiles.reports.plots.scales import head_scales, neurons_per_laye
 from steering_profiles.reports.report import TEST, Report
 from steering_profiles.reports.tables import Change, Table
 from steering_profiles.reports.text import number, percent, signed_percent
+from steering_profiles.schema import strength_text
 
 _LONG_TABLE = 100  # rows, from which a table is folded
 _NAMED = 5
@@ -59,7 +60,7 @@ def sections(report: Report) -> list[Section]:
 
 def _headline(report: Report) -> Iterator[Block]:
     profile = report.profile
-    strength = "" if report.strength == 1 else f", at strength {number(report.strength)}"
+    strength = "" if report.strength == 1 else f", at strength {strength_text(report.strength)}"
     yield Remark(f"Changes {profile.summary} in {profile.model.id}{strength}.")
     if TEST in report.accuracy:
         before, after = report.accuracy[TEST]

@@ -70,6 +70,13 @@ def test_an_arm_is_labelled_by_its_name_else_by_its_profiles_and_strength(backen
     assert resolve(backend, arms=[arm]).arms[0].label == label
 
 
+@pytest.mark.parametrize("strengths", [(0.5, 0.50000001), (-2, -2.0000001), (1e-7, 1.0000000001e-7)], ids=str)
+def test_strengths_that_differ_little_have_labels_and_headers_of_their_own(backend, strengths):
+    arms = resolve(backend, arms=[{"profile": "heads", "strength": strength} for strength in strengths])
+    assert [float(arm.label.removeprefix("heads@")) for arm in arms.arms] == list(strengths)
+    assert [float(told.rpartition("strength=")[2]) for told in arms.header.split(", ")] == list(strengths)
+
+
 def test_a_composed_arm_is_hashed_over_the_hashes_of_its_profiles_in_order(backend):
     (arm,) = resolve(backend, arms=["heads+final"]).arms
     hashes = [backend.profiles[name].entry.content_hash for name in ("heads", "final")]

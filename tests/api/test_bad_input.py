@@ -34,7 +34,7 @@ REFUSED = {
     "temperature as text": ({"temperature": "hot"}, "temperature", "valid number"),
     "top_p of nothing": ({"top_p": 0}, "top_p", "greater than 0"),
     "empty stop": ({"stop": [""]}, "stop.0", "at least 1 character"),
-    "five stops": ({"stop": list("abcde")}, "stop", "at most 4"),
+    "too many stops": ({"stop": ["x"] * 65}, "stop", "at most 64"),
     "seed too large": ({"seed": 2**63}, "seed", "less than"),
     "logprobs too many": ({"logprobs": 6}, "logprobs", "less than or equal to 5"),
     "stream as text": ({"stream": "yes"}, "stream", "valid boolean"),

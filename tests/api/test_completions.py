@@ -202,6 +202,12 @@ def test_text_ends_before_a_stop_string(http):
     assert answer["choices"][0]["finish_reason"] == "stop"
 
 
+def test_the_last_of_64_stop_strings_ends_the_text_too(http):
+    text = texts(complete(http, max_tokens=30))[0]
+    stops = [f"nowhere {i}" for i in range(63)] + [text[4:6]]
+    assert texts(complete(http, max_tokens=30, stop=stops)) == [text[: text.index(text[4:6])]]
+
+
 def test_logprobs_have_openais_columns_and_offsets_into_the_text(http):
     answer = complete(http, logprobs=3)
     (choice,) = answer["choices"]

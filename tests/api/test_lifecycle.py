@@ -1,6 +1,7 @@
 """A server's life as its clients see it: loading, ready, draining, gone."""
 
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -180,6 +181,21 @@ def test_what_is_cut_off_before_its_first_token_is_503_and_not_the_servers_fault
     assert error(answer) == CUT_OFF
     assert answer.headers["connection"] == "close"
     assert int(answer.headers["retry-after"]) > 0
+
+
+@pytest.mark.parametrize(("keep_alive", "open_after"), [(0.2, False), (30, True)])
+def test_an_idle_connection_is_kept_as_long_as_was_said(keep_alive: float, open_after: bool):
+    with living(Future(), keep_alive=keep_alive) as (url, _):
+        address = httpx.URL(url)
+        with socket.create_connection((address.host, address.port), timeout=1.5) as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+            answer = connection.recv(65536)
+            while not answer.endswith(b"}"):
+                answer += connection.recv(65536)
+            try:
+                assert (connection.recv(1) == b"") is not open_after
+            except TimeoutError:
+                assert open_after
 
 
 def test_a_server_without_running_requests_stops_at_once(tmp_path: Path):

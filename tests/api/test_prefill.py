@@ -5,7 +5,7 @@ import pytest
 import torch
 from openai import OpenAI
 
-from steering_client import SteeringClient
+from steering_client import InvalidArgument, SteeringClient
 from tests.builders import build_model
 from tests.serving import serving
 
@@ -99,5 +99,5 @@ def test_both_clients_can_prefill(http, url):
 
 
 def test_a_strength_without_a_profile_is_refused_by_the_client(url):
-    with SteeringClient(url) as client, pytest.raises(ValueError, match="no profile is given"):
+    with SteeringClient(url) as client, pytest.raises(InvalidArgument, match="no profile is given"):
         client.complete("x", strength=0.5)

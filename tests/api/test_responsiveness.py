@@ -13,8 +13,8 @@ from steering_profiles.models import LoadedModel
 from steering_profiles.store import Catalogue
 from steering_server.backends.local import LocalBackend
 from steering_server.engine.engine import EngineLimits
-from steering_server.logs import configure_logs
 from tests.api.conftest import profiles_for
+from tests.api.logged import request_line
 from tests.builders import build_model
 from tests.serving import serving
 
@@ -80,27 +80,19 @@ def test_an_unexpected_failure_is_a_500_of_the_same_shape_with_the_id_that_the_l
 
     monkeypatch.setattr(LocalBackend, "encode", fail)
     with serving(build_model("llama", dtype=torch.float32), tmp_path) as url, structlog.testing.capture_logs() as lines:
-        response = httpx.post(f"{url}/v1/completions", json={"prompt": "x"})
+        response = httpx.post(f"{url}/v1/completions", json={"prompt": "x"}, headers={"x-request-id": "mine-1"})
         assert response.status_code == 500
         assert response.json()["error"]["type"] == "server_error"
         assert "mistake" not in response.text
         (logged,) = [line for line in lines if line["event"] == "unexpected_error"]
-        assert logged["request_id"] == response.headers["x-request-id"]
+        assert logged["request_id"] == response.headers["x-request-id"] == "mine-1"
 
 
 def test_the_log_has_one_line_per_request_with_model_and_steering_and_nothing_of_the_body(http):
-    configure_logs("info")
-    try:
-        with structlog.testing.capture_logs() as lines:
-            body = {"prompt": "a secret", "max_tokens": 1, "model": "tiny-llama+heads"}
-            response = http.post("/v1/completions", json=body)
-            until = time.monotonic() + 10
-            while not lines and time.monotonic() < until:
-                time.sleep(0.01)  # the line is written once the answer has been sent
-        (line,) = lines
-        assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/completions", 200)
-        assert (line["model"], line["steering"]) == ("tiny-llama+heads", response.headers["x-steering"])
-        assert line["request_id"] == response.headers["x-request-id"]
-        assert "secret" not in str(line)
-    finally:
-        configure_logs("error")
+    body = {"prompt": "a secret", "max_tokens": 1, "model": "tiny-llama+heads"}
+    answers: list[httpx.Response] = []
+    line = request_line(lambda: answers.append(http.post("/v1/completions", json=body)))
+    assert (line["method"], line["path"], line["status"]) == ("POST", "/v1/completions", 200)
+    assert (line["model"], line["steering"]) == ("tiny-llama+heads", answers[0].headers["x-steering"])
+    assert line["request_id"] == answers[0].headers["x-request-id"]
+    assert "secret" not in str(line)

@@ -312,6 +312,20 @@ def test_what_is_written_is_sent_at_once():
     listener.close()
 
 
+@pytest.mark.parametrize("end", ["/", "/v1", "/v1/"])
+def test_a_running_server_may_be_named_as_other_clients_name_it(server: str, end: str):
+    result = steer("compare", "x", "--arms", "baseline,strong", "--max-tokens", "2", "--url", f"{server}{end}")
+    assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "", "ftp://host", "http://host:port"])
+def test_a_url_that_is_none_is_one_line_that_says_what_is_expected(url: str):
+    result = steer("compare", "x", "--url", url)
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith(f"error: base URL is '{url}'; expected is http://HOST:PORT")
+
+
 def test_an_arm_that_is_not_there_is_named(server: str):
     result = steer("compare", "x", "--arms", "baseline,nope", "--url", server)
     assert result.returncode == 1

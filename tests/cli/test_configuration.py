@@ -47,6 +47,11 @@ def test_a_device_map_is_the_same_as_variable_and_as_option(monkeypatch: pytest.
         ("STEER_MAX_MEMORY", "cpu", "DEVICE=SIZE"),
         ("STEER_SHUTDOWN_GRACE", "-1", "shutdown_grace is '-1'"),
         ("STEER_SHUTDOWN_GRACE", "inf", "shutdown_grace is 'inf'"),
+        ("STEER_KEEP_ALIVE", "0", "keep_alive is '0': input should be greater than 0"),
+        ("STEER_KEEP_ALIVE", "-1", "keep_alive is '-1'"),
+        ("STEER_KEEP_ALIVE", "nan", "keep_alive is 'nan'"),
+        ("STEER_KEEP_ALIVE", "inf", "keep_alive is 'inf'"),
+        ("STEER_KEEP_ALIVE", "soon", "keep_alive is 'soon'"),
         ("STEER_PREFIX_CACHE", "maybe", "prefix_cache is 'maybe'"),
     ],
 )

@@ -69,6 +69,15 @@ def test_a_signal_lets_a_running_stream_finish(model: Path):
         assert process.wait(timeout=10) == 0
 
 
+@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("0.0.0.0", "0.0.0.0")])
+def test_the_greeting_names_a_url_that_answers(model: Path, host: str, shown: str):
+    with started(model, "--host", host) as (process, url):
+        assert process.stderr is not None
+        greeting = next(line for line in process.stderr if b" on http" in line).decode().split()[-1]
+        assert greeting == url.replace("127.0.0.1", shown)
+        assert httpx.get(f"{greeting}/ready").status_code == 200
+
+
 def test_the_interrupt_key_ends_the_server_as_it_ends_other_commands(model: Path):
     with started(model) as (process, url):
         wait_until_ready(url, process)

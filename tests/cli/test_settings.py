@@ -36,6 +36,7 @@ VALUES = {
     "kv_memory": "3GiB",
     "prefix_cache": "false",
     "shutdown_grace": "2.5",
+    "keep_alive": "90.5",
     "log_level": "warning",
 }
 """One value of each that is not the default."""
@@ -59,9 +60,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
     """Run ``steer serve`` with flags, up to where it would load and serve, and return what it has handed on."""
     seen: dict[str, Any] = {}
 
-    async def live(listener: socket.socket, loading: Future[Any], stop: asyncio.Event, *, grace: float, ready: Any):
+    async def live(listener: socket.socket, loading: Future[Any], stop: asyncio.Event, *, ready: Any, **times: float):
         await asyncio.wrap_future(loading)
-        seen.update(address=listener.getsockname(), grace=grace)
+        seen.update(address=listener.getsockname(), **times)
         listener.close()
         raise Enough
 
@@ -117,6 +118,12 @@ def comparable(seen: dict[str, Any]) -> dict[str, Any]:
     source: ModelSource = seen.pop("source")
     limits: EngineLimits = seen.pop("limits")
     return seen | vars(source) | vars(limits)
+
+
+def test_idle_connections_outlive_those_of_proxies_by_default(start: Start, monkeypatch: pytest.MonkeyPatch):
+    """Those of nginx and of cloud load balancers are kept for 60 s: a server that is faster makes them answer 502."""
+    monkeypatch.setenv("STEER_PORT", "0")
+    assert start()["keep_alive"] == 75
 
 
 def test_a_flag_wins_over_its_variable(start: Start, monkeypatch: pytest.MonkeyPatch):

@@ -299,6 +299,13 @@ def test_the_grid_has_every_point_once_and_the_plain_model_first():
     assert all((point.source is None) == (point.intercept_scale == 0) for point in points)
 
 
+def test_points_that_differ_little_have_names_of_their_own():
+    """A fit that was interrupted finds by them what it has measured."""
+    points = [Point(0.5, 0.1, "mean"), Point(0.50000001, 0.1, "mean"), Point(0.5, 0.10000001, "mean")]
+    points += [Point(0.5, 0.0, None, Gate(low=0.1, high=high)) for high in (0.6, 0.60000001)]
+    assert len({str(point) for point in points}) == len(points)
+
+
 def measured(
     own: float, nll: float, right: int = 50, *, other: int = 50, drift: float = 0.0, shape: float = 1.0, shots: int = 50
 ) -> Measured:

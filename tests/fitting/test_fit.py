@@ -93,6 +93,14 @@ class InterruptedJournal(Journal):
         return super().recall(name, make)
 
 
+def test_scales_that_differ_little_are_measured_apart(tiny: LoadedModel):
+    journal = Journal()
+    alphas = (1.5, 1.50000001)
+    settings = FitSettings(method="paper", top_k=(2,), alphas=alphas)
+    fit(tiny, small_task(tiny), name="tiny", command="steer fit here", settings=settings, journal=journal)
+    assert len(journal) == 1 + len(alphas)
+
+
 @pytest.mark.parametrize("method", ["stepwise", "paper"])
 @pytest.mark.parametrize("after", [1, 3])
 def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_path, monkeypatch, method, after):

@@ -63,7 +63,7 @@ def test_strength_0_is_no_steering_and_needs_no_warning():
 def test_the_weaker_of_two_own_position_attentions_is_named():
     found = effective([(HALF_ATTENTION, 1), (ONE_ATTENTION, 1)], "float32")
     assert found.own_attention == 1
-    assert found.warnings == ("half: own-position attention 0.5 does nothing beside 1 of another profile",)
+    assert found.warnings == ("half: own-position attention 0.5 does nothing beside another profile's",)
 
 
 @given(st.floats(0.9, 1.1), st.sampled_from(["float16", "bfloat16", "float32", "float64"]))

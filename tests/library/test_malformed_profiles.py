@@ -121,13 +121,16 @@ def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path):
 
 
 BAD_FILES = {
-    "empty": (b"", "Expecting value"),
+    "empty": (b"", "the file is empty"),
     "cut off": (b"{", "line 1"),
     "list": (b"[]", "a profile is a JSON object, this is a list"),
     "null": (b"null", "this is a NoneType"),
     "not UTF-8": (b'{"name": "\xff"}', "can't decode byte 0xff"),
-    "UTF-16": ('{"name": "example"}'.encode("utf-16"), "can't decode"),
-    "byte order mark": (b"\xef\xbb\xbf{}", "BOM"),
+    "UTF-16": ('{"name": "example"}'.encode("utf-16"), "this is UTF-16, a profile is UTF-8"),
+    "UTF-16 without a mark": ('{"name": "example"}'.encode("utf-16-be"), "this is UTF-16, a profile is UTF-8"),
+    "UTF-32": ('{"name": "example"}'.encode("utf-32"), "this is UTF-32, a profile is UTF-8"),
+    "a byte order mark and no profile": (b"\xef\xbb\xbf{}", "name: Field required"),
+    "two byte order marks": (b"\xef\xbb\xbf" * 2 + b"{}", "BOM"),
     "deeply nested": (b"[" * 100_000, "recursion"),
     "deeply nested field": (b'{"provenance": {"grid": {"a": ' + b"[" * 600 + b"]" * 600 + b"}}}", r"provenance\.grid"),
     "NaN": (b'{"scale": NaN}', "NaN is not a number that JSON has"),

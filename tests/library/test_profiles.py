@@ -110,6 +110,11 @@ def test_profiles_have_a_gate_in_common_unless_two_differ():
         common_gate([one, example(), other])
 
 
+def test_gates_that_differ_little_are_told_apart_where_they_are_named():
+    with pytest.raises(GateError, match=r"one \(0\.1\.\.0\.6\) and other \(0\.1\.\.0\.60000001\)"):
+        common_gate([gated("one", 0.1, 0.6), gated("other", 0.1, 0.60000001)])
+
+
 @given(st.randoms(use_true_random=False), st.integers(0, 4))
 def test_no_change_of_spelling_is_another_hash(tmp_path_factory: pytest.TempPathFactory, random, indent: int):
     path = save_profile(example(provenance=PROVENANCE), tmp_path_factory.mktemp("profiles"))

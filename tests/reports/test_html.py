@@ -207,7 +207,8 @@ def test_many_sub_tasks_stand_below_each_other():
 
 
 def test_the_strength_is_said_where_it_is_not_one():
-    assert "at strength 0.5" in render_html(Report(profile(), "x", strength=0.5))
+    for strength, said in ((0.5, "0.5"), (1e-07, "1e-07"), (2.0000001, "2.0000001")):
+        assert f"at strength {said}." in render_html(Report(profile(), "x", strength=strength))
     assert "at strength" not in render_html(Report(profile(), "x"))
 
 

@@ -4,6 +4,7 @@ from fastapi import FastAPI
 
 from steering_profiles import __version__
 from steering_server.api import errors
+from steering_server.api.head import Head
 from steering_server.api.middleware import Admission, BodyLimit, RequestLog
 from steering_server.api.routes import catalogue, chat, completions, probes
 from steering_server.api.service import Service
@@ -22,5 +23,6 @@ def create_app(service: Service) -> FastAPI:
     errors.install(app)
     app.add_middleware(Admission, service=service)
     app.add_middleware(BodyLimit)
+    app.add_middleware(Head)
     app.add_middleware(RequestLog)
     return app

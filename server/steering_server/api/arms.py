@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from steering_profiles.effective import effective
 from steering_profiles.errors import GateError
-from steering_profiles.schema import BASELINE, common_gate
+from steering_profiles.schema import BASELINE, common_gate, strength_text
 from steering_server.api.schemas.requests import ArmRequest, GenerationBody, shown
 from steering_server.api.schemas.responses import Applied, AppliedArms, AppliedProfile, Effective
 from steering_server.backends.base import Backend, ProfileCard, ProfileStrength
@@ -114,7 +114,7 @@ def _arm(label: str | None, names: tuple[str, ...], strength: float, param: str,
     changed = effective([(cards[name].entry.profile, strength) for name in names], backend.model.dtype)
     joined = SEPARATOR.join(names)
     if label is None:
-        label = joined if strength == 1 else f"{joined}@{strength:g}"
+        label = joined if strength == 1 else f"{joined}@{strength_text(strength)}"
     return Arm(
         label=label or BASELINE,
         profiles=tuple(ProfileStrength(name, strength) for name in names),
@@ -176,7 +176,7 @@ def _header(applied: Applied) -> str:
     if not applied.profiles:
         return applied.arm
     profiles = "".join(
-        f";profile={one.profile};hash={one.content_hash.removeprefix('sha256:')[:12]};strength={one.strength:g}"
+        f";profile={one.profile};hash={one.content_hash.removeprefix('sha256:')[:12]};strength={strength_text(one.strength)}"
         for one in applied.profiles
     )
     return applied.arm + profiles

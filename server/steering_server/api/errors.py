@@ -87,7 +87,7 @@ async def _unavailable(request: Request, exc: Exception) -> JSONResponse:
 async def _unexpected(request: Request, exc: Exception) -> JSONResponse:
     # Starlette answers these outside of all middleware, so the id has to be put in here.
     request_id = request.scope[REQUEST_ID]
-    _log.error("unexpected_error", path=request.url.path, request_id=request_id, exc_info=exc)
+    _log.error("unexpected_error", path=shown(request.url.path), request_id=request_id, exc_info=exc)
     return respond(*error_body(exc), {REQUEST_ID: request_id})
 
 

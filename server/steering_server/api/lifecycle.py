@@ -27,11 +27,13 @@ async def live(
     *,
     grace: float,
     ready: Callable[[Backend], None],
+    keep_alive: float = 75,
 ) -> None:
     """Answer on ``listener`` at once, serve what ``loading`` gives, and end when ``stop`` is set.
 
     ``ready`` is called when requests can be served. After ``stop`` no new work is taken, and what runs has ``grace``
-    seconds to finish. A ``stop`` before the end of ``loading`` does not wait for it.
+    seconds to finish. A ``stop`` before the end of ``loading`` does not wait for it. A connection on which nothing is
+    asked for ``keep_alive`` seconds is closed.
 
     Raises:
         Exception: whatever ``loading`` failed with.
@@ -44,6 +46,7 @@ async def live(
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=LAST_WORDS_SECONDS,
+            timeout_keep_alive=keep_alive,  # type: ignore[arg-type]  # a timer's delay, which may be a fraction
         )
     )
     answering = asyncio.create_task(server.serve([listener]))

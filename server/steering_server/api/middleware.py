@@ -1,14 +1,16 @@
 """What happens around every request: an id, a log line, a limit on the body, a place among those that run."""
 
+import re
 import time
 import uuid
 
 import structlog
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steering_server.api.disconnect import ClientGone
 from steering_server.api.errors import REQUEST_ID, respond, unavailable
+from steering_server.api.schemas.requests import shown
 from steering_server.api.schemas.responses import ErrorBody
 from steering_server.api.service import Service
 from steering_server.errors import Unavailable
@@ -16,12 +18,17 @@ from steering_server.errors import Unavailable
 MAX_BODY_BYTES = 16 * 2**20
 _DRAINED_BYTES = 4 * MAX_BODY_BYTES
 _PROBES = ("/health", "/ready")
+_LOGGED_PATH = 200  # characters
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")  # what UUIDs, trace ids and base64 are written with
 
 _log = structlog.get_logger("steering_server.api")
 
 
 class RequestLog:
-    """Gives every request an id, in ``x-request-id``, and writes one line about it when it has been answered."""
+    """Gives every request an id, in ``x-request-id``, and writes one line about it when it has been answered.
+
+    An id that the request comes with is kept, if there is one only and it can stand in a header and in a log.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -31,7 +38,7 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id, began = uuid.uuid4().hex, time.perf_counter()
+        request_id, began = _request_id(Headers(scope=scope)), time.perf_counter()
         status = 500  # an unexpected error is answered further out than here, see errors
         scope[REQUEST_ID] = request_id
 
@@ -51,13 +58,19 @@ class RequestLog:
             log(
                 "request",
                 method=scope["method"],
-                path=scope["path"],
+                path=shown(scope["path"], _LOGGED_PATH),
                 status=status,
                 ms=round(1000 * (time.perf_counter() - began), 1),
                 request_id=request_id,
                 model=scope.get("model"),
                 steering=scope.get("steering"),
             )
+
+
+def _request_id(headers: Headers) -> str:
+    given = set(headers.getlist(REQUEST_ID))
+    only = given.pop() if len(given) == 1 else ""
+    return only if _GIVEN_ID.fullmatch(only) else uuid.uuid4().hex
 
 
 class BodyLimit:

@@ -27,7 +27,9 @@ def compare(
     max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to generate.")] = 16,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = 0.0,
     seed: Annotated[int, typer.Option(help="All arms draw the same random numbers.")] = 0,
-    url: Annotated[str | None, typer.Option(help="Ask this server, rather than load a model here.")] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Ask the server at this URL, /v1 or not, rather than load a model here.")
+    ] = None,
     profiles: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of your own profiles.")] = None,
     model: Model = None,
     dtype: Dtype = None,

@@ -98,6 +98,7 @@ def evaluate(
     from steering_profiles.evaluation.sandbox import require_sandbox
     from steering_profiles.models import load_model
     from steering_profiles.reports import Report, recorded_grid, write_report
+    from steering_profiles.schema import strength_text
     from steering_profiles.steering import AppliedProfile
     from steering_profiles.tasks import make_task, require_known, task_name, variants_of
     from steering_profiles.validate import require_fit
@@ -145,7 +146,7 @@ def evaluate(
         effects = measure_side_effects(loaded, (applied,), progress) if side_effects else None
         passed = humaneval.pass_at_1(loaded, problems, (applied,), progress) if problems else None
     measured = Measurement(
-        f"{applied.profile.name} ({applied.profile.summary}) at strength {strength:g}",
+        f"{applied.profile.name} ({applied.profile.summary}) at strength {strength_text(strength)}",
         results,
         effects,
         passed,
@@ -166,7 +167,7 @@ def evaluate(
             Report(
                 profile=applied.profile,
                 command=shlex.join(
-                    ["steer", "evaluate", profile, "--task", task, "--strength", f"{strength:g}"]
+                    ["steer", "evaluate", profile, "--task", task, "--strength", strength_text(strength)]
                     + ["--calibration"] * calibration
                 ),
                 accuracy=results,

@@ -52,6 +52,7 @@ def export(
 
     from steering_profiles.export import export_lora, export_weights, require_carryable, require_empty
     from steering_profiles.models import load_model
+    from steering_profiles.schema import strength_text
     from steering_profiles.steering import AppliedProfile
     from steering_server.cli.named import find_profile
     from steering_server.config import load_settings
@@ -68,8 +69,8 @@ def export(
         write(loaded, applied.profile, out, strength, force=force)
     console = Console(highlight=False, soft_wrap=True)
     console.print(
-        f"wrote {out}: {applied.profile.name} ({applied.profile.summary}) at strength {strength:g} as {form}, "
-        f"{str(loaded.dtype).removeprefix('torch.')}, {_megabytes(out)}",
+        f"wrote {out}: {applied.profile.name} ({applied.profile.summary}) at strength {strength_text(strength)} "
+        f"as {form}, {str(loaded.dtype).removeprefix('torch.')}, {_megabytes(out)}",
         markup=False,
     )
     if form == "lora":

@@ -158,9 +158,13 @@ def _path_table(choice: "Choice") -> Table:
 
 
 def _grid_table(grid: "Sequence[Measured]") -> Table:
+    from steering_profiles.schema import strength_text
+
     points = {(m.point.k, m.point.alpha): m.accuracy for m in grid}
     alphas = sorted({alpha for k, alpha in points if k})
-    table = Table("scaled", *(f"x{alpha:g}" for alpha in alphas), title="dev accuracy, % (dim: ruled out early)")
+    table = Table(
+        "scaled", *(f"x{strength_text(alpha)}" for alpha in alphas), title="dev accuracy, % (dim: ruled out early)"
+    )
     most = max(accuracy.asked for accuracy in points.values())
     for k in sorted({k for k, _ in points}):
         row = [points[(k, alpha) if k else (0, 1.0)] for alpha in alphas]

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from steering_profiles.schema import Profile
-from steering_profiles.store import Catalogue, load_profile
+from steering_profiles.store import Catalogue, is_profile_file, load_profile
 
 
 def find_profile(profile: str, folder: Path | None) -> Profile:
@@ -13,4 +13,4 @@ def find_profile(profile: str, folder: Path | None) -> Profile:
         ProfileNotFound: there is none.
         ProfileFormatError: it is not a valid profile.
     """
-    return load_profile(profile) if profile.endswith(".json") else Catalogue.open(folder)[profile].profile
+    return load_profile(profile) if is_profile_file(profile) else Catalogue.open(folder)[profile].profile

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from steering_server.cli.listening import listen, url_of
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
 
 if TYPE_CHECKING:
@@ -70,6 +71,13 @@ def serve(
             min=0, metavar="SECONDS", help="Time that running requests have to finish when it is stopped. (default: 30)"
         ),
     ] = None,
+    keep_alive: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Time after which an idle connection is closed; more than proxies in front keep one. (default: 75)",
+        ),
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. (default: info)")] = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
@@ -103,6 +111,7 @@ def serve(
         "step_tokens_beside": step_tokens_beside,
         "prefix_cache": prefix_cache,
         "shutdown_grace": shutdown_grace,
+        "keep_alive": keep_alive,
         "log_level": log_level,
     }
     given = {name: value for name, value in options.items() if value is not None}
@@ -120,7 +129,8 @@ def serve(
         def serving(stop: asyncio.Event) -> Awaitable[None]:
             # Not before signals are handled: an exit by the way that they have until then would wait for this thread.
             _fulfil(loading, partial(open_backend, settings))
-            return live(listener, loading, stop, grace=settings.shutdown_grace, ready=ready)
+            grace, keep_alive = settings.shutdown_grace, settings.keep_alive
+            return live(listener, loading, stop, grace=grace, ready=ready, keep_alive=keep_alive)
 
         signalled = asyncio.run(_until_signalled(serving))
     status = 0 if signalled == signal.SIGTERM else 128 + signalled
@@ -131,24 +141,13 @@ def serve(
 
 def _listen(settings: "ServerSettings") -> socket.socket:
     """Take the port before the model is loaded, so that one in use is known at once."""
-    from steering_server.errors import ConfigError
-
-    try:
-        family = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)[0][0]
-        # asyncio turns off Nagle's delays of 40 ms only for sockets that say they are TCP
-        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((settings.host, settings.port))
-        listener.listen()  # two that have only bound it do not notice each other
-    except OSError as exc:
-        raise ConfigError(f"cannot listen on {settings.host} port {settings.port}: {exc.strerror}") from exc
-    return listener
+    return listen(settings.host, settings.port)
 
 
 def _greet(console: Console, backend: "Backend", listener: socket.socket) -> None:
-    host, port = listener.getsockname()[:2]
     usable = [name for name, card in backend.profiles.items() if card.usable]
-    console.print(f"[bold]{escape(backend.model.name)}[/] ({backend.model.dtype}) on http://{host}:{port}")
+    url = escape(url_of(listener))
+    console.print(f"[bold]{escape(backend.model.name)}[/] ({backend.model.dtype}) on {url}", soft_wrap=True)
     console.print(f"profiles: {escape(', '.join(usable)) or 'none for this model'}")
     for name, card in backend.profiles.items():
         if card.forced:

@@ -26,6 +26,7 @@ MAX_SEQUENCES = 128
 MAX_BIASES = 1024
 FRESH_SEED = -1
 """A seed that asks for a fresh one, as elsewhere."""
+MAX_STOPS = 64
 _INT32_MAX = 2**31 - 1
 
 
@@ -67,7 +68,7 @@ TokenId = Annotated[StrictInt, Field(ge=0)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 TokenKey = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9]{1,9}$")]
 Strength = Annotated[Number, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
-Stop = NonEmptyText | Annotated[list[NonEmptyText], Field(max_length=4, fail_fast=True)]
+Stop = NonEmptyText | Annotated[list[NonEmptyText], Field(max_length=MAX_STOPS, fail_fast=True)]
 Profiles = NonEmptyText | Annotated[list[NonEmptyText], Field(min_length=1, max_length=16, fail_fast=True)]
 
 

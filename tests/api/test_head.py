@@ -1,0 +1,92 @@
+"""HEAD is answered as GET is, without the body, and 405 says what is allowed."""
+
+import asyncio
+import re
+
+import httpx
+import pytest
+import torch
+
+from steering_profiles.store import Catalogue
+from steering_server.api.app import create_app
+from steering_server.api.service import Service
+from steering_server.backends.local import LocalBackend
+from steering_server.engine.engine import EngineLimits
+from tests.api.logged import request_line
+from tests.builders import build_model
+
+READ = [
+    "/health", "/ready", "/v1/models", "/v1/models/tiny-llama", "/v1/models/tiny-llama+heads", "/v1/profiles",
+    "/v1/profiles/heads", "/docs", "/redoc", "/openapi.json", "/v1/models/nope", "/v1/profiles/nope", "/nowhere",
+]  # fmt: skip
+WRITTEN = ["/v1/completions", "/v1/chat/completions"]
+
+
+def told(response: httpx.Response) -> tuple[int, dict[str, str]]:
+    """The status and the headers but for those that are another's at every request."""
+    return response.status_code, {k: v for k, v in response.headers.items() if k not in ("date", "x-request-id")}
+
+
+@pytest.mark.parametrize("path", READ)
+def test_head_is_answered_as_get_is_without_the_body(http: httpx.Client, path: str):
+    got, asked = http.get(path), http.head(path)
+    assert told(asked) == told(got)
+    assert int(asked.headers["content-length"]) == len(got.content) > 0
+    assert asked.content == b""
+    assert http.get("/health").status_code == 200, "the connection is still in step"
+
+
+@pytest.fixture(scope="module")
+def backend(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
+    catalogue = Catalogue.open(tmp_path_factory.mktemp("profiles"), shipped=False)
+    return LocalBackend(build_model("llama", dtype=torch.float32), catalogue, EngineLimits(max_batch=1))
+
+
+@pytest.mark.parametrize("path", READ)
+def test_head_has_no_body_without_a_server_that_would_drop_it(backend: LocalBackend, path: str):
+    async def ask() -> tuple[httpx.Response, httpx.Response]:
+        transport = httpx.ASGITransport(create_app(Service(backend)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            return await client.get(path), await client.head(path)
+
+    got, asked = asyncio.run(ask())
+    assert told(asked) == told(got)
+    assert asked.content == b""
+
+
+def test_a_body_that_is_too_large_is_refused_without_one(http: httpx.Client):
+    response = http.request("HEAD", "/health", content=b"x" * (17 * 2**20))
+    assert (response.status_code, response.content) == (413, b"")
+
+
+@pytest.mark.parametrize("path", WRITTEN)
+def test_head_is_not_allowed_where_get_is_not(http: httpx.Client, path: str):
+    response = http.head(path)
+    assert (response.status_code, response.headers["allow"], response.content) == (405, "POST", b"")
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [(path, "GET, HEAD") for path in READ if not path.endswith("nowhere")] + [(path, "POST") for path in WRITTEN],
+)
+@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
+def test_a_method_that_is_not_allowed_is_answered_with_those_that_are(
+    http: httpx.Client, path: str, allowed: str, method: str
+):
+    response = http.request(method, path)
+    assert (response.status_code, response.headers["allow"]) == (405, allowed)
+
+
+def test_the_description_lists_no_operation_twice(http: httpx.Client):
+    operations = [method for methods in http.get("/openapi.json").json()["paths"].values() for method in methods]
+    assert set(operations) == {"get", "post"}
+
+
+def test_the_log_says_that_it_was_head(http: httpx.Client):
+    line = request_line(lambda: http.head("/v1/models"))
+    assert (line["method"], line["path"], line["status"]) == ("HEAD", "/v1/models", 200)
+
+
+def test_a_path_cannot_write_a_log_line_of_its_own(http: httpx.Client):
+    line = request_line(lambda: http.get("/v1/models/x%0a%1b[2Jrequest%20status=200"))
+    assert re.fullmatch(r"[ -~]*", line["path"])

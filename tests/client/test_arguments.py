@@ -1,0 +1,206 @@
+"""What a client is given: base URLs as people write them, and errors of ours for what cannot be sent."""
+
+import gc
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+
+from steering_client import (
+    AsyncSteeringClient,
+    ClientClosed,
+    ConnectionFailed,
+    InvalidArgument,
+    NotFound,
+    SteeringClient,
+    SteeringClientError,
+)
+
+CLIENTS = [SteeringClient, AsyncSteeringClient]
+
+Use = Callable[[Any], Any]
+
+
+def health(client: Any) -> Any:
+    return client.health()
+
+
+def use(client_type: type, use: Use = health, **arguments: Any) -> Any:
+    """Make a client of this type, use it, and close it; a stream is read to its end."""
+    if client_type is SteeringClient:
+        with SteeringClient(**arguments) as client:
+            result = use(client)
+            return list(result) if inspect.isgenerator(result) else result
+
+    async def run() -> Any:
+        async with AsyncSteeringClient(**arguments) as client:
+            result = use(client)
+            return [chunk async for chunk in result] if inspect.isasyncgen(result) else await result
+
+    return anyio.run(run)
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "//v1//"])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_server_is_reached_with_v1_and_without(url: str, client: type, end: str):
+    assert use(client, base_url=url + end).status == "ok"
+    assert use(client, lambda it: it.models(), base_url=url + end)[0].id == "tiny-llama"
+    assert use(client, lambda it: it.stream("x", max_tokens=1), base_url=url + end)
+
+
+@pytest.mark.parametrize(
+    ("base_url", "asked"),
+    [
+        ("http://host/steer", "http://host/steer/v1/models"),
+        ("http://host/steer/", "http://host/steer/v1/models"),
+        ("http://host/steer/v1", "http://host/steer/v1/models"),
+        ("https://host:8443/a/b/v1/", "https://host:8443/a/b/v1/models"),
+        ("http://host/a%2Fb/v1", "http://host/a%2Fb/v1/models"),
+        ("http://host/v1x", "http://host/v1x/v1/models"),
+        ("HTTP://HOST/v1", "http://host/v1/models"),
+        ("http://[::1]:8000/v1", "http://[::1]:8000/v1/models"),
+        ("http://[fe80::1%25eth0]:8000", "http://[fe80::1%eth0]:8000/v1/models"),
+        ("http://bücher.example/v1", "http://xn--bcher-kva.example/v1/models"),
+    ],
+)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_stands_before_v1_stays(client: type, base_url: str, asked: str):
+    urls: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        urls.append(str(request.url))
+        return httpx.Response(200, json={"object": "list", "data": []})
+
+    use(client, lambda it: it.models(), base_url=base_url, transport=httpx.MockTransport(answer))
+    assert urls == [asked]
+
+
+@pytest.mark.parametrize(
+    "base_url",
+    [
+        "", " ", "/", "127.0.0.1:8000", "localhost:8000", "host", "//host", "http://", "http:///v1", "http:host",
+        "ftp://host", "htp://host", "ws://host", "file:///etc", "http://host:port", "http://host:99999", "http://[::1",
+        "http://host\n", " http://host", "http://host?x=1", "http://host/v1#top", "http://\ud800", "http://\x00",
+        "http://" + "x" * 70_000,
+    ],
+    ids=lambda base_url: ascii(base_url[:20]),
+)  # fmt: skip
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_base_url_that_is_none_is_refused_with_what_is_expected(client: type, base_url: str):
+    with pytest.raises(InvalidArgument, match=r"base URL is .*; expected is http://HOST:PORT") as caught:
+        client(base_url)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("key", ["sëcret", "secret\n", " secret", "two secrets", "secret\x7f", "\ud800secret"])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(client: type, key: str):
+    with pytest.raises(InvalidArgument, match=r"api_key holds .* allowed: printable ASCII without spaces") as caught:
+        client(api_key=key)
+    assert "cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_timeout_that_is_no_time_is_refused(client: type, timeout: float):
+    with pytest.raises(InvalidArgument, match=r"timeout is .*; allowed: finite numbers of seconds above 0"):
+        client(timeout=timeout)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_no_timeout_is_for_as_long_as_it_takes(url: str, client: type):
+    assert use(client, base_url=url, timeout=None).status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("HTTP_PROXY", "http://host:port"), ("ALL_PROXY", "ftp://host"), ("SSL_CERT_FILE", "/nowhere")],
+)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_variables_for_proxies_that_cannot_be_used_are_an_error_of_ours(
+    client: type, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(InvalidArgument, match="the environment's proxies or certificates cannot be used: "):
+        client()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"strength": float("nan")}, {"temperature": float("inf")}, {"stop": {"a", "b"}}, {"model": "\ud800"}],
+    ids=str,
+)
+@pytest.mark.parametrize("method", ["complete", "stream"])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_json_has_no_way_to_write_is_refused(client: type, method: str, options: dict[str, Any]):
+    with pytest.raises(InvalidArgument, match="the request cannot be written as JSON: "):
+        use(client, lambda it: getattr(it, method)("x", profile="heads", **options))
+
+
+@pytest.mark.parametrize("name", ["a b", "a/b", "a?b", "a#b", "../models", "ü", "\n", "\ud800", "%2e", "x" * 1000])
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_name_that_no_profile_has_is_not_found_whatever_its_characters(url: str, client: type, name: str):
+    with pytest.raises(NotFound):
+        use(client, lambda it: it.profile(name), base_url=url)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        health, lambda it: it.ready(), lambda it: it.models(), lambda it: it.profile("heads"),
+        lambda it: it.complete("x"), lambda it: it.chat([]), lambda it: it.compare("x"), lambda it: it.stream("x"),
+        lambda it: it.stream_chat([]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_closed_client_says_that_it_is_closed(url: str, client: type, method: Use):
+    def close_first(opened: Any) -> Any:
+        if client is SteeringClient:
+            opened.close()
+            return method(opened)
+
+        async def close_then_ask() -> Any:
+            await opened.close()
+            result = method(opened)
+            return [chunk async for chunk in result] if inspect.isasyncgen(result) else await result
+
+        return close_then_ask()
+
+    with pytest.raises(ClientClosed, match=f"the client of {url}/ was closed; make another one"):
+        use(client, close_first, base_url=url)
+
+
+def test_a_client_closed_in_mid_stream_ends_it_with_an_error_of_ours(url: str):
+    client = SteeringClient(url)
+    stream = client.stream("x", max_tokens=400, temperature=1.0)
+    next(stream)
+    client.close()
+    with pytest.raises(SteeringClientError):
+        list(stream)
+
+
+def test_an_async_client_closed_in_mid_stream_ends_it_with_an_error_of_ours(url: str):
+    async def run() -> None:
+        client = AsyncSteeringClient(url)
+        stream = client.stream("x", max_tokens=400, temperature=1.0)
+        await anext(stream)
+        await client.close()
+        async for _ in stream:
+            pass
+
+    with pytest.raises(SteeringClientError):
+        anyio.run(run)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the first loop's, which nothing can close
+def test_an_async_client_in_a_second_event_loop_fails_with_an_error_of_ours(url: str):
+    client = AsyncSteeringClient(url)
+    anyio.run(client.health)
+    with pytest.raises(ConnectionFailed):
+        anyio.run(client.health)
+    del client
+    gc.collect()
