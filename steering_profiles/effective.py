@@ -73,10 +73,9 @@ def _changed(factors: Sequence[float], dtype: str) -> int:
 
 def _of_shares(shares: dict[str, float], own_attention: float) -> Iterable[str]:
     for name, share in shares.items():
-        if share < 0:
-            yield f"{name}: own-position attention would be {strength_text(share)} at this strength; it is held at 0, which is none"
-        elif share > 1:
-            yield f"{name}: own-position attention would be {strength_text(share)} at this strength; it is held at 1, which is all"
+        if not 0 <= share <= 1:
+            held = "0, which is none" if share < 0 else "1, which is all"
+            yield f"{name}: own-position attention would be {strength_text(share)} here; it is held at {held}"
         elif share < own_attention:
             yield f"{name}: own-position attention {strength_text(share)} does nothing beside another profile's"
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,8 @@ class Entry:
     path: Path
     content_hash: str
     shipped: bool
+    replaces_shipped: bool = False
+    """Whether it takes the place of one of the same name that came with the package."""
 
 
 class Catalogue:
@@ -124,7 +126,8 @@ class Catalogue:
         """
         entries = _entries_in(SHIPPED, shipped=True) if shipped else {}
         if folder is not None:
-            entries |= _entries_in(Path(folder), shipped=False)
+            own = _entries_in(Path(folder), shipped=False)
+            entries |= {name: replace(entry, replaces_shipped=name in entries) for name, entry in own.items()}
         return cls(entries)
 
     def __getitem__(self, name: str) -> Entry:

@@ -28,6 +28,15 @@ class Accuracy:
 
     counts: dict[str, tuple[int, int]]
 
+    @classmethod
+    def of(cls, examples: Sequence[Example], predicted: Sequence[int]) -> "Accuracy":
+        """Count which of ``examples`` are answered right by the tokens ``predicted`` for them."""
+        counts = {example.group: (0, 0) for example in examples}
+        for example, token in zip(examples, predicted, strict=True):
+            right, asked = counts[example.group]
+            counts[example.group] = (right + (token == example.answer), asked + 1)
+        return cls(counts)
+
     @property
     def right(self) -> int:
         """Right answers over all groups."""
@@ -125,11 +134,7 @@ class TokenPredictor:
         self, examples: Sequence[Example], steering: Steering = UNSTEERED, progress: Progress | None = None
     ) -> Accuracy:
         """Measure how many of ``examples`` are answered right."""
-        counts = {example.group: (0, 0) for example in examples}
-        for example, token in zip(examples, self.predict(examples, steering, progress), strict=True):
-            right, asked = counts[example.group]
-            counts[example.group] = (right + (token == example.answer), asked + 1)
-        return Accuracy(counts)
+        return Accuracy.of(examples, self.predict(examples, steering, progress))
 
     def answers(
         self, examples: Sequence[Example], steering: Steering = UNSTEERED, progress: Progress | None = None

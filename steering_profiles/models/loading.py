@@ -71,6 +71,11 @@ class LoadedModel:
         return dtype
 
     @property
+    def dtype_name(self) -> str:
+        """That type's name: ``bfloat16``."""
+        return _name(self.dtype)
+
+    @property
     def input_device(self) -> torch.device:
         """Where token ids are expected."""
         return _used_on(self.model.get_input_embeddings())

@@ -13,7 +13,7 @@ from steering_profiles.errors import TaskError
 from steering_profiles.tasks.arithmetic import arithmetic
 from steering_profiles.tasks.factual_recall import RECALL_TASKS, factual_recall, factual_recall_variants
 from steering_profiles.tasks.jsonl import jsonl_task, name_of
-from steering_profiles.tasks.parentheses import parentheses, parentheses_variants
+from steering_profiles.tasks.parentheses import every_parentheses, parentheses, parentheses_variants
 from steering_profiles.tasks.room import shapes_within_context, within_context
 from steering_profiles.tasks.task import Example, Task
 
@@ -29,6 +29,9 @@ VARIANTS: dict[str, Callable[[PreTrainedTokenizerBase, int], dict[str, tuple[Exa
     **{name: partial(factual_recall_variants, task=name) for name in RECALL_TASKS},
 }
 """What makes the prompts of a task that no fit sees, where it has some."""
+
+EVERY: dict[str, Callable[[PreTrainedTokenizerBase], tuple[Example, ...]]] = {"parentheses": every_parentheses}
+"""What makes all the prompts of a task's own shape, where they can be counted."""
 
 
 def require_known(source: str) -> None:
@@ -83,6 +86,26 @@ def variants_of(
     require_known(source)
     made = VARIANTS[source](tokenizer, seed) if source in VARIANTS else {}
     return made if context is None else shapes_within_context(made, context)
+
+
+def require_countable(source: str) -> None:
+    """Refuse a task of whose own shape not every prompt is known.
+
+    Raises:
+        TaskError: naming those of which it is.
+    """
+    if source not in EVERY:
+        raise TaskError(f"task is {source!r}, of which not every prompt is known; those are: {', '.join(EVERY)}")
+
+
+def every_prompt_of(source: str, tokenizer: PreTrainedTokenizerBase, context: int) -> tuple[Example, ...]:
+    """Return all prompts of the task's own shape that fit ``context`` tokens, those that a fit has seen among them.
+
+    Raises:
+        TaskError: the task has no such list.
+    """
+    require_countable(source)
+    return tuple(example for example in EVERY[source](tokenizer) if len(example.prompt) <= context)
 
 
 def _is_jsonl(source: str) -> bool:

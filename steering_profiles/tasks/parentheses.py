@@ -114,6 +114,16 @@ def parentheses(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Task:
     )
 
 
+def every_parentheses(tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...]:
+    """Make every prompt of the paper's shape: all 900 numbers of three digits for each sub-task, fitted on or not."""
+    answers = _tokens(tokenizer, _AS_IN_THE_PAPER)
+    known = {group: token for group, token in answers.items() if token is not None}
+    numbers = list(range(100, 1000))
+    return tuple(
+        example for group in known for example in _examples(tokenizer, _AS_IN_THE_PAPER, known, group, numbers)
+    )
+
+
 def parentheses_variants(
     tokenizer: PreTrainedTokenizerBase, seed: int = 0, size: int = 50
 ) -> dict[str, tuple[Example, ...]]:

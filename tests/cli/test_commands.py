@@ -188,7 +188,7 @@ def test_the_final_layer_is_fitted_to_a_task_of_ones_own_and_its_calibration_sho
 def test_evaluate_says_what_else_a_profile_changes(folder: Path, tmp_path: Path):
     figures = tmp_path / "figures.json"
     own = ["--model", str(folder / "own-model"), "--profiles", str(folder / "profiles"), "--dtype", "float32"]
-    measured = steer("evaluate", "strong", *own, "--json", str(figures))
+    measured = steer("evaluate", "strong", "--task", "parentheses", *own, "--json", str(figures))
     assert measured.returncode == 0, measured.stderr
     record = json.loads(figures.read_text())
     assert {"prose", "code"} <= set(record["side_effects"])
@@ -259,6 +259,10 @@ WRONG = {
     "problems for programs that are not to be run": (
         ["evaluate", "parentheses", "--humaneval-problems", "3"],
         "--run-humaneval",
+    ),
+    "a task whose prompts cannot be counted": (
+        ["evaluate", "factual-recall", "--exhaustive"],
+        "of which not every prompt is known; those are: parentheses",
     ),
     "unknown profile": (["evaluate", "nope"], "known profiles: factual-recall, parentheses"),
     "a profile file that is not there": (["evaluate", "./nope.json"], "nope.json"),

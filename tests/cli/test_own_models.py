@@ -1,5 +1,6 @@
 """``steer fit parentheses`` on models that a user brings: of any architecture, with any tokenizer."""
 
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +14,10 @@ from typer.testing import CliRunner
 from steering_profiles.evaluation import held_out, humaneval
 from steering_profiles.fitting import rasteer
 from steering_profiles.models import LoadedModel
-from steering_profiles.store import load_profile
+from steering_profiles.schema import Provenance
+from steering_profiles.store import load_profile, save_profile
 from steering_server.cli import app
-from tests.builders import build_model, build_tokenizer
+from tests.builders import build_model, build_profile, build_tokenizer
 from tests.cli.test_commands import steer
 from tests.families import build_family
 
@@ -80,3 +82,38 @@ def test_a_tokenizer_that_has_too_few_of_the_tokens_is_one_line_and_exit_status_
     assert refused.returncode == 1
     (line,) = refused.stderr.strip().splitlines()
     assert line == "error: parentheses: this tokenizer has 1 of the tokens ) )) ))) )))); at least two are needed"
+
+
+def test_every_prompt_of_the_task_is_measured_and_the_wrong_ones_are_named(
+    small: Callable[..., Result], tmp_path: Path
+):
+    loaded = build_model("llama", dtype=torch.float32)
+    model = save(loaded, tmp_path / "model")
+    path = save_profile(build_profile(loaded, "strong", heads=[(0, 1, 4.0)]), tmp_path)
+    figures = tmp_path / "figures.json"
+    task = ("--task", "parentheses", "--exhaustive", "--no-side-effects", "--json", str(figures))
+    measured = small("evaluate", str(path), *task, *model)
+    assert measured.exit_code == 0, measured.output
+    record = json.loads(figures.read_text())
+    every = record["accuracy"]["every prompt"]["with"]
+    assert set(every) == {")", "))", ")))", "))))"}
+    assert len(record["wrong"]) == sum(round(900 * (100 - percent) / 100) for percent in every.values())
+    assert all(answer["given"] != answer["right"] for answer in record["wrong"])
+    assert f"wrong: {record['wrong'][0]['prompt'].splitlines()[-1]!r}" in measured.output
+    assert f"and {len(record['wrong']) - 40} more that are wrong" in measured.output
+
+
+def test_a_profile_is_measured_on_the_task_that_it_was_fitted_to(small: Callable[..., Result], tmp_path: Path):
+    loaded = build_model("llama", dtype=torch.float32)
+    model = save(loaded, tmp_path / "model")
+    provenance = Provenance(tool_version="0", command="", task="parentheses", seed=0)
+    profile = build_profile(loaded, "strong", heads=[(0, 1, 4.0)])
+    fitted = save_profile(profile.model_copy(update={"provenance": provenance}), tmp_path / "fitted")
+    assert ")))" in small("evaluate", str(fitted), "--no-side-effects", *model).output
+    for task, said in ((None, "does not say what it was fitted to"), ("mine", "a file of your own")):
+        own = None if task is None else provenance.model_copy(update={"task": task})
+        path = save_profile(profile.model_copy(update={"provenance": own}), tmp_path / "other")
+        refused = steer("evaluate", str(path), *model)
+        assert refused.returncode == 1
+        assert said in refused.stderr
+        assert "--task" in refused.stderr

@@ -137,6 +137,7 @@ def test_the_catalogue_has_the_shipped_profiles_and_those_of_a_folder_which_win(
     assert list(catalogue) == sorted({*Catalogue.open(), "example"})
     assert not catalogue["parentheses"].shipped
     assert catalogue["parentheses"].path == tmp_path / "parentheses.json"
+    assert [name for name in catalogue if catalogue[name].replaces_shipped] == ["parentheses"]
 
 
 def test_a_catalogue_entry_says_what_it_holds(tmp_path: Path):

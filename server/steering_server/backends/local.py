@@ -52,7 +52,7 @@ class LocalBackend:
             name=served_name or loaded.name,
             created=int(time.time()),
             context_length=self._engine.max_length,
-            dtype=str(loaded.dtype).removeprefix("torch."),
+            dtype=loaded.dtype_name,
             identity=loaded.identity,
         )
         # A tokenizer is not to be used from two threads at once.

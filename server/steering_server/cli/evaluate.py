@@ -13,7 +13,6 @@ from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMem
 from steering_server.cli.progress import progress_bars
 
 if TYPE_CHECKING:
-    from steering_profiles.evaluation import Accuracy
     from steering_profiles.schema import Profile
 
 _GENERAL = "Besides the task"
@@ -22,12 +21,12 @@ _GENERAL = "Besides the task"
 def evaluate(
     profile: Annotated[str, typer.Argument(help="Name of a profile, or path of its .json file.")],
     task: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="What is measured: parentheses, arithmetic, factual-recall or one of its domains, or a file of your "
-            "own: FILE.jsonl."
+            "own: FILE.jsonl. (default: the task that the profile was fitted to)"
         ),
-    ] = "parentheses",
+    ] = None,
     folder: Annotated[
         Path | None, typer.Option("--profiles", metavar="DIR", help="Folder of your own profiles.")
     ] = None,
@@ -43,6 +42,13 @@ def evaluate(
         Path | None, typer.Option(metavar="DIR", help="Write a report to this folder: NAME.html and NAME.md.")
     ] = None,
     force: Annotated[bool, typer.Option(help="Apply it although it was made for another model.")] = False,
+    exhaustive: Annotated[
+        bool,
+        typer.Option(
+            "--exhaustive",
+            help="Also every prompt of the task's own shape, and which of them are answered wrong (parentheses alone).",
+        ),
+    ] = False,
     calibration: Annotated[
         bool,
         typer.Option(
@@ -84,10 +90,13 @@ def evaluate(
 
     [dim]steer evaluate parentheses[/]
     [dim]steer evaluate parentheses --strength 0.5 --no-side-effects[/]
+    [dim]steer evaluate parentheses --exhaustive[/]
     [dim]steer evaluate factual-recall --task capitals --calibration[/]
     [dim]steer evaluate parentheses --run-humaneval --humaneval-problems 40[/]
     """
+    from steering_profiles.effective import effective
     from steering_profiles.evaluation import (
+        Accuracy,
         CalibrationComparison,
         TokenPredictor,
         compare_calibration,
@@ -97,18 +106,30 @@ def evaluate(
     )
     from steering_profiles.evaluation.sandbox import require_sandbox
     from steering_profiles.models import load_model
+    from steering_profiles.models.vocabulary import Vocabulary
     from steering_profiles.reports import Report, recorded_grid, write_report
     from steering_profiles.schema import strength_text
     from steering_profiles.steering import AppliedProfile
-    from steering_profiles.tasks import make_task, require_known, task_name, variants_of
+    from steering_profiles.tasks import (
+        every_prompt_of,
+        make_task,
+        require_countable,
+        require_known,
+        task_name,
+        variants_of,
+    )
     from steering_profiles.validate import require_fit
-    from steering_server.cli.measurements import Measurement
+    from steering_server.cli.measurements import Measurement, WrongAnswer, wrong_answers
     from steering_server.cli.named import find_profile
     from steering_server.config import load_settings
     from steering_server.errors import ConfigError
 
     console = Console()
+    applied = AppliedProfile(find_profile(profile, folder), strength)
+    task = _task_of_fit(applied.profile) if task is None else task
     require_known(task)
+    if exhaustive:
+        require_countable(task)
     if output is not None:
         require_writable_file("--json", output)
     if report is not None:
@@ -118,19 +139,28 @@ def evaluate(
     problems = humaneval.load_problems(humaneval_problems) if run_humaneval else ()
     if problems:
         require_sandbox()
-    applied = AppliedProfile(find_profile(profile, folder), strength)
     seed = _seed_of_fit(applied.profile, task_name(task)) if seed is None else seed
     settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     with Console(stderr=True).status("loading the model"):
         loaded = load_model(settings.model_source)
     require_fit(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
+    for warning in effective([(applied.profile, strength)], loaded.dtype_name).warnings:
+        console.print(warning, style="yellow", markup=False)
     made = make_task(task, loaded.tokenizer, seed, loaded.context_length)
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
     sets = {"test": made.test} | variants_of(task, loaded.tokenizer, seed, loaded.context_length)
+    every = every_prompt_of(task, loaded.tokenizer, loaded.context_length) if exhaustive else ()
     results: dict[str, tuple[Accuracy, Accuracy]] = {}
+    wrong: list[WrongAnswer] = []
     with progress_bars() as progress:
         with TokenPredictor(loaded) as predictor:
+            if every:
+                progress.stage("measuring every prompt", 2 * len(every))
+                plain = predictor.predict(every, progress=progress)
+                steered = predictor.predict(every, (applied,), progress)
+                results["every prompt"] = (Accuracy.of(every, plain), Accuracy.of(every, steered))
+                wrong = wrong_answers(every, steered, Vocabulary(loaded.tokenizer))
             progress.stage("measuring", 2 * sum(len(examples) for examples in sets.values()))
             for name, examples in sets.items():
                 results[name] = (
@@ -151,6 +181,7 @@ def evaluate(
         effects,
         passed,
         compared,
+        wrong,
     )
     measured.show(console)
     if output is not None:
@@ -179,6 +210,22 @@ def evaluate(
             report,
         )
         console.print(f"wrote {page}", soft_wrap=True)
+
+
+def _task_of_fit(profile: "Profile") -> str:
+    """Return the task that ``profile`` was fitted to.
+
+    Raises:
+        ConfigError: it was fitted to none that can be named here.
+    """
+    from steering_profiles.tasks import TASKS
+    from steering_server.errors import ConfigError
+
+    fitted = profile.provenance.task if profile.provenance is not None else None
+    if fitted in TASKS:
+        return fitted
+    said = "does not say what it was fitted to" if fitted is None else f"was fitted to {fitted!r}, a file of your own"
+    raise ConfigError(f"profile {profile.name!r} {said}; name what is to be measured with --task")
 
 
 def _seed_of_fit(profile: "Profile", task: str) -> int:

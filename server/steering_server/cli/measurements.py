@@ -1,7 +1,7 @@
 """What ``steer evaluate`` has measured, as tables for people and as figures for programs."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -11,9 +11,30 @@ from rich.table import Table
 from steering_profiles.evaluation import Accuracy, CalibrationComparison, SideEffects, humaneval
 from steering_profiles.evaluation.held_out import SOLUTIONS
 from steering_profiles.flags import NLL_LIMIT, beyond, percent
+from steering_profiles.models.vocabulary import Vocabulary
+from steering_profiles.tasks import Example
 from steering_server.cli.calibration import show_calibration
 
 BeforeAfter = tuple[Accuracy, Accuracy]
+_MOST_SHOWN = 40
+
+
+@dataclass(frozen=True)
+class WrongAnswer:
+    """A prompt that is answered wrong with the profile."""
+
+    prompt: str
+    right: str
+    given: str
+
+
+def wrong_answers(examples: Sequence[Example], predicted: Sequence[int], vocabulary: Vocabulary) -> list[WrongAnswer]:
+    """Return those of ``examples`` that the ``predicted`` tokens answer wrong."""
+    return [
+        WrongAnswer(example.text, vocabulary.text_of(example.answer), vocabulary.text_of(token))
+        for example, token in zip(examples, predicted, strict=True)
+        if token != example.answer
+    ]
 
 
 @dataclass(frozen=True)
@@ -28,6 +49,8 @@ class Measurement:
     pass_at_1: BeforeAfter | None = None
     calibration: Mapping[str, CalibrationComparison] = field(default_factory=dict)
     """On each set of prompts; empty where it was not wanted."""
+    wrong: Sequence[WrongAnswer] = ()
+    """Where every prompt was asked, those that are answered wrong with the profile."""
 
     @property
     def beyond_limit(self) -> list[str]:
@@ -38,6 +61,8 @@ class Measurement:
     def record(self) -> dict[str, Any]:
         """Return all figures as JSON has them."""
         record: dict[str, Any] = {"accuracy": {name: _figures(*both) for name, both in self.sets.items()}}
+        if self.wrong:
+            record["wrong"] = [asdict(answer) for answer in self.wrong]
         if self.calibration:
             record["calibration"] = {name: compared.to_json() for name, compared in self.calibration.items()}
         if self.side_effects is not None:
@@ -53,6 +78,11 @@ class Measurement:
     def show(self, console: Console) -> None:
         """Print all figures."""
         console.print(self._accuracy_table())
+        for answer in self.wrong[:_MOST_SHOWN]:
+            asked = answer.prompt.rpartition("\n")[2]
+            console.print(f"wrong: {asked!r}: {answer.given!r} for {answer.right!r}", style="yellow", markup=False)
+        if len(self.wrong) > _MOST_SHOWN:
+            console.print(f"and {len(self.wrong) - _MOST_SHOWN} more that are wrong: see --json", style="yellow")
         for name, compared in self.calibration.items():
             show_calibration(console, name, compared)
         if self.side_effects is not None:

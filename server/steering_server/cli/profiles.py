@@ -10,6 +10,7 @@ from rich.table import Column, Table
 
 if TYPE_CHECKING:
     from steering_profiles.schema import Profile
+    from steering_profiles.store import Entry
 
 
 def profiles(
@@ -44,9 +45,17 @@ def profiles(
             profile.model.id,
             _side_effects(profile),
             entry.content_hash.removeprefix("sha256:")[:12],
-            "shipped" if entry.shipped else str(entry.path.parent),
+            "shipped"
+            if entry.shipped
+            else f"{entry.path.parent}{', replaces the shipped one' * entry.replaces_shipped}",
         )
     console.print(table)
+
+
+def _origin(entry: "Entry") -> str:
+    if entry.shipped:
+        return "shipped"
+    return f"{entry.path.parent}{', in place of the shipped one' * entry.replaces_shipped}"
 
 
 def _side_effects(profile: "Profile") -> str:

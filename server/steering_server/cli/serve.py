@@ -150,6 +150,8 @@ def _greet(console: Console, backend: "Backend", listener: socket.socket) -> Non
     console.print(f"[bold]{escape(backend.model.name)}[/] ({backend.model.dtype}) on {url}", soft_wrap=True)
     console.print(f"profiles: {escape(', '.join(usable)) or 'none for this model'}")
     for name, card in backend.profiles.items():
+        if card.entry.replaces_shipped:
+            console.print(f"{escape(name)}: yours, {escape(str(card.entry.path))}, in place of the shipped one")
         if card.forced:
             console.print(f"[yellow]forced:[/] {escape(name)} was made for another model: {escape(card.reason or '')}")
 
