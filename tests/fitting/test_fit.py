@@ -1,8 +1,11 @@
 """The fit, from task to profile."""
 
+import os
+from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+import torch
 
 from steering_profiles.errors import TaskError
 from steering_profiles.evaluation import TokenPredictor, humaneval
@@ -143,6 +146,16 @@ def test_the_circuit_baseline_needs_counterfactual_prompts(tiny: LoadedModel):
         )
 
 
+@pytest.fixture
+def every_core() -> Iterator[None]:
+    """Compute on every core, as commands do: how bfloat16 rounds depends on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(os.cpu_count() or 1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("every_core")
 def test_the_shipped_profile_takes_the_embedded_model_from_failing_four_parentheses_to_all_right(embedded: LoadedModel):
     profile = Catalogue.open()["parentheses"].profile
     assert compare(profile, embedded.identity).matches
