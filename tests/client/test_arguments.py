@@ -131,7 +131,7 @@ def test_variables_for_proxies_that_cannot_be_used_are_an_error_of_ours(
 
 @pytest.mark.parametrize(
     "options",
-    [{"strength": float("nan")}, {"temperature": float("inf")}, {"stop": {"a", "b"}}, {"model": "\ud800"}],
+    [{"strength": float("nan")}, {"temperature": float("inf")}, {"stop": {"a"}}, {"model": "\ud800"}],
     ids=str,
 )
 @pytest.mark.parametrize("method", ["complete", "stream"])
