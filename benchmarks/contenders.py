@@ -17,10 +17,10 @@ from steering_profiles.models import LoadedModel, ModelSource, load_model
 from steering_profiles.schema import FinalLayer, HeadScale, Profile
 from steering_profiles.steering import UNSTEERED, AppliedProfile, Steering
 from steering_profiles.store import Catalogue
-from steering_server.engine.engine import Engine, EngineLimits
-from steering_server.engine.packing import PackedLinears
-from steering_server.engine.requests import Chunk, SamplingParams, SequenceRequest
+from steering_server.engines.local.engine import Engine, EngineLimits
+from steering_server.engines.local.packing import PackedLinears
 from steering_server.errors import EngineError
+from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams
 
 CONCURRENCIES = (1, 8, 32, 64)
 """Requests at the same time, where they come one after the other."""
@@ -92,7 +92,7 @@ def engine(loaded: LoadedModel, steerings: Sequence[Steering], arms: int = 1, at
 
         of_arms = [steerings[(index * arms + arm) % len(steerings)] for arm in range(arms)]
         async with room:
-            running.submit([SequenceRequest(tuple(prompt), sampling, steering) for steering in of_arms], emit)
+            running.submit([GenerationRequest(tuple(prompt), sampling, steering) for steering in of_arms], emit)
             for _ in of_arms:
                 await finished.get()
 

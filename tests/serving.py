@@ -16,9 +16,9 @@ from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
 from steering_profiles.store import Catalogue, save_profile
 from steering_server.api.lifecycle import live
-from steering_server.backends.base import Backend
-from steering_server.backends.local import LocalBackend
-from steering_server.engine.engine import EngineLimits
+from steering_server.engines.local.backend import LocalBackend
+from steering_server.engines.local.engine import EngineLimits
+from steering_server.generation.backend import Backend
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from steering_profiles.models import FAMILIES
 from steering_profiles.models.anatomy import Experts, Family
-from steering_server.engine.attention import refusal
+from steering_server.engines.local.attention import refusal
 from tests.families import CASES, build_family
 
 ROOT = Path(__file__).parent.parent

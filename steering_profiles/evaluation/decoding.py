@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.models.prompts import encode_prompt
 from steering_profiles.steering import Steering, SteeringHandle, attach, steered_logits
+from steering_profiles.tokenization import encode_prompt
 
 _TAIL = 16
 """The last tokens of a row, among which a stop string that has just been completed must be."""

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.models.prompts import encode_prompt
+from steering_profiles.tokenization import encode_prompt
 
 MOST_TOKENS = 512
 """Tokens in a window of running text."""

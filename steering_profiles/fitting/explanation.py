@@ -19,10 +19,10 @@ from steering_profiles.fitting.decomposition import (
     require_ridge,
 )
 from steering_profiles.models import LoadedModel
-from steering_profiles.models.vocabulary import Vocabulary
 from steering_profiles.progress import Progress
 from steering_profiles.schema import ModelIdentity
 from steering_profiles.tasks.task import Example, Task
+from steering_profiles.tokenization import Vocabulary
 
 MOST_TOKENS = 10
 """Tokens of the intercept that are kept, at either end."""

@@ -12,8 +12,8 @@ from steering_profiles.errors import ModelError
 from steering_profiles.fitting.components import Component
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.attention import attention_weights
-from steering_profiles.models.vocabulary import Vocabulary
 from steering_profiles.tasks.task import Example
+from steering_profiles.tokenization import Vocabulary
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Turn profiles into per-row tensors and hooks. Fitting and serving run this same code."""
 
-from steering_profiles.steering.effects import UNSTEERED, AppliedProfile, Effect, Steering, effect_of
+from steering_profiles.composition import UNSTEERED, AppliedProfile, Steering
+from steering_profiles.steering.effects import Effect, effect_of
 from steering_profiles.steering.gating import Gated, choose_logits, is_open, split, steered_logits
 from steering_profiles.steering.hooks import SteeringHandle, attach
 from steering_profiles.steering.sharing import StateKey, first_difference, state_key

@@ -12,47 +12,13 @@ all must have the same; the final layer of one without a gate applies at every p
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from steering_profiles.composition import Steering
 from steering_profiles.models import Sizes
-from steering_profiles.schema import INTERCEPT_TENSOR, Gate, Profile, check_strength, common_gate
-from steering_profiles.store import content_hash
-
-
-@dataclass(frozen=True, eq=False)
-class AppliedProfile:
-    """A profile at a strength.
-
-    Raises:
-        StrengthError: the strength is not a finite number in the allowed range.
-    """
-
-    profile: Profile
-    strength: float = 1.0
-    known_hash: str | None = None
-    """The profile's content hash where the caller has it already; it is computed otherwise."""
-
-    def __post_init__(self) -> None:
-        check_strength(self.strength)
-
-    @cached_property
-    def key(self) -> tuple[str, float]:
-        """What tells the state of two rows apart: content hash and strength."""
-        return self.known_hash or content_hash(self.profile), self.strength
-
-    @property
-    def gate(self) -> Gate | None:
-        """What opens the profile's final layer; None where it has no gate, or at strength 0."""
-        return self.profile.final_layer.gate if self.strength != 0 else None
-
-
-Steering = tuple[AppliedProfile, ...]
-"""Everything applied to one row; empty for the baseline."""
-
-UNSTEERED: Steering = ()
+from steering_profiles.schema import INTERCEPT_TENSOR, common_gate
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from steering_profiles.composition import AppliedProfile, Steering
 from steering_profiles.schema import FinalLayer, Gate, common_gate
-from steering_profiles.steering.effects import AppliedProfile, Steering
 from steering_profiles.steering.hooks import SteeringHandle
 
 _POSITIONS = 256

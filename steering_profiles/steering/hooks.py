@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from steering_profiles.composition import Steering
 from steering_profiles.errors import HookError
 from steering_profiles.models import Anatomy, LoadedModel
-from steering_profiles.steering.effects import Steering
 from steering_profiles.steering.table import SteeringTable, StepFactors
 
 

@@ -7,8 +7,9 @@ not, changes no key or value at all.
 
 import torch
 
+from steering_profiles.composition import AppliedProfile, Steering
 from steering_profiles.models import Sizes
-from steering_profiles.steering.effects import AppliedProfile, Effect, Steering, effect_of
+from steering_profiles.steering.effects import Effect, effect_of
 
 StateKey = tuple[tuple[str, float], ...]
 """Content hash and strength of every profile that changes keys and values; empty if none does."""

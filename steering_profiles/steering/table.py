@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from steering_profiles.composition import Steering
 from steering_profiles.errors import GateError
 from steering_profiles.models import Sizes
-from steering_profiles.steering.effects import Effect, Steering, effect_of
+from steering_profiles.steering.effects import Effect, effect_of
 
 _Key = tuple[tuple[str, float], ...]
 

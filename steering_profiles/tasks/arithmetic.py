@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from steering_profiles.errors import TaskError
-from steering_profiles.models.prompts import encode_prompt
 from steering_profiles.tasks.continuation import token_after
 from steering_profiles.tasks.task import Example, Task
+from steering_profiles.tokenization import encode_prompt
 
 OPERATORS = ("+", "-", "x", "/")
 LARGEST = 500

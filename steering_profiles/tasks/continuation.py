@@ -6,7 +6,7 @@ tokenised as one text, is the prompt's own tokens and then that one. A tokenizer
 
 from transformers import PreTrainedTokenizerBase
 
-from steering_profiles.models.prompts import encode_prompt
+from steering_profiles.tokenization import encode_prompt
 
 
 def tokens_after(

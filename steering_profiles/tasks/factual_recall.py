@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from steering_profiles.errors import TaskError
-from steering_profiles.models.prompts import encode_prompt
 from steering_profiles.tasks.continuation import tokens_after
 from steering_profiles.tasks.domains import DOMAINS, TOPIC, Domain, read_domain
 from steering_profiles.tasks.task import Example, Task
+from steering_profiles.tokenization import encode_prompt
 
 RECALL_TASKS: dict[str, tuple[str, ...]] = {"factual-recall": DOMAINS} | {name: (name,) for name in DOMAINS}
 """The domains of each task."""

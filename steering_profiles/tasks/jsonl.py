@@ -28,11 +28,11 @@ from pydantic_core import ErrorDetails
 from transformers import PreTrainedTokenizerBase
 
 from steering_profiles.errors import TaskError
-from steering_profiles.models.prompts import encode_prompt
 from steering_profiles.models.quiet import quietly
 from steering_profiles.schema import BASELINE
 from steering_profiles.tasks.continuation import token_after, tokens_after
 from steering_profiles.tasks.task import Example, Task
+from steering_profiles.tokenization import encode_prompt
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from transformers import PreTrainedTokenizerBase
 
 from steering_profiles.errors import TaskError
-from steering_profiles.models.prompts import encode_prompt
 from steering_profiles.tasks.task import Example, Pair, Task, single_token
+from steering_profiles.tokenization import encode_prompt
 
 SPLIT_SIZES = {"train": 350, "dev": 150, "test": 150}
 """Prompts per sub-task, as in the paper."""

@@ -8,9 +8,8 @@ import torch
 from steering_profiles.store import Catalogue, save_profile
 from steering_server.api.arms import Arms, resolve_arms
 from steering_server.api.schemas.requests import CompletionBody
-from steering_server.backends.base import ProfileStrength
-from steering_server.backends.local import LocalBackend
-from steering_server.engine.engine import EngineLimits
+from steering_server.engines.local.backend import LocalBackend
+from steering_server.engines.local.engine import EngineLimits
 from steering_server.errors import NotFound, RequestError
 from tests.api.conftest import profiles_for
 from tests.builders import build_model
@@ -34,7 +33,7 @@ def resolve(backend: LocalBackend, **body) -> Arms:
 def test_a_request_that_asks_for_nothing_gets_the_baseline(backend, body):
     arms = resolve(backend, **body)
     assert (arms.model, arms.named, arms.header) == (NAME, False, "baseline")
-    assert [arm.profiles for arm in arms.arms] == [()]
+    assert [arm.steering for arm in arms.arms] == [()]
 
 
 @pytest.mark.parametrize(
@@ -51,7 +50,7 @@ def test_a_request_that_asks_for_nothing_gets_the_baseline(backend, body):
 def test_profiles_compose_in_the_order_given_however_they_are_asked_for(backend, body):
     (arm,) = resolve(backend, **body).arms
     assert arm.label == "heads+final"
-    assert arm.profiles == (ProfileStrength("heads"), ProfileStrength("final"))
+    assert [(one.profile.name, one.strength) for one in arm.steering] == [("heads", 1), ("final", 1)]
 
 
 @pytest.mark.parametrize(

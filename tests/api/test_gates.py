@@ -1,22 +1,16 @@
 """Gated profiles over HTTP: shown as such, answered by their gates, and composed only where the gates agree."""
 
-import asyncio
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
-from steering_profiles.store import Catalogue, content_hash, save_profile
-from steering_server.backends.base import GenerationRequest, ProfileStrength
-from steering_server.backends.local import LocalBackend
-from steering_server.engine.engine import EngineLimits
-from steering_server.errors import RequestError
+from steering_profiles.store import content_hash
 from tests.builders import build_model, build_profile
-from tests.engine.running import GREEDY
-from tests.engine.test_gating import FINAL, HIGH, LOW, slowly
+from tests.engines.local.running import GREEDY
+from tests.engines.local.test_gating import FINAL, HIGH, LOW, slowly
 from tests.serving import serving
 
 PROMPT = "print(str(str("
@@ -88,18 +82,3 @@ def test_profiles_with_different_gates_in_one_arm_are_a_400_that_names_them(
     assert (response.status_code, error["param"]) == (400, param)
     assert error["message"].startswith(f"{param}: ")
     assert OTHERWISE in error["message"]
-
-
-def test_the_backend_refuses_them_before_the_engine_sees_them(loaded: LoadedModel, tmp_path: Path):
-    for profile in profiles_for(loaded):
-        save_profile(profile, tmp_path)
-    backend = LocalBackend(loaded, Catalogue.open(tmp_path, shipped=False), EngineLimits(max_batch=1))
-    both = (ProfileStrength("gated"), ProfileStrength("otherwise"))
-
-    async def generate() -> None:
-        await backend.start()
-        await anext(backend.generate([GenerationRequest((1, 2), GREEDY, both)]))
-
-    with pytest.raises(RequestError, match="gates cannot be composed"):
-        asyncio.run(generate())
-    asyncio.run(backend.close())

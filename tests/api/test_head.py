@@ -10,8 +10,8 @@ import torch
 from steering_profiles.store import Catalogue
 from steering_server.api.app import create_app
 from steering_server.api.service import Service
-from steering_server.backends.local import LocalBackend
-from steering_server.engine.engine import EngineLimits
+from steering_server.engines.local.backend import LocalBackend
+from steering_server.engines.local.engine import EngineLimits
 from tests.api.logged import request_line
 from tests.builders import build_model
 

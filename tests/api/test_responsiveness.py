@@ -11,8 +11,9 @@ import torch
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.store import Catalogue
-from steering_server.backends.local import LocalBackend
-from steering_server.engine.engine import EngineLimits
+from steering_server.engines.local.backend import LocalBackend
+from steering_server.engines.local.engine import EngineLimits
+from steering_server.generation.tokenizer import TokenizerService
 from tests.api.conftest import profiles_for
 from tests.api.logged import request_line
 from tests.builders import build_model
@@ -34,11 +35,11 @@ def test_a_huge_prompt_that_is_being_encoded_holds_up_no_decoding(tmp_path: Path
     model = build_model("llama", dtype=torch.float32)
     backend = LocalBackend(model, Catalogue.open(tmp_path, shipped=False), EngineLimits(max_batch=1))
     with ThreadPoolExecutor(1) as pool:
-        encoding = pool.submit(backend.encode, "x" * 2_000_000)
+        encoding = pool.submit(backend.tokenizer.encode, "x" * 2_000_000)
         time.sleep(0.1)
         tokens = model.tokenizer.encode("abc")
-        assert [backend.spelling(token).text for token in tokens] == ["a", "b", "c"]
-        assert [piece.text for piece in backend.echo(tokens, is_all=False)] == ["a", "b", "c"]
+        assert [backend.tokenizer.spelling(token).text for token in tokens] == ["a", "b", "c"]
+        assert [piece.text for piece in backend.tokenizer.echo(tokens, is_all=False)] == ["a", "b", "c"]
         assert not encoding.done()
         encoding.result()
 
@@ -75,10 +76,10 @@ def test_arms_that_there_was_room_for_are_compared_in_the_same_room(model: Loade
 def test_an_unexpected_failure_is_a_500_of_the_same_shape_with_the_id_that_the_log_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    def fail(backend: LocalBackend, text: str) -> tuple[int, ...]:
+    def fail(tokenizer: TokenizerService, text: str) -> tuple[int, ...]:
         raise RuntimeError("a mistake of our own")  # nothing real is known to fail here
 
-    monkeypatch.setattr(LocalBackend, "encode", fail)
+    monkeypatch.setattr(TokenizerService, "encode", fail)
     with serving(build_model("llama", dtype=torch.float32), tmp_path) as url, structlog.testing.capture_logs() as lines:
         response = httpx.post(f"{url}/v1/completions", json={"prompt": "x"}, headers={"x-request-id": "mine-1"})
         assert response.status_code == 500

@@ -9,7 +9,7 @@ from openai import OpenAI
 
 from steering_client import SteeringClient
 from steering_profiles.models import LoadedModel
-from steering_profiles.models.vocabulary import Vocabulary
+from steering_profiles.tokenization import Vocabulary
 from tests.api.test_completions import complete, events
 from tests.builders import CHAT_TEMPLATE, build_model, build_profile, build_sentencepiece_tokenizer
 from tests.serving import serving

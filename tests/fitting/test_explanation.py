@@ -11,8 +11,8 @@ from steering_profiles.fitting import Explanation, explain
 from steering_profiles.fitting.decomposition import decompose, r2, record_layer
 from steering_profiles.fitting.explanation import AnswerLogit
 from steering_profiles.models import LoadedModel
-from steering_profiles.models.vocabulary import Vocabulary
 from steering_profiles.tasks.task import Example, Task
+from steering_profiles.tokenization import Vocabulary
 
 
 def ask(first: int, count: int) -> tuple[Example, ...]:

@@ -12,9 +12,9 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from steering_profiles.errors import ModelError
 from steering_profiles.fitting.components import Component
 from steering_profiles.models import LoadedModel
-from steering_profiles.models.prompts import encode_prompt
 from steering_profiles.reports import attention_patterns
 from steering_profiles.tasks import Example
+from steering_profiles.tokenization import encode_prompt
 
 TEXT = "#print 12\nprint(str(12"
 AttentionInterface.register("of_our_own", sdpa_attention_forward)

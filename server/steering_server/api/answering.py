@@ -15,9 +15,9 @@ from steering_server.api.errors import error_body
 from steering_server.api.generation import Plan, begun, gather, joined
 from steering_server.api.schemas.requests import GenerationBody
 from steering_server.api.schemas.responses import Comparison, ErrorResponse, Usage
-from steering_server.backends.base import Backend
-from steering_server.engine.requests import Chunk
 from steering_server.errors import ServerError
+from steering_server.generation.backend import Backend
+from steering_server.generation.requests import Chunk
 
 DONE = "[DONE]"
 PING_SECONDS = 15

@@ -4,13 +4,16 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from steering_profiles.composition import AppliedProfile, Steering
 from steering_profiles.effective import effective
 from steering_profiles.errors import GateError
 from steering_profiles.schema import BASELINE, common_gate, strength_text
 from steering_server.api.schemas.requests import ArmRequest, GenerationBody, shown
-from steering_server.api.schemas.responses import Applied, AppliedArms, AppliedProfile, Effective
-from steering_server.backends.base import Backend, ProfileCard, ProfileStrength
+from steering_server.api.schemas.responses import Applied, AppliedArms, Effective
+from steering_server.api.schemas.responses import AppliedProfile as AppliedByArm
 from steering_server.errors import NotFound, RequestError
+from steering_server.generation.backend import Backend
+from steering_server.generation.profiles import ProfileCard
 
 SEPARATOR = "+"
 """Joins the served name and profiles, as in ``model+a+b``."""
@@ -18,10 +21,10 @@ SEPARATOR = "+"
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to run the prompt: a label, and the profiles applied under it."""
+    """One way to run the prompt: a label, what is applied under it, and how the answer says so."""
 
     label: str
-    profiles: tuple[ProfileStrength, ...]
+    steering: Steering
     applied: Applied
 
 
@@ -103,21 +106,25 @@ def _arm(label: str | None, names: tuple[str, ...], strength: float, param: str,
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise RequestError(f"{param}: profile {shown(repeated)} is named twice", param=param)
-    applied = tuple(
-        AppliedProfile(profile=name, content_hash=_usable(name, param, cards).entry.content_hash, strength=strength)
-        for name in names
+    usable = [_usable(name, param, cards) for name in names]
+    steering = tuple(
+        AppliedProfile(card.entry.profile, strength, known_hash=card.entry.content_hash) for card in usable
     )
     try:
-        common_gate(cards[name].entry.profile for name in names)
+        common_gate(one.profile for one in steering)
     except GateError as exc:
         raise RequestError(f"{param}: {exc}", param=param) from exc
-    changed = effective([(cards[name].entry.profile, strength) for name in names], backend.model.dtype)
+    changed = effective([(one.profile, one.strength) for one in steering], backend.model.dtype)
+    applied = tuple(
+        AppliedByArm(profile=card.entry.profile.name, content_hash=card.entry.content_hash, strength=strength)
+        for card in usable
+    )
     joined = SEPARATOR.join(names)
     if label is None:
         label = joined if strength == 1 else f"{joined}@{strength_text(strength)}"
     return Arm(
         label=label or BASELINE,
-        profiles=tuple(ProfileStrength(name, strength) for name in names),
+        steering=steering,
         applied=Applied(
             arm=label or BASELINE,
             profile=joined or None,
@@ -125,7 +132,7 @@ def _arm(label: str | None, names: tuple[str, ...], strength: float, param: str,
             strength=strength if names else 0.0,
             profiles=applied,
             effective=Effective.model_validate(changed, from_attributes=True),
-            warnings=(*_of_force(cards[name] for name in names), *changed.warnings),
+            warnings=(*_of_force(usable), *changed.warnings),
         ),
     )
 
@@ -147,7 +154,7 @@ def _usable(name: str, param: str, cards: Mapping[str, ProfileCard]) -> ProfileC
     return card
 
 
-def _joined_hash(applied: Sequence[AppliedProfile]) -> str | None:
+def _joined_hash(applied: Sequence[AppliedByArm]) -> str | None:
     if len(applied) < 2:
         return applied[0].content_hash if applied else None
     joined = "+".join(profile.content_hash for profile in applied)

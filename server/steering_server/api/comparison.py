@@ -5,8 +5,8 @@ from itertools import combinations
 
 from steering_server.api.generation import Plan, score
 from steering_server.api.schemas.responses import ArmPair, Comparison
-from steering_server.backends.base import Backend
-from steering_server.engine.requests import Chunk
+from steering_server.generation.backend import Backend
+from steering_server.generation.requests import Chunk
 
 
 def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:

@@ -11,9 +11,9 @@ from functools import cached_property
 from steering_server.api.arms import Arm, Arms
 from steering_server.api.schemas.requests import FRESH_SEED, MAX_SEQUENCES, GenerationBody, shown
 from steering_server.api.schemas.responses import Usage
-from steering_server.backends.base import Backend, GenerationRequest, ModelCard
-from steering_server.engine.requests import Chunk, Piece, SamplingParams
 from steering_server.errors import RequestError
+from steering_server.generation.backend import Backend, ModelCard
+from steering_server.generation.requests import Chunk, GenerationRequest, Piece, SamplingParams
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Plan:
     def requests(self) -> list[GenerationRequest]:
         """The sequences to generate, in the order of the choices."""
         return [
-            GenerationRequest(slot.prompt.tokens, replace(self.sampling, seed=slot.seed), slot.arm.profiles)
+            GenerationRequest(slot.prompt.tokens, replace(self.sampling, seed=slot.seed), slot.arm.steering)
             for slot in self.slots
         ]
 
@@ -159,7 +159,7 @@ async def score(
     for start in range(0, len(requests), at_once):
         sequences = [
             GenerationRequest(
-                prompt + completion, SamplingParams(max_tokens=0, prompt_logprobs_from=len(prompt)), arm.profiles
+                prompt + completion, SamplingParams(max_tokens=0, prompt_logprobs_from=len(prompt)), arm.steering
             )
             for arm, prompt, completion in requests[start : start + at_once]
         ]

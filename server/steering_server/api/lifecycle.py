@@ -12,7 +12,7 @@ import uvicorn
 
 from steering_server.api.app import create_app
 from steering_server.api.service import Service
-from steering_server.backends.base import Backend
+from steering_server.generation.backend import Backend
 
 LAST_WORDS_SECONDS = 5
 """How long what was cut off may take to be told so."""

@@ -5,18 +5,20 @@ from itertools import accumulate
 
 from steering_server.api.generation import Prompt
 from steering_server.api.schemas.responses import ChatLogprobs, ChatTokenLogprob, CompletionLogprobs, TopLogprob
-from steering_server.backends.base import Backend
-from steering_server.engine.requests import Chunk, Piece, TokenLogprob
+from steering_server.generation.requests import Chunk, Piece, TokenLogprob
+from steering_server.generation.tokenizer import TokenizerService
 
 
-def completion_logprobs(chunk: Chunk, alternatives: int, backend: Backend, *, start: int = 0) -> CompletionLogprobs:
+def completion_logprobs(
+    chunk: Chunk, alternatives: int, tokenizer: TokenizerService, *, start: int = 0
+) -> CompletionLogprobs:
     """Return the log-probabilities of a chunk's tokens, whose text begins at ``start``."""
-    return _columns(chunk.pieces, chunk.logprobs, alternatives, backend, start)
+    return _columns(chunk.pieces, chunk.logprobs, alternatives, tokenizer, start)
 
 
-def echoed_logprobs(prompt: Prompt, chunk: Chunk, alternatives: int, backend: Backend) -> CompletionLogprobs:
+def echoed_logprobs(prompt: Prompt, chunk: Chunk, alternatives: int, tokenizer: TokenizerService) -> CompletionLogprobs:
     """Return the log-probabilities of the prompt's tokens; the first has none, as nothing precedes it."""
-    return _columns(prompt.pieces, chunk.prompt_logprobs or (), alternatives, backend, 0)
+    return _columns(prompt.pieces, chunk.prompt_logprobs or (), alternatives, tokenizer, 0)
 
 
 def add(first: CompletionLogprobs, second: CompletionLogprobs) -> CompletionLogprobs:
@@ -32,7 +34,7 @@ def add(first: CompletionLogprobs, second: CompletionLogprobs) -> CompletionLogp
     )
 
 
-def chat_logprobs(chunk: Chunk, backend: Backend) -> ChatLogprobs:
+def chat_logprobs(chunk: Chunk, tokenizer: TokenizerService) -> ChatLogprobs:
     """Return the log-probabilities of a chunk's tokens in the chat format."""
     content = [
         ChatTokenLogprob(
@@ -41,7 +43,7 @@ def chat_logprobs(chunk: Chunk, backend: Backend) -> ChatLogprobs:
             bytes=list(piece.raw),
             top_logprobs=[
                 TopLogprob(token=name, logprob=value, bytes=list(raw))
-                for name, raw, value in _alternatives(piece, scored, backend)
+                for name, raw, value in _alternatives(piece, scored, tokenizer)
             ],
         )
         for piece, scored in zip(chunk.pieces, chunk.logprobs, strict=True)
@@ -50,10 +52,14 @@ def chat_logprobs(chunk: Chunk, backend: Backend) -> ChatLogprobs:
 
 
 def _columns(
-    pieces: Sequence[Piece], scored: Sequence[TokenLogprob | None], alternatives: int, backend: Backend, start: int
+    pieces: Sequence[Piece],
+    scored: Sequence[TokenLogprob | None],
+    alternatives: int,
+    tokenizer: TokenizerService,
+    start: int,
 ) -> CompletionLogprobs:
     tops = [
-        None if one is None else {name: value for name, _, value in _alternatives(piece, one, backend)}
+        None if one is None else {name: value for name, _, value in _alternatives(piece, one, tokenizer)}
         for piece, one in zip(pieces, scored, strict=True)
     ]
     return CompletionLogprobs(
@@ -64,7 +70,9 @@ def _columns(
     )
 
 
-def _alternatives(piece: Piece, scored: TokenLogprob, backend: Backend) -> Iterator[tuple[str, bytes, float]]:
+def _alternatives(
+    piece: Piece, scored: TokenLogprob, tokenizer: TokenizerService
+) -> Iterator[tuple[str, bytes, float]]:
     """Yield name, bytes and log-probability of the likeliest tokens and of the one that came, under different names.
 
     The one that came is named by what it added to the text.
@@ -76,7 +84,7 @@ def _alternatives(piece: Piece, scored: TokenLogprob, backend: Backend) -> Itera
         if token == scored.token:
             yield piece.text, piece.raw, value
         else:
-            spelling = backend.spelling(token)
+            spelling = tokenizer.spelling(token)
             names = (name for name in (spelling.text, spelling.entry) if name not in taken)
             name = next(names, f"token_id:{token}")
             taken.add(name)

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from steering_server.backends.base import Backend
 from steering_server.errors import Unavailable
+from steering_server.generation.backend import Backend
 
 
 class Service:

@@ -77,7 +77,7 @@ def _weights(skeleton: "Skeleton") -> str:
 def _rows(skeleton: "Skeleton") -> Iterator[_Row]:
     from steering_profiles.export import quantised
     from steering_profiles.models.anatomy import Experts
-    from steering_server.engine.attention import refusal
+    from steering_server.engines.local.attention import refusal
 
     anatomy = skeleton.anatomy
     family, layer, last = anatomy.family, anatomy.final_layer, anatomy.sizes.layers - 1

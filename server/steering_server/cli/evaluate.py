@@ -106,7 +106,6 @@ def evaluate(
     )
     from steering_profiles.evaluation.sandbox import require_sandbox
     from steering_profiles.models import load_model
-    from steering_profiles.models.vocabulary import Vocabulary
     from steering_profiles.reports import Report, recorded_grid, write_report
     from steering_profiles.schema import strength_text
     from steering_profiles.steering import AppliedProfile
@@ -118,6 +117,7 @@ def evaluate(
         task_name,
         variants_of,
     )
+    from steering_profiles.tokenization import Vocabulary
     from steering_profiles.validate import require_fit
     from steering_server.cli.measurements import Measurement, WrongAnswer, wrong_answers
     from steering_server.cli.named import find_profile

@@ -11,8 +11,8 @@ from rich.table import Table
 from steering_profiles.evaluation import Accuracy, CalibrationComparison, SideEffects, humaneval
 from steering_profiles.evaluation.held_out import SOLUTIONS
 from steering_profiles.flags import NLL_LIMIT, beyond, percent
-from steering_profiles.models.vocabulary import Vocabulary
 from steering_profiles.tasks import Example
+from steering_profiles.tokenization import Vocabulary
 from steering_server.cli.calibration import show_calibration
 
 BeforeAfter = tuple[Accuracy, Accuracy]

@@ -4,9 +4,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 from steering_profiles.models import LoadedModel, load_model, load_outline
 from steering_profiles.store import Catalogue
-from steering_server.backends.local import LocalBackend, check_profiles
 from steering_server.config import ServerSettings
-from steering_server.engine.engine import EngineLimits, check
+from steering_server.engines.local.backend import LocalBackend
+from steering_server.engines.local.engine import EngineLimits, check
+from steering_server.generation.profiles import check_profiles
 
 
 def open_backend(settings: ServerSettings) -> LocalBackend:

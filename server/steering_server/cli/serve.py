@@ -20,8 +20,8 @@ from steering_server.cli.listening import listen, url_of
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
 
 if TYPE_CHECKING:
-    from steering_server.backends.base import Backend
     from steering_server.config import ServerSettings
+    from steering_server.generation.backend import Backend
 
 
 def serve(

@@ -17,8 +17,9 @@ from steering_server.api.schemas.responses import (
     ProfileObject,
 )
 from steering_server.api.state import State
-from steering_server.backends.base import Backend, ProfileCard
 from steering_server.errors import NotFound
+from steering_server.generation.backend import Backend
+from steering_server.generation.profiles import ProfileCard
 
 router = APIRouter()
 _LOADING: dict[int | str, dict[str, Any]] = {503: ERROR_RESPONSES[503]}

@@ -27,9 +27,9 @@ from steering_server.api.schemas.responses import (
     Usage,
 )
 from steering_server.api.state import State, remember_arms
-from steering_server.backends.base import Backend
-from steering_server.engine.requests import Chunk
 from steering_server.errors import RequestError
+from steering_server.generation.backend import Backend
+from steering_server.generation.requests import Chunk
 
 router = APIRouter()
 
@@ -123,12 +123,12 @@ class _Writer:
         return self.plan.slots[index].arm.label if self.plan.arms.named else None
 
     def _logprobs(self, chunk: Chunk) -> ChatLogprobs | None:
-        return chat_logprobs(chunk, self.backend) if self.plan.sampling.logprobs is not None else None
+        return chat_logprobs(chunk, self.backend.tokenizer) if self.plan.sampling.logprobs is not None else None
 
 
 def _render(body: ChatBody, backend: Backend) -> tuple[int, ...]:
     roles = {"developer": "system"}  # OpenAI's newer name for it
-    return backend.render_chat(
+    return backend.tokenizer.render_chat(
         [{"role": roles.get(message.role, message.role), "content": message.text} for message in body.messages],
         begin_turn=body.begins_turn,
         continue_last=body.continue_final_message,

@@ -18,8 +18,8 @@ from steering_server.api.logprobs import add, completion_logprobs, echoed_logpro
 from steering_server.api.schemas.requests import CompletionBody
 from steering_server.api.schemas.responses import Comparison, Completion, CompletionChoice, CompletionLogprobs, Usage
 from steering_server.api.state import State, remember_arms
-from steering_server.backends.base import Backend
-from steering_server.engine.requests import Chunk
+from steering_server.generation.backend import Backend
+from steering_server.generation.requests import Chunk
 
 router = APIRouter()
 
@@ -102,9 +102,9 @@ class _Writer:
     def _logprobs(self, prompt: Prompt, chunk: Chunk, start: int, starts: bool) -> CompletionLogprobs | None:
         if self.body.logprobs is None:
             return None
-        logprobs = completion_logprobs(chunk, self.body.logprobs, self.backend, start=start)
+        logprobs = completion_logprobs(chunk, self.body.logprobs, self.backend.tokenizer, start=start)
         if self.body.echo and starts:
-            return add(echoed_logprobs(prompt, chunk, self.body.logprobs, self.backend), logprobs)
+            return add(echoed_logprobs(prompt, chunk, self.body.logprobs, self.backend.tokenizer), logprobs)
         return logprobs
 
 
@@ -112,7 +112,9 @@ def _read_prompts(body: CompletionBody, backend: Backend) -> list[Prompt]:
     """Turn whichever form of prompt was sent into tokens, with their texts where an echo needs them."""
     given = body.prompt
     several = [given] if isinstance(given, str) or isinstance(given[0], int) else given
-    return [_prompt(backend.encode(one) if isinstance(one, str) else _ids(one), body, backend) for one in several]
+    return [
+        _prompt(backend.tokenizer.encode(one) if isinstance(one, str) else _ids(one), body, backend) for one in several
+    ]
 
 
 def _ids(prompt: int | Sequence[Any]) -> tuple[int, ...]:
@@ -123,4 +125,4 @@ def _prompt(tokens: tuple[int, ...], body: CompletionBody, backend: Backend) -> 
     served = backend.model
     # What will be refused for its length or its tokens is not worth reading.
     accepted = len(tokens) <= served.context_length and all(token < served.identity.vocab_size for token in tokens)
-    return Prompt(tokens, backend.echo(tokens, is_all=body.max_tokens == 0) if body.echo and accepted else ())
+    return Prompt(tokens, backend.tokenizer.echo(tokens, is_all=body.max_tokens == 0) if body.echo and accepted else ())

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
-from steering_server.engine.requests import FinishReason
+from steering_server.generation.requests import FinishReason
 
 
 class _Response(BaseModel):

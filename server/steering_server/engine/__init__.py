@@ -1,1 +1,0 @@
-"""Requests in, tokens out. Knows nothing of HTTP."""

@@ -1,0 +1,1 @@
+"""Our own engine: it runs the model in this process."""

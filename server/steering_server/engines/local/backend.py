@@ -1,0 +1,104 @@
+"""The backend that runs the model in this process, on this project's own engine."""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+from steering_profiles.models import LoadedModel
+from steering_profiles.store import Catalogue
+from steering_server.engines.local.engine import Engine, EngineLimits
+from steering_server.engines.local.mailbox import Mailbox
+from steering_server.errors import EngineError
+from steering_server.generation.backend import ModelCard
+from steering_server.generation.profiles import ProfileCard, check_profiles
+from steering_server.generation.requests import Chunk, GenerationRequest
+from steering_server.generation.tokenizer import TokenizerService
+
+_Report = tuple[int, Chunk | EngineError]
+
+
+class LocalBackend:
+    """A loaded model, the profiles that steer it, and the engine that runs both."""
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        catalogue: Catalogue,
+        limits: EngineLimits,
+        *,
+        served_name: str | None = None,
+        force_profiles: bool = False,
+    ) -> None:
+        """Check the catalogue against the model.
+
+        Raises:
+            ProfileMismatch: a profile of the operator's own folder does not fit the model. Shipped ones that do not are
+                only listed as unusable.
+        """
+        self._profiles = check_profiles(
+            catalogue, loaded.identity, loaded.anatomy.neurons_refused, force=force_profiles
+        )
+        self._engine = Engine(loaded, limits)
+        self._model = ModelCard(
+            name=served_name or loaded.name,
+            created=int(time.time()),
+            context_length=self._engine.max_length,
+            dtype=loaded.dtype_name,
+            identity=loaded.identity,
+        )
+        self._tokenizer = TokenizerService(loaded.tokenizer, self._engine.vocabulary, self._model.name)
+        self._mailbox: Mailbox[_Report] | None = None
+
+    @property
+    def model(self) -> ModelCard:
+        """The model being served."""
+        return self._model
+
+    @property
+    def profiles(self) -> Mapping[str, ProfileCard]:
+        """Every profile of the catalogue, by name, usable or not."""
+        return self._profiles
+
+    @property
+    def tokenizer(self) -> TokenizerService:
+        """The model's tokenizer."""
+        return self._tokenizer
+
+    async def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Chunk], None]:
+        """Run ``requests`` in one batch and yield ``(index, chunk)`` as they come, until every one has finished.
+
+        Closing the generator cancels what is still running.
+
+        Raises:
+            Overloaded: too much is queued already.
+            EngineError: the engine failed, or was stopped before it was done.
+        """
+        loop = asyncio.get_running_loop()
+        if self._mailbox is None or self._mailbox.loop is not loop:
+            self._mailbox = Mailbox(loop)
+        mailbox = self._mailbox
+        reports: asyncio.Queue[_Report] = asyncio.Queue()
+
+        def emit(index: int, report: Chunk | EngineError) -> None:
+            mailbox.put(reports, (index, report))
+
+        group = self._engine.submit(requests, emit)
+        unfinished = len(requests)
+        try:
+            while unfinished:
+                index, report = await reports.get()
+                if isinstance(report, EngineError):
+                    raise report
+                unfinished -= report.finish_reason is not None
+                yield index, report
+        finally:
+            if unfinished:
+                self._engine.cancel(group)
+
+    async def start(self) -> None:
+        """Begin to take requests."""
+        self._engine.start()
+
+    async def close(self) -> None:
+        """Stop; what is still running is cancelled."""
+        await asyncio.to_thread(self._engine.close)

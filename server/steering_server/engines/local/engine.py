@@ -1,0 +1,264 @@
+"""The engine: a thread that runs one step after another over whatever sequences are there."""
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import structlog
+import torch
+from torch import Tensor
+
+from steering_profiles.models import LoadedModel
+from steering_profiles.tokenization import Vocabulary
+from steering_server.engines.local.attention import refusal
+from steering_server.engines.local.kv import bytes_per_token, padded_length
+from steering_server.engines.local.packed import RowInput
+from steering_server.engines.local.penalties import adjust
+from steering_server.engines.local.runner import RowOutput, Runner
+from steering_server.engines.local.sampling import logprobs_of, sample
+from steering_server.engines.local.scheduler import Budget, Scheduler
+from steering_server.engines.local.sequence import Emit, Group, SequenceState
+from steering_server.engines.local.slots import SlotPool
+from steering_server.errors import ConfigError, EngineError, EngineStopped, Overloaded
+from steering_server.generation.requests import Chunk, GenerationRequest
+from steering_server.generation.text import TextStream
+
+DEFAULT_KV_MEMORY = 2**30
+"""Bytes."""
+
+_log = structlog.get_logger("steering_server.engine")
+
+
+@dataclass(frozen=True)
+class EngineLimits:
+    """How much the engine does at a time."""
+
+    max_batch: int = 64
+    """Sequences that run at the same time."""
+    max_queue: int = 256
+    """Sequences that may wait for a place in the batch."""
+    max_length: int | None = None
+    """Tokens of one sequence, prompt and completion together; None is what the model was made for."""
+    step_tokens: int = 512
+    """Prompt tokens computed in one step, over all sequences."""
+    step_tokens_beside: int = 128
+    """Prompt tokens computed in a step in which other sequences wait for their next token."""
+    kv_memory: int | None = None
+    """Bytes that keys and values may take; None is 1 GiB, or what one sequence of full length takes if that is more."""
+    prefix_cache: bool = True
+    """Whether sequences that begin alike and are steered alike share what was computed for their beginning."""
+
+
+class Engine:
+    """Runs sequences on one model. Thread-safe; results are reported from the engine's own thread."""
+
+    def __init__(self, loaded: LoadedModel, limits: EngineLimits) -> None:
+        """Take the model over, until :meth:`close`.
+
+        Raises:
+            ConfigError: the engine cannot run this model within these limits, or there is no memory.
+        """
+        check(loaded, limits)
+        self.max_length = limits.max_length or loaded.context_length
+        self._limits = limits
+        self.vocabulary = Vocabulary(loaded.tokenizer)
+        self._end_tokens = _end_tokens(loaded)
+        self._changed = threading.Condition()
+        self._started = False
+        self._closing = False
+        prepared: Future[tuple[Runner, Scheduler]] = Future()
+        # All of the model's work is done in this one thread, even what comes before the first step: every thread that
+        # computes gets a pool of its own for it, and two pools on the same cores halve the speed of both.
+        self._thread = threading.Thread(target=self._live, args=(loaded, prepared), name="steering-engine", daemon=True)
+        self._thread.start()
+        self._runner, self._scheduler = prepared.result()
+
+    def start(self) -> None:
+        """Begin to run."""
+        with self._changed:
+            self._started = True
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Stop after the current step; what still runs or waits is told so. The model is given back as it was."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify()
+        self._thread.join()
+
+    def submit(self, requests: Sequence[GenerationRequest], emit: Emit) -> Group:
+        """Queue ``requests``, to run in one batch as far as there is room; ``emit`` gets what they have to report.
+
+        Raises:
+            Overloaded: more sequences would wait than the limits allow.
+            EngineStopped: the engine is closing.
+        """
+        group = Group(emit)
+        for index, request in enumerate(requests):
+            sampling = request.sampling
+            text = TextStream(self.vocabulary, request.prompt, sampling.stop, min_tokens=sampling.min_tokens)
+            group.waiting.append(SequenceState(group, index, request, text))
+        with self._changed:
+            if self._closing:
+                raise EngineStopped
+            queued = self._scheduler.waiting
+            if queued + len(requests) > self._limits.max_queue + self._scheduler.places:
+                raise Overloaded(
+                    f"{queued} sequences are waiting, of {self._limits.max_queue} allowed, and this request would "
+                    f"add {len(requests)}; try again later"
+                )
+            self._scheduler.add(group)
+            self._changed.notify()
+        return group
+
+    def cancel(self, group: Group) -> None:
+        """Stop ``group`` before the next step; nothing more is reported."""
+        with self._changed:
+            group.cancelled = True
+            self._changed.notify()
+
+    def _live(self, loaded: LoadedModel, prepared: "Future[tuple[Runner, Scheduler]]") -> None:
+        try:
+            runner, scheduler = _prepare(loaded, self._limits, self.max_length)
+        except BaseException as exc:  # the caller's to handle, whatever it is
+            prepared.set_exception(exc)
+            return
+        prepared.set_result((runner, scheduler))
+        self._loop(scheduler)
+        scheduler.fail_all(EngineStopped())
+        runner.close()
+
+    def _loop(self, scheduler: Scheduler) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closing or (self._started and scheduler))
+                if self._closing:
+                    return
+                scheduler.drop_ended()
+                if not scheduler:
+                    continue
+            try:
+                scheduler.admit()
+                self._step()
+            except Exception as exc:  # whatever it is, nobody may wait for ever: it is logged and everybody is told
+                _log.exception("step_failed")
+                with self._changed:
+                    scheduler.fail_all(EngineError(f"the engine failed: {exc}"))
+
+    def _step(self) -> None:
+        planned = self._scheduler.plan()
+        if not planned:
+            return
+        outputs = self._runner.run([row for _, row in planned])
+        ready = self._take_in(planned, outputs)
+        if ready:
+            self._extend(ready)
+
+    def _take_in(
+        self, planned: Sequence[tuple[SequenceState, RowInput]], outputs: Sequence[RowOutput]
+    ) -> list[tuple[SequenceState, Tensor]]:
+        """Record what was computed; return the sequences that get a token now, with their logits ``[vocab]``."""
+        ready = []
+        for (sequence, row), output in zip(planned, outputs, strict=True):
+            if sequence.place is None:
+                continue  # another sequence of its group failed a moment ago
+            if not output.finite:
+                error = EngineError("the model's output is not finite; a lower strength may help")
+                self._scheduler.fail(sequence.group, error)
+                continue
+            next_logits = sequence.advance(row, output.logits)
+            report = sequence.prompt_report()
+            if report is not None:
+                sequence.emit(report)
+            if next_logits is not None:
+                ready.append((sequence, next_logits))
+            elif sequence.is_read:
+                self._finish(sequence, Chunk(finish_reason="length"))
+        return [(sequence, row_logits) for sequence, row_logits in ready if sequence.place is not None]
+
+    def _extend(self, ready: Sequence[tuple[SequenceState, Tensor]]) -> None:
+        """Choose one more token for each of ``ready`` and report it."""
+        sequences = [sequence for sequence, _ in ready]
+        logits = torch.stack([row_logits for _, row_logits in ready])
+        params = [sequence.request.sampling for sequence in sequences]
+        adjusted = adjust(logits, params, [sequence.history for sequence in sequences], self._end_tokens)
+        tokens = sample(adjusted, params, [sequence.draw() for sequence in sequences])
+        scored = [row for row, p in enumerate(params) if p.logprobs is not None]
+        logprobs = dict(
+            zip(
+                scored,
+                logprobs_of(
+                    logits[scored],
+                    [tokens[row] for row in scored],
+                    [params[row].logprobs or 0 for row in scored],
+                ),
+                strict=True,
+            )
+        )
+        for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
+            is_end = token in self._end_tokens and not params[row].ignore_eos
+            chunk = sequence.push(token, logprobs.get(row), is_end=is_end)
+            if chunk.finish_reason:
+                self._finish(sequence, chunk)
+            elif chunk.tokens or chunk.text:
+                sequence.emit(chunk)
+
+    def _finish(self, sequence: SequenceState, chunk: Chunk) -> None:
+        self._scheduler.release(sequence)
+        sequence.emit(chunk)
+
+
+def check(loaded: LoadedModel, limits: EngineLimits) -> None:
+    """See whether an engine can run a model within ``limits``; its weights need not be there.
+
+    Raises:
+        ConfigError: it computes attention by itself, its context is shorter than the limits say, or the memory that
+            they grant does not hold one sequence of full length.
+    """
+    reason = refusal(loaded.model, loaded.anatomy)
+    if reason is not None:
+        raise ConfigError(f"model {loaded.name} cannot be served: {reason}")
+    context = loaded.context_length
+    if limits.max_length is not None and limits.max_length > context:
+        raise ConfigError(f"max_model_len is {limits.max_length}; {loaded.name} takes at most {context} tokens")
+    _capacity(loaded, limits.kv_memory, limits.max_length or context)
+
+
+def _prepare(loaded: LoadedModel, limits: EngineLimits, length: int) -> tuple[Runner, Scheduler]:
+    capacity = _capacity(loaded, limits.kv_memory, length)
+    runner = Runner(loaded, slots=_slots(loaded, limits, capacity, length), length=length)
+    pool = SlotPool(runner.store, capacity, reuse=limits.prefix_cache)
+    budget = Budget(limits.max_batch, limits.step_tokens, limits.step_tokens_beside)
+    return runner, Scheduler(pool, runner.steering, loaded.anatomy.sizes, budget)
+
+
+def _capacity(loaded: LoadedModel, granted: int | None, length: int) -> int:
+    """Return how many tokens the granted bytes of memory hold.
+
+    Raises:
+        ConfigError: fewer than one sequence of full length has.
+    """
+    per_token, least = bytes_per_token(loaded), padded_length(loaded, length)
+    if granted is None:
+        granted = max(DEFAULT_KV_MEMORY, least * per_token)
+    if granted < least * per_token:
+        raise ConfigError(
+            f"kv_memory is {granted / 2**20:.0f} MiB, but the keys and values of one sequence of {length} tokens take "
+            f"{least * per_token / 2**20:.0f} MiB; raise it or lower max_model_len"
+        )
+    return granted // per_token
+
+
+def _slots(loaded: LoadedModel, limits: EngineLimits, capacity: int, length: int) -> int:
+    """Return how many sequences have a slot: those that run and, to be used again, as many that did."""
+    wanted = 2 * limits.max_batch
+    if all(device.type == "cpu" for device in loaded.layer_devices):
+        return wanted
+    return max(1, min(wanted, capacity // padded_length(loaded, length)))  # a slot is memory there, used or not
+
+
+def _end_tokens(loaded: LoadedModel) -> frozenset[int]:
+    configured = loaded.model.generation_config.eos_token_id if loaded.model.generation_config else None
+    several = configured if isinstance(configured, list) else [configured]
+    return frozenset(token for token in (*several, loaded.tokenizer.eos_token_id) if token is not None)

@@ -1,0 +1,194 @@
+"""Tokens to text, as they come: whole characters only, ending before the first stop string."""
+
+import codecs
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import takewhile
+
+from steering_profiles.tokenization import Vocabulary
+from steering_server.generation.requests import Chunk, FinishReason, Piece, TokenLogprob
+
+_LONGEST_CHARACTER = 4
+"""Bytes of the longest character in UTF-8."""
+_REPLACE_EACH = "steering_server.replace-each"
+codecs.register_error(_REPLACE_EACH, lambda exc: ("\ufffd" * (exc.end - exc.start), exc.end))  # type: ignore[attr-defined]
+
+
+class PieceReader:
+    """Reads tokens one after another and tells what each adds to the text.
+
+    A character that several tokens make up is added by the last of them. Pieces joined, with :meth:`rest`, are the
+    decoding of all the tokens' bytes together.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, spells_special: bool) -> None:
+        """Begin a text. ``spells_special`` tokens add their spelling, else nothing."""
+        self._vocabulary = vocabulary
+        self._spells_special = spells_special
+        self._decoder = codecs.getincrementaldecoder("utf-8")(
+            errors=_REPLACE_EACH if vocabulary.replaces_each_byte else "replace"
+        )
+        self._has_begun = False
+
+    @classmethod
+    def after(cls, vocabulary: Vocabulary, prompt: Sequence[int]) -> "PieceReader":
+        """Return a reader of what is generated after ``prompt``, which may end inside a character."""
+        reader = cls(vocabulary, spells_special=False)
+        written = prompt[len(vocabulary.opening) :] if _opens(vocabulary, prompt) else prompt
+        reader._has_begun = bool(written)
+        end = b""
+        for token in reversed(written):
+            end = vocabulary.bytes_of(token) + end
+            if len(end) >= _LONGEST_CHARACTER or vocabulary.is_special(token):
+                break
+        reader._decoder.decode(end)
+        return reader
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether the tokens so far end inside a character."""
+        return bool(self._decoder.getstate()[0])
+
+    def read(self, token: int) -> Piece:
+        """Return what ``token`` adds, and the bytes that it does so with."""
+        if self._vocabulary.is_special(token) and not self._spells_special:
+            return Piece()
+        raw = self._vocabulary.bytes_of(token)
+        if raw and not self._has_begun:
+            self._has_begun = True
+            raw = raw[1:] if self._vocabulary.drops_space(token) else raw
+        return Piece(self._decoder.decode(raw), raw)
+
+    def rest(self) -> str:
+        """Return what stands for the bytes at the end that make no character: U+FFFD, or nothing."""
+        return self._decoder.decode(b"", final=True)
+
+
+def echo(vocabulary: Vocabulary, prompt: Sequence[int], *, is_all: bool) -> tuple[Piece, ...]:
+    """Return what each token of a prompt adds to its text; what the tokenizer puts before any text adds nothing.
+
+    A character that the prompt does not finish belongs to what is generated, unless the prompt ``is_all`` there is.
+    """
+    opening = len(vocabulary.opening) if _opens(vocabulary, prompt) else 0
+    reader = PieceReader(vocabulary, spells_special=True)
+    pieces = [Piece()] * opening + [reader.read(token) for token in prompt[opening:]]
+    if is_all and reader.is_inside:
+        pieces[-1] = replace(pieces[-1], text=pieces[-1].text + reader.rest())
+    return tuple(pieces)
+
+
+@dataclass(frozen=True)
+class _Held:
+    token: int
+    piece: Piece
+    start: int
+    logprob: TokenLogprob | None
+    is_unfinished: bool = False
+    """Whether it ends inside a character, which a later token adds."""
+
+    @property
+    def end(self) -> int:
+        return self.start + len(self.piece.text)
+
+    def is_within(self, end: int) -> bool:
+        """Whether everything that it has a part in lies before ``end``."""
+        return self.end + self.is_unfinished <= end
+
+    def before(self, end: int) -> "_Held":
+        """Return it with no more of its text than lies before ``end``, and no bytes of a character after that."""
+        if self.end < end:
+            return self
+        text = self.piece.text[: max(0, end - self.start)]
+        return replace(self, piece=Piece(text, text.encode()))
+
+
+class TextStream:
+    """The text of one sequence.
+
+    The text given out over all chunks is the same however the tokens are spread over them, so that a streamed and an
+    unstreamed answer agree. Every token comes with what it adds to that text; those after the end of it add nothing.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, prompt: Sequence[int], stop: Sequence[str] = (), *, min_tokens: int = 0
+    ) -> None:
+        """Begin after ``prompt``. A stop string that begins within the first ``min_tokens`` tokens stops nothing."""
+        self._reader = PieceReader.after(vocabulary, prompt)
+        self._stop = tuple(stop)
+        self._least = min_tokens
+        self._pushed = 0
+        self._text = ""
+        self._kept = 0
+        self._released = 0
+        self._held: list[_Held] = []
+
+    def push(self, token: int, logprob: TokenLogprob | None) -> Chunk:
+        """Add a token; return what can be given out, with ``finish_reason`` "stop" if a stop string is complete."""
+        self._hold(token, self._reader.read(token), logprob)
+        if self._pushed <= self._least:
+            self._kept = len(self._text)
+        end = self._stop_position()
+        if end is not None:
+            return self._end_at(end, "stop")
+        return self._release(len(self._text) - self._held_back())
+
+    def end(self, token: int, logprob: TokenLogprob | None) -> Chunk:
+        """Add the token that ends the text, and no text of its own; give out all that was held back."""
+        self._add_rest()
+        self._hold(token, Piece(self._reader.rest()), logprob)
+        return self.finish("stop")
+
+    def finish(self, reason: FinishReason) -> Chunk:
+        """Give out all that was held back; nothing more comes."""
+        self._add_rest()
+        end = self._stop_position()
+        return self._end_at(len(self._text) if end is None else end, reason if end is None else "stop")
+
+    def _hold(self, token: int, piece: Piece, logprob: TokenLogprob | None) -> None:
+        self._held.append(_Held(token, piece, len(self._text), logprob, self._reader.is_inside))
+        self._text += piece.text
+        self._pushed += 1
+
+    def _add_rest(self) -> None:
+        """Let the last token add what stands for bytes that make no character, if it can still be told so."""
+        if self._held and self._reader.is_inside:
+            last, rest = self._held[-1], self._reader.rest()
+            self._held[-1] = replace(last, piece=replace(last.piece, text=last.piece.text + rest))
+            self._text += rest
+
+    def _stop_position(self) -> int | None:
+        start = max(self._released, self._kept)
+        found = [at for stop in self._stop if (at := self._text.find(stop, start)) >= 0]
+        return min(found, default=None)
+
+    def _held_back(self) -> int:
+        """Length of the longest end of the text that may become a stop string."""
+        longest = max((len(stop) - 1 for stop in self._stop), default=0)
+        for length in range(min(longest, len(self._text) - max(self._released, self._kept)), 0, -1):
+            tail = self._text[-length:]
+            if any(stop.startswith(tail) for stop in self._stop):
+                return length
+        return 0
+
+    def _end_at(self, end: int, reason: FinishReason) -> Chunk:
+        if end < len(self._text):
+            self._text = self._text[:end]
+            self._held = [held.before(end) for held in self._held]
+        return self._release(end, reason)
+
+    def _release(self, end: int, reason: FinishReason | None = None) -> Chunk:
+        text = self._text[self._released : end]
+        self._released = end
+        ready = self._held if reason else list(takewhile(lambda held: held.is_within(end), self._held))
+        self._held = self._held[len(ready) :]
+        return Chunk(
+            text=text,
+            tokens=tuple(held.token for held in ready),
+            pieces=tuple(held.piece for held in ready),
+            logprobs=tuple(held.logprob for held in ready if held.logprob is not None),
+            finish_reason=reason,
+        )
+
+
+def _opens(vocabulary: Vocabulary, prompt: Sequence[int]) -> bool:
+    return tuple(prompt[: len(vocabulary.opening)]) == vocabulary.opening

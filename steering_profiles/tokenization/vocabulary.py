@@ -1,0 +1,114 @@
+"""What every token stands for: the bytes that it adds to a text, and a name that tells it from every other token."""
+
+import copy
+import re
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from steering_profiles.tokenization.prompts import added_before
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+_PLAIN = re.compile(r"[A-Za-z]+")
+
+
+class Vocabulary:
+    """The tokens of a tokenizer, one by one. Thread-safe.
+
+    How a tokenizer writes its tokens is found out by asking it: byte-level ones (GPT-2's map from bytes to characters),
+    those of SentencePiece with ``<0xNN>`` for single bytes, and those that put spaces between words.
+    """
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase") -> None:
+        # Its own, since one is not to be used by two threads at once.
+        self._tokenizer = copy.deepcopy(tokenizer)
+        self._asking = threading.Lock()
+        self._is_byte_level = self._written(["Ġ"]) == " " and self._written(["Ã©"]) == "é"
+        self.replaces_each_byte = not self._is_byte_level
+        """Whether each byte that is no part of a character counts as one U+FFFD, rather than each cut-off character."""
+        added = self._tokenizer.added_tokens_decoder
+        self._special = frozenset(self._tokenizer.all_special_ids) | {
+            token for token, content in added.items() if content.special
+        }
+        self.opening: tuple[int, ...] = added_before(self._tokenizer)
+        """What the tokenizer puts before every text, such as a token for its beginning. It has no text of its own."""
+        self._anchor = self._find_anchor()
+        self._bytes: dict[int, bytes] = {}
+
+    def is_special(self, token: int) -> bool:
+        """Whether a token marks something, such as the end of a text, and is left out of text that is generated."""
+        return token in self._special
+
+    def text_of(self, token: int) -> str:
+        r"""Return a token's text for people: that of a special one or of none is its spelling.
+
+        Bytes that are no whole characters are written as OpenAI does: ``bytes:\xf0\x9f``.
+        """
+        raw = self.bytes_of(token)
+        if not raw or self.is_special(token):
+            return self.spelling(token)
+        try:
+            return raw.decode()
+        except UnicodeDecodeError:
+            return "bytes:" + "".join(f"\\x{code:02x}" for code in raw)
+
+    def spelling(self, token: int) -> str:
+        """Return how the vocabulary spells a token, or ``token_id:N`` where it has none of this id."""
+        with self._asking:
+            piece = self._tokenizer.convert_ids_to_tokens(token)
+        return piece if isinstance(piece, str) and piece else f"token_id:{token}"
+
+    def bytes_of(self, token: int) -> bytes:
+        """Return the bytes that a token adds to a text which has begun; of a special one its spelling.
+
+        An id without a token, as padded vocabularies have them, adds none.
+        """
+        found = self._bytes.get(token)
+        if found is None:
+            with self._asking:
+                found = self._bytes[token] = self._find_bytes(token)
+        return found
+
+    def drops_space(self, token: int) -> bool:
+        """Whether a text that begins with this token lacks the space that the token adds elsewhere."""
+        if not self.bytes_of(token).startswith(b" "):
+            return False
+        with self._asking:
+            return not self._written([self._tokenizer.convert_ids_to_tokens(token)]).startswith(" ")
+
+    def _find_bytes(self, token: int) -> bytes:
+        piece = self._tokenizer.convert_ids_to_tokens(token)
+        if not isinstance(piece, str):
+            return b""
+        if self._is_byte_level:
+            codes = [_BYTE_LEVEL.get(character) for character in piece]
+            return piece.encode() if None in codes else bytes(code for code in codes if code is not None)
+        if token in self._special:
+            return piece.encode()
+        single = _BYTE.fullmatch(piece)
+        if single:
+            code = int(single[1], 16)
+            # A vocabulary without such bytes may have the same characters as a word.
+            return piece.encode() if self._written([piece]) == piece else bytes([code])
+        return self._written([*self._anchor, piece])[len(self._written(self._anchor)) :].encode(errors="replace")
+
+    def _written(self, pieces: Sequence[str]) -> str:
+        return str(self._tokenizer.convert_tokens_to_string(list(pieces))) if pieces else ""
+
+    def _find_anchor(self) -> list[str]:
+        """Return a plain word, after which another token is written as it is inside a text."""
+        plain = (piece for piece in self._tokenizer.get_vocab() if _PLAIN.fullmatch(piece))
+        return [min(plain, key=lambda piece: (len(piece), piece))] if not self._is_byte_level else []
+
+
+def _byte_level_alphabet() -> dict[str, int]:
+    """Return GPT-2's map back from characters to bytes: printable ones stand for themselves, others are moved up."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    moved = [code for code in range(256) if code not in printable]
+    return {chr(code): code for code in printable} | {chr(256 + place): code for place, code in enumerate(moved)}
+
+
+_BYTE_LEVEL = _byte_level_alphabet()

@@ -1,0 +1,70 @@
+"""An engine at work, for tests: started, asked, watched and closed."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from steering_profiles.models import LoadedModel
+from steering_server.engines.local.engine import Engine, EngineLimits
+from steering_server.engines.local.packed import RowInput
+from steering_server.engines.local.runner import RowOutput
+from steering_server.errors import EngineError
+from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams
+
+GREEDY = SamplingParams(max_tokens=12, temperature=0)
+PROMPTS = [(72, 69, 76), (40, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12), (9,), (65,) * 30]
+
+
+class Running:
+    """An engine at work, and what its sequences report."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def run(self, *requests: GenerationRequest) -> list[Chunk]:
+        """Run ``requests`` as one group and return each one's chunks, joined."""
+        results = [Chunk() for _ in requests]
+        finished = threading.Semaphore(0)
+        errors: list[EngineError] = []
+
+        def emit(index: int, report: Chunk | EngineError) -> None:
+            if isinstance(report, EngineError):
+                errors.append(report)
+                finished.release(len(requests))
+            else:
+                results[index] += report
+                if report.finish_reason:
+                    finished.release()
+
+        self.engine.submit(requests, emit)
+        for _ in requests:
+            assert finished.acquire(timeout=60), "the engine never answered"
+        if errors:
+            raise errors[0]
+        return results
+
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> list[RowInput]:
+        """Return a list to which every row is added that is computed from now on."""
+        computed: list[RowInput] = []
+        compute = self.engine._runner.run
+
+        def run(rows: Sequence[RowInput]) -> list[RowOutput]:
+            computed.extend(rows)
+            return compute(rows)
+
+        monkeypatch.setattr(self.engine._runner, "run", run)
+        return computed
+
+
+@contextmanager
+def running(loaded: LoadedModel, **limits: int | bool) -> Iterator[Running]:
+    """Run an engine on ``loaded``; no token ends a text, since random weights end at random."""
+    engine = Engine(loaded, EngineLimits(**limits))
+    engine._end_tokens = frozenset()
+    engine.start()
+    try:
+        yield Running(engine)
+    finally:
+        engine.close()

@@ -1,0 +1,173 @@
+"""The engine runs every architecture family as transformers does, or says at start why it does not."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from steering_profiles.models import LoadedModel
+from steering_profiles.schema import Profile
+from steering_profiles.steering import Steering, attach
+from steering_server.engines.local import attention
+from steering_server.engines.local.engine import Engine, EngineLimits
+from steering_server.engines.local.kv import LayerStore
+from steering_server.errors import ConfigError, EngineError
+from steering_server.generation.requests import GenerationRequest
+from tests.builders import build_profile, greedy, steer
+from tests.engines.local.running import GREEDY, PROMPTS, running
+from tests.engines.local.two_passes import slowly
+from tests.families import CASES, WINDOW, build_family
+
+REFUSED = ("falcon-rw",)
+ASKED = PROMPTS[1:3]
+"""Of gated rows, which take longer to check."""
+SERVED = [case for case in CASES if case not in REFUSED]
+
+
+@torch.no_grad()
+def generated(loaded: LoadedModel, prompt: Sequence[int]) -> tuple[int, ...]:
+    """What transformers' own generation makes of a prompt by itself."""
+    output = loaded.model.generate(
+        torch.tensor([prompt]),
+        attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+        do_sample=False,
+        max_new_tokens=GREEDY.max_tokens,
+        min_new_tokens=GREEDY.max_tokens,
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    return tuple(output[0, len(prompt) :].tolist())
+
+
+@pytest.fixture(params=["as they come", "by products"])
+def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to attend: the fused kernels that few tokens get, and the plain products that many get."""
+    if request.param == "by products":
+        monkeypatch.setattr(attention, "_MANY", 2)
+        monkeypatch.setattr(attention, "_LARGE", 1)
+        monkeypatch.setattr(attention, "_TILE", 5)
+
+
+@pytest.mark.usefixtures("_kernels")
+@pytest.mark.parametrize("case", SERVED)
+def test_a_mixed_batch_generates_what_transformers_does_for_each_alone(case: str):
+    loaded = build_family(case)
+    last = loaded.anatomy.sizes.layers - 1
+    heads = steer(build_profile(loaded, "heads", heads=[(0, 1, 3.0), (1, 0, -1.0), (last, 3, 2.5)]))
+    final = steer(build_profile(loaded, "final", own_attention=1.0, intercept_scale=0.7))
+    arms = [(), heads, final]
+    plain = [generated(loaded, prompt) for prompt in PROMPTS]
+    expected = [*plain, *[tuple(greedy(loaded, prompt, arm)) for arm in arms[1:] for prompt in PROMPTS]]
+    assert len(set(expected)) > 2 * len(PROMPTS), "the prompts and arms hardly differ"
+    with running(loaded) as engine:
+        requests = [GenerationRequest(prompt, GREEDY, arm) for arm in arms for prompt in PROMPTS]
+        answers = [chunk.tokens for chunk in engine.run(*requests)]
+    assert answers == expected
+
+
+def gate_for(loaded: LoadedModel, steering: Steering) -> tuple[float, float]:
+    """A band that holds half of the top probabilities of what ``steering`` generates."""
+    handle, tops = attach(loaded), []
+    for prompt in ASKED:
+        text = [*prompt, *greedy(loaded, prompt, steering)]
+        with torch.no_grad(), handle.applied([steering]):
+            logits = loaded.model(torch.tensor([text]), use_cache=False).logits[0, len(prompt) - 1 :]
+        tops += logits.float().softmax(dim=-1).amax(dim=-1).tolist()
+    handle.remove()
+    return 0.0, round(statistics.median(tops), 4)
+
+
+@pytest.mark.usefixtures("_kernels")
+@pytest.mark.parametrize("case", SERVED)
+def test_gated_rows_of_a_mixed_batch_generate_what_two_passes_a_token_would(case: str):
+    loaded = build_family(case)
+    last = loaded.anatomy.sizes.layers - 1
+    heads = build_profile(loaded, "heads", heads=[(1, 0, -1.0), (last, 3, 2.5)])
+    whole, half = {"own_attention": 1.0, "intercept_scale": 0.7}, {"own_attention": 0.5, "intercept_scale": -0.4}
+    arms: list[tuple[Profile, ...]] = [()]
+    for effects, beside in ((whole, ()), (half, (heads,))):
+        gate = gate_for(loaded, steer(*beside))
+        arms.append((build_profile(loaded, "gated", **effects, gate=gate), *beside))
+    opened: list[bool] = []
+    asked = [(prompt, arm) for prompt in ASKED for arm in arms]
+    expected = [tuple(slowly(loaded, prompt, arm, opened if arm else [])) for prompt, arm in asked]
+    assert 0.1 < sum(opened) / len(opened) < 0.9, "gates that are never or always open prove little"
+    assert len(set(expected)) > 3, "the prompts and arms hardly differ"
+    with running(loaded) as engine:
+        answers = engine.run(*(GenerationRequest(prompt, GREEDY, steer(*arm)) for prompt, arm in asked))
+    assert [answer.tokens for answer in answers] == expected
+
+
+@pytest.mark.parametrize("case", SERVED)
+def test_rows_that_attend_to_themselves_alone_in_the_last_layer_need_none_of_its_attention(
+    case: str, monkeypatch: pytest.MonkeyPatch
+):
+    """They generate what they should while every attention of the last layer that is computed fails."""
+    loaded = build_family(case)
+    profile = build_profile(loaded, own_attention=1.0, intercept_scale=0.7)
+    own = steer(profile)
+    expected = [tuple(greedy(loaded, prompt, own)) for prompt in PROMPTS]
+    with running(loaded, step_tokens=8) as engine:
+        refuse_last_layer(engine.engine, monkeypatch)
+        answers = engine.run(*(GenerationRequest(prompt, GREEDY, own) for prompt in PROMPTS))
+        assert [answer.tokens for answer in answers] == expected
+        for beside in ([own, ()], [steer(profile, strength=0.99)]):  # whoever needs it still has it
+            with pytest.raises(EngineError, match="attended for"):
+                engine.run(*(GenerationRequest(PROMPTS[1], GREEDY, steering) for steering in beside))
+
+
+def refuse_last_layer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the engine's step fail where the last layer attends for anything."""
+    last = engine._runner.store.layers[-1]
+
+    def refused(at: int, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def attend(*args: Any) -> Tensor:
+            state = args[at]
+            stored = state.keys if isinstance(state, LayerStore) else state
+            if stored.untyped_storage().data_ptr() == last.keys.untyped_storage().data_ptr():
+                raise EngineError("the last layer attended for something")
+            return compute(*args)
+
+        return attend
+
+    monkeypatch.setattr(attention, "_attend", refused(1, attention._attend))
+    monkeypatch.setattr(attention, "_attend_decoding", refused(1, attention._attend_decoding))
+
+
+def test_prompts_go_beyond_the_window():
+    assert max(len(prompt) for prompt in PROMPTS) > 2 * WINDOW
+    assert min(len(prompt) for prompt in PROMPTS) < WINDOW
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_model_that_the_engine_cannot_run_is_refused_with_the_reason(case: str):
+    loaded = build_family(case)
+    before = loaded.model.config._attn_implementation
+    with pytest.raises(ConfigError, match="computes attention by itself"):
+        Engine(loaded, EngineLimits())
+    assert loaded.model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize("window", [None, 1, 4, 100])
+@pytest.mark.parametrize("cap", [None, 1.5])
+@pytest.mark.parametrize("position", [0, 7])
+@pytest.mark.parametrize("tokens", [1, 13])
+def test_every_way_to_attend_sees_the_window_and_the_cap(
+    tokens: int, position: int, cap: float | None, window: int | None, monkeypatch: pytest.MonkeyPatch
+):
+    torch.manual_seed(0)
+    query = torch.randn(4, tokens, 8, dtype=torch.float64)
+    key, value = torch.randn(2, 2, position + tokens, 8, dtype=torch.float64)
+    scores = torch.einsum("htk,hsk->hts", query, key.repeat_interleave(2, dim=0)) * 0.5
+    scores = scores if cap is None else (scores / cap).tanh() * cap
+    at, of = torch.arange(position, position + tokens).unsqueeze(-1), torch.arange(position + tokens)
+    seen = (of <= at) & (of > at - (window or 1000))
+    weights = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
+    expected = torch.einsum("hts,hsk->thk", weights, value.repeat_interleave(2, dim=0))
+    scoring = attention.Scoring(0.5, window, cap)
+    torch.testing.assert_close(attention._attend(query, key, value, position, scoring), expected)
+    monkeypatch.setattr(attention, "_TILE", 5)
+    torch.testing.assert_close(attention._attend_in_tiles(query, key, value, position, scoring), expected)

@@ -1,0 +1,56 @@
+"""Packed linear layers compute what they did, and are given back bit for bit."""
+
+import pytest
+import torch
+from torch import nn
+
+from steering_server.engines.local.packing import PackedLinears
+from tests.builders import build_model
+
+
+class Tied(nn.Module):
+    """An embedding and an unembedding of one weight, and a layer of its own with a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(40, 24)
+        self.linear = nn.Linear(24, 24)
+        self.unembedding = nn.Linear(24, 40, bias=False)
+        self.unembedding.weight = self.embedding.weight
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """From ``[tokens]`` to ``[tokens, 40]``."""
+        logits: torch.Tensor = self.unembedding(self.linear(self.embedding(tokens)))
+        return logits
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_layers_compute_the_same_to_rounding_and_come_back_bit_for_bit(dtype: torch.dtype):
+    model, tokens = Tied().to(dtype), torch.arange(40)
+    with torch.inference_mode():
+        before = model(tokens)
+        weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+        packed = PackedLinears(model)
+        torch.testing.assert_close(model(tokens), before)
+        packed.close()
+        assert torch.equal(model(tokens), before)
+    assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
+    assert model.unembedding.weight is model.embedding.weight
+
+
+def test_a_weight_that_is_packed_takes_no_memory_of_its_own_and_cannot_be_read_by_mistake():
+    model = Tied()
+    packed = PackedLinears(model)
+    assert model.linear.weight.untyped_storage().nbytes() == model.linear.weight.element_size()
+    assert model.linear.weight.shape == (24, 24)
+    assert bool(model.linear.weight.isnan().all())
+    assert not bool(model.embedding.weight.isnan().any())
+    packed.close()
+
+
+def test_types_without_such_kernels_are_left_alone():
+    loaded = build_model("llama", dtype=torch.float64)
+    weights = [parameter.data_ptr() for parameter in loaded.model.parameters()]
+    packed = PackedLinears(loaded.model)
+    assert [parameter.data_ptr() for parameter in loaded.model.parameters()] == weights
+    packed.close()

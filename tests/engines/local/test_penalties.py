@@ -1,0 +1,55 @@
+"""Biases and penalties change the logits they name, of the rows that ask for them, and nothing else."""
+
+from collections import Counter
+
+import torch
+
+from steering_server.engines.local.penalties import History, adjust
+from steering_server.generation.requests import SamplingParams
+
+END = frozenset({9})
+LOGITS = torch.tensor([[2.0, -2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 5.0]])
+
+
+def params(**settings) -> SamplingParams:
+    return SamplingParams(max_tokens=5, **settings)
+
+
+def changed(p: SamplingParams, prompt: tuple[int, ...] = (), generated: tuple[int, ...] = ()) -> dict[int, float]:
+    """The logits that differ afterwards."""
+    after = adjust(LOGITS, [p], [History(frozenset(prompt), Counter(generated))], END)
+    return {token: after[0, token].item() for token in range(10) if after[0, token] != LOGITS[0, token]}
+
+
+def test_a_repetition_penalty_makes_tokens_of_prompt_and_text_less_likely():
+    assert changed(params(repetition_penalty=2.0), prompt=(0,), generated=(1, 1)) == {0: 1.0, 1: -4.0}
+
+
+def test_a_presence_penalty_is_subtracted_once_from_what_the_text_has():
+    assert changed(params(presence_penalty=0.5), prompt=(0,), generated=(2, 2, 3)) == {2: 0.5, 3: -0.5}
+
+
+def test_a_frequency_penalty_is_subtracted_as_often_as_the_text_has_the_token():
+    assert changed(params(frequency_penalty=0.5), generated=(2, 2, 3)) == {2: 0.0, 3: -0.5}
+
+
+def test_a_bias_is_added_to_its_token():
+    assert changed(params(logit_bias=((4, 1.5), (5, -100.0)))) == {4: 1.5, 5: -100.0}
+
+
+def test_the_end_cannot_be_chosen_before_the_least_number_of_tokens():
+    assert changed(params(min_tokens=2), generated=(1,)) == {9: float("-inf")}
+    assert changed(params(min_tokens=2), generated=(1, 1)) == {}
+
+
+def test_rows_that_ask_for_nothing_are_untouched_beside_those_that_do():
+    rows = LOGITS.repeat(3, 1)
+    settings = [params(), params(presence_penalty=1.0, logit_bias=((0, 2.0),)), params()]
+    after = adjust(rows, settings, [History(frozenset({1}), Counter((0, 2)))] * 3, END)
+    assert torch.equal(after[0], LOGITS[0])
+    assert torch.equal(after[2], LOGITS[0])
+    assert after[1].tolist() == [3.0, -2.0, 0.0, *LOGITS[0, 3:].tolist()]
+
+
+def test_without_any_the_very_same_logits_come_back():
+    assert adjust(LOGITS, [params()], [History(frozenset())], END) is LOGITS

@@ -1,0 +1,176 @@
+"""Tokens become text as they come: whole characters, up to the first stop string, the same however they are chunked."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
+
+from steering_profiles.tokenization import Vocabulary
+from steering_server.generation.requests import Chunk, Piece
+from steering_server.generation.text import TextStream, echo
+from tests.builders import build_sentencepiece_tokenizer, build_tokenizer
+
+TOKENIZER = build_tokenizer()  # one token per byte, the hardest case for whole characters
+BYTES = Vocabulary(TOKENIZER)
+SENTENCEPIECE = build_sentencepiece_tokenizer()
+WORDS = Vocabulary(SENTENCEPIECE)
+
+
+def byte_tokens(raw: bytes) -> list[int]:
+    of = {BYTES.bytes_of(token): token for token in range(len(TOKENIZER)) if not BYTES.is_special(token)}
+    return [of[bytes([code])] for code in raw]
+
+
+def run(
+    text: str, stop: Sequence[str] = (), prompt: bytes = b"", *, min_tokens: int = 0, ends: bool = False
+) -> list[Chunk]:
+    stream = TextStream(BYTES, byte_tokens(prompt), stop, min_tokens=min_tokens)
+    chunks = []
+    for token in byte_tokens(text.encode()):
+        chunks.append(stream.push(token, None))
+        if chunks[-1].finish_reason:
+            return chunks
+    chunks.append(stream.end(TOKENIZER.eos_token_id, None) if ends else stream.finish("length"))
+    return chunks
+
+
+def joined(chunks: Sequence[Chunk]) -> Chunk:
+    return sum(chunks, Chunk())
+
+
+def text_of(pieces: Sequence[Piece]) -> str:
+    return "".join(piece.text for piece in pieces)
+
+
+@given(st.text(max_size=40))
+def test_chunks_joined_are_the_decoded_text(text: str):
+    assert joined(run(text)).text == text
+
+
+@given(st.text(alphabet="aé漢🙂", max_size=20))
+def test_no_chunk_ends_inside_a_character(text: str):
+    assert all("\ufffd" not in chunk.text for chunk in run(text))
+
+
+def test_bytes_that_never_become_a_character_are_given_out():
+    stream = TextStream(BYTES, [])
+    chunks = [stream.push(token, None) for token in byte_tokens(b"\x80\xe6\xbca")]
+    assert [chunk.text for chunk in chunks] == ["\ufffd", "", "", "\ufffda"]
+
+
+def test_bytes_that_are_cut_off_at_the_end_are_given_out_then():
+    stream = TextStream(BYTES, [])
+    chunks = [stream.push(token, None) for token in byte_tokens(b"a\xe6\xbc")] + [stream.finish("length")]
+    assert joined(chunks).text == text_of(joined(chunks).pieces) == "a\ufffd"
+    assert len(joined(chunks).tokens) == 3
+
+
+@given(st.text(alphabet="ab", max_size=30), st.lists(st.text(alphabet="ab", min_size=1, max_size=4), max_size=3))
+def test_text_ends_before_the_stop_string_that_is_complete_first(text: str, stops: list[str]):
+    ends = [end for end in range(len(text) + 1) if any(text[:end].endswith(stop) for stop in stops)]
+    result = joined(run(text, stops))
+    if ends:
+        earliest = min(text[: ends[0]].find(stop) for stop in stops if stop in text[: ends[0]])
+        assert (result.text, result.finish_reason) == (text[:earliest], "stop")
+    else:
+        assert (result.text, result.finish_reason) == (text, "length")
+
+
+@given(st.text(alphabet="ab", max_size=20), st.integers(0, 8))
+def test_a_stop_string_that_begins_before_the_least_number_of_tokens_stops_nothing(text: str, least: int):
+    result = joined(run(text, ["ab"], min_tokens=least))
+    at = text.find("ab", least)
+    assert (result.text, result.finish_reason) == ((text, "length") if at < 0 else (text[:at], "stop"))
+
+
+def test_text_that_may_become_a_stop_string_is_held_back_until_it_cannot():
+    stream = TextStream(BYTES, [], ["END"])
+    assert [stream.push(token, None).text for token in byte_tokens(b"xENx")] == ["x", "", "", "ENx"]
+
+
+def test_a_stop_string_that_was_held_back_and_never_came_is_given_out_at_the_end():
+    assert joined(run("xEN", ["END"])).text == "xEN"
+
+
+@given(
+    st.text(alphabet="abé🙂", max_size=20),
+    st.lists(st.text(alphabet="ab🙂", min_size=1, max_size=3), max_size=2),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_every_token_comes_once_in_order_and_what_they_add_is_the_text(text, stops, least, ends):
+    result = joined(run(text, stops, min_tokens=least, ends=ends))
+    assert list(result.tokens[: len(text.encode())]) == byte_tokens(text.encode())[: len(result.tokens)]
+    assert text_of(result.pieces) == result.text
+    assert b"".join(piece.raw for piece in result.pieces) == result.text.encode()
+    assert len(result.pieces) == len(result.tokens)
+
+
+@given(st.text(alphabet="abé🙂", max_size=12), st.lists(st.text(alphabet="ab🙂", min_size=1, max_size=3), max_size=2))
+def test_a_token_is_given_out_no_earlier_than_its_text(text: str, stops: list[str]):
+    text_so_far, pieces_so_far = "", ""
+    for chunk in run(text, stops):
+        text_so_far += chunk.text
+        pieces_so_far += text_of(chunk.pieces)
+        assert text_so_far.startswith(pieces_so_far)
+
+
+def test_the_end_token_is_a_token_without_text():
+    result = joined(run("ab", ends=True))
+    assert result.tokens[-1] == TOKENIZER.eos_token_id
+    assert (text_of(result.pieces), result.pieces[-1], result.finish_reason) == ("ab", Piece(), "stop")
+
+
+def test_tokens_of_a_stop_string_are_given_out_without_text():
+    result = joined(run("xEND", ["END"]))
+    assert len(result.tokens) == 4
+    assert [piece.text for piece in result.pieces] == ["x", "", "", ""]
+
+
+def test_a_character_that_the_prompt_begins_is_given_out_with_the_token_that_completes_it():
+    raw = "🙂".encode()
+    stream = TextStream(BYTES, byte_tokens(b"a" + raw[:2]))
+    chunks = [stream.push(token, None) for token in byte_tokens(raw[2:] + b"b")]
+    assert [chunk.text for chunk in chunks] == ["", "🙂", "b"]
+    assert text_of(echo(BYTES, byte_tokens(b"a" + raw[:2]), is_all=False)) == "a"
+    assert text_of(echo(BYTES, byte_tokens(b"a" + raw[:2]), is_all=True)) == "a\ufffd"
+
+
+@given(st.text(alphabet="the ()é🙂", max_size=16), st.integers(0, 40))
+def test_an_echo_and_what_follows_it_are_the_decoding_of_all_tokens(text: str, given_tokens: int):
+    for vocabulary, tokenizer in ((BYTES, TOKENIZER), (WORDS, SENTENCEPIECE)):
+        tokens = [*vocabulary.opening, *tokenizer.encode(text, add_special_tokens=False)]
+        cut = max(min(given_tokens, len(tokens)), len(vocabulary.opening))
+        stream = TextStream(vocabulary, tokens[:cut])
+        chunks = [stream.push(token, None) for token in tokens[cut:]] + [stream.finish("length")]
+        whole = text_of(echo(vocabulary, tokens[:cut], is_all=cut == len(tokens))) + joined(chunks).text
+        assert whole == tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False) == text
+
+
+def test_what_the_tokenizer_puts_before_a_text_adds_nothing_to_an_echo():
+    tokens = SENTENCEPIECE.encode("the the")
+    pieces = echo(WORDS, tokens, is_all=True)
+    assert [piece.text for piece in pieces] == ["", "the", " the"]
+
+
+def test_special_tokens_within_a_prompt_are_echoed_and_generated_ones_are_not():
+    end = TOKENIZER.eos_token_id
+    assert text_of(echo(BYTES, [*byte_tokens(b"a"), end], is_all=True)) == "a<end>"
+    stream = TextStream(BYTES, [])
+    assert joined([stream.push(token, None) for token in (end, *byte_tokens(b"a"))]).text == "a"
+
+
+def test_the_first_word_of_a_text_has_no_space_and_the_first_after_a_prompt_does():
+    (spaced,) = [SENTENCEPIECE.convert_tokens_to_ids("▁the")]
+    assert TextStream(WORDS, WORDS.opening).push(spaced, None).text == "the"
+    assert TextStream(WORDS, SENTENCEPIECE.encode("a")).push(spaced, None).text == " the"
+
+
+@pytest.mark.parametrize("tokenizer", [TOKENIZER, SENTENCEPIECE], ids=["byte level", "SentencePiece"])
+def test_long_runs_of_bytes_are_read_as_they_come(tokenizer: PreTrainedTokenizerFast):
+    vocabulary = Vocabulary(tokenizer)
+    tokens = tokenizer.encode("🙂" * 12, add_special_tokens=False)
+    stream = TextStream(vocabulary, tokenizer.encode("a"))
+    assert joined([stream.push(token, None) for token in tokens]).text.strip() == "🙂" * 12

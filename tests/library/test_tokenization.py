@@ -1,0 +1,88 @@
+"""What single tokens stand for: their bytes, told apart, whichever way a tokenizer writes them."""
+
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from steering_profiles.models import LoadedModel
+from steering_profiles.tokenization import Vocabulary, added_before, encode_prompt
+from tests.builders import build_sentencepiece_tokenizer, build_tokenizer
+
+TOKENIZERS = {"byte level": build_tokenizer, "SentencePiece": build_sentencepiece_tokenizer}
+TEXTS = ["the the", " a  b", "é漢🙂", "print(str(1))", "tab\tand\nline"]
+
+
+@pytest.fixture(params=TOKENIZERS, ids=str)
+def tokenizer(request: pytest.FixtureRequest) -> PreTrainedTokenizerFast:
+    return TOKENIZERS[request.param]()
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_bytes_of_a_text_s_tokens_are_those_of_the_text(tokenizer, text):
+    vocabulary = Vocabulary(tokenizer)
+    tokens = tokenizer.encode("a" + text, add_special_tokens=False)
+    assert b"".join(map(vocabulary.bytes_of, tokens)).removeprefix(b" ") == ("a" + text).encode()
+
+
+def test_every_token_of_the_real_vocabulary_has_the_bytes_that_it_decodes_to(embedded: LoadedModel):
+    vocabulary = Vocabulary(embedded.tokenizer)
+    for token in range(len(embedded.tokenizer)):
+        decoded = embedded.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        assert vocabulary.bytes_of(token).decode(errors="replace") == decoded
+
+
+def test_a_single_byte_is_that_byte(tokenizer):
+    vocabulary = Vocabulary(tokenizer)
+    tokens = tokenizer.encode("a🙂", add_special_tokens=False)[-4:]
+    assert [vocabulary.bytes_of(token) for token in tokens] == [bytes([code]) for code in "🙂".encode()]
+    assert [vocabulary.text_of(token) for token in tokens] == [rf"bytes:\x{code:02x}" for code in "🙂".encode()]
+
+
+def test_a_word_with_its_space_and_without_are_told_apart():
+    tokenizer = build_sentencepiece_tokenizer()
+    vocabulary = Vocabulary(tokenizer)
+    spaced, bare = tokenizer.convert_tokens_to_ids(["▁the", "the"])
+    assert (vocabulary.text_of(spaced), vocabulary.text_of(bare)) == (" the", "the")
+    assert (vocabulary.drops_space(spaced), vocabulary.drops_space(bare)) == (True, False)
+
+
+def test_words_that_are_joined_by_spaces_have_them():
+    words = Tokenizer(models.WordLevel({"one": 0, "two": 1, "?": 2}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?"))
+    assert vocabulary.text_of(1) == " two"
+    assert vocabulary.drops_space(1)
+
+
+def test_words_that_are_joined_by_their_marks_have_none():
+    pieces = Tokenizer(models.WordPiece({"run": 0, "##ning": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    pieces.decoder = decoders.WordPiece()
+    vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=pieces, unk_token="[UNK]"))
+    assert vocabulary.text_of(1) == "ning"
+
+
+def test_a_special_token_reads_as_it_is_spelled(tokenizer):
+    vocabulary = Vocabulary(tokenizer)
+    assert vocabulary.is_special(tokenizer.eos_token_id)
+    assert vocabulary.text_of(tokenizer.eos_token_id) == tokenizer.eos_token
+
+
+def test_an_id_without_a_token_is_named_by_its_number(tokenizer):
+    vocabulary = Vocabulary(tokenizer)
+    assert vocabulary.bytes_of(100_000) == b""
+    assert vocabulary.text_of(100_000) == "token_id:100000"
+
+
+@pytest.mark.parametrize("appends_end", [False, True])
+def test_a_prompt_has_the_token_before_any_text_and_none_behind(appends_end):
+    tokenizer = build_sentencepiece_tokenizer(appends_end=appends_end)
+    assert added_before(tokenizer) == (tokenizer.bos_token_id,)
+    plain = tokenizer.encode("the", add_special_tokens=False)
+    assert encode_prompt(tokenizer, "the") == (tokenizer.bos_token_id, *plain)
+    assert encode_prompt(tokenizer, "") == (tokenizer.bos_token_id,)
+
+
+def test_a_prompt_of_a_tokenizer_that_adds_nothing_is_its_text_alone():
+    tokenizer = build_tokenizer()
+    assert added_before(tokenizer) == ()
+    assert list(encode_prompt(tokenizer, "abc")) == tokenizer.encode("abc")

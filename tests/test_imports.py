@@ -1,0 +1,29 @@
+"""What loads with what: the API says what it has to without a tensor library."""
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "gguf")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "steering_server.api",
+        "steering_server.api.app",
+        "steering_server.api.lifecycle",
+        "steering_server.generation.backend",
+        "steering_server.generation.text",
+        "steering_profiles.store",
+        "steering_profiles.effective",
+        "steering_profiles.composition",
+        "steering_profiles.tokenization",
+        "steering_client",
+    ],
+)
+def test_no_tensor_library_is_loaded(module: str):
+    code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert loaded.strip() == "[]"
