@@ -34,7 +34,7 @@ class GreedyDecoder:
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
         self._handle: SteeringHandle = attach(loaded)
-        self._ends = _end_tokens(loaded)
+        self._ends = loaded.end_tokens
 
     def __enter__(self) -> Self:
         return self
@@ -140,9 +140,3 @@ def _select(cache: Any, kept: list[int], *tensors: Tensor) -> list[Tensor]:
 def _before(text: str, stop: Sequence[str]) -> str:
     """Return ``text`` up to the first of ``stop``."""
     return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]
-
-
-def _end_tokens(loaded: LoadedModel) -> frozenset[int]:
-    configured = getattr(loaded.model.generation_config, "eos_token_id", None)
-    listed = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in (*listed, loaded.tokenizer.eos_token_id) if isinstance(token, int))

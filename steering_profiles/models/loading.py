@@ -76,6 +76,13 @@ class LoadedModel:
         return _name(self.dtype)
 
     @property
+    def end_tokens(self) -> frozenset[int]:
+        """The tokens that end a text: those that the generation config lists, and the tokenizer's own."""
+        listed = getattr(self.model.generation_config, "eos_token_id", None)
+        several = listed if isinstance(listed, list) else [listed]
+        return frozenset(token for token in (*several, self.tokenizer.eos_token_id) if isinstance(token, int))
+
+    @property
     def input_device(self) -> torch.device:
         """Where token ids are expected."""
         return _used_on(self.model.get_input_embeddings())

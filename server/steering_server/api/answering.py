@@ -12,7 +12,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from steering_server.api.comparison import compare
 from steering_server.api.disconnect import unless_gone
 from steering_server.api.errors import error_body
-from steering_server.api.generation import Plan, begun, gather, joined
+from steering_server.api.generation import Plan, begun, gather
 from steering_server.api.schemas.requests import GenerationBody
 from steering_server.api.schemas.responses import Comparison, ErrorResponse, Usage
 from steering_server.errors import ServerError
@@ -80,7 +80,7 @@ async def _events(
             async for index, chunk in reports:
                 received[index].append(chunk)
                 yield _event(writer.chunk(index, chunk))
-        answers = [joined(chunks) for chunks in received]
+        answers = [Chunk.joined(chunks) for chunks in received]
         comparison = await compare(plan, answers, backend)
         if comparison is not None:
             yield _event(writer.last(None, comparison))

@@ -145,7 +145,7 @@ async def gather(backend: Backend, requests: Sequence[GenerationRequest]) -> lis
     async with aclosing(backend.generate(requests)) as reports:
         async for index, chunk in reports:
             chunks[index].append(chunk)
-    return [joined(parts) for parts in chunks]
+    return [Chunk.joined(parts) for parts in chunks]
 
 
 async def score(
@@ -166,18 +166,6 @@ async def score(
         for answer in await gather(backend, sequences):
             scored.append([token.logprob for token in answer.prompt_logprobs or () if token is not None])
     return scored
-
-
-def joined(chunks: Sequence[Chunk]) -> Chunk:
-    """Join the chunks of one sequence."""
-    return Chunk(
-        text="".join(chunk.text for chunk in chunks),
-        tokens=tuple(token for chunk in chunks for token in chunk.tokens),
-        pieces=tuple(piece for chunk in chunks for piece in chunk.pieces),
-        logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
-        prompt_logprobs=next((c.prompt_logprobs for c in chunks if c.prompt_logprobs is not None), None),
-        finish_reason=chunks[-1].finish_reason if chunks else None,
-    )
 
 
 async def begun(

@@ -1,5 +1,6 @@
 """What goes into an engine and what comes out: plain frozen types that everything may import."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -90,13 +91,18 @@ class Chunk:
     finish_reason: FinishReason | None = None
     """Set on the last chunk of the sequence."""
 
+    @classmethod
+    def joined(cls, chunks: "Sequence[Chunk]") -> "Chunk":
+        """Join the chunks of one sequence, in their order."""
+        return cls(
+            text="".join(chunk.text for chunk in chunks),
+            tokens=tuple(token for chunk in chunks for token in chunk.tokens),
+            pieces=tuple(piece for chunk in chunks for piece in chunk.pieces),
+            logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
+            prompt_logprobs=next((c.prompt_logprobs for c in chunks if c.prompt_logprobs is not None), None),
+            finish_reason=chunks[-1].finish_reason if chunks else None,
+        )
+
     def __add__(self, later: "Chunk") -> "Chunk":
         """Join this chunk and the one that followed it."""
-        return Chunk(
-            text=self.text + later.text,
-            tokens=self.tokens + later.tokens,
-            pieces=self.pieces + later.pieces,
-            logprobs=self.logprobs + later.logprobs,
-            prompt_logprobs=later.prompt_logprobs if self.prompt_logprobs is None else self.prompt_logprobs,
-            finish_reason=later.finish_reason or self.finish_reason,
-        )
+        return Chunk.joined((self, later))

@@ -63,7 +63,7 @@ class Engine:
         self.max_length = limits.max_length or loaded.context_length
         self._limits = limits
         self.vocabulary = Vocabulary(loaded.tokenizer)
-        self._end_tokens = _end_tokens(loaded)
+        self._end_tokens = loaded.end_tokens
         self._changed = threading.Condition()
         self._started = False
         self._closing = False
@@ -256,9 +256,3 @@ def _slots(loaded: LoadedModel, limits: EngineLimits, capacity: int, length: int
     if all(device.type == "cpu" for device in loaded.layer_devices):
         return wanted
     return max(1, min(wanted, capacity // padded_length(loaded, length)))  # a slot is memory there, used or not
-
-
-def _end_tokens(loaded: LoadedModel) -> frozenset[int]:
-    configured = loaded.model.generation_config.eos_token_id if loaded.model.generation_config else None
-    several = configured if isinstance(configured, list) else [configured]
-    return frozenset(token for token in (*several, loaded.tokenizer.eos_token_id) if token is not None)
