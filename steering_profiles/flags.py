@@ -25,9 +25,14 @@ def is_measured(profile: Profile) -> bool:
     return profile.provenance is not None and bool(profile.provenance.side_effects)
 
 
+def is_beyond(change: float, limit: float = NLL_LIMIT) -> bool:
+    """Whether a rise of NLL, as a share, is one to flag; a rise of the limit itself is not, whatever rounding adds."""
+    return round(change, 6) > limit
+
+
 def beyond(changes: Mapping[str, float], limit: float = NLL_LIMIT) -> list[str]:
     """Return those of ``changes`` (text -> share by which its NLL rose) that are over ``limit``, worst first."""
-    over = sorted((name for name in changes if changes[name] > limit), key=lambda name: -changes[name])
+    over = sorted((name for name in changes if is_beyond(changes[name], limit)), key=lambda name: -changes[name])
     return [f"{name} {percent(changes[name])}" for name in over]
 
 

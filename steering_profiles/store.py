@@ -17,6 +17,7 @@ from safetensors.numpy import save as save_tensors
 
 from steering_profiles.errors import ProfileFormatError, ProfileNotFound
 from steering_profiles.schema import Profile
+from steering_profiles.writing import write_whole
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Folder of the profiles that come with the package."""
@@ -82,11 +83,11 @@ def save_profile(profile: Profile, folder: str | Path) -> Path:
         if other not in (path, beside):
             other.unlink()
     if profile.tensors:
-        _write_whole(beside, _tensor_bytes(profile.tensors))
+        write_whole(beside, _tensor_bytes(profile.tensors))
     else:
         beside.unlink(missing_ok=True)
     text = json.dumps(profile.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
-    _write_whole(path, (text + "\n").encode())
+    write_whole(path, (text + "\n").encode())
     return path
 
 
@@ -215,13 +216,6 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as exc:
         raise ProfileNotFound(f"no profile can be read at {path}: {exc.strerror}") from exc
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
 
 
 def _refuse_constant(token: str) -> float:

@@ -15,9 +15,9 @@ from steering_profiles.evaluation.replay import FinalLayerReplay
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach, steered_logits
+from steering_profiles.tasks.batches import equal_length_batches
 from steering_profiles.tasks.task import Example
 
-BATCH_SIZE = 64
 Z_95 = 1.959964
 """Standard deviations within which 95% of the normal distribution lies."""
 
@@ -175,16 +175,6 @@ class TokenPredictor:
         with nullcontext() if self._replay is None else self._replay.over(tokens, steering):
             logits: Tensor = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
         return logits
-
-
-def equal_length_batches(examples: Sequence[Example]) -> Iterator[list[int]]:
-    """Yield indices of prompts of the same length, at most ``BATCH_SIZE`` at a time, so that nothing need be padded."""
-    by_length: dict[int, list[int]] = {}
-    for index, example in enumerate(examples):
-        by_length.setdefault(len(example.prompt), []).append(index)
-    for indices in by_length.values():
-        for start in range(0, len(indices), BATCH_SIZE):
-            yield indices[start : start + BATCH_SIZE]
 
 
 def _answered(logits: Tensor, examples: Sequence[Example], likeliest: Sequence[int]) -> list[Answered]:

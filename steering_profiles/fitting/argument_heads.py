@@ -16,12 +16,12 @@ from torch import Tensor
 
 from steering_profiles.errors import TaskError
 from steering_profiles.evaluation import TokenPredictor
-from steering_profiles.evaluation.accuracy import equal_length_batches
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.patching import patch_heads
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.attention import attention_weights
 from steering_profiles.progress import Progress, Silent
+from steering_profiles.tasks.batches import equal_length_batches
 from steering_profiles.tasks.task import Example, Pair
 
 MOST_PAIRS = 40

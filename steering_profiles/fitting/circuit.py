@@ -9,11 +9,11 @@ from collections.abc import Sequence
 import torch
 
 from steering_profiles.errors import TaskError
-from steering_profiles.evaluation.accuracy import equal_length_batches
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.patching import patch_heads
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress
+from steering_profiles.tasks.batches import equal_length_batches
 from steering_profiles.tasks.task import Example, Pair
 
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from steering_profiles.errors import FitError, ModelError
-from steering_profiles.evaluation.accuracy import equal_length_batches
 from steering_profiles.models import LoadedModel, head_contributions, recorded
 from steering_profiles.progress import Progress, Silent
+from steering_profiles.tasks.batches import equal_length_batches
 from steering_profiles.tasks.task import Example
 
 _CONSTANT = 1e-20

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from steering_profiles.evaluation.accuracy import equal_length_batches
 from steering_profiles.fitting.projection import record_activations
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
+from steering_profiles.tasks.batches import equal_length_batches
 from steering_profiles.tasks.task import Pair
 
 

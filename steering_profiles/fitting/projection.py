@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steering_profiles.evaluation.accuracy import equal_length_batches
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.questions import Questions
 from steering_profiles.models import LoadedModel, recorded
 from steering_profiles.progress import Progress, Silent
+from steering_profiles.tasks.batches import equal_length_batches
 from steering_profiles.tasks.task import Example
 
 PROMOTION_THRESHOLD = 0.5

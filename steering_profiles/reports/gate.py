@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from steering_profiles.evaluation.calibration import Calibration, CalibrationComparison, GroupedCalibration
 from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
 from steering_profiles.fitting.final_layer import WithoutGate
-from steering_profiles.flags import NLL_LIMIT
-from steering_profiles.reports.tables import ALL, Cell, Change, Column, Table, is_past_limit
+from steering_profiles.flags import NLL_LIMIT, is_beyond
+from steering_profiles.reports.tables import ALL, Cell, Change, Column, Table
 from steering_profiles.reports.text import percent, signed_percent
 
 _ARMS = ("baseline", "without the gate", "behind the gate")
@@ -106,7 +106,7 @@ def gate_texts_table(bought: GateComparison) -> Table:
     for pair in bought.pairs:
         cells = [Cell(pair[0].name), Cell(str(pair[0].tokens)), Cell(f"{pair[0].nll_before:.4f}")]
         for text in pair:
-            past = is_past_limit(text.change)
+            past = is_beyond(text.change)
             note = signed_percent(text.change) + (f" past {NLL_LIMIT:.0%}" if past else "")
             cells += [Cell(f"{text.nll_after:.4f}", note, "worse" if past else ""), Cell(percent(text.agreement))]
         rows.append(tuple(cells))

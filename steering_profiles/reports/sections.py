@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from functools import partial
 
 from steering_profiles.fitting.grid import Point
-from steering_profiles.flags import NLL_LIMIT
+from steering_profiles.flags import NLL_LIMIT, is_beyond
 from steering_profiles.reports import tables
 from steering_profiles.reports.blocks import Block, Folded, Page, Plot, Remark, Section, Verbatim
 from steering_profiles.reports.calibration import calibration_table, final_layer_table, search_sentences, verdict
@@ -78,9 +78,7 @@ def _headline(report: Report) -> Iterator[Block]:
             else Remark("Nothing that was measured is worse with it.")
         )
     if report.side_effects is not None and report.side_effects.texts:
-        past = [
-            f"{t.name} {signed_percent(t.change)}" for t in report.side_effects.texts if tables.is_past_limit(t.change)
-        ]
+        past = [f"{t.name} {signed_percent(t.change)}" for t in report.side_effects.texts if is_beyond(t.change)]
         if past:
             yield Remark(f"Flagged: NLL of other text rises by more than {NLL_LIMIT:.0%}: {_some(past)}.", "worse")
         else:

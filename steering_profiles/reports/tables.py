@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import JsonValue
 
 from steering_profiles.evaluation.accuracy import Accuracy
-from steering_profiles.flags import NLL_LIMIT
+from steering_profiles.flags import NLL_LIMIT, is_beyond
 from steering_profiles.reports.attention import HeadAttention
 from steering_profiles.reports.report import RankedComponent, Ranking, Report
 from steering_profiles.reports.text import number, percent, shortened, signed_percent, visible
@@ -95,11 +95,6 @@ def change(before: Accuracy, after: Accuracy, group: str | None = None) -> Chang
     return Change(right, after.counts[group][0], asked)
 
 
-def is_past_limit(change: float) -> bool:
-    """Return whether a rise of NLL, as a share, is one to flag; a rise of the limit itself is not."""
-    return round(change, 6) > NLL_LIMIT
-
-
 def groups_of(accuracies: Iterable[Accuracy]) -> list[str]:
     """Return every group that some of ``accuracies`` has, in the order in which they first appear."""
     return list(dict.fromkeys(group for accuracy in accuracies for group in accuracy.counts))
@@ -152,7 +147,7 @@ def side_effects_table(report: Report) -> Table:
     """How well other text is still predicted."""
     rows = []
     for text in report.side_effects.texts if report.side_effects is not None else ():
-        past = is_past_limit(text.change)
+        past = is_beyond(text.change)
         rows.append(
             (
                 Cell(text.name),
@@ -194,7 +189,7 @@ def methods_table(report: Report) -> Table:
             pooled = method.variants
             cells.append(Cell("–") if pooled is None else _interval_cell(pooled.right, pooled.asked))
         if has_drift:
-            past = method.drift is not None and is_past_limit(method.drift)
+            past = method.drift is not None and is_beyond(method.drift)
             shown_drift = "–" if method.drift is None else signed_percent(method.drift)
             cells.append(Cell(shown_drift, f"past {NLL_LIMIT:.0%}" if past else "", _tone_if(past)))
         rows.append(tuple(cells))

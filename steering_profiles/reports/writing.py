@@ -1,11 +1,11 @@
 """Reports as text and as files. What draws is imported where it is needed: it takes a second to load."""
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from steering_profiles.fitting import Explanation
 from steering_profiles.reports.report import Report
+from steering_profiles.writing import write_whole
 
 if TYPE_CHECKING:
     from steering_profiles.reports.blocks import Page
@@ -61,17 +61,5 @@ def _write_page(page: "Page", folder: Path) -> tuple[Path, Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{page.name}{suffix}" for suffix in contents]
     for path, content in zip(paths, contents.values(), strict=True):
-        _write_whole(path, content.encode())
+        write_whole(path, content.encode())
     return paths[0], paths[1]
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:
-        try:
-            partial.write(content)
-            partial.close()
-            Path(partial.name).chmod(0o644)
-            Path(partial.name).replace(path)
-        except BaseException:
-            Path(partial.name).unlink(missing_ok=True)
-            raise

@@ -9,7 +9,6 @@ import torch
 
 from steering_profiles.errors import FitError
 from steering_profiles.evaluation import Accuracy, TextPredictor, TokenPredictor, held_out, humaneval, text_windows
-from steering_profiles.evaluation.accuracy import equal_length_batches
 from steering_profiles.evaluation.calibration import calibrate_arm
 from steering_profiles.fitting import (
     FinalLayerResult,
@@ -35,6 +34,7 @@ from steering_profiles.schema import INTERCEPT_TENSOR, Gate
 from steering_profiles.steering import AppliedProfile, Steering, attach
 from steering_profiles.store import save_profile
 from steering_profiles.tasks import Example, Task
+from steering_profiles.tasks.batches import equal_length_batches
 from steering_profiles.validate import compare
 from tests.builders import FAMILIES, build_model, build_profile, steer
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from steering_profiles.evaluation import Accuracy, CalibrationComparison, SideEffects, humaneval
 from steering_profiles.evaluation.held_out import SOLUTIONS
-from steering_profiles.flags import NLL_LIMIT, beyond, percent
+from steering_profiles.flags import NLL_LIMIT, beyond, is_beyond, percent
 from steering_profiles.tasks import Example
 from steering_profiles.tokenization import Vocabulary
 from steering_server.cli.calibration import show_calibration
@@ -129,7 +129,7 @@ def _side_effects_table(effects: SideEffects) -> Table:
             str(text.tokens),
             f"{text.nll_before:.4f}",
             f"{text.nll_after:.4f}",
-            percent(text.change) + (" !" if text.change > NLL_LIMIT else ""),
+            percent(text.change) + (" !" if is_beyond(text.change) else ""),
             f"{100 * text.agreement:.1f}%",
         )
     return table

@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from steering_profiles.fitting.final_layer import Measured, Source
+from steering_profiles.flags import is_beyond
 from steering_profiles.reports.plots.style import LEVELS, ORANGE, WIDTH, bare, ink_on
-from steering_profiles.reports.tables import is_past_limit
 from steering_profiles.reports.text import number
 
 _MOST_COLUMNS_LABELLED = 20
@@ -38,7 +38,7 @@ def final_layer_maps(grid: Sequence[Measured], chosen: Measured) -> Figure:
             row, column = owns.index(own), scales.index(scale)
             nll[row, column] = measured.dev.nll
             place = (column - 0.5, row - 0.5)
-            if measured.elsewhere is not None and is_past_limit(measured.elsewhere.drift):
+            if measured.elsewhere is not None and is_beyond(measured.elsewhere.drift):
                 axes.add_patch(Rectangle(place, 1, 1, fill=False, hatch="///", linewidth=0, alpha=0.35))
             if measured.point == replace(chosen.point, gate=None):
                 frame = Rectangle(place, 1, 1, fill=False, edgecolor=ORANGE, linewidth=2.5, zorder=5)

@@ -1,0 +1,17 @@
+"""Prompts in batches that need no padding."""
+
+from collections.abc import Iterator, Sequence
+
+from steering_profiles.tasks.task import Example
+
+BATCH_SIZE = 64
+
+
+def equal_length_batches(examples: Sequence[Example]) -> Iterator[list[int]]:
+    """Yield indices of prompts of the same length, at most ``BATCH_SIZE`` at a time, so that nothing need be padded."""
+    by_length: dict[int, list[int]] = {}
+    for index, example in enumerate(examples):
+        by_length.setdefault(len(example.prompt), []).append(index)
+    for indices in by_length.values():
+        for start in range(0, len(indices), BATCH_SIZE):
+            yield indices[start : start + BATCH_SIZE]
