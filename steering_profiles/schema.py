@@ -7,7 +7,8 @@ holds its types and the rules that can be checked without a model; it imports no
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self, TypeVar
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
 from pydantic import (
@@ -22,6 +23,9 @@ from pydantic import (
 )
 
 from steering_profiles.errors import GateError, StrengthError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BASELINE = "baseline"
 """The name of the unsteered arm, which no profile may take."""
@@ -189,6 +193,22 @@ class Profile(_Frozen):
             if scales
         ]
         return ", ".join(filter(None, (*parts, self.final_layer.summary))) or "nothing"
+
+    def apply(
+        self,
+        model: "PreTrainedModel",
+        *,
+        strength: float = 1.0,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
+        force: bool = False,
+    ) -> AbstractContextManager[None]:
+        """Steer a plain transformers model while the returned context lasts: ``with profile.apply(model): ...``.
+
+        See :func:`steering_profiles.steering.applying.applying` for what is checked and raised.
+        """
+        from steering_profiles.steering.applying import applying  # here alone data asks for torch
+
+        return applying(self, model, strength=strength, tokenizer=tokenizer, force=force)
 
     @property
     def changes_nothing(self) -> bool:

@@ -68,6 +68,16 @@ def load_profile(path: str | Path) -> Profile:
     return profile
 
 
+def find_profile(profile: str | Path, folder: str | Path | None = None) -> Profile:
+    """Return the profile of that name, shipped or in ``folder``, or the one in that ``.json`` file.
+
+    Raises:
+        ProfileNotFound: there is none.
+        ProfileFormatError: it is not a valid profile.
+    """
+    return load_profile(profile) if is_profile_file(profile) else Catalogue.open(folder)[str(profile)].profile
+
+
 def save_profile(profile: Profile, folder: str | Path) -> Path:
     """Write ``profile`` to ``folder/NAME.json`` (and ``NAME.safetensors`` where it has tensors); return the JSON's
     path.

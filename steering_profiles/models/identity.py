@@ -72,9 +72,13 @@ _EPSILONS = ("rms_norm_eps", "layer_norm_epsilon")
 
 
 def identify(
-    name: str, architecture: str, config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase, anatomy: Anatomy
+    name: str,
+    architecture: str,
+    config: PretrainedConfig,
+    tokenizer: PreTrainedTokenizerBase | None,
+    anatomy: Anatomy,
 ) -> ModelIdentity:
-    """Describe a loaded model for the profiles made on it."""
+    """Describe a loaded model for the profiles made on it; without its tokenizer the fingerprint is of the config."""
     sizes = anatomy.sizes
     return ModelIdentity(
         id=name,
@@ -90,14 +94,14 @@ def identify(
     )
 
 
-def fingerprint(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase) -> str:
+def fingerprint(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> str:
     """Return ``sha256:...`` over what config and tokenizer say of the computation; the weights are not read."""
     facts: dict[str, Any] = {field: getattr(config, field, None) for field in _CONFIG_FIELDS}
     # A GGUF file keeps these in float32: 1e-05 comes back as 9.999999747378752e-06.
     facts |= {field: float(f"{getattr(config, field, None) or 0:.4g}") for field in _EPSILONS}
     facts |= {field: getattr(config, field) for field in _FAMILY_FIELDS if hasattr(config, field)}
     facts["rope"] = getattr(config, "rope_parameters", None)
-    facts["vocabulary"] = sorted(tokenizer.get_vocab().items())
+    facts["vocabulary"] = sorted(tokenizer.get_vocab().items()) if tokenizer is not None else None
     canonical = json.dumps(facts, sort_keys=True, separators=(",", ":"), default=str)
     return f"sha256:{hashlib.sha256(canonical.encode()).hexdigest()}"
 

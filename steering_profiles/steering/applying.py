@@ -1,0 +1,54 @@
+"""Steering a plain transformers model from Python, for as long as a ``with`` lasts."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from steering_profiles.composition import AppliedProfile
+from steering_profiles.errors import GateError
+from steering_profiles.models import FAMILIES, find_anatomy
+from steering_profiles.models.identity import identify
+from steering_profiles.schema import ModelIdentity, Profile
+from steering_profiles.steering.hooks import SteeringHandle
+from steering_profiles.steering.table import SteeringTable
+from steering_profiles.validate import require_fit
+
+
+@contextmanager
+def applying(
+    profile: Profile,
+    model: PreTrainedModel,
+    *,
+    strength: float = 1.0,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    force: bool = False,
+) -> Iterator[None]:
+    """Steer every forward pass of ``model`` inside this context, ``generate`` included, all sequences alike.
+
+    The hooks are gone afterwards, and the model is the plain one again. Without its ``tokenizer`` only the model's
+    architecture and sizes are compared with those that the profile was made for. ``force`` applies it to another model
+    where the shapes permit.
+
+    Raises:
+        UnknownArchitecture: the model's architecture has no known anatomy.
+        ProfileMismatch: the profile was made for another model.
+        StrengthError: the strength is not a finite number in the allowed range.
+        GateError: the profile is gated, which takes two passes: the server makes them.
+        HookError: some part of the profile did not take effect, or no pass was made.
+    """
+    applied = AppliedProfile(profile, strength)
+    anatomy = find_anatomy(model, FAMILIES)
+    name, architecture = str(model.name_or_path or "this model"), type(model).__name__
+    identity = identify(name, architecture, model.config.get_text_config(), tokenizer, anatomy)
+    if tokenizer is None:  # which the fingerprint is made of
+        identity = ModelIdentity(**identity.model_dump() | {"fingerprint": profile.model.fingerprint})
+    require_fit(profile, identity, anatomy.neurons_refused, force=force)
+    if applied.gate is not None:
+        raise GateError(f"profile {profile.name!r} is gated, which takes two passes a token; the server makes them")
+    handle = SteeringHandle(anatomy, SteeringTable(anatomy.sizes, model.dtype))
+    try:
+        with handle.applied([(applied,)]):  # one row, which every sequence of a batch is given
+            yield
+    finally:
+        handle.remove()
