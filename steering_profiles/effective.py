@@ -1,10 +1,12 @@
 """What profiles come to at their strengths: how much of the model changes, and what of it does nothing. No torch."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 
-from steering_profiles.schema import Profile, strength_text
+import numpy as np
+
+from steering_profiles.schema import INTERCEPT_TENSOR, Profile, common_gate, strength_text
 
 _MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
 
@@ -20,35 +22,59 @@ class Effective:
     own_attention: float
     """Share of the final layer's attention that is replaced by each position's own value, 0..1."""
     intercept_scale: float
-    """How much of the MLP's intercept is subtracted; the sum, where several profiles do."""
+    """How much of the MLP's intercept is subtracted; of different intercepts the sum of how much of each is."""
+    gate: str | None = None
+    """The band of the top probability in which the last two take place, as ``0.1..0.5``; None: everywhere."""
     warnings: tuple[str, ...] = ()
     """What was asked for and does nothing, or not in full; plain sentences."""
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the model computes what it computes unsteered."""
+        return not (self.heads or self.neurons or self.own_attention or self.intercept_scale)
 
 
 def effective(steering: Sequence[tuple[Profile, float]], dtype: str) -> Effective:
     """Compose profiles, each at its strength, and say what is changed in a model that computes in ``dtype``.
 
     The formulas are those of :mod:`steering_profiles.steering.effects`. Own-position attention is a share, which is
-    held within 0..1: beyond that range a strength changes no more of it.
+    held within 0..1: beyond that range a strength changes no more of it. A factor counts if it is not 1 in ``dtype``,
+    a share or an intercept if one more than as much would not be either.
+
+    Raises:
+        GateError: the profiles have different gates.
     """
+    gate = common_gate(profile for profile, _ in steering)
     at_work = [(profile, strength) for profile, strength in steering if strength != 0]
     heads = _factors(((s.layer, s.head), 1 + strength * (s.scale - 1)) for p, strength in at_work for s in p.heads)
     neurons = _factors(
         ((s.layer, s.neuron), 1 + strength * (s.scale - 1)) for p, strength in at_work for s in p.neurons
     )
     shares = {p.name: strength * p.final_layer.own_attention for p, strength in at_work if p.final_layer.own_attention}
-    own_attention = max([0.0, *(min(1.0, share) for share in shares.values())])
-    intercepts = [strength * p.final_layer.intercept_scale for p, strength in at_work if p.final_layer.intercept_scale]
+    intercepts = {
+        p.name: strength * p.final_layer.intercept_scale for p, strength in at_work if p.final_layer.intercept_scale
+    }
+    own_attention = max([0.0, *(min(1.0, share) for share in shares.values() if _counts(share, dtype))])
+    intercept_scale = _composed([(p, intercepts[p.name]) for p, _ in at_work if p.name in intercepts], dtype)
     changed_heads, changed_neurons = _changed(heads, dtype), _changed(neurons, dtype)
-    warnings = [
-        *_of_shares(shares, own_attention),
-        *_of_rounding("heads", len(heads), changed_heads, dtype),
-        *_of_rounding("neurons", len(neurons), changed_neurons, dtype),
-    ]
-    if at_work and not (changed_heads or changed_neurons or own_attention or intercepts):
-        names = "+".join(profile.name for profile, _ in at_work)
-        warnings.append(f"{names}: changes nothing at this strength; the answer is the baseline's")
-    return Effective(changed_heads, changed_neurons, own_attention, sum(intercepts), tuple(warnings))
+    found = Effective(
+        heads=changed_heads,
+        neurons=changed_neurons,
+        own_attention=own_attention,
+        intercept_scale=intercept_scale,
+        gate=str(gate) if gate is not None and (own_attention or intercept_scale) else None,
+        warnings=(
+            *_of_shares(shares, own_attention, dtype),
+            *_of_intercepts(intercepts, dtype),
+            *_of_rounding("heads", len(heads), changed_heads, dtype),
+            *_of_rounding("neurons", len(neurons), changed_neurons, dtype),
+        ),
+    )
+    if not at_work or not found.is_nothing:
+        return found
+    names = "+".join(profile.name for profile, _ in at_work)
+    nothing = f"{names}: changes nothing at this strength; the answer is the baseline's"
+    return replace(found, warnings=(*found.warnings, nothing))
 
 
 def own_attention_range(profile: Profile) -> tuple[float, float] | None:
@@ -66,18 +92,45 @@ def _factors(scaled: Iterable[tuple[tuple[int, int], float]]) -> list[float]:
 
 
 def _changed(factors: Sequence[float], dtype: str) -> int:
-    bits = _MANTISSA_BITS.get(dtype, _MANTISSA_BITS["float32"])
+    """Return how many factors are not 1 in ``dtype``."""
     # Numbers below 1 lie twice as close together as those above; halfway is rounded to the even one, which is 1.
-    return sum(not 1 - 2.0 ** -(bits + 2) <= factor <= 1 + 2.0 ** -(bits + 1) for factor in factors)
+    step = _step(dtype)
+    return sum(not 1 - step / 4 <= factor <= 1 + step / 2 for factor in factors)
 
 
-def _of_shares(shares: dict[str, float], own_attention: float) -> Iterable[str]:
+def _counts(scale: float, dtype: str) -> bool:
+    """Whether ``scale`` times a value is more than what rounding the value in ``dtype`` may take away."""
+    return abs(scale) > _step(dtype) / 2
+
+
+def _composed(intercepts: Sequence[tuple[Profile, float]], dtype: str) -> float:
+    """Return how much is subtracted of what several profiles take for the intercept."""
+    counted = [(profile.tensors[INTERCEPT_TENSOR], scale) for profile, scale in intercepts if _counts(scale, dtype)]
+    if all(np.array_equal(vector, counted[0][0]) for vector, _ in counted):
+        return sum(scale for _, scale in counted)
+    return sum(abs(scale) for _, scale in counted)
+
+
+def _step(dtype: str) -> float:
+    """Return how far the next number above 1 is."""
+    return 2.0 ** -_MANTISSA_BITS.get(dtype, _MANTISSA_BITS["float32"])
+
+
+def _of_shares(shares: Mapping[str, float], own_attention: float, dtype: str) -> Iterable[str]:
     for name, share in shares.items():
         if not 0 <= share <= 1:
             held = "0, which is none" if share < 0 else "1, which is all"
             yield f"{name}: own-position attention would be {strength_text(share)} here; it is held at {held}"
+        elif not _counts(share, dtype):
+            yield f"{name}: own-position attention {strength_text(share)} is too little to count in {dtype}"
         elif share < own_attention:
             yield f"{name}: own-position attention {strength_text(share)} does nothing beside another profile's"
+
+
+def _of_intercepts(intercepts: Mapping[str, float], dtype: str) -> Iterable[str]:
+    for name, scale in intercepts.items():
+        if not _counts(scale, dtype):
+            yield f"{name}: {strength_text(scale)} of the intercept is too little to count in {dtype}"
 
 
 def _of_rounding(what: str, scaled: int, changed: int, dtype: str) -> Iterable[str]:

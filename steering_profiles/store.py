@@ -31,10 +31,11 @@ _SHOWN_DEPTH = 8  # of the path to a field at fault, which can be nested without
 def is_profile_file(path: str | Path) -> bool:
     """Whether ``path`` is named as a profile's file is: ``NAME.json``, the suffix in any case, and not hidden.
 
-    Hidden are what editors and systems leave beside a file under a name like its own: ``._NAME.json``, ``.#NAME.json``.
+    Hidden are what editors and systems leave beside a file under a name like its own: ``._NAME.json``, ``.#NAME.json``,
+    ``~$NAME.json``.
     """
     path = Path(path)
-    return path.suffix.lower() == _PROFILE and not path.name.startswith(".")
+    return path.suffix.lower() == _PROFILE and not path.name.startswith((".", "~$"))
 
 
 def load_profile(path: str | Path) -> Profile:
@@ -164,7 +165,7 @@ def _entries_in(folder: Path, *, shipped: bool) -> dict[str, Entry]:
 
 
 def _profile_files(folder: Path) -> list[Path]:
-    files = [path for path in _files_in(folder) if is_profile_file(path)]
+    files = [path for path in _files_in(folder) if is_profile_file(path) and not path.is_dir()]
     for name, times in Counter(path.stem for path in files).items():
         if times > 1:
             raise _ambiguous("profile", [path for path in files if path.stem == name])

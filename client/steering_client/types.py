@@ -28,6 +28,8 @@ class Effective(_Answer):
     own_attention: float
     """Share of the final layer's attention that is replaced, 0..1."""
     intercept_scale: float
+    gate: str | None = None
+    """The band of the top probability in which the last two take place; None where it is everywhere."""
 
 
 class Applied(_Answer):
@@ -129,6 +131,8 @@ class ChatLogprob(_Answer):
 
     token: str
     logprob: float
+    bytes: tuple[int, ...] | None = None
+    """The token's own bytes, parts of characters included; joined they are the message."""
 
 
 class ChatTokenLogprob(ChatLogprob):

@@ -6,10 +6,13 @@ import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import prod
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from gguf import GGML_QUANT_SIZES
+from gguf.constants import GGUF_DEFAULT_ALIGNMENT
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerBase
 
@@ -31,6 +34,8 @@ _OTHERS = {
 """By ``general.type``: what is no model."""
 _UNTYPED = {"clip": "mmproj", "controlvector": "controlvector"}
 """By ``general.architecture``: what is no model."""
+_SIZES = {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
+"""How many values of each type of tensor are kept in how many bytes."""
 _INSTEAD = "give the GGUF file of the model itself"
 
 
@@ -60,7 +65,7 @@ def require_model(file: Path) -> None:
     """
     if is_pointer(file):
         raise ValueError(pointing(file))
-    facts, tensors = _read_facts(file)
+    facts, tensors, end = _read_facts(file)
     # Older files have no type, but an architecture of their own.
     kind = facts.get("general.type") or _UNTYPED.get(facts.get("general.architecture", ""), "model")
     if kind == "adapter" or "adapter.type" in facts:
@@ -76,6 +81,8 @@ def require_model(file: Path) -> None:
         )
     if tensors == 0:
         raise ValueError(f"{file.name} is {_OTHERS['vocab']}, not a model: {_INSTEAD}")
+    if file.stat().st_size < end:
+        raise ValueError(_damaged(file))
 
 
 def keep_listed(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
@@ -87,7 +94,7 @@ def keep_listed(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
         OSError: the file cannot be read.
         ValueError: it is no GGUF file, or a damaged one.
     """
-    facts, _ = _read_facts(file)
+    facts, _, _ = _read_facts(file)
     listed = facts.get("tokenizer.ggml.tokens", 0)
     if len(tokenizer) > listed:
         content = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -114,8 +121,8 @@ def alone(file: Path) -> Iterator[Path]:
         yield link
 
 
-def _read_facts(file: Path) -> tuple[dict[str, Any], int]:
-    """Return what a file says of itself, of arrays their lengths alone, and how many tensors it holds.
+def _read_facts(file: Path) -> tuple[dict[str, Any], int, int]:
+    """Return what a file says of itself, of arrays their lengths alone, how many tensors it holds, and where they end.
 
     Raises:
         ValueError: it is no GGUF file, or a damaged one.
@@ -126,8 +133,12 @@ def _read_facts(file: Path) -> tuple[dict[str, Any], int]:
         with mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as blob:
             try:
                 return _Header(blob).read()
-            except (ArithmeticError, LookupError, struct.error, UnicodeDecodeError) as exc:
-                raise ValueError(f"{file.name} is damaged or cut off: download it again") from exc
+            except (ArithmeticError, LookupError, struct.error, ValueError) as exc:
+                raise ValueError(_damaged(file)) from exc
+
+
+def _damaged(file: Path) -> str:
+    return f"{file.name} is damaged or cut off: download it again"
 
 
 class _Header:
@@ -137,13 +148,23 @@ class _Header:
         self._blob = blob
         self._at = len(_MAGIC)
 
-    def read(self) -> tuple[dict[str, Any], int]:
+    def read(self) -> tuple[dict[str, Any], int, int]:
         _, tensors, count = self._next("IQQ")
         facts: dict[str, Any] = {}
         for _ in range(count):
             key = self._string()
             facts[key] = self._value(*self._next("I"))
-        return facts, tensors
+        length = max((self._tensor_end() for _ in range(tensors)), default=0)
+        step = facts.get("general.alignment", GGUF_DEFAULT_ALIGNMENT)
+        return facts, tensors, -(-self._at // step) * step + length
+
+    def _tensor_end(self) -> int:
+        """Read what is said of the next tensor; return where it ends, from the first one's beginning."""
+        self._string()
+        (dimensions,) = self._next("I")
+        *sizes, kind, start = self._next("Q" * dimensions + "IQ")
+        block, length = _SIZES.get(kind, (1, 0))  # of a type that is not known yet nothing is known to be missing
+        return int(start + prod(sizes) // block * length)
 
     def _next(self, form: str) -> tuple[Any, ...]:
         values = struct.unpack_from(f"<{form}", self._blob, self._at)

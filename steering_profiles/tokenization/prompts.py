@@ -1,6 +1,6 @@
 """How a prompt becomes token ids: one way for fitting and serving, so that both see the same prompt."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,8 +19,15 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[int,
 
 def added_before(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     """Return the special tokens that a tokenizer puts before every text, such as the one for its beginning."""
-    whole: Sequence[int] = tokenizer.encode(_PROBE)
-    plain: Sequence[int] = tokenizer.encode(_PROBE, add_special_tokens=False)
-    places = range(len(whole) - len(plain) + 1)
-    start = next((start for start in places if list(whole[start : start + len(plain)]) == list(plain)), 0)
-    return tuple(whole[:start])
+    for probe in (_PROBE, *_words(tokenizer)):
+        encoded = tokenizer(probe, return_special_tokens_mask=True)
+        added: Sequence[int] = encoded["special_tokens_mask"]
+        if 0 in added:  # else nothing of the probe is known, and what is put before it cannot be told from the rest
+            return tuple(encoded["input_ids"][: added.index(0)])
+    return ()
+
+
+def _words(tokenizer: "PreTrainedTokenizerBase") -> Iterator[str]:
+    """Yield texts of which the tokenizer should know something."""
+    for piece in tokenizer.get_vocab():
+        yield tokenizer.convert_tokens_to_string([piece])

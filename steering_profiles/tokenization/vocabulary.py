@@ -42,6 +42,10 @@ class Vocabulary:
         """Whether a token marks something, such as the end of a text, and is left out of text that is generated."""
         return token in self._special
 
+    def is_byte(self, token: int) -> bool:
+        """Whether a token is a single byte under a name of its own, ``<0xNN>``."""
+        return not self._is_byte_level and bool(_BYTE.fullmatch(self.spelling(token)))
+
     def text_of(self, token: int) -> str:
         r"""Return a token's text for people: that of a special one or of none is its spelling.
 
@@ -99,9 +103,15 @@ class Vocabulary:
         return str(self._tokenizer.convert_tokens_to_string(list(pieces))) if pieces else ""
 
     def _find_anchor(self) -> list[str]:
-        """Return a plain word, after which another token is written as it is inside a text."""
-        plain = (piece for piece in self._tokenizer.get_vocab() if _PLAIN.fullmatch(piece))
-        return [min(plain, key=lambda piece: (len(piece), piece))] if not self._is_byte_level else []
+        """Return a token, a plain word if there is one, after which another is written as it is inside a text."""
+        if self._is_byte_level:
+            return []
+        ordinary = [
+            piece
+            for piece, token in self._tokenizer.get_vocab().items()
+            if token not in self._special and not _BYTE.fullmatch(piece) and self._written([piece]).strip()
+        ]
+        return sorted(ordinary, key=lambda piece: (not _PLAIN.fullmatch(piece), len(piece), piece))[:1]
 
 
 def _byte_level_alphabet() -> dict[str, int]:

@@ -133,7 +133,7 @@ def test_a_model_or_profile_that_is_not_there_is_not_found_by_field(backend, bod
 def test_an_arm_says_what_of_it_is_effective(backend):
     (arm,) = resolve(backend, steering={"profile": "heads+final", "strength": 0.5}).arms
     assert arm.applied.effective.model_dump() == {
-        "heads": 3, "neurons": 0, "own_attention": 0.5, "intercept_scale": 0.45
+        "heads": 3, "neurons": 0, "own_attention": 0.5, "intercept_scale": 0.45, "gate": None
     }  # fmt: skip
     assert arm.applied.warnings == ()
 
@@ -155,3 +155,15 @@ def test_a_steered_arm_may_not_be_called_baseline(backend, name):
 def test_an_arm_of_strength_0_is_the_baseline_and_may_be_called_so(backend):
     (arm,) = resolve(backend, arms=[{"name": "baseline", "profile": "heads", "strength": 0}]).arms
     assert arm.applied.effective.heads == 0
+
+
+@pytest.mark.parametrize("strength", [0, -0.0, 1e-12])
+def test_an_arm_that_changes_nothing_is_computed_with_the_baseline(backend, strength):
+    (arm,) = resolve(backend, steering={"profile": "heads", "strength": strength}).arms
+    assert arm.steering == ()
+    assert (arm.applied.profile, bool(arm.applied.warnings)) == ("heads", strength != 0)
+
+
+def test_minus_zero_is_zero(backend):
+    (arm,) = resolve(backend, arms=[{"profile": "heads", "strength": -0.0}]).arms
+    assert arm.label == "heads@0"

@@ -51,7 +51,7 @@ def test_an_answer_has_openais_shape_and_says_that_nothing_was_applied(http):
     assert (choice["index"], choice["finish_reason"]) == (0, "length")
     assert answer["steering"] == {
         "arm": "baseline", "profile": None, "content_hash": None, "strength": 0.0, "profiles": [], "warnings": [],
-        "effective": {"heads": 0, "neurons": 0, "own_attention": 0.0, "intercept_scale": 0.0},
+        "effective": {"heads": 0, "neurons": 0, "own_attention": 0.0, "intercept_scale": 0.0, "gate": None},
     }  # fmt: skip
     assert "comparison" not in answer
 

@@ -6,6 +6,8 @@ import httpx
 import pytest
 import torch
 from openai import OpenAI
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
 
 from steering_client import SteeringClient
 from steering_profiles.models import LoadedModel
@@ -240,6 +242,31 @@ def test_the_bytes_of_a_chat_s_tokens_are_those_of_its_text(http, model):
         raw = b"".join(bytes(entry["bytes"]) for entry in choice["logprobs"]["content"])
         assert raw.decode(errors="replace") == choice["message"]["content"]
         assert "".join(entry["token"] for entry in choice["logprobs"]["content"]) == choice["message"]["content"]
+
+
+def test_the_client_has_the_bytes(url, model):
+    tokens = of_bytes(model, b"\xf0\xf1")
+    with SteeringClient(url) as client:
+        answer = client.chat(
+            [{"role": "user", "content": "hi"}], logprobs=True, top_logprobs=3, max_tokens=1, logit_bias=forced(*tokens)
+        )
+    (entry,) = answer.choices[0].logprobs.content
+    assert bytes(entry.bytes) in (b"\xf0", b"\xf1")
+    assert all(top.bytes is not None for top in entry.top_logprobs)
+
+
+def test_more_alternatives_than_there_are_tokens_are_all_there_are(tmp_path):
+    words = Tokenizer(models.WordLevel({"?": 0, "the": 1, "cat": 2}, unk_token="?"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
+    tokenizer.chat_template = "{{ messages[0]['content'] }}"
+    few = build_model("llama", dtype=torch.float32, tokenizer=tokenizer)
+    with serving(few, tmp_path) as url, httpx.Client(base_url=url, timeout=60) as http:
+        answer = chat(http, messages=[{"role": "user", "content": "the cat"}], logprobs=True, top_logprobs=20)
+        echoed = complete(http, prompt="the cat the", echo=True, logprobs=5, max_tokens=1)["choices"][0]
+    assert all(len(entry["top_logprobs"]) == 3 for entry in answer["choices"][0]["logprobs"]["content"])
+    assert echoed["text"].startswith("the cat the")
+    assert all(len(top) == 3 for top in echoed["logprobs"]["top_logprobs"][1:])
 
 
 # --- random numbers --------------------------------------------------------------------------------------------------

@@ -108,13 +108,20 @@ def test_every_token_comes_once_in_order_and_what_they_add_is_the_text(text, sto
     assert len(result.pieces) == len(result.tokens)
 
 
-@given(st.text(alphabet="abé🙂", max_size=12), st.lists(st.text(alphabet="ab🙂", min_size=1, max_size=3), max_size=2))
-def test_a_token_is_given_out_no_earlier_than_its_text(text: str, stops: list[str]):
-    text_so_far, pieces_so_far = "", ""
-    for chunk in run(text, stops):
-        text_so_far += chunk.text
-        pieces_so_far += text_of(chunk.pieces)
-        assert text_so_far.startswith(pieces_so_far)
+@given(st.binary(max_size=12), st.lists(st.text(alphabet="ab🙂", min_size=1, max_size=3), max_size=2))
+def test_in_every_chunk_tokens_joined_are_its_text(raw: bytes, stops: list[str]):
+    stream = TextStream(BYTES, [], stops)
+    chunks = []
+    for token in byte_tokens(raw):
+        chunks.append(stream.push(token, None))
+        if chunks[-1].finish_reason:
+            break
+    else:
+        chunks.append(stream.finish("length"))
+    for chunk in chunks:
+        assert text_of(chunk.pieces) == chunk.text
+    if not stops:
+        assert joined(chunks).text == raw.decode(errors="replace")
 
 
 def test_the_end_token_is_a_token_without_text():
@@ -147,6 +154,38 @@ def test_an_echo_and_what_follows_it_are_the_decoding_of_all_tokens(text: str, g
         chunks = [stream.push(token, None) for token in tokens[cut:]] + [stream.finish("length")]
         whole = text_of(echo(vocabulary, tokens[:cut], is_all=cut == len(tokens))) + joined(chunks).text
         assert whole == tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False) == text
+
+
+@given(st.lists(st.integers(0, len(SENTENCEPIECE) - 1), min_size=1, max_size=12))
+def test_an_echo_of_any_tokens_is_what_the_tokenizer_decodes(tokens: list[int]):
+    prompt = [*WORDS.opening, *(token for token in tokens if not WORDS.is_special(token))]
+    decoded = SENTENCEPIECE.decode(prompt, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert text_of(echo(WORDS, prompt, is_all=True)) == decoded
+
+
+@given(st.binary(max_size=10))
+def test_an_echo_of_any_bytes_is_what_the_tokenizer_decodes(raw: bytes):
+    for vocabulary, tokenizer in ((BYTES, TOKENIZER), (WORDS, SENTENCEPIECE)):
+        of = {vocabulary.bytes_of(token): token for token in reversed(range(3, 259))}
+        prompt = [*vocabulary.opening, *tokenizer.encode("a", add_special_tokens=False)]
+        prompt += byte_tokens(raw) if vocabulary is BYTES else [of[bytes([code])] for code in raw]
+        decoded = tokenizer.decode(prompt, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        assert text_of(echo(vocabulary, prompt, is_all=True)) == decoded
+
+
+@pytest.mark.parametrize("following", [b"b", b"\xf0", b"\x9f\xc3", b""])
+def test_bytes_of_the_prompt_that_are_never_completed_are_given_out_with_its_echo_alone(following: bytes):
+    prompt = byte_tokens(b"a\xf0\x9f")
+    texts = {}
+    for echoes in (False, True):
+        stream = TextStream(BYTES, prompt, echoes=echoes)
+        chunks = [stream.push(token, None) for token in byte_tokens(following)]
+        chunks.append(stream.end(TOKENIZER.eos_token_id, None))
+        texts[echoes] = joined(chunks).text
+        assert text_of(joined(chunks).pieces) == texts[echoes]
+    whole = (b"a\xf0\x9f" + following).decode(errors="replace")
+    assert "a" + texts[True] == whole
+    assert texts[False] == whole.removeprefix("a\ufffd")
 
 
 def test_what_the_tokenizer_puts_before_a_text_adds_nothing_to_an_echo():

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steering_profiles.effective import effective, own_attention_range
-from steering_profiles.errors import ProfileFormatError
+from steering_profiles.errors import GateError, ProfileFormatError
 from steering_profiles.models import LoadedModel, Sizes
-from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, HeadScale, NeuronScale, Profile
+from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Gate, HeadScale, NeuronScale, Profile
 from steering_profiles.steering import AppliedProfile, attach, effect_of
 from steering_profiles.store import load_profile, save_profile
 from tests.builders import build_model, build_profile
@@ -29,7 +29,7 @@ def test_it_counts_the_components_that_the_hooks_change(profile: Profile, streng
     found = effective(steering, "float64")
     assert found.heads == sum(int((row != 1).sum()) for row in effect.heads.values())
     assert found.neurons == sum(int((row != 1).sum()) for row in effect.neurons.values())
-    assert found.own_attention == pytest.approx(effect.own_attention)
+    assert found.own_attention == pytest.approx(effect.own_attention, abs=1e-12)
 
 
 @pytest.mark.parametrize(("strength", "share"), [(-1, 0), (0, 0), (0.5, 0.5), (1, 1), (2, 1), (10, 1)])
@@ -47,13 +47,41 @@ def test_own_position_attention_is_held_within_its_range_and_says_so(strength: f
         [(example(heads=(HeadScale(layer=1, head=2, scale=1.001),)), 1)],
         [(example(), 0.001)],
         [(example(heads=(), neurons=(NeuronScale(layer=0, neuron=0, scale=1.5),)), 1e-6)],
+        [(example(heads=(), final_layer=FinalLayer(intercept_scale=1.0), tensors=INTERCEPT), 1e-6)],
+        [(HALF_ATTENTION, 1e-6)],
     ],
-    ids=["below the range", "factors that cancel", "a small scale", "a small strength", "neurons"],
+    ids=[
+        *("below the range", "factors that cancel", "a small scale", "a small strength", "neurons", "an intercept"),
+        "a small share",
+    ],
 )
 def test_what_does_nothing_is_said_to(steering):
     found = effective(steering, "bfloat16")
-    assert (found.heads, found.neurons, found.own_attention) == (0, 0, 0)
+    assert (found.heads, found.neurons, found.own_attention, found.intercept_scale) == (0, 0, 0, 0)
     assert "changes nothing at this strength" in found.warnings[-1]
+
+
+def taking(name: str, scale: float, intercept: float) -> Profile:
+    tensors = {INTERCEPT_TENSOR: INTERCEPT[INTERCEPT_TENSOR] * intercept}
+    return example(name=name, heads=(), final_layer=FinalLayer(intercept_scale=scale), tensors=tensors)
+
+
+@pytest.mark.parametrize(("intercept", "scale"), [(1, 0), (2, 1)], ids=["the same intercept", "another"])
+def test_intercepts_cancel_where_they_are_the_same(intercept: float, scale: float):
+    found = effective([(taking("one", 0.5, 1), 1), (taking("other", -0.5, intercept), 1)], "float32")
+    assert found.intercept_scale == scale
+    assert found.is_nothing == (scale == 0)
+
+
+def test_what_depends_on_a_gate_names_it():
+    gated, other = (
+        example(name=name, final_layer=FinalLayer(own_attention=0.5, gate=Gate(low=0.1, high=high)))
+        for name, high in (("gated", 0.5), ("other", 0.6))
+    )
+    assert effective([(gated, 1)], "float32").gate == "0.1..0.5"
+    assert effective([(gated, -1)], "float32").gate is None
+    with pytest.raises(GateError):
+        effective([(gated, 0), (other, 0)], "float32")
 
 
 def test_strength_0_is_no_steering_and_needs_no_warning():

@@ -206,6 +206,11 @@ class TestGguf:
         file.write_bytes(file.read_bytes()[:kept])
         assert "tiny.gguf is damaged or cut off: download it again" in refused(file)
 
+    @pytest.mark.parametrize("missing", [200, 3000, 20_000])
+    def test_tensors_that_are_cut_off_are_said_to_be(self, missing: int, file: Path):
+        file.write_bytes(file.read_bytes()[:-missing])
+        assert "tiny.gguf is damaged or cut off: download it again" in refused(file)
+
     def test_a_folder_of_gguf_files_says_that_one_is_given_by_itself(self, file: Path):
         message = refused(file.parent)
         assert "holds no config.json, but GGUF files" in message

@@ -1,7 +1,7 @@
 """What single tokens stand for: their bytes, told apart, whichever way a tokenizer writes them."""
 
 import pytest
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from steering_profiles.models import LoadedModel
@@ -59,6 +59,27 @@ def test_words_that_are_joined_by_their_marks_have_none():
     pieces.decoder = decoders.WordPiece()
     vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=pieces, unk_token="[UNK]"))
     assert vocabulary.text_of(1) == "ning"
+
+
+def bpe(letters: str, **kwargs: str) -> Tokenizer:
+    return Tokenizer(models.BPE({piece: index for index, piece in enumerate(["<bos>", *letters])}, [], **kwargs))
+
+
+def test_a_vocabulary_without_words_has_texts_too():
+    numbers = bpe("0123456789+= ")
+    numbers.decoder = decoders.Fuse()
+    vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=numbers))
+    assert [vocabulary.text_of(token) for token in (1, 11, 13)] == ["0", "+", " "]
+
+
+@pytest.mark.parametrize("unknown", [{}, {"unk_token": "<bos>"}], ids=["none unknown", "the first unknown"])
+def test_what_stands_before_a_text_is_found_whatever_letters_a_tokenizer_knows(unknown: dict[str, str]):
+    capitals = bpe("ABC", **unknown)
+    capitals.add_special_tokens([AddedToken("<bos>", special=True)])
+    capitals.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=capitals, bos_token="<bos>")
+    assert added_before(tokenizer) == (0,)
+    assert encode_prompt(tokenizer, "AB") == (0, 1, 2)
 
 
 def test_a_special_token_reads_as_it_is_spelled(tokenizer):

@@ -4,10 +4,10 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from steering_profiles.composition import AppliedProfile, Steering
+from steering_profiles.composition import UNSTEERED, AppliedProfile, Steering
 from steering_profiles.effective import effective
 from steering_profiles.errors import GateError
-from steering_profiles.schema import BASELINE, common_gate, strength_text
+from steering_profiles.schema import BASELINE, strength_text
 from steering_server.api.schemas.requests import ArmRequest, GenerationBody, shown
 from steering_server.api.schemas.responses import Applied, AppliedArms, Effective
 from steering_server.api.schemas.responses import AppliedProfile as AppliedByArm
@@ -111,10 +111,9 @@ def _arm(label: str | None, names: tuple[str, ...], strength: float, param: str,
         AppliedProfile(card.entry.profile, strength, known_hash=card.entry.content_hash) for card in usable
     )
     try:
-        common_gate(one.profile for one in steering)
+        changed = effective([(one.profile, one.strength) for one in steering], backend.model.dtype)
     except GateError as exc:
         raise RequestError(f"{param}: {exc}", param=param) from exc
-    changed = effective([(one.profile, one.strength) for one in steering], backend.model.dtype)
     applied = tuple(
         AppliedByArm(profile=card.entry.profile.name, content_hash=card.entry.content_hash, strength=strength)
         for card in usable
@@ -124,7 +123,8 @@ def _arm(label: str | None, names: tuple[str, ...], strength: float, param: str,
         label = joined if strength == 1 else f"{joined}@{strength_text(strength)}"
     return Arm(
         label=label or BASELINE,
-        steering=steering,
+        # What changes nothing is computed with the baseline, so that rounding cannot tell them apart.
+        steering=UNSTEERED if changed.is_nothing else steering,
         applied=Applied(
             arm=label or BASELINE,
             profile=joined or None,

@@ -95,7 +95,12 @@ def make_plan(prompts: Sequence[Prompt], arms: Arms, n: int, sampling: SamplingP
 
 
 def sampling_of(
-    body: GenerationBody, *, max_tokens: int, logprobs: int | None, prompt_logprobs_from: int | None = None
+    body: GenerationBody,
+    *,
+    max_tokens: int,
+    logprobs: int | None,
+    echoes: bool = False,
+    prompt_logprobs_from: int | None = None,
 ) -> SamplingParams:
     """Return how ``body`` asks for text to be generated.
 
@@ -120,6 +125,7 @@ def sampling_of(
         ignore_eos=body.ignore_eos,
         seed=_draw_seed(body.seed),
         stop=body.stops,
+        echoes=echoes,
         logprobs=logprobs,
         prompt_logprobs_from=prompt_logprobs_from,
     )

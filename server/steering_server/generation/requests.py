@@ -39,6 +39,8 @@ class SamplingParams:
     """Two sequences with the same seed draw the same random numbers, token by token."""
     stop: tuple[str, ...] = ()
     """Generation ends before the first of these strings; they are not part of the text."""
+    echoes: bool = False
+    """Whether the text is given out after that of the prompt, whose last bytes may make no character."""
     logprobs: int | None = None
     """How many alternatives to report beside each generated token; None reports nothing."""
     prompt_logprobs_from: int | None = None

@@ -3,7 +3,7 @@
 import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import takewhile
+from itertools import groupby, takewhile
 
 from steering_profiles.tokenization import Vocabulary
 from steering_server.generation.requests import Chunk, FinishReason, Piece, TokenLogprob
@@ -25,14 +25,18 @@ class PieceReader:
         """Begin a text. ``spells_special`` tokens add their spelling, else nothing."""
         self._vocabulary = vocabulary
         self._spells_special = spells_special
-        self._decoder = codecs.getincrementaldecoder("utf-8")(
-            errors=_REPLACE_EACH if vocabulary.replaces_each_byte else "replace"
-        )
+        self._errors = _REPLACE_EACH if vocabulary.replaces_each_byte else "replace"
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors=self._errors)
         self._has_begun = False
+        self._unwanted = ""
 
     @classmethod
-    def after(cls, vocabulary: Vocabulary, prompt: Sequence[int]) -> "PieceReader":
-        """Return a reader of what is generated after ``prompt``, which may end inside a character."""
+    def after(cls, vocabulary: Vocabulary, prompt: Sequence[int], *, echoes: bool) -> "PieceReader":
+        """Return a reader of what is generated after ``prompt``, which may end inside a character.
+
+        A character that is completed is added whole. Bytes that are never completed are the prompt's, and stand in what
+        is added only where the prompt is given out too, before it: where the text ``echoes`` it.
+        """
         reader = cls(vocabulary, spells_special=False)
         written = prompt[len(vocabulary.opening) :] if _opens(vocabulary, prompt) else prompt
         reader._has_begun = bool(written)
@@ -42,6 +46,8 @@ class PieceReader:
             if len(end) >= _LONGEST_CHARACTER or vocabulary.is_special(token):
                 break
         reader._decoder.decode(end)
+        if not echoes:
+            reader._unwanted = reader._decoder.getstate()[0].decode(errors=reader._errors)
         return reader
 
     @property
@@ -57,11 +63,17 @@ class PieceReader:
         if raw and not self._has_begun:
             self._has_begun = True
             raw = raw[1:] if self._vocabulary.drops_space(token) else raw
-        return Piece(self._decoder.decode(raw), raw)
+        return Piece(self._wanted(self._decoder.decode(raw)), raw)
 
     def rest(self) -> str:
         """Return what stands for the bytes at the end that make no character: U+FFFD, or nothing."""
-        return self._decoder.decode(b"", final=True)
+        return self._wanted(self._decoder.decode(b"", final=True))
+
+    def _wanted(self, text: str) -> str:
+        if not text or not self._unwanted:
+            return text
+        unwanted, self._unwanted = self._unwanted, ""
+        return text.removeprefix(unwanted)
 
 
 def echo(vocabulary: Vocabulary, prompt: Sequence[int], *, is_all: bool) -> tuple[Piece, ...]:
@@ -74,7 +86,29 @@ def echo(vocabulary: Vocabulary, prompt: Sequence[int], *, is_all: bool) -> tupl
     pieces = [Piece()] * opening + [reader.read(token) for token in prompt[opening:]]
     if is_all and reader.is_inside:
         pieces[-1] = replace(pieces[-1], text=pieces[-1].text + reader.rest())
+    if vocabulary.replaces_each_byte:
+        _replace_runs(vocabulary, prompt, pieces, is_all=is_all)
     return tuple(pieces)
+
+
+def _replace_runs(vocabulary: Vocabulary, prompt: Sequence[int], pieces: list[Piece], *, is_all: bool) -> None:
+    """Let every byte count as U+FFFD in runs of byte tokens that are not characters throughout, as tokenizers do.
+
+    A run at the end of a prompt that goes on may yet become characters.
+    """
+    for is_byte, group in groupby(range(len(prompt)), key=lambda place: vocabulary.is_byte(prompt[place])):
+        places = list(group)
+        if not is_byte or (places[-1] == len(prompt) - 1 and not is_all):
+            continue
+        try:
+            b"".join(vocabulary.bytes_of(prompt[place]) for place in places).decode()
+        except UnicodeDecodeError:
+            for place in places:
+                pieces[place] = replace(pieces[place], text="\ufffd")
+            following = places[-1] + 1
+            if following < len(pieces):  # which has been given what was left of the run
+                raw = pieces[following].raw
+                pieces[following] = replace(pieces[following], text=raw.decode(errors="replace"))
 
 
 @dataclass(frozen=True)
@@ -110,10 +144,19 @@ class TextStream:
     """
 
     def __init__(
-        self, vocabulary: Vocabulary, prompt: Sequence[int], stop: Sequence[str] = (), *, min_tokens: int = 0
+        self,
+        vocabulary: Vocabulary,
+        prompt: Sequence[int],
+        stop: Sequence[str] = (),
+        *,
+        min_tokens: int = 0,
+        echoes: bool = False,
     ) -> None:
-        """Begin after ``prompt``. A stop string that begins within the first ``min_tokens`` tokens stops nothing."""
-        self._reader = PieceReader.after(vocabulary, prompt)
+        """Begin after ``prompt``. A stop string that begins within the first ``min_tokens`` tokens stops nothing.
+
+        See :meth:`PieceReader.after` for ``echoes``.
+        """
+        self._reader = PieceReader.after(vocabulary, prompt, echoes=echoes)
         self._stop = tuple(stop)
         self._least = min_tokens
         self._pushed = 0
@@ -177,12 +220,12 @@ class TextStream:
         return self._release(end, reason)
 
     def _release(self, end: int, reason: FinishReason | None = None) -> Chunk:
-        text = self._text[self._released : end]
-        self._released = end
+        """Give out the tokens whose text lies before ``end``, all of them with a ``reason``, and that text."""
         ready = self._held if reason else list(takewhile(lambda held: held.is_within(end), self._held))
         self._held = self._held[len(ready) :]
+        self._released = len(self._text) if reason else (ready[-1].end if ready else self._released)
         return Chunk(
-            text=text,
+            text="".join(held.piece.text for held in ready),
             tokens=tuple(held.token for held in ready),
             pieces=tuple(held.piece for held in ready),
             logprobs=tuple(held.logprob for held in ready if held.logprob is not None),

@@ -38,6 +38,7 @@ async def create_completion(request: Request, body: CompletionBody, state: State
             body,
             max_tokens=body.max_tokens,
             logprobs=body.logprobs,
+            echoes=body.echo,
             prompt_logprobs_from=0 if body.echo and body.logprobs is not None else None,
         ),
         backend.model,

@@ -7,6 +7,7 @@ neutral value, which changes nothing; at any other value they are refused.
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -67,7 +68,8 @@ TokenId = Annotated[StrictInt, Field(ge=0)]
 # Lists stop at the first wrong value: a body can hold millions, and one is all that the answer names.
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 TokenKey = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9]{1,9}$")]
-Strength = Annotated[Number, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH)]
+Strength = Annotated[Number, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH), AfterValidator(lambda value: value + 0.0)]
+"""Where -0.0 is 0."""
 Stop = NonEmptyText | Annotated[list[NonEmptyText], Field(max_length=MAX_STOPS, fail_fast=True)]
 Profiles = NonEmptyText | Annotated[list[NonEmptyText], Field(min_length=1, max_length=16, fail_fast=True)]
 

@@ -37,7 +37,9 @@ class Effective(_Response):
     own_attention: float
     """Share of the final layer's attention that is replaced by each position's own value, 0..1."""
     intercept_scale: float
-    """How much of the MLP's intercept is subtracted."""
+    """How much of the MLP's intercept is subtracted; of different intercepts the sum of how much of each is."""
+    gate: str | None
+    """The band of the top probability in which the last two take place, as ``0.1..0.5``; null: everywhere."""
 
 
 class Applied(_Response):

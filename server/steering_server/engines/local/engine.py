@@ -97,7 +97,13 @@ class Engine:
         group = Group(emit)
         for index, request in enumerate(requests):
             sampling = request.sampling
-            text = TextStream(self.vocabulary, request.prompt, sampling.stop, min_tokens=sampling.min_tokens)
+            text = TextStream(
+                self.vocabulary,
+                request.prompt,
+                sampling.stop,
+                min_tokens=sampling.min_tokens,
+                echoes=sampling.echoes,
+            )
             group.waiting.append(SequenceState(group, index, request, text))
         with self._changed:
             if self._closing:

@@ -44,7 +44,7 @@ def logprobs_of(logits: Tensor, tokens: Sequence[int], alternatives: Sequence[in
         return []
     logprobs = logits.float().log_softmax(dim=-1)
     chosen = logprobs.gather(-1, torch.tensor(tokens, device=logits.device).unsqueeze(-1)).squeeze(-1).tolist()
-    most = max(alternatives, default=0)
+    most = min(max(alternatives, default=0), logits.shape[-1])
     values, ids = logprobs.topk(most, dim=-1)
     return [
         TokenLogprob(token, logprob, tuple(zip(row_ids[:count], row_values[:count], strict=True)))
