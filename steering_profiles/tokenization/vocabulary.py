@@ -76,12 +76,13 @@ class Vocabulary:
                 found = self._bytes[token] = self._find_bytes(token)
         return found
 
-    def drops_space(self, token: int) -> bool:
-        """Whether a text that begins with this token lacks the space that the token adds elsewhere."""
-        if not self.bytes_of(token).startswith(b" "):
-            return False
+    def bytes_at_start(self, token: int) -> bytes:
+        """Return the bytes of a text that begins with a token: often without the space that it adds elsewhere."""
+        if self._is_byte_level or self.is_special(token) or self.is_byte(token):
+            return self.bytes_of(token)
         with self._asking:
-            return not self._written([self._tokenizer.convert_ids_to_tokens(token)]).startswith(" ")
+            piece = self._tokenizer.convert_ids_to_tokens(token)
+            return self._written([piece]).encode(errors="replace") if isinstance(piece, str) else b""
 
     def _find_bytes(self, token: int) -> bytes:
         piece = self._tokenizer.convert_ids_to_tokens(token)

@@ -43,7 +43,7 @@ def test_a_word_with_its_space_and_without_are_told_apart():
     vocabulary = Vocabulary(tokenizer)
     spaced, bare = tokenizer.convert_tokens_to_ids(["▁the", "the"])
     assert (vocabulary.text_of(spaced), vocabulary.text_of(bare)) == (" the", "the")
-    assert (vocabulary.drops_space(spaced), vocabulary.drops_space(bare)) == (True, False)
+    assert (vocabulary.bytes_at_start(spaced), vocabulary.bytes_at_start(bare)) == (b"the", b"the")
 
 
 def test_words_that_are_joined_by_spaces_have_them():
@@ -51,7 +51,7 @@ def test_words_that_are_joined_by_spaces_have_them():
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?"))
     assert vocabulary.text_of(1) == " two"
-    assert vocabulary.drops_space(1)
+    assert vocabulary.bytes_at_start(1) == b"two"
 
 
 def test_words_that_are_joined_by_their_marks_have_none():
@@ -59,6 +59,7 @@ def test_words_that_are_joined_by_their_marks_have_none():
     pieces.decoder = decoders.WordPiece()
     vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=pieces, unk_token="[UNK]"))
     assert vocabulary.text_of(1) == "ning"
+    assert vocabulary.bytes_at_start(1) == b"##ning"
 
 
 def bpe(letters: str, **kwargs: str) -> Tokenizer:

@@ -62,7 +62,7 @@ class PieceReader:
         raw = self._vocabulary.bytes_of(token)
         if raw and not self._has_begun:
             self._has_begun = True
-            raw = raw[1:] if self._vocabulary.drops_space(token) else raw
+            raw = self._vocabulary.bytes_at_start(token)
         return Piece(self._wanted(self._decoder.decode(raw)), raw)
 
     def rest(self) -> str:
