@@ -78,8 +78,10 @@ class Vocabulary:
 
     def bytes_at_start(self, token: int) -> bytes:
         """Return the bytes of a text that begins with a token: often without the space that it adds elsewhere."""
-        if self._is_byte_level or self.is_special(token) or self.is_byte(token):
-            return self.bytes_of(token)
+        raw = self.bytes_of(token)
+        is_part = self.is_byte(token) and not raw.isascii()  # of a character, and nothing by itself
+        if self._is_byte_level or self.is_special(token) or is_part:
+            return raw
         with self._asking:
             piece = self._tokenizer.convert_ids_to_tokens(token)
             return self._written([piece]).encode(errors="replace") if isinstance(piece, str) else b""

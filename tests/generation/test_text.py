@@ -124,6 +124,14 @@ def test_in_every_chunk_tokens_joined_are_its_text(raw: bytes, stops: list[str])
         assert joined(chunks).text == raw.decode(errors="replace")
 
 
+def test_a_token_of_several_characters_keeps_the_bytes_of_those_before_the_stop_string():
+    cats = build_tokenizer()
+    cats.add_tokens(["cat🙂"])
+    stream = TextStream(Vocabulary(cats), [], ["t"])
+    chunk = stream.push(cats.convert_tokens_to_ids("cat🙂"), None)
+    assert (chunk.text, chunk.pieces) == ("ca", (Piece("ca", b"ca"),))
+
+
 def test_the_end_token_is_a_token_without_text():
     result = joined(run("ab", ends=True))
     assert result.tokens[-1] == TOKENIZER.eos_token_id

@@ -51,9 +51,9 @@ class PieceReader:
         return reader
 
     @property
-    def is_inside(self) -> bool:
-        """Whether the tokens so far end inside a character."""
-        return bool(self._decoder.getstate()[0])
+    def unfinished(self) -> int:
+        """How many bytes of a character that is not whole the tokens so far end with."""
+        return len(self._decoder.getstate()[0])
 
     def read(self, token: int) -> Piece:
         """Return what ``token`` adds, and the bytes that it does so with."""
@@ -84,7 +84,7 @@ def echo(vocabulary: Vocabulary, prompt: Sequence[int], *, is_all: bool) -> tupl
     opening = len(vocabulary.opening) if _opens(vocabulary, prompt) else 0
     reader = PieceReader(vocabulary, spells_special=True)
     pieces = [Piece()] * opening + [reader.read(token) for token in prompt[opening:]]
-    if is_all and reader.is_inside:
+    if is_all and reader.unfinished:
         pieces[-1] = replace(pieces[-1], text=pieces[-1].text + reader.rest())
     if vocabulary.replaces_each_byte:
         _replace_runs(vocabulary, prompt, pieces, is_all=is_all)
@@ -117,8 +117,8 @@ class _Held:
     piece: Piece
     start: int
     logprob: TokenLogprob | None
-    is_unfinished: bool = False
-    """Whether it ends inside a character, which a later token adds."""
+    unfinished: int = 0
+    """Bytes at its end, or its tokens' before it, of a character that a later token adds."""
 
     @property
     def end(self) -> int:
@@ -126,14 +126,16 @@ class _Held:
 
     def is_within(self, end: int) -> bool:
         """Whether everything that it has a part in lies before ``end``."""
-        return self.end + self.is_unfinished <= end
+        return self.end + bool(self.unfinished) <= end
 
     def before(self, end: int) -> "_Held":
-        """Return it with no more of its text than lies before ``end``, and no bytes of a character after that."""
-        if self.end < end:
+        """Return it with no more of its text than lies before ``end``, and with the bytes of that alone."""
+        if self.is_within(end):
             return self
-        text = self.piece.text[: max(0, end - self.start)]
-        return replace(self, piece=Piece(text, text.encode()))
+        length = max(0, end - self.start)
+        text, rest = self.piece.text[:length], self.piece.text[length:]
+        raw = self.piece.raw[: max(0, len(self.piece.raw) - len(rest.encode()) - self.unfinished)]
+        return replace(self, piece=Piece(text, text.encode() if "\ufffd" in self.piece.text else raw))
 
 
 class TextStream:
@@ -188,13 +190,13 @@ class TextStream:
         return self._end_at(len(self._text) if end is None else end, reason if end is None else "stop")
 
     def _hold(self, token: int, piece: Piece, logprob: TokenLogprob | None) -> None:
-        self._held.append(_Held(token, piece, len(self._text), logprob, self._reader.is_inside))
+        self._held.append(_Held(token, piece, len(self._text), logprob, self._reader.unfinished))
         self._text += piece.text
         self._pushed += 1
 
     def _add_rest(self) -> None:
         """Let the last token add what stands for bytes that make no character, if it can still be told so."""
-        if self._held and self._reader.is_inside:
+        if self._held and self._reader.unfinished:
             last, rest = self._held[-1], self._reader.rest()
             self._held[-1] = replace(last, piece=replace(last.piece, text=last.piece.text + rest))
             self._text += rest
