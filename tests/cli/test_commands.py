@@ -17,7 +17,7 @@ import torch
 
 from steering_profiles.schema import Provenance
 from steering_profiles.store import load_profile, save_profile
-from steering_server.cli.serve import _listen
+from steering_server.cli.commands.serve import _listen
 from steering_server.config import load_settings
 from tests.builders import build_model, build_profile
 from tests.library.examples import example

@@ -66,7 +66,7 @@ def test_a_variable_that_cannot_be_used_is_named(name: str, value: str, says: st
     [
         ("STEER_PROT", "did you mean STEER_PORT"),
         ("steer_max_bach", "did you mean STEER_MAX_BATCH"),
-        ("STEER_WARP", "known: STEER_MODEL, STEER_SERVED_NAME"),
+        ("STEER_WARP", "known: STEER_MODEL, STEER_DTYPE"),
     ],
 )
 def test_an_unknown_variable_is_refused_with_the_names_close_to_it(

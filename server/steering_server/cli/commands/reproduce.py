@@ -15,7 +15,7 @@ from steering_server.cli.progress import progress_bars
 
 if TYPE_CHECKING:
     from steering_profiles.fitting import FitResult
-    from steering_profiles.fitting.published import Published
+    from steering_profiles.published import Published
 
 
 def reproduce(
@@ -42,15 +42,17 @@ def reproduce(
     [dim]steer reproduce "GPT-2 XL" Qwen/Qwen2.5-3B[/]
     """
     from steering_profiles.errors import SteeringError
+    from steering_server.config import load_model_source
+
+    chosen = _choose(models or ())
+    base = load_model_source(**model_settings(None, dtype, device_map, max_memory, cache_dir))
+    if output is not None:
+        require_writable_file("--json", output)
+
     from steering_profiles.fitting import FitSettings, fit
     from steering_profiles.models import load_model
     from steering_profiles.tasks import parentheses
-    from steering_server.config import load_settings
 
-    chosen = _choose(models or ())
-    if output is not None:
-        require_writable_file("--json", output)
-    base = load_settings(**model_settings(None, dtype, device_map, max_memory, cache_dir)).model_source
     console, errors = Console(), Console(stderr=True, highlight=False)
     records = []
     for published in chosen:
@@ -78,7 +80,7 @@ def reproduce(
 
 
 def _choose(names: "list[str] | tuple[str, ...]") -> "list[Published]":
-    from steering_profiles.fitting.published import PUBLISHED, is_at_hand
+    from steering_profiles.published import PUBLISHED, is_at_hand
     from steering_server.errors import ConfigError
 
     if not names:
