@@ -7,8 +7,8 @@ import torch
 from accelerate import cpu_offload
 
 from steering_profiles.models import LoadedModel, ModelSource, load_model
-from steering_profiles.models.loading import DtypeName
 from steering_profiles.models.placement import Device
+from steering_profiles.source import DtypeName
 from tests.families import EXPERTS, build_family
 
 PLACED = ("llama", "gpt2", "opt-350m", "gemma3", "phi3", "qwen3-moe")

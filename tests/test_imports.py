@@ -20,6 +20,13 @@ HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "gguf")
         "steering_profiles.effective",
         "steering_profiles.composition",
         "steering_profiles.tokenization",
+        "steering_profiles.source",
+        "steering_profiles.fit_settings",
+        "steering_profiles.exportable",
+        "steering_profiles.published",
+        "steering_profiles.tasks",
+        "steering_server.config",
+        "steering_server.cli",
         "steering_client",
     ],
 )

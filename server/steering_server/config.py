@@ -1,18 +1,17 @@
-"""Settings of the server: every option of ``steer serve``, which is also an environment variable ``STEER_...``."""
+"""Settings: every option of ``steer serve``, those that say which model among them, and its variable ``STEER_...``."""
 
 import json
 import os
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from platformdirs import user_cache_path
 from pydantic import BeforeValidator, ByteSize, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from steering_profiles.models import EMBEDDED, ModelSource
-from steering_profiles.models.loading import DtypeName
+from steering_profiles.source import EMBEDDED, DtypeName, ModelSource
 from steering_server.errors import ConfigError
 
 PREFIX = "STEER_"
@@ -52,8 +51,8 @@ def parse_max_memory(given: str | Sequence[str] | Mapping[int | str, str] | None
     return parsed
 
 
-class ServerSettings(BaseSettings):
-    """What the server is started with."""
+class ModelSettings(BaseSettings):
+    """Which model is loaded, and how: what every command heeds that loads one."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, protected_namespaces=()
@@ -61,11 +60,27 @@ class ServerSettings(BaseSettings):
 
     model: str = EMBEDDED
     """Hub id, folder, ``.gguf`` file, or ``embedded``."""
-    served_name: str | None = None
     dtype: DtypeName = "auto"
     device_map: Annotated[str | dict[str, int | str] | None, NoDecode, BeforeValidator(parse_device_map)] = None
     max_memory: Annotated[dict[int | str, str] | None, NoDecode, BeforeValidator(parse_max_memory)] = None
     cache_dir: Path = Field(default_factory=lambda: user_cache_path("steering-server"))
+
+    @property
+    def model_source(self) -> ModelSource:
+        """Which model to load and how."""
+        return ModelSource(
+            model=self.model,
+            dtype=self.dtype,
+            device_map=self.device_map,
+            max_memory=self.max_memory,
+            cache=self.cache_dir,
+        )
+
+
+class ServerSettings(ModelSettings):
+    """What the server is started with."""
+
+    served_name: str | None = None
     profiles: Path | None = None
     """Folder of the operator's own profiles."""
     force_profiles: bool = False
@@ -84,28 +99,33 @@ class ServerSettings(BaseSettings):
     """Seconds after which an idle connection is closed: more than most proxies keep one, which is 60."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
-    @property
-    def model_source(self) -> ModelSource:
-        """Which model to load and how."""
-        return ModelSource(
-            model=self.model,
-            dtype=self.dtype,
-            device_map=self.device_map,
-            max_memory=self.max_memory,
-            cache=self.cache_dir,
-        )
+
+_Settings = TypeVar("_Settings", bound=ModelSettings)
 
 
 def load_settings(**given: Any) -> ServerSettings:
-    """Return the settings: what is ``given`` first, then the environment, then the defaults.
+    """Return the settings of a server: what is ``given`` first, then the environment, then the defaults.
 
     Raises:
         ConfigError: a value cannot be used, or a variable of our prefix is no setting; the message names it and what
             is allowed.
     """
+    return _load(ServerSettings, given)
+
+
+def load_model_source(**given: Any) -> ModelSource:
+    """Return which model to load and how, for what serves none: other settings of a server may be what they like.
+
+    Raises:
+        ConfigError: as :func:`load_settings`, for a misspelt variable would mean another model.
+    """
+    return _load(ModelSettings, given).model_source
+
+
+def _load(kind: type[_Settings], given: dict[str, Any]) -> _Settings:
     _require_known_variables()
     try:
-        return ServerSettings(**given)
+        return kind(**given)
     except ValidationError as exc:
         faults = [f"{'.'.join(map(str, e['loc']))} is {e['input']!r}: {e['msg'].lower()}" for e in exc.errors()]
         raise ConfigError("; ".join(faults)) from exc

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from steering_profiles.errors import ExportError
+from steering_profiles.exportable import require_empty, unwritable
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import AppliedProfile
 from steering_profiles.validate import compare
@@ -54,22 +54,6 @@ def base_model_of(loaded: LoadedModel) -> str:
     return loaded.identity.id if not origin or Path(origin).exists() else origin
 
 
-def require_empty(folder: Path) -> None:
-    """See that nothing would be overwritten: ``folder`` must be empty, or not exist.
-
-    Raises:
-        ExportError: something is there, or it cannot be looked at.
-    """
-    try:
-        if folder.is_dir():
-            if any(folder.iterdir()):
-                raise ExportError(f"{str(folder)!r} is not empty; nothing is overwritten, so name a new folder")
-        elif folder.exists() or folder.is_symlink():
-            raise ExportError(f"{str(folder)!r} is there already and is not a folder; name a new one")
-    except OSError as exc:
-        raise _unwritable(folder, exc) from exc
-
-
 @contextmanager
 def new_folder(folder: Path, record: ExportRecord) -> Iterator[None]:
     """Make ``folder`` to write into and put ``record`` beside what is written; leave it as it was if that fails.
@@ -90,7 +74,7 @@ def new_folder(folder: Path, record: ExportRecord) -> Iterator[None]:
             if not existed:
                 folder.rmdir()
         if isinstance(exc, OSError):
-            raise _unwritable(folder, exc) from exc
+            raise unwritable(folder, exc) from exc
         raise
 
 
@@ -108,7 +92,3 @@ def _empty(folder: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-
-
-def _unwritable(folder: Path, exc: OSError) -> ExportError:
-    return ExportError(f"{str(folder)!r} cannot be written: {exc.strerror or exc}")

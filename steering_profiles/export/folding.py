@@ -5,15 +5,15 @@ linear map is scaling the columns of its matrix: ``W (s * x) + b = (W diag(s)) x
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from steering_profiles.errors import ExportError
-from steering_profiles.models import LoadedModel, Sizes, method_of
+from steering_profiles.exportable import require_carryable
+from steering_profiles.models import LoadedModel, method_of
 from steering_profiles.models.projections import input_major
-from steering_profiles.schema import strength_text
 from steering_profiles.steering import AppliedProfile, effect_of
 from steering_profiles.validate import require_fit
 
@@ -48,31 +48,6 @@ class ScaledProjection:
         if not stored.isfinite().all():
             raise ExportError(f"{self.path}: a scaled weight is too large for {str(dtype).removeprefix('torch.')}")
         return stored
-
-
-def require_carryable(applied: AppliedProfile) -> None:
-    """See that a profile, at its strength, is something that weights can express. Needs no model.
-
-    Raises:
-        ExportError: it is not; the message names what stands in the way.
-    """
-    made_for = applied.profile.model
-    effect = effect_of((applied,), Sizes(**{field.name: getattr(made_for, field.name) for field in fields(Sizes)}))
-    beyond = []
-    if effect.own_attention:
-        beyond.append("own-position attention, which replaces what the final layer's attention computes")
-    if effect.intercept is not None:
-        beyond.append("the intercept, which is subtracted from the stream and scales nothing")
-    if beyond:
-        raise ExportError(
-            f"profile {applied.profile.name!r} cannot be exported: only scales of heads and neurons can be carried by "
-            f"weights, and it has {'; and '.join(beyond)}"
-        )
-    if not effect.heads and not effect.neurons:
-        raise ExportError(
-            f"profile {applied.profile.name!r} changes nothing at strength {strength_text(applied.strength)}: "
-            "nothing to export"
-        )
 
 
 def scaled_projections(

@@ -2,10 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-Kind = Literal["head", "neuron"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
+from steering_profiles.fit_settings import Kind
 
 
 @dataclass(frozen=True, order=True)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from steering_profiles.errors import FitError, ModelError
+from steering_profiles.fit_settings import require_ridge
 from steering_profiles.models import LoadedModel, head_contributions, recorded
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.tasks.batches import equal_length_batches
@@ -149,16 +150,6 @@ def require_prompts(prompts: int, heads: int) -> None:
         raise FitError(
             f"{prompts} prompts are too few to decompose an MLP behind {heads} heads; at least {heads + 2} are needed"
         )
-
-
-def require_ridge(ridge: float) -> None:
-    """Refuse a ridge that nothing can be fitted with.
-
-    Raises:
-        FitError: it is not a finite number of 0 or more.
-    """
-    if not (math.isfinite(ridge) and ridge >= 0):
-        raise FitError(f"ridge is {ridge}; allowed: a finite number, 0 or more")
 
 
 def r2(decomposition: Decomposition, record: LayerRecord) -> float:

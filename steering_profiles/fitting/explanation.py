@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from steering_profiles.errors import FitError, TaskError
+from steering_profiles.fit_settings import require_ridge
 from steering_profiles.fitting.argument_heads import MOST_PAIRS, ArgumentHeads, find_argument_heads
 from steering_profiles.fitting.decomposition import (
     Decomposition,
@@ -16,7 +17,6 @@ from steering_profiles.fitting.decomposition import (
     r2,
     record_layer,
     require_prompts,
-    require_ridge,
 )
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress

@@ -17,11 +17,10 @@ tried behind the best allowed band of :data:`.gating.EDGES`. Since a gate choose
 that takes no further pass.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
@@ -43,6 +42,7 @@ from steering_profiles.evaluation import (
     text_windows,
     tune_temperature,
 )
+from steering_profiles.fit_settings import FinalLayerSettings, Source
 from steering_profiles.fitting.decomposition import decompose, record_layer
 from steering_profiles.fitting.gating import Answers, Evidence, Score, possible_gates
 from steering_profiles.fitting.journal import Journal
@@ -60,51 +60,7 @@ from steering_profiles.schema import (
 from steering_profiles.steering import UNSTEERED, AppliedProfile, Steering
 from steering_profiles.tasks.task import Task
 
-Source = Literal["regression", "mean"]
-SOURCES: tuple[Source, ...] = get_args(Source)
-"""Where the intercept comes from."""
-
-OWN_ATTENTION = (0.0, 0.25, 0.5, 0.75, 1.0)
-LAMBDA = (-0.5, -0.4, -0.3, -0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.25)
-
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class FinalLayerSettings:
-    """What is tried, and how much it may cost.
-
-    Raises:
-        ValueError: a setting with which nothing can be searched; the message names it.
-    """
-
-    own_attention: tuple[float, ...] = OWN_ATTENTION
-    """Shares of the final layer's attention that is replaced by the position's own value, 0..1."""
-    lambdas: tuple[float, ...] = LAMBDA
-    """Shares of the intercept that are subtracted; a negative one adds."""
-    sources: tuple[Source, ...] = SOURCES
-    gates: bool = False
-    """Whether points are tried behind gates too."""
-    most_lost: float = 1.0
-    """Percentage points of accuracy that a group of dev, or another shape, may lose."""
-    most_drift: float = 0.01
-    """By how much the NLL of other text may rise, as a share of what it was."""
-
-    def __post_init__(self) -> None:
-        if not self.own_attention or not self.lambdas or not self.sources:
-            raise ValueError("own attention, lambda and intercept each need at least one value")
-        for own in self.own_attention:
-            if not 0 <= own <= 1:  # false for NaN too
-                raise ValueError(f"own attention is {strength_text(own)}; allowed: numbers in 0..1")
-        for scale in self.lambdas:
-            if not -10 <= scale <= 10:
-                raise ValueError(f"lambda is {strength_text(scale)}; allowed: numbers in -10..10")
-        if not 0 <= self.most_lost <= 100:
-            raise ValueError(f"max lost is {strength_text(self.most_lost)}; allowed: percentage points, 0..100")
-        if not 0 <= self.most_drift < math.inf:
-            raise ValueError(f"max drift is {strength_text(self.most_drift)}; allowed: finite numbers from 0")
-        if not set(self.sources) <= set(SOURCES):
-            raise ValueError(f"intercept is {', '.join(self.sources)}; allowed: {', '.join(SOURCES)}")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils.hooks import RemovableHandle
 
 from steering_profiles.evaluation.windows import Window
-from steering_profiles.fitting.components import Kind, Scales
+from steering_profiles.fit_settings import Kind
+from steering_profiles.fitting.components import Scales
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.quantised import differentiable
 from steering_profiles.tasks.task import Example

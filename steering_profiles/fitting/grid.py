@@ -13,11 +13,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from steering_profiles.evaluation import Accuracy
+from steering_profiles.fit_settings import ALPHA, TOP_K
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.tasks.task import Example, balanced
 
-TOP_K = (0, 5, 10, 20, 30, 40, 50, 60)
-ALPHA = (1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0)
 SLICE = 100
 """Prompts measured at a time."""
 

@@ -39,10 +39,11 @@ class Journal:
         It must be something that JSON has; tuples come back as lists.
         """
         if name not in self._results:
-            self._results[name] = made = make()
+            made = make()
             if self._path is not None:
                 with self._path.open("a") as file:
                     file.write(json.dumps({"name": name, "result": made}) + "\n")
+            self._results[name] = made  # now: what is counted is in the file
         found: _T = self._results[name]
         return found
 

@@ -3,21 +3,16 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from pydantic import JsonValue
 from torch import Tensor
 
+from steering_profiles.fit_settings import ACCURACY_THRESHOLD, METRICS, Metric
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.projection import Projection
 from steering_profiles.fitting.questions import Questions
-
-ACCURACY_THRESHOLD = 0.7
-"""Accuracy from which a component counts as right on a sub-task; the paper's text has 0.7, its released code 0.9."""
-
-Metric = Literal["f1", "recall", "precision"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
 
 
 @dataclass(frozen=True)

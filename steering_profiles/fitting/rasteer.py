@@ -1,10 +1,8 @@
 """Fit a RASteer profile (arXiv:2507.00322): project, rank, choose components and scales on dev, report on test."""
 
-import math
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
 
 from pydantic import JsonValue
 
@@ -20,10 +18,11 @@ from steering_profiles.evaluation import (
     measure_side_effects,
     text_windows,
 )
+from steering_profiles.fit_settings import FitSettings
 from steering_profiles.fitting.choice import Choice, profile_of, steering_of
 from steering_profiles.fitting.circuit import rank_by_patching
-from steering_profiles.fitting.components import KINDS, Component, Kind, Scales
-from steering_profiles.fitting.grid import ALPHA, TOP_K, Point, make_grid, search
+from steering_profiles.fitting.components import Component, Scales
+from steering_profiles.fitting.grid import Point, make_grid, search
 from steering_profiles.fitting.journal import Journal
 from steering_profiles.fitting.projection import (
     PROMOTION_THRESHOLD,
@@ -34,55 +33,14 @@ from steering_profiles.fitting.projection import (
     select_neurons,
 )
 from steering_profiles.fitting.questions import questions
-from steering_profiles.fitting.ranking import ACCURACY_THRESHOLD, Metric, Ranking, rank
-from steering_profiles.fitting.stepwise import StepwiseSettings, choose, search_path, watched
+from steering_profiles.fitting.ranking import Ranking, rank
+from steering_profiles.fitting.stepwise import choose, search_path, watched
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.schema import Profile, Provenance, strength_text
 from steering_profiles.tasks.task import Example, Task, round_robin
 
-Method = Literal["stepwise", "paper", "circuit", "random"]
-METHODS: tuple[Method, ...] = get_args(Method)
-
 _WINDOW = 128  # tokens of other text that a step looks at in one piece
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How components and their scales are searched for.
-
-    Raises:
-        ValueError: a number of components or a scale that cannot be searched; the message names it.
-    """
-
-    method: Method = "stepwise"
-    """``stepwise`` raises scales little by little by what the answers gain; the others take the k best of an order and
-    one alpha for all: the ``paper``'s own order, that of its ``circuit`` baseline, or a ``random`` one."""
-    kinds: tuple[Kind, ...] = ("head",)
-    metric: Metric = "f1"
-    accuracy_threshold: float = ACCURACY_THRESHOLD
-    top_k: tuple[int, ...] = TOP_K
-    """Numbers of components; more than the model has means all of them."""
-    alphas: tuple[float, ...] = ALPHA
-    stepwise: StepwiseSettings = field(default_factory=StepwiseSettings)
-
-    def __post_init__(self) -> None:
-        if not self.top_k or not self.alphas:
-            raise ValueError("k and alpha each need at least one value")
-        for k in self.top_k:
-            if k < 0:
-                raise ValueError(f"k is {k}; allowed: whole numbers from 0")
-        for alpha in self.alphas:
-            if not 1 < alpha < math.inf:  # false for NaN too
-                raise ValueError(f"alpha is {strength_text(alpha)}; allowed: finite numbers above 1")
-        if not 0 < self.accuracy_threshold <= 1:
-            raise ValueError(
-                f"accuracy threshold is {strength_text(self.accuracy_threshold)}; allowed: above 0, up to 1"
-            )
-        if not self.kinds or not set(self.kinds) <= set(KINDS):
-            raise ValueError(f"components are {', '.join(self.kinds) or 'none'}; allowed: {', '.join(KINDS)}")
-        if self.method in ("circuit", "random") and self.kinds != ("head",):
-            raise ValueError(f"method {self.method} is one of attention heads; it takes no neurons")
 
 
 @dataclass(frozen=True)

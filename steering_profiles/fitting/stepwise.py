@@ -21,68 +21,15 @@ from pydantic import JsonValue
 
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.evaluation.windows import Window
-from steering_profiles.fitting.components import Component, Kind, Scales
+from steering_profiles.fit_settings import Kind, StepwiseSettings
+from steering_profiles.fitting.components import Component, Scales
 from steering_profiles.fitting.gradient import DifferentiableScales
 from steering_profiles.fitting.journal import Journal
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.schema import strength_text
 from steering_profiles.tasks.task import Example, Task, balanced, round_robin
 
 _ROUNDING = 1e-9
-
-
-@dataclass(frozen=True)
-class StepwiseSettings:
-    """How far the search goes, and in what steps.
-
-    Raises:
-        ValueError: a setting with which nothing can be searched; the message names it.
-    """
-
-    step: float = 0.1
-    """By how much a scale is moved at first."""
-    least_step: float = 0.0125
-    """Below which the search ends."""
-    at_once: int = 3
-    """How many components are moved in one step."""
-    prompts: int = 176
-    """That the steps look at: train prompts and, as many of each as of others, those in the task's other shapes."""
-    windows: int = 6
-    """Windows of other text that they look at."""
-    text_weight: float = 5.0
-    """How much a nat of the other text's NLL counts, in nats of the answers' lead."""
-    steps: int = 40
-    watched: int = 400
-    """Prompts that a point of the path is measured on: dev and, as many of each as of others, the other shapes."""
-    measured_every: int = 4
-    most_components: int = 20
-    most_scale: float = 1.5
-    """No scale is farther from 1 than this."""
-    most_drift: float = 0.01
-    """By how much the NLL of other text may rise, as a share of what it was."""
-    patience: int = 4
-    """Measured points without a mistake after which the search ends."""
-
-    def __post_init__(self) -> None:
-        for name in (
-            "at_once",
-            "prompts",
-            "windows",
-            "watched",
-            "steps",
-            "measured_every",
-            "most_components",
-            "patience",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; allowed: whole numbers from 1")
-        if not 0 < self.least_step <= self.step < math.inf:
-            step, least = strength_text(self.step), strength_text(self.least_step)
-            raise ValueError(f"step is {step}; allowed: finite numbers from {least}, above 0")
-        if not 1 + self.step <= self.most_scale + _ROUNDING < math.inf:
-            most, least = strength_text(self.most_scale), strength_text(1 + self.step)
-            raise ValueError(f"max scale is {most}; allowed: finite numbers from {least}")
 
 
 @dataclass(frozen=True)

@@ -5,18 +5,9 @@ from steering_profiles.models.anatomy import Anatomy, LayerAnatomy, Sizes, find_
 from steering_profiles.models.contributions import LayerState, head_contributions, recorded
 from steering_profiles.models.families import FAMILIES
 from steering_profiles.models.identity import weights_digest
-from steering_profiles.models.loading import (
-    DTYPES,
-    LoadedModel,
-    ModelSource,
-    Skeleton,
-    assemble,
-    load_model,
-    load_outline,
-    load_skeleton,
-)
-from steering_profiles.models.locating import EMBEDDED
+from steering_profiles.models.loading import LoadedModel, Skeleton, assemble, load_model, load_outline, load_skeleton
 from steering_profiles.models.quantised import Quantisation, method_of, quantisation_of
+from steering_profiles.source import DTYPES, EMBEDDED, ModelSource
 
 __all__ = [
     "DTYPES",

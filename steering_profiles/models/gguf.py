@@ -19,9 +19,9 @@ from transformers import PreTrainedTokenizerBase
 from steering_profiles.models import adapters
 from steering_profiles.models.pointers import is_pointer, pointing
 from steering_profiles.models.weights import piece_of
+from steering_profiles.source import GGUF_SUFFIX, is_named_gguf
 
 _MAGIC = b"GGUF"
-_SUFFIX = ".gguf"
 _STRING, _ARRAY = 8, 9
 _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 """How values that are neither strings nor arrays are kept, by the number of their type."""
@@ -37,11 +37,6 @@ _UNTYPED = {"clip": "mmproj", "controlvector": "controlvector"}
 _SIZES = {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
 """How many values of each type of tensor are kept in how many bytes."""
 _INSTEAD = "give the GGUF file of the model itself"
-
-
-def is_named_gguf(file: Path) -> bool:
-    """Return whether a file, which need not be there, is a GGUF file by its name."""
-    return file.suffix.lower() == _SUFFIX
 
 
 def is_gguf(file: Path) -> bool:
@@ -116,7 +111,7 @@ def alone(file: Path) -> Iterator[Path]:
     except OSError as exc:
         raise ValueError(f"a temporary folder cannot be made: {exc.strerror}; set TMPDIR to one that can be") from exc
     with folder as path:
-        link = Path(path, f"{file.stem}{_SUFFIX}")
+        link = Path(path, f"{file.stem}{GGUF_SUFFIX}")
         link.symlink_to(file.absolute())
         yield link
 

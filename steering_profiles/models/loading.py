@@ -2,13 +2,11 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
-from platformdirs import user_cache_path
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,34 +22,16 @@ from steering_profiles.models.anatomy import Anatomy, family_of, find_anatomy
 from steering_profiles.models.families import FAMILIES
 from steering_profiles.models.faults import CANNOT_LOAD, fault, in_one_line
 from steering_profiles.models.identity import identify
-from steering_profiles.models.locating import EMBEDDED, Location, located
+from steering_profiles.models.locating import Location, located
 from steering_profiles.models.memory import require_memory
 from steering_profiles.models.offloading import offload_folder
-from steering_profiles.models.placement import AUTOMATIC, DISK, explicit_map, require_max_memory
+from steering_profiles.models.placement import DISK, explicit_map, require_max_memory
 from steering_profiles.models.quantised import Quantisation, quantisation_of
 from steering_profiles.models.quiet import quietly
 from steering_profiles.models.tokenizers import read_tokenizer
 from steering_profiles.models.weights import check_weights
 from steering_profiles.schema import ModelIdentity
-
-DtypeName = Literal["auto", "float32", "float16", "bfloat16", "float64"]
-DTYPES: tuple[DtypeName, ...] = get_args(DtypeName)
-
-
-@dataclass(frozen=True)
-class ModelSource:
-    """Which model to load and how."""
-
-    model: str = EMBEDDED
-    """A hub id, a folder, a ``.gguf`` file, or ``embedded`` for the default model."""
-    dtype: DtypeName = "auto"
-    device_map: str | Mapping[str, int | str] | None = None
-    """``auto``, a device, or a map from module to device, ``disk`` among them: see :func:`.placement.explicit_map`.
-    None is the best single device."""
-    max_memory: Mapping[int | str, str] | None = None
-    """Most memory per device, such as ``{0: "20GiB", "cpu": "60GiB"}``; used with an automatic device map."""
-    cache: Path = field(default_factory=lambda: user_cache_path("steering-server"))
-    """Folder in which the embedded default is kept in dequantised form, and weights that a device map has on disk."""
+from steering_profiles.source import AUTOMATIC, DTYPES, ModelSource
 
 
 @dataclass(frozen=True)

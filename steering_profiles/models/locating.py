@@ -12,8 +12,8 @@ from steering_profiles.models.adapters import require_no_adapter
 from steering_profiles.models.files import no_model
 from steering_profiles.models.hub import hub_options
 from steering_profiles.models.pointers import require_fetched
+from steering_profiles.source import EMBEDDED, is_named_gguf, require_there
 
-EMBEDDED = "embedded"
 _CONFIG = "config.json"
 
 
@@ -66,7 +66,7 @@ def located(model: str, cache: Path) -> Iterator[Location]:
         with gguf.alone(path) as link:
             yield Location(path.stem, str(path), str(link.parent), {"gguf_file": link.name})
     else:
-        yield _on_hub(model, path)
+        yield _on_hub(model)
 
 
 def _in_folder(name: str, folder: Path) -> Location:
@@ -78,16 +78,12 @@ def _in_folder(name: str, folder: Path) -> Location:
 
 
 def _instead(folder: Path) -> str:
-    files = sorted(filter(gguf.is_named_gguf, folder.iterdir()))
+    files = sorted(filter(is_named_gguf, folder.iterdir()))
     return f", but GGUF files, of which each is given by itself: {str(files[0])!r}" if files else ""
 
 
-def _on_hub(model: str, path: Path) -> Location:
-    if gguf.is_named_gguf(path):
-        raise ModelLoadError(f"model file {model!r} does not exist")
-    looks_like_path = model.count("/") != 1 or model.startswith((".", "/", "~")) or path.parent.is_dir()
-    if looks_like_path and "/" in model:
-        raise ModelLoadError(f"model folder {model!r} does not exist")
+def _on_hub(model: str) -> Location:
+    require_there(model)
     options = hub_options(model)
     require_no_adapter(model, options)
     return Location(model.rpartition("/")[2], model, model, options)

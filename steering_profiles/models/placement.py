@@ -3,12 +3,11 @@
 from collections.abc import Iterator, Mapping
 
 import torch
-from accelerate.utils import convert_file_size_to_int
 from torch import nn
 from transformers import PreTrainedModel
 
-AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
-"""Maps that accelerate makes itself, by the memory of each device."""
+from steering_profiles.source import AUTOMATIC, require_limits
+
 DISK = "disk"
 _NOT_COMPUTING = ("cpu", DISK)  # beside an accelerator
 
@@ -47,18 +46,9 @@ def require_max_memory(max_memory: Mapping[Device, str], device_map: str | Mappi
         ValueError: the device map is not an automatic one, which alone looks at them; there is no such device; or
             a size is not one.
     """
-    if device_map is None:
-        raise ValueError("max_memory is given without a device map; it takes one, such as auto")
-    if device_map not in AUTOMATIC:
-        raise ValueError(
-            f"max_memory is given with a device map that says where everything goes; it takes {', '.join(AUTOMATIC)}"
-        )
-    for device, size in max_memory.items():
+    require_limits(max_memory, device_map)
+    for device in max_memory:
         _require_device(device)
-        try:
-            convert_file_size_to_int(size)
-        except ValueError as exc:
-            raise ValueError(f"max_memory of {device} is {size!r}; allowed: a size such as 20GiB or 500MB") from exc
 
 
 def device_of(tensor: str, whole: Mapping[str, Device]) -> Device:

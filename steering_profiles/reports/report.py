@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from steering_profiles.evaluation.accuracy import Accuracy
 from steering_profiles.evaluation.calibration import CalibrationComparison
 from steering_profiles.evaluation.side_effects import SideEffects
+from steering_profiles.fit_settings import ACCURACY_THRESHOLD
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.final_layer import Measured as MeasuredFinalLayer
 from steering_profiles.fitting.final_layer import Refused, WithoutGate
 from steering_profiles.fitting.grid import Measured, Point
-from steering_profiles.fitting.ranking import ACCURACY_THRESHOLD
 from steering_profiles.reports.attention import HeadAttention
 from steering_profiles.schema import Profile
 

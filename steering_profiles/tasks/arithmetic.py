@@ -13,13 +13,15 @@ splits numbers into digits leaves the answers 0 to 9.
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from steering_profiles.errors import TaskError
 from steering_profiles.tasks.continuation import token_after
 from steering_profiles.tasks.task import Example, Task
 from steering_profiles.tokenization import encode_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 OPERATORS = ("+", "-", "x", "/")
 LARGEST = 500
@@ -55,7 +57,7 @@ class _Drawn:
     """How many were met whose answer is not one token after the prompt."""
 
 
-def arithmetic(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Task:
+def arithmetic(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
     """Make the task for ``tokenizer``.
 
     The splits are shared as evenly between the operators as can be, and no prompt is in two of them. Within an
@@ -95,7 +97,7 @@ def arithmetic(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Task:
     )
 
 
-def _spelling(tokenizer: PreTrainedTokenizerBase) -> tuple[_Spelling, dict[int, int]]:
+def _spelling(tokenizer: "PreTrainedTokenizerBase") -> tuple[_Spelling, dict[int, int]]:
     """Return the spelling under which more answers are one token, and those with their tokens."""
     known: dict[_Spelling, dict[int, int]] = {}
     for spelling in _SPELLINGS:
@@ -121,7 +123,7 @@ def _pairs(operator: str, answer: int) -> list[tuple[int, int]]:
 
 
 def _draw(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     spelling: _Spelling,
     operator: str,
     tokens: Mapping[int, int],
@@ -150,7 +152,7 @@ def _draw(
 
 
 def _try(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     spelling: _Spelling,
     operator: str,
     token: int,

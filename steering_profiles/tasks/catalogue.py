@@ -6,8 +6,7 @@ A *source* says which: a name in :data:`TASKS`, or the path of a ``.jsonl`` file
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from steering_profiles.errors import TaskError
 from steering_profiles.tasks.arithmetic import arithmetic
@@ -17,20 +16,23 @@ from steering_profiles.tasks.parentheses import every_parentheses, parentheses, 
 from steering_profiles.tasks.room import shapes_within_context, within_context
 from steering_profiles.tasks.task import Example, Task
 
-TASKS: dict[str, Callable[[PreTrainedTokenizerBase, int], Task]] = {
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+TASKS: dict[str, Callable[["PreTrainedTokenizerBase", int], Task]] = {
     "parentheses": parentheses,
     "arithmetic": arithmetic,
     **{name: partial(factual_recall, task=name) for name in RECALL_TASKS},
 }
 """What makes each named task, from a tokenizer and a seed."""
 
-VARIANTS: dict[str, Callable[[PreTrainedTokenizerBase, int], dict[str, tuple[Example, ...]]]] = {
+VARIANTS: dict[str, Callable[["PreTrainedTokenizerBase", int], dict[str, tuple[Example, ...]]]] = {
     "parentheses": parentheses_variants,
     **{name: partial(factual_recall_variants, task=name) for name in RECALL_TASKS},
 }
 """What makes the prompts of a task that no fit sees, where it has some."""
 
-EVERY: dict[str, Callable[[PreTrainedTokenizerBase], tuple[Example, ...]]] = {"parentheses": every_parentheses}
+EVERY: dict[str, Callable[["PreTrainedTokenizerBase"], tuple[Example, ...]]] = {"parentheses": every_parentheses}
 """What makes all the prompts of a task's own shape, where they can be counted."""
 
 
@@ -51,7 +53,7 @@ def require_known(source: str) -> None:
         raise TaskError(f"task is {source!r}, whose name is that of a task that comes with the tool; rename the file")
 
 
-def make_task(source: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0, context: int | None = None) -> Task:
+def make_task(source: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0, context: int | None = None) -> Task:
     """Make the task that ``source`` names, for ``tokenizer`` and a model that takes ``context`` tokens.
 
     Raises:
@@ -74,7 +76,7 @@ def task_name(source: str) -> str:
 
 
 def variants_of(
-    source: str, tokenizer: PreTrainedTokenizerBase, seed: int = 0, context: int | None = None
+    source: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0, context: int | None = None
 ) -> dict[str, tuple[Example, ...]]:
     """Return the prompts of the task that no fit sees, by variant; empty for a task that has none.
 
@@ -98,7 +100,7 @@ def require_countable(source: str) -> None:
         raise TaskError(f"task is {source!r}, of which not every prompt is known; those are: {', '.join(EVERY)}")
 
 
-def every_prompt_of(source: str, tokenizer: PreTrainedTokenizerBase, context: int) -> tuple[Example, ...]:
+def every_prompt_of(source: str, tokenizer: "PreTrainedTokenizerBase", context: int) -> tuple[Example, ...]:
     """Return all prompts of the task's own shape that fit ``context`` tokens, those that a fit has seen among them.
 
     Raises:

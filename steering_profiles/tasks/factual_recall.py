@@ -16,14 +16,16 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from steering_profiles.errors import TaskError
 from steering_profiles.tasks.continuation import tokens_after
 from steering_profiles.tasks.domains import DOMAINS, TOPIC, Domain, read_domain
 from steering_profiles.tasks.task import Example, Task
 from steering_profiles.tokenization import encode_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 RECALL_TASKS: dict[str, tuple[str, ...]] = {"factual-recall": DOMAINS} | {name: (name,) for name in DOMAINS}
 """The domains of each task."""
@@ -57,7 +59,7 @@ class _Usable:
     splits: Mapping[str, Sequence[_Fact]]
 
 
-def factual_recall(tokenizer: PreTrainedTokenizerBase, seed: int = 0, task: str = "factual-recall") -> Task:
+def factual_recall(tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: str = "factual-recall") -> Task:
     """Make one of :data:`RECALL_TASKS` for ``tokenizer``.
 
     A domain is split in the same way in every task. An answer is left out if its first token is that of another
@@ -90,7 +92,7 @@ def factual_recall(tokenizer: PreTrainedTokenizerBase, seed: int = 0, task: str 
 
 
 def factual_recall_variants(
-    tokenizer: PreTrainedTokenizerBase, seed: int = 0, task: str = "factual-recall"
+    tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: str = "factual-recall"
 ) -> dict[str, tuple[Example, ...]]:
     """Make prompts that show one or four facts of train, then ask for one of test.
 
@@ -102,7 +104,7 @@ def factual_recall_variants(
 
 
 def _usable_domains(
-    tokenizer: PreTrainedTokenizerBase, seed: int, names: Sequence[str]
+    tokenizer: "PreTrainedTokenizerBase", seed: int, names: Sequence[str]
 ) -> tuple[list[_Usable], list[str]]:
     """Return what ``tokenizer`` leaves of these domains, and why not more.
 
@@ -136,7 +138,7 @@ def _usable_domains(
     return usable, too_small + left_out
 
 
-def _first_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[tuple[str, str], int | None]:
+def _first_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[tuple[str, str], int | None]:
     """Return the first token of each domain's answers, None where the prompt swallows it."""
     found: dict[tuple[str, str], int | None] = {}
     for domain in map(read_domain, DOMAINS):
@@ -148,7 +150,7 @@ def _first_tokens(tokenizer: PreTrainedTokenizerBase) -> dict[tuple[str, str], i
 
 
 def _fault(
-    tokenizer: PreTrainedTokenizerBase, tokens: Mapping[tuple[str, str], int | None], of: tuple[str, str]
+    tokenizer: "PreTrainedTokenizerBase", tokens: Mapping[tuple[str, str], int | None], of: tuple[str, str]
 ) -> str | None:
     """Say why an answer cannot be used; None if it can."""
     token, (name, answer) = tokens[of], of
@@ -184,7 +186,7 @@ def _deal(facts: Mapping[str, Sequence[_Fact]], draw: random.Random) -> dict[str
 
 
 def _ask(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     group: str,
     templates: Sequence[str],
     facts: Sequence[_Fact],
@@ -205,7 +207,7 @@ def _ask(
     return asked
 
 
-def _example(tokenizer: PreTrainedTokenizerBase, group: str, template: str, fact: _Fact) -> Example | None:
+def _example(tokenizer: "PreTrainedTokenizerBase", group: str, template: str, fact: _Fact) -> Example | None:
     """Ask for ``fact``; None if its topic, or its answer's first token, is not made of tokens of its own there."""
     before, _, _ = template.partition(TOPIC)
     text = template.replace(TOPIC, fact.topic)
@@ -219,7 +221,7 @@ def _example(tokenizer: PreTrainedTokenizerBase, group: str, template: str, fact
 
 
 def _with_shots(
-    tokenizer: PreTrainedTokenizerBase, seed: int, usable: Sequence[_Usable], split: str
+    tokenizer: "PreTrainedTokenizerBase", seed: int, usable: Sequence[_Usable], split: str
 ) -> dict[str, tuple[Example, ...]]:
     """Ask for facts of ``split`` after some of train: the same ones wherever a template is asked, so that topics alone
     differ.

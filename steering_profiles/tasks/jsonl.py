@@ -21,18 +21,19 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
-from transformers import PreTrainedTokenizerBase
 
 from steering_profiles.errors import TaskError
-from steering_profiles.models.quiet import quietly
 from steering_profiles.schema import BASELINE
 from steering_profiles.tasks.continuation import token_after, tokens_after
 from steering_profiles.tasks.task import Example, Task
 from steering_profiles.tokenization import encode_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -95,7 +96,7 @@ def name_of(path: str | Path) -> str:
     return f"{name}-task" if name == BASELINE else name or "task"
 
 
-def jsonl_task(path: str | Path, tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Task:
+def jsonl_task(path: str | Path, tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
     """Read the task in the file at ``path``, for ``tokenizer``.
 
     Where the file has no splits, the lines of each group are split 350 : 150 : 150, as ``seed`` decides. No prompt is
@@ -104,6 +105,8 @@ def jsonl_task(path: str | Path, tokenizer: PreTrainedTokenizerBase, seed: int =
     Raises:
         TaskError: the file cannot be read, ``split`` is on some lines only, or too few lines can be used.
     """
+    from steering_profiles.models.quiet import quietly  # now: it brings torch, and there is a tokenizer already
+
     path = Path(path)
     reasons: dict[int, str] = {}
     usable: list[_Usable] = []
@@ -156,7 +159,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _collect(
     lines: Iterator[tuple[int, str]],
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: "PreTrainedTokenizerBase",
     usable: list[_Usable],
     reasons: dict[int, str],
 ) -> None:
@@ -197,7 +200,7 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _use(number: int, line: Line, tokenizer: PreTrainedTokenizerBase) -> _Usable:
+def _use(number: int, line: Line, tokenizer: "PreTrainedTokenizerBase") -> _Usable:
     """Turn ``line`` into tokens.
 
     Raises:
@@ -223,7 +226,7 @@ def _use(number: int, line: Line, tokenizer: PreTrainedTokenizerBase) -> _Usable
     return _Usable(number, line, prompt, answer, tuple(seen))
 
 
-def _token(tokenizer: PreTrainedTokenizerBase, text: str, prompt: tuple[int, ...], added: str, what: str) -> int:
+def _token(tokenizer: "PreTrainedTokenizerBase", text: str, prompt: tuple[int, ...], added: str, what: str) -> int:
     tokens = tokens_after(tokenizer, text, prompt, added)
     if tokens is None:
         fault = f"{what} {_shown(added)} merges with the end of the prompt in this tokenizer"
@@ -236,7 +239,7 @@ def _token(tokenizer: PreTrainedTokenizerBase, text: str, prompt: tuple[int, ...
     raise _Unusable(fault + _hint(tokenizer, text, prompt, added))
 
 
-def _hint(tokenizer: PreTrainedTokenizerBase, text: str, prompt: tuple[int, ...], added: str) -> str:
+def _hint(tokenizer: "PreTrainedTokenizerBase", text: str, prompt: tuple[int, ...], added: str) -> str:
     """Say which other way to write the space between prompt and answer would work, if one does."""
     bare = text.rstrip(" ")
     if bare and bare != text and not added.startswith(" "):

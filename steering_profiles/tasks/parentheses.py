@@ -12,12 +12,14 @@ Some of those a fit may look at; the others it never sees.
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from steering_profiles.errors import TaskError
 from steering_profiles.tasks.task import Example, Pair, Task, single_token
 from steering_profiles.tokenization import encode_prompt
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SPLIT_SIZES = {"train": 350, "dev": 150, "test": 150}
 """Prompts per sub-task, as in the paper."""
@@ -80,7 +82,7 @@ _VARIANTS = (
 """What no fit sees: for reporting only, never for choosing."""
 
 
-def parentheses(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Task:
+def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
     """Make the task for ``tokenizer``.
 
     Numbers are drawn without replacement from 100..999 for each sub-task, so that its splits share none.
@@ -114,7 +116,7 @@ def parentheses(tokenizer: PreTrainedTokenizerBase, seed: int = 0) -> Task:
     )
 
 
-def every_parentheses(tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...]:
+def every_parentheses(tokenizer: "PreTrainedTokenizerBase") -> tuple[Example, ...]:
     """Make every prompt of the paper's shape: all 900 numbers of three digits for each sub-task, fitted on or not."""
     answers = _tokens(tokenizer, _AS_IN_THE_PAPER)
     known = {group: token for group, token in answers.items() if token is not None}
@@ -125,7 +127,7 @@ def every_parentheses(tokenizer: PreTrainedTokenizerBase) -> tuple[Example, ...]
 
 
 def parentheses_variants(
-    tokenizer: PreTrainedTokenizerBase, seed: int = 0, size: int = 50
+    tokenizer: "PreTrainedTokenizerBase", seed: int = 0, size: int = 50
 ) -> dict[str, tuple[Example, ...]]:
     """Make ``size`` prompts per sub-task for each shape that no fit sees: ``5 digits``, ``len(``, ...
 
@@ -134,7 +136,7 @@ def parentheses_variants(
     return _in_shapes(tokenizer, _VARIANTS, f"parentheses variant {seed}", size)
 
 
-def _pairs(tokenizer: PreTrainedTokenizerBase, known: Mapping[str, int], train: list[Example]) -> tuple[Pair, ...]:
+def _pairs(tokenizer: "PreTrainedTokenizerBase", known: Mapping[str, int], train: list[Example]) -> tuple[Pair, ...]:
     """Double the innermost open parenthesis of each group's first prompts, which then ask for one more closing."""
     pairs = []
     for group in known:
@@ -148,7 +150,7 @@ def _pairs(tokenizer: PreTrainedTokenizerBase, known: Mapping[str, int], train: 
 
 
 def _in_shapes(
-    tokenizer: PreTrainedTokenizerBase, shapes: Mapping[str, _Shape], seed: str, size: int
+    tokenizer: "PreTrainedTokenizerBase", shapes: Mapping[str, _Shape], seed: str, size: int
 ) -> dict[str, tuple[Example, ...]]:
     made: dict[str, tuple[Example, ...]] = {}
     for name, shape in shapes.items():
@@ -163,12 +165,12 @@ def _in_shapes(
     return made
 
 
-def _tokens(tokenizer: PreTrainedTokenizerBase, shape: _Shape) -> dict[str, int | None]:
+def _tokens(tokenizer: "PreTrainedTokenizerBase", shape: _Shape) -> dict[str, int | None]:
     return {group: single_token(tokenizer, text) for group, text in shape.answers().items()}
 
 
 def _examples(
-    tokenizer: PreTrainedTokenizerBase, shape: _Shape, known: Mapping[str, int], group: str, numbers: list[int]
+    tokenizer: "PreTrainedTokenizerBase", shape: _Shape, known: Mapping[str, int], group: str, numbers: list[int]
 ) -> list[Example]:
     texts = [shape.prompt(len(group), str(number)) for number in numbers]
     candidates = tuple(known.values())

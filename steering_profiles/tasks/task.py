@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 _T = TypeVar("_T")
 
@@ -69,7 +71,7 @@ class Task:
         return {group: next(iter(answers)) for group, answers in of_group.items()}
 
 
-def single_token(tokenizer: PreTrainedTokenizerBase, text: str) -> int | None:
+def single_token(tokenizer: "PreTrainedTokenizerBase", text: str) -> int | None:
     """Return the one token that is ``text``, or None if the tokenizer splits or does not know it."""
     tokens: Sequence[int] = tokenizer.encode(text, add_special_tokens=False)
     return tokens[0] if len(tokens) == 1 and tokens[0] != tokenizer.unk_token_id else None

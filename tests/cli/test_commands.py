@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
@@ -17,12 +18,13 @@ import torch
 
 from steering_profiles.schema import Provenance
 from steering_profiles.store import load_profile, save_profile
-from steering_server.cli.serve import _listen
+from steering_server.cli.commands.serve import _listen
 from steering_server.config import load_settings
 from tests.builders import build_model, build_profile
 from tests.library.examples import example
 from tests.quantised import rewrite_config
 from tests.serving import wait_until_ready
+from tests.test_imports import HEAVY
 
 STEER = str(Path(sys.executable).with_name("steer"))
 
@@ -31,6 +33,26 @@ def steer(*args: str, through: Sequence[str] = (), **env: str) -> subprocess.Com
     return subprocess.run(
         [*through, STEER, *args], capture_output=True, text=True, timeout=200, env=os.environ | {"COLUMNS": "120"} | env
     )
+
+
+def steer_and_tell(*args: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run the same main function in an interpreter of its own; return with it which heavy libraries it has loaded."""
+    code = f"""
+import atexit, sys
+atexit.register(lambda: print(*(name for name in {HEAVY} if name in sys.modules)))
+sys.argv[0] = "steer"
+from steering_server.cli import main
+main()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", code, *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"COLUMNS": "120"},
+    )
+    *_, told = result.stdout.splitlines()
+    return result, told.split()
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +82,19 @@ def server(folder: Path) -> Iterator[str]:
     assert process.wait(timeout=30) == 0
 
 
-def test_help_is_quick_and_names_every_command():
-    result = steer("--help")
+@pytest.mark.parametrize("arguments", [["--help"], []], ids=["asked for", "with no arguments"])
+def test_help_is_quick_and_names_every_command(arguments: list[str]):
+    result, loaded = steer_and_tell(*arguments)
     assert result.returncode == 0
+    assert not loaded
     for command in ("serve", "compare", "fit", "evaluate", "explain", "export", "profiles", "reproduce"):
         assert re.search(rf"\b{command}\b", result.stdout)
+
+
+def test_the_version_is_that_of_the_package():
+    result = steer("--version")
+    assert result.returncode == 0
+    assert result.stdout == f"steer {version('steering-server')}\n"
 
 
 def test_profiles_lists_the_shipped_one_and_shows_it_whole():
@@ -224,9 +254,28 @@ WRONG = {
     "no such profiles folder": (["serve", "--profiles", "./nowhere"], "nowhere"),
     "unknown dtype": (["serve", "--dtype", "int3"], "dtype is 'int3'"),
     "memory for keys and values in no known unit": (["serve", "--kv-memory", "5XB"], "kv_memory is '5XB'"),
-    "too little memory for one sequence": (["serve", "--kv-memory", "10MiB"], "sequence of 8192 tokens take 180 MiB"),
     "memory without a size": (["serve", "--max-memory", "cpu"], "DEVICE=SIZE"),
     "a device map that is no JSON": (["serve", "--device-map", "{"], "not JSON"),
+    "a limit of memory that nothing looks at": (
+        ["evaluate", "parentheses", "--max-memory", "cpu=1GiB"],
+        "max_memory is given without a device map",
+    ),
+    "a limit of memory that is no size": (
+        ["explain", "--device-map", "auto", "--max-memory", "cpu=lots"],
+        "max_memory of cpu is 'lots'",
+    ),
+    "no such model to fit": (["fit", "parentheses", "--out", ".", "--model", "./nowhere/model"], "does not exist"),
+    "no such model to look at": (["anatomy", "./nowhere.gguf"], "model file './nowhere.gguf' does not exist"),
+    "no such model to compare": (["compare", "x", "--model", "./nowhere/model"], "'./nowhere/model' does not exist"),
+    "unknown dtype for what is not served": (["reproduce", "--dtype", "int3"], "dtype is 'int3'"),
+    "a ridge that is none": (["explain", "--ridge", "nan"], "ridge is nan; allowed: a finite number, 0 or more"),
+    "unknown form of export": (["export", "parentheses", "--as", "gguf", "--out", "new"], "as is 'gguf'; allowed: "),
+    "a profile that weights cannot carry": (
+        ["export", "factual-recall", "--as", "lora", "--out", "new"],
+        "cannot be exported: only scales of heads and neurons",
+    ),
+    "a folder to export to that is not empty": (["export", "parentheses", "--as", "lora", "--out", "."], "not empty"),
+    "nowhere to write": (["fit", "parentheses", "--out", "/dev/null/x"], "where nothing can be written"),
     "unknown task": (["fit", "poetry", "--out", "."], "known tasks: parentheses"),
     "no task": (["fit", "--out", "."], "neither is given"),
     "two tasks": (["fit", "parentheses", "--task", "arithmetic", "--out", "."], "'parentheses' and 'arithmetic'"),
@@ -265,6 +314,9 @@ WRONG = {
         "of which not every prompt is known; those are: parentheses",
     ),
     "unknown profile": (["evaluate", "nope"], "known profiles: factual-recall, parentheses"),
+    "unknown profile to show": (["profiles", "nope"], "known profiles: factual-recall, parentheses"),
+    "unknown profile to export": (["export", "nope", "--as", "lora", "--out", "new"], "known profiles: factual-recall"),
+    "unknown profile to compare": (["compare", "x", "--arms", "baseline,parentheses+nope"], "no profile named 'nope'"),
     "a profile file that is not there": (["evaluate", "./nope.json"], "nope.json"),
     "strength out of range": (["evaluate", "parentheses", "--strength", "nan"], "-10..10"),
     "no server there": (["compare", "x", "--url", "http://127.0.0.1:1"], "cannot reach http://127.0.0.1:1"),
@@ -273,12 +325,46 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("arguments", "says"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_one_line_and_exit_status_one(arguments: list[str], says: str):
-    result = steer(*arguments)
+def test_what_is_wrong_is_one_line_and_exit_status_one_and_known_before_torch_is_imported(
+    arguments: list[str], says: str
+):
+    result, loaded = steer_and_tell(*arguments)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
     assert result.stderr.strip().splitlines()[-1].startswith("error: ")
     assert says in result.stderr
+    assert not loaded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["fit", "parentheses", "--out", ".", "--nope"], "No such option: --nope"),
+        (["fit", "parentheses"], "Missing option '--out'"),
+        (["fit", "parentheses", "--out", ".", "--k", "many"], "Invalid value for '--k'"),
+        (["serve", "--port", "70000"], "Invalid value for '--port'"),
+        (["poetry"], "No such command 'poetry'"),
+    ],
+)
+def test_what_is_no_command_line_is_exit_status_two_and_known_before_torch_is_imported(arguments: list[str], says: str):
+    result, loaded = steer_and_tell(*arguments)
+    assert result.returncode == 2
+    assert says in result.stderr
+    assert not loaded
+
+
+def test_the_command_that_is_installed_says_the_same():
+    result = steer("evaluate", "nope")
+    assert result.returncode == 1
+    assert result.stderr == "error: no profile named 'nope'; known profiles: factual-recall, parentheses\n"
+
+
+def test_too_little_memory_for_one_sequence_is_one_line_and_exit_status_one():
+    result = steer("serve", "--kv-memory", "10MiB", "--port", "0")
+    assert result.returncode == 1
+    (line,) = result.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert "sequence of 8192 tokens take 180 MiB" in line
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from steering_profiles.errors import ModelLoadError
+from steering_profiles.models import ModelSource
 from steering_profiles.store import save_profile
 from steering_server.cli.opening import open_backend
-from steering_server.config import ServerSettings, load_settings
+from steering_server.config import ModelSettings, ServerSettings, load_model_source, load_settings
 from steering_server.errors import ConfigError
 from tests.builders import build_model, build_profile
 from tests.cli.test_commands import steer
@@ -66,7 +67,7 @@ def test_a_variable_that_cannot_be_used_is_named(name: str, value: str, says: st
     [
         ("STEER_PROT", "did you mean STEER_PORT"),
         ("steer_max_bach", "did you mean STEER_MAX_BATCH"),
-        ("STEER_WARP", "known: STEER_MODEL, STEER_SERVED_NAME"),
+        ("STEER_WARP", "known: STEER_MODEL, STEER_DTYPE"),
     ],
 )
 def test_an_unknown_variable_is_refused_with_the_names_close_to_it(
@@ -75,6 +76,29 @@ def test_an_unknown_variable_is_refused_with_the_names_close_to_it(
     monkeypatch.setenv(name, "1")
     with pytest.raises(ConfigError, match=f"unknown environment variable {name}; .*{says}"):
         load_settings()
+
+
+def test_which_model_to_load_is_the_same_for_what_serves_none(monkeypatch: pytest.MonkeyPatch):
+    values = {"model": "own", "dtype": "float32", "device_map": "auto", "max_memory": "cpu=1GiB", "cache_dir": "/cache"}
+    assert values.keys() == ModelSettings.model_fields.keys()
+    for name, value in values.items():
+        monkeypatch.setenv(f"STEER_{name.upper()}", value)
+    assert load_model_source() == load_settings().model_source
+    assert load_model_source() == ModelSource("own", "float32", "auto", {"cpu": "1GiB"}, Path("/cache"))
+    assert load_model_source(model="another").model == "another"
+
+
+def test_what_serves_no_model_does_not_heed_how_one_is_served(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STEER_PORT", "none")
+    assert load_model_source() == ModelSource()
+    with pytest.raises(ConfigError, match="port is 'none'"):
+        load_settings()
+
+
+def test_a_misspelt_variable_is_refused_by_what_serves_no_model_too(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STEER_MODLE", "own")
+    with pytest.raises(ConfigError, match="unknown environment variable STEER_MODLE; did you mean STEER_MODEL"):
+        load_model_source()
 
 
 def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch):

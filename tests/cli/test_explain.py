@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from steering_profiles.errors import FitError, ModelError, TaskError
-from steering_server.cli.explain import explain
+from steering_server.cli.commands.explain import explain
 from steering_server.errors import ConfigError
 from tests.builders import build_model
 from tests.cli.test_commands import steer, write_task

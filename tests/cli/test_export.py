@@ -13,7 +13,7 @@ from peft import PeftModel
 from steering_profiles.errors import ExportError, ProfileMismatch, SteeringError
 from steering_profiles.models import LoadedModel
 from steering_profiles.store import save_profile
-from steering_server.cli.export import export
+from steering_server.cli.commands.export import export
 from steering_server.errors import ConfigError
 from tests.builders import build_model, build_profile
 from tests.cli.test_commands import steer
@@ -71,7 +71,7 @@ def test_it_says_what_was_written_and_how_an_adapter_is_served(
 def test_a_rank_beyond_what_vllm_takes_is_said(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(importlib.import_module("steering_server.cli.export"), "VLLM_RANKS", (1, 8))
+    monkeypatch.setattr(importlib.import_module("steering_server.cli.commands.export"), "VLLM_RANKS", (1, 8))
     export("scaled", form="lora", out=tmp_path, folder=own, model=str(own / "model"))
     assert "its rank is 16; vLLM serves adapters up to 8" in capsys.readouterr().out
 

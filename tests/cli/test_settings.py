@@ -18,7 +18,7 @@ from steering_server.engines.local.engine import EngineLimits
 from tests.builders import build_model
 
 VALUES = {
-    "model": "/models/own",
+    "model": "someone/own-model",
     "served_name": "own",
     "dtype": "float16",
     "device_map": '{"": "cpu"}',
@@ -73,9 +73,9 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
         return lambda value: seen.update({name: value}) or {}
 
     monkeypatch.setattr(lifecycle, "live", live)
-    monkeypatch.setattr(opening, "LocalBackend", backend)
-    monkeypatch.setattr(opening, "load_outline", lambda source: build_model("llama"))
-    monkeypatch.setattr(opening, "load_model", read("source"))
+    monkeypatch.setattr("steering_server.engines.local.backend.LocalBackend", backend)
+    monkeypatch.setattr("steering_profiles.models.load_outline", lambda source: build_model("llama"))
+    monkeypatch.setattr("steering_profiles.models.load_model", read("source"))
     monkeypatch.setattr(opening.Catalogue, "open", read("profiles"))
     monkeypatch.setattr("steering_server.logs.configure_logs", read("log_level"))
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # the handlers of the process that tests
@@ -104,6 +104,8 @@ def test_a_variable_takes_effect_and_does_what_its_flag_does(
     name: str, start: Start, free_port: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("STEER_PORT", "0" if name == "port" else str(free_port))
+    if name == "max_memory":
+        monkeypatch.setenv("STEER_DEVICE_MAP", "auto")  # which alone looks at it
     value = str(free_port) if name == "port" else VALUES[name]
     default = comparable(start())
     by_flag = comparable(start(*FLAGS.get(name, [f"--{name.replace('_', '-')}", value])))

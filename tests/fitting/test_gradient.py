@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from steering_profiles.evaluation import TextPredictor, Window
+from steering_profiles.fit_settings import KINDS
 from steering_profiles.fitting.choice import steering_of
-from steering_profiles.fitting.components import KINDS, Component
+from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.gradient import MARGIN, DifferentiableScales
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import attach

@@ -8,8 +8,7 @@ import pytest
 
 from steering_profiles.errors import ProfileError, ProfileFormatError, ProfileNotFound
 from steering_profiles.schema import FinalLayer, Profile
-from steering_profiles.store import Catalogue, content_hash, load_profile, save_profile
-from steering_server.cli.named import find_profile
+from steering_profiles.store import Catalogue, content_hash, find_profile, load_profile, save_profile
 from tests.library.examples import INTERCEPT, example
 
 WITH_TENSORS = example(final_layer=FinalLayer(intercept_scale=1.0), tensors=INTERCEPT)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from steering_profiles.errors import ExportError, ModelLoadError
 from steering_profiles.export import export_lora, export_weights
-from steering_profiles.fitting.components import KINDS
+from steering_profiles.fit_settings import KINDS
 from steering_profiles.fitting.gradient import DifferentiableScales
 from steering_profiles.models import LoadedModel, assemble, method_of, weights_digest
 from steering_profiles.models.projections import effective_weight, is_dense

@@ -1,43 +1,80 @@
 """The command ``steer``.
 
-Commands import what they need when they run: the library behind them takes seconds to import, ``--help`` should not.
+Commands import what they need when they run, and what needs torch when nothing is left to refuse: it takes seconds to
+import, which neither ``--help`` nor a mistake is to cost.
 """
 
 import sys
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.text import Text
+from typer.core import TyperGroup
 
 from steering_client import SteeringClientError
+from steering_profiles import __version__
 from steering_profiles.errors import SteeringError
-from steering_server.cli.anatomy import anatomy
-from steering_server.cli.compare import compare
-from steering_server.cli.evaluate import evaluate
-from steering_server.cli.explain import explain
-from steering_server.cli.export import export
-from steering_server.cli.fit import fit
-from steering_server.cli.profiles import profiles
-from steering_server.cli.reproduce import reproduce
-from steering_server.cli.serve import serve
+from steering_server.cli.commands.anatomy import anatomy
+from steering_server.cli.commands.compare import compare
+from steering_server.cli.commands.evaluate import evaluate
+from steering_server.cli.commands.explain import explain
+from steering_server.cli.commands.export import export
+from steering_server.cli.commands.fit import fit
+from steering_server.cli.commands.profiles import profiles
+from steering_server.cli.commands.reproduce import reproduce
+from steering_server.cli.commands.serve import serve
+from steering_server.cli.interrupts import Interrupted
 from steering_server.errors import ServerError
+
+
+class _Commands(TyperGroup):
+    """All commands. An interrupt of one is told as an error is; typer would end it without a word."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as exc:
+            raise Interrupted from exc
+
 
 app = typer.Typer(
     name="steer",
-    help="Steer a language model at inference time, and prove that it helps.",
-    no_args_is_help=True,
+    cls=_Commands,
+    invoke_without_command=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+
+
+@app.callback()
+def steer(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
+    """Steer a language model at inference time, and prove that it helps."""
+    if version:
+        typer.echo(f"steer {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help(), nl=False)
+
+
 for command in (serve, compare, fit, evaluate, explain, export, profiles, anatomy, reproduce):
     app.command()(command)
 
 
 def main() -> None:
-    """Run the command line; an error ends in one line on standard error and exit status 1."""
+    """Run the command line; an error ends in one line on standard error and exit status 1, an interrupt in 130."""
     try:
         app()
     except (SteeringError, ServerError, SteeringClientError) as exc:
-        Console(stderr=True, highlight=False, soft_wrap=True).print("[bold red]error:[/]", str(exc).replace("[", r"\["))
+        _say("error", str(exc))
         sys.exit(1)
-    except KeyboardInterrupt:
+    except Interrupted as exc:
+        _say("interrupted", str(exc))
         sys.exit(130)
+
+
+def _say(what: str, why: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(Text.assemble((f"{what}:", "bold red"), " ", why))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
+from steering_profiles.fit_settings import ALPHA, METHODS, METRICS, TOP_K, FitSettings, Kind, StepwiseSettings
+from steering_server.cli.fit_options import FINAL_LAYER, ComponentOptions
 from steering_server.errors import ConfigError
 
 if TYPE_CHECKING:
-    from steering_profiles.fitting import FitResult, FitSettings, Journal
+    from steering_profiles.fitting import FitResult, Journal
     from steering_profiles.fitting.choice import Choice
-    from steering_profiles.fitting.components import Kind
     from steering_profiles.fitting.grid import Measured
     from steering_profiles.models import LoadedModel
     from steering_profiles.progress import Progress
@@ -20,14 +21,14 @@ if TYPE_CHECKING:
     from steering_profiles.schema import Profile
     from steering_profiles.tasks import Example, Task
 
-_KINDS: "dict[str, tuple[Kind, ...]]" = {"heads": ("head",), "neurons": ("neuron",), "both": ("head", "neuron")}
+_KINDS: dict[str, tuple[Kind, ...]] = {"heads": ("head",), "neurons": ("neuron",), "both": ("head", "neuron")}
 
 
 @dataclass(frozen=True)
 class ComponentsFit:
     """A fit of component scales."""
 
-    settings: "FitSettings"
+    settings: FitSettings
     compare: bool
     """Whether to search with the other methods too."""
 
@@ -48,7 +49,7 @@ class FittedComponents:
     """What such a fit has found."""
 
     result: "FitResult"
-    others: "list[FitSettings]"
+    others: list[FitSettings]
     """What else to search with, for the report."""
 
     @property
@@ -97,50 +98,35 @@ class FittedComponents:
         console.print(table)
 
 
-def components_settings(
-    method: str,
-    components: str,
-    most_components: int,
-    most_scale: float,
-    metric: str,
-    accuracy_threshold: float,
-    top_k: Sequence[int],
-    alphas: Sequence[float],
-) -> "FitSettings":
-    """Make settings of the options.
+def components_settings(method: str, options: ComponentOptions) -> FitSettings:
+    """Make settings of the options; what is not given is the default.
 
     Raises:
         ConfigError: one that is not allowed; the message names it.
     """
-    from steering_profiles.fitting import METHODS, FitSettings, StepwiseSettings
-    from steering_profiles.fitting.grid import ALPHA, TOP_K
-    from steering_profiles.fitting.ranking import METRICS
-
-    for option, value, allowed in (
-        ("method", method, (*METHODS, "final-layer")),
-        ("components", components, tuple(_KINDS)),
-        ("metric", metric, METRICS),
+    for name, value, allowed in (
+        ("method", method, (*METHODS, FINAL_LAYER)),
+        ("components", options.components, tuple(_KINDS)),
+        ("metric", options.metric, METRICS),
     ):
         if value not in allowed:
-            raise ConfigError(f"{option} is {value!r}; allowed: {', '.join(allowed)}")
+            raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
     try:
         return FitSettings(
             method=next(known for known in METHODS if known == method),
-            kinds=_KINDS[components],
-            metric=next(known for known in METRICS if known == metric),
-            accuracy_threshold=accuracy_threshold,
-            top_k=tuple(top_k) or TOP_K,
-            alphas=tuple(alphas) or ALPHA,
-            stepwise=StepwiseSettings(most_components=most_components, most_scale=most_scale),
+            kinds=_KINDS[options.components],
+            metric=next(known for known in METRICS if known == options.metric),
+            accuracy_threshold=options.accuracy_threshold,
+            top_k=options.k or TOP_K,
+            alphas=options.alpha or ALPHA,
+            stepwise=StepwiseSettings(most_components=options.most_components, most_scale=options.most_scale),
         )
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
 
 
-def _other_methods(settings: "FitSettings", task: "Task") -> "list[FitSettings]":
+def _other_methods(settings: FitSettings, task: "Task") -> list[FitSettings]:
     """Return the settings of all other methods that this task and these components can be fitted with."""
-    from steering_profiles.fitting import METHODS
-
     heads_only = settings.kinds == ("head",)
     possible = {"stepwise": True, "paper": True, "circuit": heads_only and bool(task.pairs), "random": heads_only}
     return [replace(settings, method=method) for method in METHODS if method != settings.method and possible[method]]

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from steering_server.cli.calibration import as_rich, show_calibration
+from steering_profiles.fit_settings import LAMBDA, OWN_ATTENTION, SOURCES, FinalLayerSettings
+from steering_server.cli.calibration import show_calibration
+from steering_server.cli.fit_options import FinalLayerOptions
+from steering_server.cli.tables import on_terminal
 from steering_server.errors import ConfigError
 
 if TYPE_CHECKING:
-    from steering_profiles.fitting import FinalLayerResult, FinalLayerSettings, Journal
+    from steering_profiles.fitting import FinalLayerResult, Journal
     from steering_profiles.models import LoadedModel
     from steering_profiles.progress import Progress
     from steering_profiles.reports import Report
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
 class FinalLayerFit:
     """A fit of the final layer's settings."""
 
-    settings: "FinalLayerSettings"
+    settings: FinalLayerSettings
 
     def fit(
         self, loaded: "LoadedModel", task: "Task", name: str, command: str, journal: "Journal", progress: "Progress"
@@ -68,7 +71,7 @@ class FittedFinalLayer:
         from steering_profiles.reports.gate import gate_comparison, gate_sentences
 
         result = self.result
-        console.print(as_rich(final_layer_table(result.grid)))
+        console.print(on_terminal(final_layer_table(result.grid)))
         search = FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit, result.refused)
         for sentence, tone in search_sentences(search):
             console.print(sentence, style="yellow" if tone == "worse" else None, markup=False, highlight=False)
@@ -78,33 +81,23 @@ class FittedFinalLayer:
             console.print(sentence, markup=False, highlight=False)
 
 
-def final_layer_settings(
-    own_attention: Sequence[float],
-    lambdas: Sequence[float],
-    intercepts: Sequence[str],
-    gates: bool,
-    most_lost: float,
-    most_drift: float,
-) -> "FinalLayerSettings":
+def final_layer_settings(options: FinalLayerOptions) -> FinalLayerSettings:
     """Make settings of the options; what is not given is the default.
 
     Raises:
         ConfigError: one that is not allowed; the message names it.
     """
-    from steering_profiles.fitting import FinalLayerSettings
-    from steering_profiles.fitting.final_layer import LAMBDA, OWN_ATTENTION, SOURCES
-
-    unknown = [source for source in intercepts if source not in SOURCES]
+    unknown = [source for source in options.intercept if source not in SOURCES]
     if unknown:
         raise ConfigError(f"intercept is {unknown[0]!r}; allowed: {', '.join(SOURCES)}")
     try:
         return FinalLayerSettings(
-            own_attention=tuple(own_attention) or OWN_ATTENTION,
-            lambdas=tuple(lambdas) or LAMBDA,
-            sources=tuple(source for source in SOURCES if source in intercepts) or SOURCES,
-            gates=gates,
-            most_lost=most_lost,
-            most_drift=most_drift,
+            own_attention=options.own_attention or OWN_ATTENTION,
+            lambdas=options.lambdas or LAMBDA,
+            sources=tuple(source for source in SOURCES if source in options.intercept) or SOURCES,
+            gates=options.gates,
+            most_lost=options.most_lost,
+            most_drift=options.most_drift,
         )
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc

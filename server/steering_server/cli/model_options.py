@@ -1,9 +1,14 @@
 """The options that say which model to load and how, shared by every command that loads one."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from steering_server.cli.options import Option
+
+if TYPE_CHECKING:
+    from steering_profiles.source import ModelSource
 
 _PANEL = "Model"
 
@@ -57,3 +62,10 @@ def model_settings(
         "cache_dir": cache_dir,
     }
     return {name: value for name, value in options.items() if value is not None}
+
+
+def that_load(source: "ModelSource") -> list[Option]:
+    """Return the options that have the same model loaded in the same type, wherever that was said."""
+    from steering_profiles.source import ModelSource
+
+    return [Option("--model", source.model, ModelSource.model), Option("--dtype", source.dtype, ModelSource.dtype)]

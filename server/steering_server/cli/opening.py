@@ -1,23 +1,32 @@
 """From settings to a backend: load the model, check the profiles, put the engine on it."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
 
-from steering_profiles.models import LoadedModel, load_model, load_outline
+from steering_profiles.source import require_possible
 from steering_profiles.store import Catalogue
 from steering_server.config import ServerSettings
-from steering_server.engines.local.backend import LocalBackend
-from steering_server.engines.local.engine import EngineLimits, check
-from steering_server.generation.profiles import check_profiles
+
+if TYPE_CHECKING:
+    from steering_profiles.models import LoadedModel
+    from steering_server.engines.local.backend import LocalBackend
+    from steering_server.engines.local.engine import EngineLimits
 
 
-def open_backend(settings: ServerSettings) -> LocalBackend:
+def open_backend(settings: ServerSettings) -> "LocalBackend":
     """Load the model and the profiles that ``settings`` name.
 
     Raises:
         SteeringError: one of them cannot be loaded, or a profile does not fit the model.
         ConfigError: the engine cannot run the model within the limits of ``settings``.
     """
-    catalogue = Catalogue.open(settings.profiles)  # first: it is read in no time, the model is not
+    # First what is known in no time: the model is not, nor is what it takes to read one imported.
+    catalogue = Catalogue.open(settings.profiles)
+    require_possible(settings.model_source)
+
+    from steering_server.engines.local.backend import LocalBackend
+    from steering_server.engines.local.engine import EngineLimits
+
     limits = EngineLimits(
         max_batch=settings.max_batch,
         max_queue=settings.max_queue,
@@ -35,7 +44,11 @@ def open_backend(settings: ServerSettings) -> LocalBackend:
     )
 
 
-def _load(settings: ServerSettings, catalogue: Catalogue, limits: EngineLimits) -> LoadedModel:
+def _load(settings: ServerSettings, catalogue: Catalogue, limits: "EngineLimits") -> "LoadedModel":
+    from steering_profiles.models import load_model, load_outline
+    from steering_server.engines.local.engine import check
+    from steering_server.generation.profiles import check_profiles
+
     # What does not suit the model is known from its description, before minutes of reading weights.
     outline = load_outline(settings.model_source)
     check(outline, limits)

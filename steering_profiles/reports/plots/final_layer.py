@@ -7,7 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from steering_profiles.fitting.final_layer import Measured, Source
+from steering_profiles.fit_settings import Source
+from steering_profiles.fitting.final_layer import Measured
 from steering_profiles.flags import is_beyond
 from steering_profiles.reports.plots.style import LEVELS, ORANGE, WIDTH, bare, ink_on
 from steering_profiles.reports.text import number

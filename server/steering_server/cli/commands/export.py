@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from steering_server.cli.destinations import require_writable_folder
+from steering_server.cli.loading import open_model
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
 
 if TYPE_CHECKING:
@@ -50,20 +51,21 @@ def export(
     if form not in FORMS:
         raise ConfigError(f"as is {form!r}; allowed: {', '.join(FORMS)}")
 
-    from steering_profiles.export import export_lora, export_weights, require_carryable, require_empty
-    from steering_profiles.models import load_model
+    from steering_profiles.composition import AppliedProfile
+    from steering_profiles.exportable import require_carryable, require_empty
     from steering_profiles.schema import strength_text
-    from steering_profiles.steering import AppliedProfile
-    from steering_server.cli.named import find_profile
-    from steering_server.config import load_settings
+    from steering_profiles.store import find_profile
+    from steering_server.config import load_model_source
 
     applied = AppliedProfile(find_profile(profile, folder), strength)
     require_carryable(applied)
     require_empty(out)
-    settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
+    source = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     require_writable_folder("--out", out)
-    with Console(stderr=True).status("loading the model"):
-        loaded = load_model(settings.model_source)
+    loaded = open_model(source)
+
+    from steering_profiles.export import export_lora, export_weights
+
     write = export_weights if form == "weights" else export_lora
     with Console(stderr=True).status("writing"):
         write(loaded, applied.profile, out, strength, force=force)

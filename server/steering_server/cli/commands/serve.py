@@ -92,8 +92,6 @@ def serve(
     """
     # Until there is something to finish; imports take seconds. Process 1 of a container has no such default.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    from steering_server.api.lifecycle import live
-    from steering_server.cli.opening import open_backend
     from steering_server.config import load_settings
     from steering_server.logs import configure_logs
 
@@ -118,6 +116,10 @@ def serve(
     settings = load_settings(**given, **model_settings(model, dtype, device_map, max_memory, cache_dir))
     configure_logs(settings.log_level)
     listener = _listen(settings)
+
+    from steering_server.api.lifecycle import live
+    from steering_server.cli.opening import open_backend
+
     loading: Future[Backend] = Future()
     console = Console(stderr=True, highlight=False)
     with console.status("loading the model") as spinner:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,11 +10,15 @@ import typer
 from rich.console import Console
 
 from steering_server.cli.destinations import require_writable_file, require_writable_folder
+from steering_server.cli.loading import open_model
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
-from steering_server.cli.progress import progress_bars
+from steering_server.cli.options import Option, words
 
 if TYPE_CHECKING:
+    from steering_profiles.composition import AppliedProfile
+    from steering_profiles.evaluation.humaneval import Problem
     from steering_profiles.schema import Profile
+    from steering_server.cli.measurements import Measurement
 
 _GENERAL = "Besides the task"
 
@@ -94,95 +99,34 @@ def evaluate(
     [dim]steer evaluate factual-recall --task capitals --calibration[/]
     [dim]steer evaluate parentheses --run-humaneval --humaneval-problems 40[/]
     """
-    from steering_profiles.effective import effective
-    from steering_profiles.evaluation import (
-        Accuracy,
-        CalibrationComparison,
-        TokenPredictor,
-        compare_calibration,
-        humaneval,
-        measure_side_effects,
-        tune_temperature,
-    )
-    from steering_profiles.evaluation.sandbox import require_sandbox
-    from steering_profiles.models import load_model
-    from steering_profiles.reports import Report, recorded_grid, write_report
-    from steering_profiles.schema import strength_text
-    from steering_profiles.steering import AppliedProfile
-    from steering_profiles.tasks import (
-        every_prompt_of,
-        make_task,
-        require_countable,
-        require_known,
-        task_name,
-        variants_of,
-    )
-    from steering_profiles.tokenization import Vocabulary
-    from steering_profiles.validate import require_fit
-    from steering_server.cli.measurements import Measurement, WrongAnswer, wrong_answers
-    from steering_server.cli.named import find_profile
-    from steering_server.config import load_settings
+    from steering_profiles.composition import AppliedProfile
+    from steering_profiles.store import find_profile
+    from steering_profiles.tasks import require_countable, require_known, task_name
+    from steering_server.config import load_model_source
     from steering_server.errors import ConfigError
 
-    console = Console()
     applied = AppliedProfile(find_profile(profile, folder), strength)
     task = _task_of_fit(applied.profile) if task is None else task
     require_known(task)
     if exhaustive:
         require_countable(task)
+    if humaneval_problems is not None and not run_humaneval:
+        raise ConfigError("--humaneval-problems says how many problems --run-humaneval takes, which is not given")
+    source = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     if output is not None:
         require_writable_file("--json", output)
     if report is not None:
         require_writable_folder("--report", report)
-    if humaneval_problems is not None and not run_humaneval:
-        raise ConfigError("--humaneval-problems says how many problems --run-humaneval takes, which is not given")
-    problems = humaneval.load_problems(humaneval_problems) if run_humaneval else ()
-    if problems:
-        require_sandbox()
     seed = _seed_of_fit(applied.profile, task_name(task)) if seed is None else seed
-    settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
-    with Console(stderr=True).status("loading the model"):
-        loaded = load_model(settings.model_source)
+    problems = _problems(humaneval_problems) if run_humaneval else ()
+    loaded = open_model(source)
+
+    from steering_profiles.validate import require_fit
+    from steering_server.cli.evaluating import Wanted, measure
+
     require_fit(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
-    for warning in effective([(applied.profile, strength)], loaded.dtype_name).warnings:
-        console.print(warning, style="yellow", markup=False)
-    made = make_task(task, loaded.tokenizer, seed, loaded.context_length)
-    for reason in made.left_out:
-        console.print(f"left out: {reason}", style="yellow", markup=False)
-    sets = {"test": made.test} | variants_of(task, loaded.tokenizer, seed, loaded.context_length)
-    every = every_prompt_of(task, loaded.tokenizer, loaded.context_length) if exhaustive else ()
-    results: dict[str, tuple[Accuracy, Accuracy]] = {}
-    wrong: list[WrongAnswer] = []
-    with progress_bars() as progress:
-        with TokenPredictor(loaded) as predictor:
-            if every:
-                progress.stage("measuring every prompt", 2 * len(every))
-                plain = predictor.predict(every, progress=progress)
-                steered = predictor.predict(every, (applied,), progress)
-                results["every prompt"] = (Accuracy.of(every, plain), Accuracy.of(every, steered))
-                wrong = wrong_answers(every, steered, Vocabulary(loaded.tokenizer))
-            progress.stage("measuring", 2 * sum(len(examples) for examples in sets.values()))
-            for name, examples in sets.items():
-                results[name] = (
-                    predictor.accuracy(examples, progress=progress),
-                    predictor.accuracy(examples, (applied,), progress),
-                )
-            compared: dict[str, CalibrationComparison] = {}
-            if calibration:
-                progress.stage("measuring calibration", 2 * len(made.dev) + 2 * sum(map(len, sets.values())))
-                temperature, _ = tune_temperature(predictor, made.dev, progress)
-                for name, examples in sets.items():
-                    compared[name] = compare_calibration(predictor, examples, (applied,), temperature, progress)
-        effects = measure_side_effects(loaded, (applied,), progress) if side_effects else None
-        passed = humaneval.pass_at_1(loaded, problems, (applied,), progress) if problems else None
-    measured = Measurement(
-        f"{applied.profile.name} ({applied.profile.summary}) at strength {strength_text(strength)}",
-        results,
-        effects,
-        passed,
-        compared,
-        wrong,
-    )
+    console = Console()
+    measured = measure(loaded, applied, task, seed, Wanted(exhaustive, calibration, side_effects, problems), console)
     measured.show(console)
     if output is not None:
         about = {
@@ -194,22 +138,47 @@ def evaluate(
         }
         output.write_text(json.dumps(about | measured.record(), indent=2) + "\n")
     if report is not None:
-        page, _ = write_report(
-            Report(
-                profile=applied.profile,
-                command=shlex.join(
-                    ["steer", "evaluate", profile, "--task", task, "--strength", strength_text(strength)]
-                    + ["--calibration"] * calibration
-                ),
-                accuracy=results,
-                side_effects=effects,
-                grid=recorded_grid(applied.profile),
-                calibration=compared,
-                strength=strength,
-            ),
-            report,
-        )
+        page = _write_report(applied, profile, task, measured, report)
         console.print(f"wrote {page}", soft_wrap=True)
+
+
+def _problems(most: int | None) -> "Sequence[Problem]":
+    """Return the first of HumanEval's problems, where programs that solve them can be run.
+
+    Raises:
+        EvaluationError: they are not at hand, or programs cannot be run safely here.
+    """
+    from steering_profiles.evaluation import humaneval
+    from steering_profiles.evaluation.sandbox import require_sandbox
+
+    problems = humaneval.load_problems(most)
+    require_sandbox()
+    return problems
+
+
+def _write_report(applied: "AppliedProfile", profile: str, task: str, measured: "Measurement", folder: Path) -> Path:
+    """Write what was measured of ``profile``, as it was called, to ``folder``; return its page."""
+    from steering_profiles.reports import Report, recorded_grid, write_report
+    from steering_profiles.schema import strength_text
+
+    options = [
+        Option("--task", task),
+        Option("--strength", strength_text(applied.strength)),
+        Option("--calibration", bool(measured.calibration), False),
+    ]
+    page, _ = write_report(
+        Report(
+            profile=applied.profile,
+            command=shlex.join(["steer", "evaluate", profile, *words(options)]),
+            accuracy=measured.sets,
+            side_effects=measured.side_effects,
+            grid=recorded_grid(applied.profile),
+            calibration=measured.calibration,
+            strength=applied.strength,
+        ),
+        folder,
+    )
+    return page
 
 
 def _task_of_fit(profile: "Profile") -> str:

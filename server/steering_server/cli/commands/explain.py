@@ -8,7 +8,9 @@ import typer
 from rich.console import Console
 
 from steering_server.cli.destinations import require_writable_folder
-from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
+from steering_server.cli.loading import open_model
+from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings, that_load
+from steering_server.cli.options import Option, words
 from steering_server.cli.progress import progress_bars
 
 _MOST_HEADS = 10
@@ -62,24 +64,25 @@ def explain(
     [dim]steer explain --layer 22 --task capitals --out my-reports[/]
     [dim]steer explain --task my-questions.jsonl --layer -2 --ridge 0.01[/]
     """
-    from steering_profiles.fitting import explain as run_explain
-    from steering_profiles.fitting.decomposition import find_layer, require_ridge
-    from steering_profiles.models import EMBEDDED, load_model
-    from steering_profiles.reports import explained_tables as tables
-    from steering_profiles.reports import write_explanation
-    from steering_profiles.reports.explained import CAUTION, tells_nothing
+    from steering_profiles.fit_settings import require_ridge
     from steering_profiles.tasks import make_task, require_known
     from steering_server.cli.tables import on_terminal
-    from steering_server.config import load_settings
+    from steering_server.config import load_model_source
 
     require_known(task)
     require_ridge(ridge)
+    source = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     if out is not None:
         require_writable_folder("--out", out)
-    settings = load_settings(**model_settings(model, dtype, device_map, max_memory, cache_dir))
+    loaded = open_model(source)
+
+    from steering_profiles.fitting import explain as run_explain
+    from steering_profiles.fitting.decomposition import find_layer
+    from steering_profiles.reports import explained_tables as tables
+    from steering_profiles.reports import write_explanation
+    from steering_profiles.reports.explained import CAUTION, tells_nothing
+
     console = Console()
-    with Console(stderr=True).status("loading the model"):
-        loaded = load_model(settings.model_source)
     layer = find_layer(loaded, layer)
     made = make_task(task, loaded.tokenizer, seed, loaded.context_length)
     with progress_bars() as progress:
@@ -107,14 +110,14 @@ def explain(
         console.print(on_terminal(tables.argument_table(explanation.argument_heads, _MOST_HEADS)))
     if out is not None:
         options = [
-            ("--ridge", ridge, 0.0),
-            ("--prompts", prompts, None),
-            ("--seed", seed, 0),
-            ("--model", settings.model, EMBEDDED),  # not the option: it may come from the environment
-            ("--dtype", settings.dtype, "auto"),
+            Option("--task", task),
+            Option("--layer", layer),
+            Option("--out", out),
+            Option("--ridge", ridge, 0.0),
+            Option("--prompts", prompts),
+            Option("--seed", seed, 0),
+            *that_load(source),
+            Option("--no-argument-heads", not argument_heads, False),
         ]
-        words = ["steer", "explain", "--task", task, "--layer", str(layer), "--out", str(out)]
-        words += [word for name, value, default in options if value != default for word in (name, str(value))]
-        words += [] if argument_heads else ["--no-argument-heads"]
-        page, _ = write_explanation(explanation, shlex.join(words), out)
+        page, _ = write_explanation(explanation, shlex.join(["steer", "explain", *words(options)]), out)
         console.print(f"wrote {page}", soft_wrap=True)

@@ -45,9 +45,7 @@ def profiles(
             profile.model.id,
             _side_effects(profile),
             entry.content_hash.removeprefix("sha256:")[:12],
-            "shipped"
-            if entry.shipped
-            else f"{entry.path.parent}{', replaces the shipped one' * entry.replaces_shipped}",
+            _origin(entry),
         )
     console.print(table)
 
@@ -55,7 +53,7 @@ def profiles(
 def _origin(entry: "Entry") -> str:
     if entry.shipped:
         return "shipped"
-    return f"{entry.path.parent}{', in place of the shipped one' * entry.replaces_shipped}"
+    return f"{entry.path.parent}{', replaces the shipped one' * entry.replaces_shipped}"
 
 
 def _side_effects(profile: "Profile") -> str:

@@ -1,6 +1,7 @@
 """``steer reproduce``: the paper's experiment again, its figures and ours side by side."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +11,13 @@ from rich.console import Console
 from rich.table import Table
 
 from steering_server.cli.destinations import require_writable_file
+from steering_server.cli.interrupts import keeping
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, model_settings
 from steering_server.cli.progress import progress_bars
 
 if TYPE_CHECKING:
     from steering_profiles.fitting import FitResult
-    from steering_profiles.fitting.published import Published
+    from steering_profiles.published import Published
 
 
 def reproduce(
@@ -42,43 +44,52 @@ def reproduce(
     [dim]steer reproduce "GPT-2 XL" Qwen/Qwen2.5-3B[/]
     """
     from steering_profiles.errors import SteeringError
+    from steering_server.config import load_model_source
+
+    chosen = _choose(models or ())
+    base = load_model_source(**model_settings(None, dtype, device_map, max_memory, cache_dir))
+    if output is not None:
+        require_writable_file("--json", output)
+
     from steering_profiles.fitting import FitSettings, fit
     from steering_profiles.models import load_model
     from steering_profiles.tasks import parentheses
-    from steering_server.config import load_settings
 
-    chosen = _choose(models or ())
-    if output is not None:
-        require_writable_file("--json", output)
-    base = load_settings(**model_settings(None, dtype, device_map, max_memory, cache_dir)).model_source
     console, errors = Console(), Console(stderr=True, highlight=False)
-    records = []
-    for published in chosen:
-        try:
-            with errors.status(f"loading {published.model}"):
-                loaded = load_model(replace(base, model=published.source))
-            with progress_bars() as progress:
-                result = fit(
-                    loaded,
-                    parentheses(loaded.tokenizer),
-                    name="reproduced",
-                    command="steer reproduce",
-                    settings=FitSettings(method="paper"),
-                    progress=progress,
-                )
-        except SteeringError as exc:
-            if models:
-                raise
-            errors.print(f"{published.model} left out: {exc}", style="yellow", markup=False)
-            continue
-        console.print(_table(published, result))
-        records.append(_record(published, result))
-        if output is not None:  # after every model: the next may take hours
-            output.write_text(json.dumps(records, indent=2) + "\n")
+    records: list[dict[str, object]] = []
+    with keeping(lambda: _kept(records, output)):
+        for published in chosen:
+            try:
+                with errors.status(f"loading {published.model}"):
+                    loaded = load_model(replace(base, model=published.source))
+                with progress_bars() as progress:
+                    result = fit(
+                        loaded,
+                        parentheses(loaded.tokenizer),
+                        name="reproduced",
+                        command="steer reproduce",
+                        settings=FitSettings(method="paper"),
+                        progress=progress,
+                    )
+            except SteeringError as exc:
+                if models:
+                    raise
+                errors.print(f"{published.model} left out: {exc}", style="yellow", markup=False)
+                continue
+            console.print(_table(published, result))
+            records.append(_record(published, result))
+            if output is not None:  # after every model: the next may take hours
+                output.write_text(json.dumps(records, indent=2) + "\n")
+
+
+def _kept(records: Sequence[object], output: Path | None) -> str:
+    if output is None or not records:
+        return "nothing is kept"
+    return f"{output} has the figures of {len(records)} of the models"
 
 
 def _choose(names: "list[str] | tuple[str, ...]") -> "list[Published]":
-    from steering_profiles.fitting.published import PUBLISHED, is_at_hand
+    from steering_profiles.published import PUBLISHED, is_at_hand
     from steering_server.errors import ConfigError
 
     if not names:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from huggingface_hub import try_to_load_from_cache
 
-from steering_profiles.models import EMBEDDED
+from steering_profiles.source import EMBEDDED
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """``steer compare``: one prompt under several arms, side by side."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -15,6 +15,7 @@ from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMem
 if TYPE_CHECKING:
     from steering_client import AsyncSteeringClient, Comparison
     from steering_server.config import ServerSettings
+    from steering_server.generation.backend import Backend
 
     Ask = Callable[[AsyncSteeringClient], Awaitable[Comparison]]
 
@@ -50,12 +51,12 @@ def compare(
     if url is not None and given:
         raise ConfigError(f"--url asks a running server; {', '.join(given)} cannot be chosen from here")
     text = prompt.replace(r"\n", "\n")
+    names = [arm.strip() for arm in arms.split(",")]
 
     async def ask(client: "AsyncSteeringClient") -> "Comparison":
-        names = [arm.strip() for arm in arms.split(",")]
         return await client.compare(text, names, max_tokens=max_tokens, temperature=temperature, seed=seed, logprobs=0)
 
-    comparison = asyncio.run(_remote(url, ask) if url is not None else _here(load_settings(**given), ask))
+    comparison = asyncio.run(_remote(url, ask)) if url is not None else _here(load_settings(**given), names, ask)
     _show(Console(), text, comparison)
 
 
@@ -66,19 +67,36 @@ async def _remote(url: str, ask: "Ask") -> "Comparison":
         return await ask(client)
 
 
-async def _here(settings: "ServerSettings", ask: "Ask") -> "Comparison":
+def _here(settings: "ServerSettings", arms: Sequence[str], ask: "Ask") -> "Comparison":
+    """Load the model into this process and ask it.
+
+    Raises:
+        ProfileNotFound: an arm names none. It is known before the model is loaded.
+    """
+    from steering_profiles.schema import BASELINE
+    from steering_profiles.store import Catalogue
+    from steering_server.api.arms import SEPARATOR
+    from steering_server.cli.opening import open_backend
+    from steering_server.logs import configure_logs
+
+    configure_logs("warning")
+    catalogue = Catalogue.open(settings.profiles)
+    for arm in arms:
+        for name in () if arm == BASELINE else arm.split(SEPARATOR):
+            catalogue[name]
+    with Console(stderr=True).status("loading the model"):
+        backend = open_backend(settings)
+    return asyncio.run(_in_process(backend, ask))
+
+
+async def _in_process(backend: "Backend", ask: "Ask") -> "Comparison":
     """Ask the server's own application, in this process and without a port: the same code answers."""
     import httpx
 
     from steering_client import AsyncSteeringClient
     from steering_server.api.app import create_app
     from steering_server.api.service import Service
-    from steering_server.cli.opening import open_backend
-    from steering_server.logs import configure_logs
 
-    configure_logs("warning")
-    with Console(stderr=True).status("loading the model"):
-        backend = open_backend(settings)
     await backend.start()
     try:
         transport = httpx.ASGITransport(create_app(Service(backend)))

@@ -29,9 +29,14 @@ def anatomy(
     [dim]steer anatomy[/]
     [dim]steer anatomy Qwen/Qwen3-30B-A3B[/]
     """
-    from steering_profiles.models import EMBEDDED, ModelSource, load_skeleton
+    from steering_profiles.source import EMBEDDED, ModelSource, require_possible
 
-    skeleton = load_skeleton(ModelSource(model or EMBEDDED))
+    source = ModelSource(model or EMBEDDED)
+    require_possible(source)
+
+    from steering_profiles.models import load_skeleton
+
+    skeleton = load_skeleton(source)
     console = Console()
     sizes = skeleton.anatomy.sizes
     facts = Table.grid(padding=(0, 2))

@@ -1,0 +1,88 @@
+"""The work of ``steer evaluate``: what a profile does to its task, and to everything else."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from steering_profiles.effective import effective
+from steering_profiles.evaluation import (
+    Accuracy,
+    CalibrationComparison,
+    TokenPredictor,
+    compare_calibration,
+    humaneval,
+    measure_side_effects,
+    tune_temperature,
+)
+from steering_profiles.models import LoadedModel
+from steering_profiles.progress import Progress
+from steering_profiles.schema import strength_text
+from steering_profiles.steering import AppliedProfile
+from steering_profiles.tasks import Example, every_prompt_of, make_task, variants_of
+from steering_profiles.tokenization import Vocabulary
+from steering_server.cli.measurements import Measurement, WrongAnswer, wrong_answers
+from steering_server.cli.progress import progress_bars
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is measured besides accuracy on the test prompts and on their variants."""
+
+    exhaustive: bool
+    """Every prompt of the task's own shape."""
+    calibration: bool
+    side_effects: bool
+    problems: Sequence[humaneval.Problem] = ()
+    """Of HumanEval, whose solutions are written and run."""
+
+
+def measure(
+    loaded: LoadedModel, applied: AppliedProfile, task: str, seed: int, wanted: Wanted, console: Console
+) -> Measurement:
+    """Measure a profile without and with it, and print what cannot be measured."""
+    for warning in effective([(applied.profile, applied.strength)], loaded.dtype_name).warnings:
+        console.print(warning, style="yellow", markup=False)
+    made = make_task(task, loaded.tokenizer, seed, loaded.context_length)
+    for reason in made.left_out:
+        console.print(f"left out: {reason}", style="yellow", markup=False)
+    sets = {"test": made.test} | variants_of(task, loaded.tokenizer, seed, loaded.context_length)
+    every = every_prompt_of(task, loaded.tokenizer, loaded.context_length) if wanted.exhaustive else ()
+    results: dict[str, tuple[Accuracy, Accuracy]] = {}
+    wrong: list[WrongAnswer] = []
+    compared: dict[str, CalibrationComparison] = {}
+    with progress_bars() as progress:
+        with TokenPredictor(loaded) as predictor:
+            if every:
+                results["every prompt"], wrong = _every(
+                    predictor, every, applied, Vocabulary(loaded.tokenizer), progress
+                )
+            progress.stage("measuring", 2 * sum(len(examples) for examples in sets.values()))
+            for name, examples in sets.items():
+                results[name] = (
+                    predictor.accuracy(examples, progress=progress),
+                    predictor.accuracy(examples, (applied,), progress),
+                )
+            if wanted.calibration:
+                progress.stage("measuring calibration", 2 * len(made.dev) + 2 * sum(map(len, sets.values())))
+                temperature, _ = tune_temperature(predictor, made.dev, progress)
+                for name, examples in sets.items():
+                    compared[name] = compare_calibration(predictor, examples, (applied,), temperature, progress)
+        effects = measure_side_effects(loaded, (applied,), progress) if wanted.side_effects else None
+        passed = humaneval.pass_at_1(loaded, wanted.problems, (applied,), progress) if wanted.problems else None
+    title = f"{applied.profile.name} ({applied.profile.summary}) at strength {strength_text(applied.strength)}"
+    return Measurement(title, results, effects, passed, compared, wrong)
+
+
+def _every(
+    predictor: TokenPredictor,
+    every: Sequence[Example],
+    applied: AppliedProfile,
+    vocabulary: Vocabulary,
+    progress: Progress,
+) -> tuple[tuple[Accuracy, Accuracy], list[WrongAnswer]]:
+    """Ask every prompt; return how many are right without and with the profile, and which are wrong with it."""
+    progress.stage("measuring every prompt", 2 * len(every))
+    plain = predictor.predict(every, progress=progress)
+    steered = predictor.predict(every, (applied,), progress)
+    return (Accuracy.of(every, plain), Accuracy.of(every, steered)), wrong_answers(every, steered, vocabulary)

@@ -1,0 +1,170 @@
+"""What a fit can be asked for: methods, what they try, how much that may cost. Known without a model; no torch."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from steering_profiles.errors import FitError
+from steering_profiles.schema import strength_text
+
+Method = Literal["stepwise", "paper", "circuit", "random"]
+METHODS: tuple[Method, ...] = get_args(Method)
+
+Kind = Literal["head", "neuron"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+Metric = Literal["f1", "recall", "precision"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+ACCURACY_THRESHOLD = 0.7
+"""Accuracy from which a component counts as right on a sub-task; the paper's text has 0.7, its released code 0.9."""
+
+TOP_K = (0, 5, 10, 20, 30, 40, 50, 60)
+ALPHA = (1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0)
+
+Source = Literal["regression", "mean"]
+SOURCES: tuple[Source, ...] = get_args(Source)
+"""Where the intercept comes from."""
+
+OWN_ATTENTION = (0.0, 0.25, 0.5, 0.75, 1.0)
+LAMBDA = (-0.5, -0.4, -0.3, -0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.25)
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class StepwiseSettings:
+    """How far the search goes, and in what steps.
+
+    Raises:
+        ValueError: a setting with which nothing can be searched; the message names it.
+    """
+
+    step: float = 0.1
+    """By how much a scale is moved at first."""
+    least_step: float = 0.0125
+    """Below which the search ends."""
+    at_once: int = 3
+    """How many components are moved in one step."""
+    prompts: int = 176
+    """That the steps look at: train prompts and, as many of each as of others, those in the task's other shapes."""
+    windows: int = 6
+    """Windows of other text that they look at."""
+    text_weight: float = 5.0
+    """How much a nat of the other text's NLL counts, in nats of the answers' lead."""
+    steps: int = 40
+    watched: int = 400
+    """Prompts that a point of the path is measured on: dev and, as many of each as of others, the other shapes."""
+    measured_every: int = 4
+    most_components: int = 20
+    most_scale: float = 1.5
+    """No scale is farther from 1 than this."""
+    most_drift: float = 0.01
+    """By how much the NLL of other text may rise, as a share of what it was."""
+    patience: int = 4
+    """Measured points without a mistake after which the search ends."""
+
+    def __post_init__(self) -> None:
+        for name in (
+            "at_once",
+            "prompts",
+            "windows",
+            "watched",
+            "steps",
+            "measured_every",
+            "most_components",
+            "patience",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; allowed: whole numbers from 1")
+        if not 0 < self.least_step <= self.step < math.inf:
+            step, least = strength_text(self.step), strength_text(self.least_step)
+            raise ValueError(f"step is {step}; allowed: finite numbers from {least}, above 0")
+        if not 1 + self.step <= self.most_scale + _ROUNDING < math.inf:
+            most, least = strength_text(self.most_scale), strength_text(1 + self.step)
+            raise ValueError(f"max scale is {most}; allowed: finite numbers from {least}")
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How components and their scales are searched for.
+
+    Raises:
+        ValueError: a number of components or a scale that cannot be searched; the message names it.
+    """
+
+    method: Method = "stepwise"
+    """``stepwise`` raises scales little by little by what the answers gain; the others take the k best of an order and
+    one alpha for all: the ``paper``'s own order, that of its ``circuit`` baseline, or a ``random`` one."""
+    kinds: tuple[Kind, ...] = ("head",)
+    metric: Metric = "f1"
+    accuracy_threshold: float = ACCURACY_THRESHOLD
+    top_k: tuple[int, ...] = TOP_K
+    """Numbers of components; more than the model has means all of them."""
+    alphas: tuple[float, ...] = ALPHA
+    stepwise: StepwiseSettings = field(default_factory=StepwiseSettings)
+
+    def __post_init__(self) -> None:
+        if not self.top_k or not self.alphas:
+            raise ValueError("k and alpha each need at least one value")
+        for k in self.top_k:
+            if k < 0:
+                raise ValueError(f"k is {k}; allowed: whole numbers from 0")
+        for alpha in self.alphas:
+            if not 1 < alpha < math.inf:  # false for NaN too
+                raise ValueError(f"alpha is {strength_text(alpha)}; allowed: finite numbers above 1")
+        if not 0 < self.accuracy_threshold <= 1:
+            raise ValueError(
+                f"accuracy threshold is {strength_text(self.accuracy_threshold)}; allowed: above 0, up to 1"
+            )
+        if not self.kinds or not set(self.kinds) <= set(KINDS):
+            raise ValueError(f"components are {', '.join(self.kinds) or 'none'}; allowed: {', '.join(KINDS)}")
+        if self.method in ("circuit", "random") and self.kinds != ("head",):
+            raise ValueError(f"method {self.method} is one of attention heads; it takes no neurons")
+
+
+@dataclass(frozen=True)
+class FinalLayerSettings:
+    """What is tried, and how much it may cost.
+
+    Raises:
+        ValueError: a setting with which nothing can be searched; the message names it.
+    """
+
+    own_attention: tuple[float, ...] = OWN_ATTENTION
+    """Shares of the final layer's attention that is replaced by the position's own value, 0..1."""
+    lambdas: tuple[float, ...] = LAMBDA
+    """Shares of the intercept that are subtracted; a negative one adds."""
+    sources: tuple[Source, ...] = SOURCES
+    gates: bool = False
+    """Whether points are tried behind gates too."""
+    most_lost: float = 1.0
+    """Percentage points of accuracy that a group of dev, or another shape, may lose."""
+    most_drift: float = 0.01
+    """By how much the NLL of other text may rise, as a share of what it was."""
+
+    def __post_init__(self) -> None:
+        if not self.own_attention or not self.lambdas or not self.sources:
+            raise ValueError("own attention, lambda and intercept each need at least one value")
+        for own in self.own_attention:
+            if not 0 <= own <= 1:  # false for NaN too
+                raise ValueError(f"own attention is {strength_text(own)}; allowed: numbers in 0..1")
+        for scale in self.lambdas:
+            if not -10 <= scale <= 10:
+                raise ValueError(f"lambda is {strength_text(scale)}; allowed: numbers in -10..10")
+        if not 0 <= self.most_lost <= 100:
+            raise ValueError(f"max lost is {strength_text(self.most_lost)}; allowed: percentage points, 0..100")
+        if not 0 <= self.most_drift < math.inf:
+            raise ValueError(f"max drift is {strength_text(self.most_drift)}; allowed: finite numbers from 0")
+        if not set(self.sources) <= set(SOURCES):
+            raise ValueError(f"intercept is {', '.join(self.sources)}; allowed: {', '.join(SOURCES)}")
+
+
+def require_ridge(ridge: float) -> None:
+    """Refuse a ridge that nothing can be fitted with.
+
+    Raises:
+        FitError: it is not a finite number of 0 or more.
+    """
+    if not (math.isfinite(ridge) and ridge >= 0):
+        raise FitError(f"ridge is {ridge}; allowed: a finite number, 0 or more")

@@ -1,0 +1,58 @@
+"""Ctrl-C while a command works: one line that says what is kept, and exit status 130."""
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.builders import build_model
+from tests.cli.test_commands import STEER, steer
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
+    """The options that name a small model in a folder."""
+    root = tmp_path_factory.mktemp("own")
+    loaded = build_model("llama", dtype=torch.float32)
+    loaded.model.save_pretrained(root)
+    loaded.tokenizer.save_pretrained(root)
+    return "--model", str(root), "--dtype", "float32"
+
+
+def interrupted(*arguments: str, when: Callable[[], bool]) -> str:
+    """Interrupt a command as soon as something is so; return the last line that it writes."""
+    process = subprocess.Popen([STEER, *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    while not when():
+        assert process.poll() is None, "it has ended by itself"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert errors.count("interrupted") == 1
+    return errors.splitlines()[-1]
+
+
+def test_a_fit_says_what_it_keeps_and_the_same_command_goes_on_from_there(model: tuple[str, ...], tmp_path: Path):
+    journal = tmp_path / ".parentheses.fit"
+
+    def kept() -> int:
+        return max(0, len(journal.read_text().splitlines()) - 1) if journal.exists() else 0  # less that of the key
+
+    command = ("fit", "parentheses", "--method", "paper", "--out", str(tmp_path), *model)
+    line = interrupted(*command, when=lambda: kept() > 2)
+    before = kept()
+    assert line == f"interrupted: {before} of the fit's results are kept; the same command goes on from there"
+    again = steer(*command)
+    assert again.returncode == 0, again.stderr
+    assert f"going on with a fit that was interrupted: {before} of its results are kept" in again.stdout
+
+
+def test_what_keeps_nothing_says_so(model: tuple[str, ...]):
+    started = time.monotonic()
+    line = interrupted("evaluate", "parentheses", *model, when=lambda: time.monotonic() - started > 1)
+    assert line == "interrupted: nothing is kept"
