@@ -1,6 +1,7 @@
 """How a prompt becomes token ids: one way for fitting and serving, so that both see the same prompt."""
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[int,
 
 def added_before(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     """Return the special tokens that a tokenizer puts before every text, such as the one for its beginning."""
-    for probe in (_PROBE, *_words(tokenizer)):
+    for probe in chain((_PROBE,), _words(tokenizer)):
         encoded = tokenizer(probe, return_special_tokens_mask=True)
         added: Sequence[int] = encoded["special_tokens_mask"]
         if 0 in added:  # else nothing of the probe is known, and what is put before it cannot be told from the rest

@@ -108,3 +108,10 @@ def test_a_prompt_of_a_tokenizer_that_adds_nothing_is_its_text_alone():
     tokenizer = build_tokenizer()
     assert added_before(tokenizer) == ()
     assert list(encode_prompt(tokenizer, "abc")) == tokenizer.encode("abc")
+
+
+def test_what_stands_before_a_text_is_found_without_a_look_at_the_whole_vocabulary(monkeypatch: pytest.MonkeyPatch):
+    """Every prompt asks for it."""
+    tokenizer = build_sentencepiece_tokenizer()
+    monkeypatch.setattr(type(tokenizer), "convert_tokens_to_string", lambda *_: pytest.fail("a token was looked at"))
+    assert added_before(tokenizer) == (tokenizer.bos_token_id,)
