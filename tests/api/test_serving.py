@@ -161,3 +161,10 @@ def check_operation(operation: schemathesis.schemas.APIOperation) -> None:
             operation.validate_response(response)
 
     check()
+
+
+def test_every_answer_is_described_with_its_fields(http):
+    schemas = http.get("/openapi.json").json()["components"]["schemas"]
+    described = [name for name, schema in schemas.items() if schema.get("type") == "object"]
+    assert "ChatCompletion" in described
+    assert [name for name in described if not schemas[name].get("properties")] == []

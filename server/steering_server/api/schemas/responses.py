@@ -1,8 +1,8 @@
 """Response bodies: OpenAI's shapes, and what this server adds to them (``arm``, ``steering``, ``comparison``)."""
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import BaseModel, ConfigDict, Field
 
 from steering_server.generation.requests import FinishReason
 
@@ -10,13 +10,10 @@ from steering_server.generation.requests import FinishReason
 class _Response(BaseModel):
     model_config = ConfigDict(frozen=True, protected_namespaces=())
 
-    absent_if_none: ClassVar[frozenset[str]] = frozenset()
-    """Fields of ours that OpenAI's shape does not have: left out rather than null where they do not apply."""
 
-    @model_serializer(mode="wrap")
-    def _without_absent(self, serialise: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        body: dict[str, Any] = serialise(self)
-        return {name: value for name, value in body.items() if value is not None or name not in self.absent_if_none}
+def _absent() -> Any:
+    """A field of ours that OpenAI's shape does not have: left out rather than null where it does not apply."""
+    return Field(default=None, exclude_if=lambda value: value is None)
 
 
 class AppliedProfile(_Response):
@@ -101,19 +98,15 @@ class CompletionLogprobs(_Response):
 class CompletionChoice(_Response):
     """One completion, or a piece of one in a stream."""
 
-    absent_if_none = frozenset({"arm"})
-
     index: int
     text: str
     logprobs: CompletionLogprobs | None = None
     finish_reason: FinishReason | None
-    arm: str | None = None
+    arm: str | None = _absent()
 
 
 class _Envelope(_Response):
     """What all answers have; each kind says what its object and its choices are."""
-
-    absent_if_none = frozenset({"comparison"})
 
     id: str
     object: str
@@ -122,7 +115,7 @@ class _Envelope(_Response):
     choices: list[Any]
     usage: Usage | None = None
     steering: Applied | AppliedArms
-    comparison: Comparison | None = None
+    comparison: Comparison | None = _absent()
 
 
 class Completion(_Envelope):
@@ -164,13 +157,11 @@ class ChatMessage(_Response):
 class ChatChoice(_Response):
     """One answer to a conversation."""
 
-    absent_if_none = frozenset({"arm"})
-
     index: int
     message: ChatMessage
     logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason | None
-    arm: str | None = None
+    arm: str | None = _absent()
 
 
 class ChatCompletion(_Envelope):
@@ -183,22 +174,18 @@ class ChatCompletion(_Envelope):
 class ChatDelta(_Response):
     """What a chunk adds to the assistant's message."""
 
-    absent_if_none = frozenset({"role", "content"})
-
-    role: Literal["assistant"] | None = None
-    content: str | None = None
+    role: Literal["assistant"] | None = _absent()
+    content: str | None = _absent()
 
 
 class ChatChunkChoice(_Response):
     """A piece of one answer."""
 
-    absent_if_none = frozenset({"arm"})
-
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None = None
     finish_reason: FinishReason | None
-    arm: str | None = None
+    arm: str | None = _absent()
 
 
 class ChatCompletionChunk(_Envelope):
