@@ -17,10 +17,11 @@ from steering_profiles.models import LoadedModel, ModelSource, load_model
 from steering_profiles.schema import FinalLayer, HeadScale, Profile
 from steering_profiles.steering import UNSTEERED, AppliedProfile, Steering
 from steering_profiles.store import Catalogue
-from steering_server.engines.local.engine import Engine, EngineLimits
+from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.packing import PackedLinears
 from steering_server.errors import EngineError
 from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams
+from steering_server.limits import EngineLimits
 
 CONCURRENCIES = (1, 8, 32, 64)
 """Requests at the same time, where they come one after the other."""

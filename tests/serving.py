@@ -17,8 +17,8 @@ from steering_profiles.schema import Profile
 from steering_profiles.store import Catalogue, save_profile
 from steering_server.api.lifecycle import live
 from steering_server.engines.local.backend import LocalBackend
-from steering_server.engines.local.engine import EngineLimits
 from steering_server.generation.backend import Backend
+from steering_server.limits import EngineLimits
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from steering_profiles.source import EMBEDDED, DtypeName, ModelSource
 from steering_server.errors import ConfigError
+from steering_server.limits import EngineLimits
 
 PREFIX = "STEER_"
 
@@ -86,13 +87,13 @@ class ServerSettings(ModelSettings):
     force_profiles: bool = False
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
-    max_batch: Annotated[int, Field(ge=1)] = 64
-    max_queue: Annotated[int, Field(ge=0)] = 256
+    max_batch: Annotated[int, Field(ge=1)] = EngineLimits.max_batch
+    max_queue: Annotated[int, Field(ge=0)] = EngineLimits.max_queue
     max_model_len: Annotated[int, Field(ge=2)] | None = None
-    step_tokens: Annotated[int, Field(ge=1)] = 512
-    step_tokens_beside: Annotated[int, Field(ge=1)] = 128
+    step_tokens: Annotated[int, Field(ge=1)] = EngineLimits.step_tokens
+    step_tokens_beside: Annotated[int, Field(ge=1)] = EngineLimits.step_tokens_beside
     kv_memory: ByteSize | None = None
-    prefix_cache: bool = True
+    prefix_cache: bool = EngineLimits.prefix_cache
     shutdown_grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30
     """Seconds that running requests have to finish once the server is told to stop."""
     keep_alive: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 75

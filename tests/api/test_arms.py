@@ -9,8 +9,8 @@ from steering_profiles.store import Catalogue, save_profile
 from steering_server.api.arms import Arms, resolve_arms
 from steering_server.api.schemas.requests import CompletionBody
 from steering_server.engines.local.backend import LocalBackend
-from steering_server.engines.local.engine import EngineLimits
 from steering_server.errors import NotFound, RequestError
+from steering_server.limits import EngineLimits
 from tests.api.conftest import profiles_for
 from tests.builders import build_model
 

@@ -11,7 +11,7 @@ from steering_profiles.store import Catalogue
 from steering_server.api.app import create_app
 from steering_server.api.service import Service
 from steering_server.engines.local.backend import LocalBackend
-from steering_server.engines.local.engine import EngineLimits
+from steering_server.limits import EngineLimits
 from tests.api.logged import request_line
 from tests.builders import build_model
 

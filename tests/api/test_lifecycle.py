@@ -16,8 +16,8 @@ from steering_profiles.errors import ModelLoadError
 from steering_profiles.models import LoadedModel
 from steering_profiles.store import Catalogue
 from steering_server.engines.local.backend import LocalBackend
-from steering_server.engines.local.engine import EngineLimits
 from steering_server.generation.backend import Backend
+from steering_server.limits import EngineLimits
 from tests.builders import build_model
 from tests.serving import living, wait_until_ready
 

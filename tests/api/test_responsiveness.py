@@ -12,8 +12,8 @@ import torch
 from steering_profiles.models import LoadedModel
 from steering_profiles.store import Catalogue
 from steering_server.engines.local.backend import LocalBackend
-from steering_server.engines.local.engine import EngineLimits
 from steering_server.generation.tokenizer import TokenizerService
+from steering_server.limits import EngineLimits
 from tests.api.conftest import profiles_for
 from tests.api.logged import request_line
 from tests.builders import build_model

@@ -15,7 +15,7 @@ from steering_profiles.errors import ProfileMismatch
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Provenance
 from steering_profiles.store import content_hash
-from steering_server.engines.local.engine import EngineLimits
+from steering_server.limits import EngineLimits
 from tests.api.conftest import profiles_for
 from tests.builders import build_model, build_profile
 from tests.serving import serving

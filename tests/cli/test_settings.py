@@ -14,7 +14,7 @@ from steering_profiles.models import ModelSource
 from steering_server.api import lifecycle
 from steering_server.cli import app, opening
 from steering_server.config import PREFIX, ServerSettings
-from steering_server.engines.local.engine import EngineLimits
+from steering_server.limits import EngineLimits
 from tests.builders import build_model
 
 VALUES = {

@@ -10,7 +10,7 @@ from steering_server.config import ServerSettings
 if TYPE_CHECKING:
     from steering_profiles.models import LoadedModel
     from steering_server.engines.local.backend import LocalBackend
-    from steering_server.engines.local.engine import EngineLimits
+    from steering_server.limits import EngineLimits
 
 
 def open_backend(settings: ServerSettings) -> "LocalBackend":
@@ -25,7 +25,7 @@ def open_backend(settings: ServerSettings) -> "LocalBackend":
     require_possible(settings.model_source)
 
     from steering_server.engines.local.backend import LocalBackend
-    from steering_server.engines.local.engine import EngineLimits
+    from steering_server.limits import EngineLimits
 
     limits = EngineLimits(
         max_batch=settings.max_batch,

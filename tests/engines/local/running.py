@@ -7,11 +7,12 @@ from contextlib import contextmanager
 import pytest
 
 from steering_profiles.models import LoadedModel
-from steering_server.engines.local.engine import Engine, EngineLimits
+from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.packed import RowInput
 from steering_server.engines.local.runner import RowOutput
 from steering_server.errors import EngineError
 from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams
+from steering_server.limits import EngineLimits
 
 GREEDY = SamplingParams(max_tokens=12, temperature=0)
 PROMPTS = [(72, 69, 76), (40, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12), (9,), (65,) * 30]

@@ -9,10 +9,11 @@ from accelerate import cpu_offload
 from accelerate.hooks import remove_hook_from_submodules
 
 from steering_profiles.models import LoadedModel
-from steering_server.engines.local.engine import Engine, EngineLimits
+from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.sequence import Emit
 from steering_server.errors import ConfigError, EngineError, EngineStopped, Overloaded
 from steering_server.generation.requests import Chunk, GenerationRequest, Piece, SamplingParams
+from steering_server.limits import EngineLimits
 from tests.builders import FAMILIES, build_model, build_profile, every_effect, greedy, steer
 from tests.engines.local.running import GREEDY, PROMPTS, running
 

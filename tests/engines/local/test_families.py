@@ -12,10 +12,11 @@ from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
 from steering_profiles.steering import Steering, attach
 from steering_server.engines.local import attention
-from steering_server.engines.local.engine import Engine, EngineLimits
+from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.kv import LayerStore
 from steering_server.errors import ConfigError, EngineError
 from steering_server.generation.requests import GenerationRequest
+from steering_server.limits import EngineLimits
 from tests.builders import build_profile, greedy, steer
 from tests.engines.local.running import GREEDY, PROMPTS, running
 from tests.engines.local.two_passes import slowly

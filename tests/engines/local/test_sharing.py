@@ -8,10 +8,11 @@ import torch
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import UNSTEERED, Steering
-from steering_server.engines.local.engine import Engine, EngineLimits
+from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.kv import bytes_per_token
 from steering_server.errors import ConfigError
 from steering_server.generation.requests import GenerationRequest
+from steering_server.limits import EngineLimits
 from tests.builders import build_model, build_profile, every_effect, greedy, steer
 from tests.engines.local.running import GREEDY, running
 

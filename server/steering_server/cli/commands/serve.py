@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from steering_server.cli.listening import listen, url_of
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
+from steering_server.limits import EngineLimits
 
 if TYPE_CHECKING:
     from steering_server.config import ServerSettings
@@ -37,8 +38,12 @@ def serve(
     served_name: Annotated[
         str | None, typer.Option(help="The model's name in requests. (default: the model's own)")
     ] = None,
-    max_batch: Annotated[int | None, typer.Option(min=1, help="Sequences that run at once. (default: 64)")] = None,
-    max_queue: Annotated[int | None, typer.Option(min=0, help="Sequences that may wait. (default: 256)")] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(min=1, help=f"Sequences that run at once. (default: {EngineLimits.max_batch})")
+    ] = None,
+    max_queue: Annotated[
+        int | None, typer.Option(min=0, help=f"Sequences that may wait. (default: {EngineLimits.max_queue})")
+    ] = None,
     max_model_len: Annotated[
         int | None, typer.Option(min=2, help="Tokens of prompt and completion together. (default: the model's own)")
     ] = None,
@@ -50,12 +55,15 @@ def serve(
         ),
     ] = None,
     step_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Prompt tokens computed in one step. (default: 512)")
+        int | None,
+        typer.Option(min=1, help=f"Prompt tokens computed in one step. (default: {EngineLimits.step_tokens})"),
     ] = None,
     step_tokens_beside: Annotated[
         int | None,
         typer.Option(
-            min=1, help="The same while others wait for their next token; fewer make them wait less. (default: 128)"
+            min=1,
+            help="The same while others wait for their next token; fewer make them wait less. "
+            f"(default: {EngineLimits.step_tokens_beside})",
         ),
     ] = None,
     prefix_cache: Annotated[

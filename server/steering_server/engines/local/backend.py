@@ -6,13 +6,14 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.store import Catalogue
-from steering_server.engines.local.engine import Engine, EngineLimits
+from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.mailbox import Mailbox
 from steering_server.errors import EngineError
 from steering_server.generation.backend import ModelCard
 from steering_server.generation.profiles import ProfileCard, check_profiles
 from steering_server.generation.requests import Chunk, GenerationRequest
 from steering_server.generation.tokenizer import TokenizerService
+from steering_server.limits import EngineLimits
 
 _Report = tuple[int, Chunk | EngineError]
 

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 
 import structlog
 import torch
@@ -23,31 +22,12 @@ from steering_server.engines.local.slots import SlotPool
 from steering_server.errors import ConfigError, EngineError, EngineStopped, Overloaded
 from steering_server.generation.requests import Chunk, GenerationRequest
 from steering_server.generation.text import TextStream
+from steering_server.limits import EngineLimits
 
 DEFAULT_KV_MEMORY = 2**30
 """Bytes."""
 
 _log = structlog.get_logger("steering_server.engine")
-
-
-@dataclass(frozen=True)
-class EngineLimits:
-    """How much the engine does at a time."""
-
-    max_batch: int = 64
-    """Sequences that run at the same time."""
-    max_queue: int = 256
-    """Sequences that may wait for a place in the batch."""
-    max_length: int | None = None
-    """Tokens of one sequence, prompt and completion together; None is what the model was made for."""
-    step_tokens: int = 512
-    """Prompt tokens computed in one step, over all sequences."""
-    step_tokens_beside: int = 128
-    """Prompt tokens computed in a step in which other sequences wait for their next token."""
-    kv_memory: int | None = None
-    """Bytes that keys and values may take; None is 1 GiB, or what one sequence of full length takes if that is more."""
-    prefix_cache: bool = True
-    """Whether sequences that begin alike and are steered alike share what was computed for their beginning."""
 
 
 class Engine:
