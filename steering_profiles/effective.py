@@ -10,6 +10,9 @@ from steering_profiles.schema import INTERCEPT_TENSOR, Profile, common_gate, str
 
 _MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
 
+_SMALLEST = 1e-4
+"""How small the values of a layer may be, as a share of what is added to them; the rest are larger."""
+
 
 @dataclass(frozen=True)
 class Effective:
@@ -39,7 +42,7 @@ def effective(steering: Sequence[tuple[Profile, float]], dtype: str) -> Effectiv
 
     The formulas are those of :mod:`steering_profiles.steering.effects`. Own-position attention is a share, which is
     held within 0..1: beyond that range a strength changes no more of it. A factor counts if it is not 1 in ``dtype``,
-    a share or an intercept if one more than as much would not be either.
+    a share or an intercept if it is not so little that rounding in ``dtype`` takes it away.
 
     Raises:
         GateError: the profiles have different gates.
@@ -99,8 +102,8 @@ def _changed(factors: Sequence[float], dtype: str) -> int:
 
 
 def _counts(scale: float, dtype: str) -> bool:
-    """Whether ``scale`` times a value is more than what rounding the value in ``dtype`` may take away."""
-    return abs(scale) > _step(dtype) / 2
+    """Whether ``scale`` times one value, added to another, can be more than rounding in ``dtype`` takes away."""
+    return abs(scale) > _step(dtype) / 2 * _SMALLEST
 
 
 def _composed(intercepts: Sequence[tuple[Profile, float]], dtype: str) -> float:

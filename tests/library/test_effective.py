@@ -47,8 +47,8 @@ def test_own_position_attention_is_held_within_its_range_and_says_so(strength: f
         [(example(heads=(HeadScale(layer=1, head=2, scale=1.001),)), 1)],
         [(example(), 0.001)],
         [(example(heads=(), neurons=(NeuronScale(layer=0, neuron=0, scale=1.5),)), 1e-6)],
-        [(example(heads=(), final_layer=FinalLayer(intercept_scale=1.0), tensors=INTERCEPT), 1e-6)],
-        [(HALF_ATTENTION, 1e-6)],
+        [(example(heads=(), final_layer=FinalLayer(intercept_scale=1.0), tensors=INTERCEPT), 1e-8)],
+        [(HALF_ATTENTION, 1e-8)],
     ],
     ids=[
         *("below the range", "factors that cancel", "a small scale", "a small strength", "neurons", "an intercept"),
@@ -82,6 +82,12 @@ def test_what_depends_on_a_gate_names_it():
     assert effective([(gated, -1)], "float32").gate is None
     with pytest.raises(GateError):
         effective([(gated, 0), (other, 0)], "float32")
+
+
+@pytest.mark.parametrize("strength", [1e-3, 1e-5])
+def test_what_may_be_seen_in_a_small_value_is_applied(strength: float):
+    assert effective([(taking("one", 1, 1), strength)], "bfloat16").intercept_scale == strength
+    assert effective([(HALF_ATTENTION, strength)], "bfloat16").own_attention == strength / 2
 
 
 def test_strength_0_is_no_steering_and_needs_no_warning():
