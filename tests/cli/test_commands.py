@@ -144,6 +144,10 @@ def test_a_fit_that_finds_nothing_writes_its_report_and_no_profile(folder: Path,
     assert fitted.returncode == 0, fitted.stderr
     assert "no profile is written" in fitted.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["parity.html", "parity.md"]
+    (tmp_path / "out" / "parity.json").write_text("{}")
+    again = steer("fit", "--task", str(task), "--out", str(tmp_path / "out"), *model)
+    assert "is of an earlier fit" in " ".join(again.stdout.split())
+    assert (tmp_path / "out" / "parity.json").read_text() == "{}"
 
 
 def write_task(path: Path, lines: int = 30) -> Path:

@@ -101,6 +101,9 @@ def make_profile(asked: Asked) -> None:
     fitted.show(console)
     if path is None:
         console.print("no profile is written: nothing that was tried is better on dev and allowed", style="yellow")
+        earlier = asked.out / f"{asked.name}.json"
+        if earlier.exists():
+            console.print(f"{earlier} is of an earlier fit, and not what the report is about", style="yellow")
     console.print(f"wrote {page}" if path is None else f"wrote {path} and {page}", soft_wrap=True)
 
 
