@@ -1,6 +1,6 @@
 """What a profile does: to its task, and to everything else."""
 
-from steering_profiles.evaluation.accuracy import Accuracy, Answered, TokenPredictor
+from steering_profiles.evaluation.accuracy import Accuracy, ScoredAnswer, TokenPredictor
 from steering_profiles.evaluation.calibration import ArmCalibration, Calibration, CalibrationComparison
 from steering_profiles.evaluation.corpora import fitting_texts, held_out_texts
 from steering_profiles.evaluation.held_out import measure_side_effects
@@ -12,11 +12,11 @@ from steering_profiles.evaluation.windows import Window, continuation_window, te
 
 __all__ = [
     "Accuracy",
-    "Answered",
     "ArmCalibration",
     "Calibration",
     "CalibrationComparison",
     "FinalLayerReplay",
+    "ScoredAnswer",
     "SideEffects",
     "TextEffect",
     "TextPredictor",

@@ -1,4 +1,4 @@
-"""Accuracy on next-token prompts: greedy decoding, so right means that the answer is the likeliest of all tokens."""
+"""Accuracy on next-token prompts: greedy decoding, so correct means that the answer is the likeliest of all tokens."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,81 +24,81 @@ Z_95 = 1.959964
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Right answers per group: ``{group: (right, asked)}``."""
+    """Correct answers per group: ``{group: (correct, total)}``."""
 
     counts: dict[str, tuple[int, int]]
 
     @classmethod
     def of(cls, examples: Sequence[Example], predicted: Sequence[int]) -> "Accuracy":
-        """Count which of ``examples`` are answered right by the tokens ``predicted`` for them."""
+        """Count which of ``examples`` are answered correct by the tokens ``predicted`` for them."""
         counts = {example.group: (0, 0) for example in examples}
         for example, token in zip(examples, predicted, strict=True):
-            right, asked = counts[example.group]
-            counts[example.group] = (right + (token == example.answer), asked + 1)
+            correct, total = counts[example.group]
+            counts[example.group] = (correct + (token == example.answer), total + 1)
         return cls(counts)
 
     @property
-    def right(self) -> int:
-        """Right answers over all groups."""
-        return sum(right for right, _ in self.counts.values())
+    def correct(self) -> int:
+        """Correct answers over all groups."""
+        return sum(correct for correct, _ in self.counts.values())
 
     @property
-    def asked(self) -> int:
+    def total(self) -> int:
         """Prompts over all groups."""
-        return sum(asked for _, asked in self.counts.values())
+        return sum(total for _, total in self.counts.values())
 
     @property
     def percent(self) -> dict[str, float]:
-        """Percentage of right answers per group, to one decimal."""
-        return {group: round(100 * right / asked, 1) for group, (right, asked) in self.counts.items()}
+        """Percentage of correct answers per group, to one decimal."""
+        return {group: round(100 * correct / total, 1) for group, (correct, total) in self.counts.items()}
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the counts as plain data."""
-        return {group: [right, asked] for group, (right, asked) in self.counts.items()}
+        return {group: [correct, total] for group, (correct, total) in self.counts.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Accuracy":
         """Make it of what :meth:`to_json` returned."""
-        return cls({group: (right, asked) for group, (right, asked) in data.items()})
+        return cls({group: (correct, total) for group, (correct, total) in data.items()})
 
     def interval(self, group: str | None = None) -> tuple[float, float]:
         """Return the 95% confidence interval of a group's percentage, or without a group that of all together.
 
-        Wilson's score interval, which holds near 0% and 100% too; 0..100 where nothing was asked.
+        Wilson's score interval, which holds near 0% and 100% too; 0..100 where there are no prompts.
 
         Raises:
             KeyError: there is no such group.
         """
-        right, asked = (self.right, self.asked) if group is None else self.counts[group]
-        if not asked:
+        correct, total = (self.correct, self.total) if group is None else self.counts[group]
+        if not total:
             return 0.0, 100.0
-        share = right / asked
-        centre = (share + Z_95**2 / (2 * asked)) / (1 + Z_95**2 / asked)
-        half = Z_95 / (1 + Z_95**2 / asked) * math.sqrt(share * (1 - share) / asked + Z_95**2 / (4 * asked**2))
-        low = 0.0 if right == 0 else 100 * (centre - half)  # where rounding would miss them by a hair
-        high = 100.0 if right == asked else 100 * (centre + half)
+        share = correct / total
+        centre = (share + Z_95**2 / (2 * total)) / (1 + Z_95**2 / total)
+        half = Z_95 / (1 + Z_95**2 / total) * math.sqrt(share * (1 - share) / total + Z_95**2 / (4 * total**2))
+        low = 0.0 if correct == 0 else 100 * (centre - half)  # where rounding would miss them by a hair
+        high = 100.0 if correct == total else 100 * (centre + half)
         return low, high
 
     def __add__(self, other: "Accuracy") -> "Accuracy":
         """Pool the prompts of two measurements."""
         counts = dict(self.counts)
-        for group, (right, asked) in other.counts.items():
+        for group, (correct, total) in other.counts.items():
             before = counts.get(group, (0, 0))
-            counts[group] = (before[0] + right, before[1] + asked)
+            counts[group] = (before[0] + correct, before[1] + total)
         return Accuracy(counts)
 
 
 @dataclass(frozen=True)
-class Answered:
+class ScoredAnswer:
     """How one prompt was answered."""
 
     group: str
-    right: bool
+    correct: bool
     """Whether the answer is the likeliest of all tokens."""
     log_probability: float
     """Of the correct answer, in nats."""
     confidence: float
-    """Probability of the likeliest token, right or not."""
+    """Probability of the likeliest token, correct or not."""
 
 
 class TokenPredictor:
@@ -133,12 +133,12 @@ class TokenPredictor:
     def accuracy(
         self, examples: Sequence[Example], steering: Steering = UNSTEERED, progress: Progress | None = None
     ) -> Accuracy:
-        """Measure how many of ``examples`` are answered right."""
+        """Measure how many of ``examples`` are answered correct."""
         return Accuracy.of(examples, self.predict(examples, steering, progress))
 
     def answers(
         self, examples: Sequence[Example], steering: Steering = UNSTEERED, progress: Progress | None = None
-    ) -> list[Answered]:
+    ) -> list[ScoredAnswer]:
         """Return how each of ``examples`` is answered."""
         return self.answers_at(examples, (1.0,), steering, progress)[1.0]
 
@@ -148,13 +148,13 @@ class TokenPredictor:
         temperatures: Sequence[float],
         steering: Steering = UNSTEERED,
         progress: Progress | None = None,
-    ) -> dict[float, list[Answered]]:
+    ) -> dict[float, list[ScoredAnswer]]:
         """Return how ``examples`` are answered with the logits divided by each of ``temperatures``, in one pass.
 
         Probabilities are those over the whole vocabulary, in float32 at least.
         """
         progress = progress or Silent()
-        found: dict[float, dict[int, Answered]] = {temperature: {} for temperature in temperatures}
+        found: dict[float, dict[int, ScoredAnswer]] = {temperature: {} for temperature in temperatures}
         for indices, logits in self._batches(examples, steering):
             batch = [examples[index] for index in indices]
             precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -177,11 +177,11 @@ class TokenPredictor:
         return logits
 
 
-def _answered(logits: Tensor, examples: Sequence[Example], likeliest: Sequence[int]) -> list[Answered]:
+def _answered(logits: Tensor, examples: Sequence[Example], likeliest: Sequence[int]) -> list[ScoredAnswer]:
     """Judge the ``[examples, vocab]`` logits, of which the ``likeliest`` tokens are known."""
     answers = torch.tensor([example.answer for example in examples], device=logits.device).unsqueeze(-1)
     total = logits.logsumexp(dim=-1)
     log_probability = (logits.gather(-1, answers).squeeze(-1) - total).tolist()
     confidence = (logits.amax(dim=-1) - total).exp().tolist()
     judged = zip(examples, likeliest, log_probability, confidence, strict=True)
-    return [Answered(example.group, token == example.answer, log_p, sure) for example, token, log_p, sure in judged]
+    return [ScoredAnswer(example.group, token == example.answer, log_p, sure) for example, token, log_p, sure in judged]

@@ -1,6 +1,6 @@
 """Whether a model is as sure of its answers as it is right: reliability, expected calibration error, NLL.
 
-A profile that only makes every distribution sharper raises the probability of right answers too, and of wrong ones.
+A profile that only makes every distribution sharper raises the probability of correct answers too, and of wrong ones.
 So all figures are also given for the prompts that the plain model gets right and for those that it gets wrong, and
 beside them stand those of the plain model at one temperature tuned by NLL, which can do nothing but sharpen or blur.
 """
@@ -12,10 +12,11 @@ from typing import Any
 
 from pydantic import JsonValue
 
-from steering_profiles.evaluation.accuracy import Z_95, Accuracy, Answered
+from steering_profiles.evaluation.accuracy import Z_95, Accuracy, ScoredAnswer
 
 BINS = 10
 """Of equal width, by confidence."""
+_ARMS = ("baseline", "profile", "tempered")
 
 
 @dataclass(frozen=True)
@@ -26,15 +27,15 @@ class Bin:
     confidence: float
     """Mean of theirs; 0 for none."""
     accuracy: float
-    """Share of them that is right; 0 for none."""
+    """Share of them that is correct; 0 for none."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How sure a model is of some answers, and how often right. All figures are 0 where nothing was asked."""
+    """How sure a model is of some answers, and how often right. All figures are 0 where there are no prompts."""
 
-    asked: int
-    right: int
+    total: int
+    correct: int
     probability: float
     """Mean probability of the correct answer."""
     deviation: float
@@ -42,19 +43,19 @@ class Calibration:
     nll: float
     """Mean negative log-likelihood of the correct answer, in nats."""
     confidence: float
-    """Mean probability of the likeliest token, right or not."""
+    """Mean probability of the likeliest token, correct or not."""
     bins: tuple[Bin, ...]
     """``BINS`` of them, from the least confident on: a reliability diagram."""
 
     @property
     def accuracy(self) -> float:
-        """Share of right answers, 0..1."""
-        return self.right / self.asked if self.asked else 0.0
+        """Share of correct answers, 0..1."""
+        return self.correct / self.total if self.total else 0.0
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
         """The 95% confidence interval of the accuracy (:meth:`.Accuracy.interval`), 0..1."""
-        low, high = Accuracy({"": (self.right, self.asked)}).interval()
+        low, high = Accuracy({"": (self.correct, self.total)}).interval()
         return low / 100, high / 100
 
     @property
@@ -64,25 +65,32 @@ class Calibration:
         Normal approximation, the prompts taken as drawn independently: where many ask for the same thing in other
         words, it is too narrow.
         """
-        if not self.asked:
+        if not self.total:
             return 0.0, 1.0
-        half = Z_95 * self.deviation / math.sqrt(self.asked)
+        half = Z_95 * self.deviation / math.sqrt(self.total)
         return max(0.0, self.probability - half), min(1.0, self.probability + half)
 
     @property
     def error(self) -> float:
         """The expected calibration error, 0..1: what confidence and accuracy differ by in a bin, averaged over answers.
 
-        The sum of ``count / asked * |accuracy - confidence|`` over the bins (Naeini et al., AAAI 2015).
+        The sum of ``count / total * |accuracy - confidence|`` over the bins (Naeini et al., AAAI 2015).
         """
-        if not self.asked:
+        if not self.total:
             return 0.0
-        return sum(one.count * abs(one.accuracy - one.confidence) for one in self.bins) / self.asked
+        return sum(one.count * abs(one.accuracy - one.confidence) for one in self.bins) / self.total
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return all figures as plain data."""
+        figures = asdict(self)
+        return {"asked": figures.pop("total"), "right": figures.pop("correct"), **figures}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Calibration":
-        """Make it of what ``asdict`` made of it."""
-        return cls(**{**data, "bins": tuple(Bin(**one) for one in data["bins"])})
+        """Return what :meth:`to_json` was called on."""
+        figures = dict(data)
+        total, correct, bins = (figures.pop(key) for key in ("asked", "right", "bins"))
+        return cls(total, correct, **figures, bins=tuple(Bin(**one) for one in bins))
 
 
 @dataclass(frozen=True)
@@ -95,17 +103,24 @@ class GroupedCalibration:
     @property
     def balanced_nll(self) -> float:
         """The NLL averaged over groups, each of which counts the same however many prompts it has."""
-        asked = [one.nll for one in self.groups.values() if one.asked]
-        return sum(asked) / len(asked) if asked else 0.0
+        nlls = [one.nll for one in self.groups.values() if one.total]
+        return sum(nlls) / len(nlls) if nlls else 0.0
 
     @property
     def accuracy(self) -> Accuracy:
-        """Right answers per group."""
-        return Accuracy({group: (one.right, one.asked) for group, one in self.groups.items()})
+        """Correct answers per group."""
+        return Accuracy({group: (one.correct, one.total) for group, one in self.groups.items()})
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return all figures as plain data."""
+        return {
+            "pooled": self.pooled.to_json(),
+            "groups": {group: one.to_json() for group, one in self.groups.items()},
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "GroupedCalibration":
-        """Make it of what ``asdict`` made of it."""
+        """Return what :meth:`to_json` was called on."""
         groups = {group: Calibration.from_json(one) for group, one in data["groups"].items()}
         return cls(Calibration.from_json(data["pooled"]), groups)
 
@@ -114,14 +129,22 @@ class GroupedCalibration:
 class ArmCalibration:
     """Of one arm: on all prompts, on those that the plain model gets right, and on those that it gets wrong."""
 
-    every: GroupedCalibration
-    right: GroupedCalibration
-    wrong: GroupedCalibration
+    all_prompts: GroupedCalibration
+    baseline_correct: GroupedCalibration
+    baseline_wrong: GroupedCalibration
+
+    def to_json(self) -> dict[str, JsonValue]:
+        """Return all figures as plain data."""
+        return {
+            "every": self.all_prompts.to_json(),
+            "right": self.baseline_correct.to_json(),
+            "wrong": self.baseline_wrong.to_json(),
+        }
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "ArmCalibration":
-        """Make it of what ``asdict`` made of it."""
-        return cls(**{name: GroupedCalibration.from_json(data[name]) for name in ("every", "right", "wrong")})
+        """Return what :meth:`to_json` was called on."""
+        return cls(*(GroupedCalibration.from_json(data[key]) for key in ("every", "right", "wrong")))
 
 
 @dataclass(frozen=True)
@@ -134,18 +157,24 @@ class CalibrationComparison:
     temperature: float
     """What the logits of ``tempered`` are divided by."""
 
+    @property
+    def arms(self) -> tuple[ArmCalibration, ArmCalibration, ArmCalibration]:
+        """The plain model, the steered one, and the one at the temperature."""
+        return self.baseline, self.profile, self.tempered
+
     def to_json(self) -> dict[str, JsonValue]:
         """Return all figures as plain data."""
-        return asdict(self)
+        arms = {name: arm.to_json() for name, arm in zip(_ARMS, self.arms, strict=True)}
+        return {**arms, "temperature": self.temperature}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "CalibrationComparison":
-        """Make it of what :meth:`to_json` returned."""
-        arms = {name: ArmCalibration.from_json(data[name]) for name in ("baseline", "profile", "tempered")}
-        return cls(**arms, temperature=data["temperature"])
+        """Return what :meth:`to_json` was called on."""
+        baseline, profile, tempered = (ArmCalibration.from_json(data[name]) for name in _ARMS)
+        return cls(baseline, profile, tempered, data["temperature"])
 
 
-def calibrate(answers: Sequence[Answered]) -> Calibration:
+def calibrate(answers: Sequence[ScoredAnswer]) -> Calibration:
     """Return the figures of ``answers``."""
     count = len(answers)
     if not count:
@@ -153,8 +182,8 @@ def calibrate(answers: Sequence[Answered]) -> Calibration:
     probabilities = [math.exp(answer.log_probability) for answer in answers]
     mean = math.fsum(probabilities) / count
     return Calibration(
-        asked=count,
-        right=sum(answer.right for answer in answers),
+        total=count,
+        correct=sum(answer.correct for answer in answers),
         probability=mean,
         deviation=math.sqrt(math.fsum((one - mean) ** 2 for one in probabilities) / count),
         nll=-math.fsum(answer.log_probability for answer in answers) / count,
@@ -163,7 +192,7 @@ def calibrate(answers: Sequence[Answered]) -> Calibration:
     )
 
 
-def calibrate_groups(answers: Sequence[Answered], groups: Sequence[str] | None = None) -> GroupedCalibration:
+def calibrate_groups(answers: Sequence[ScoredAnswer], groups: Sequence[str] | None = None) -> GroupedCalibration:
     """Return the figures of ``answers``, and of each group apart: of ``groups``, or of those that are there."""
     groups = list(dict.fromkeys(answer.group for answer in answers)) if groups is None else groups
     return GroupedCalibration(
@@ -171,12 +200,12 @@ def calibrate_groups(answers: Sequence[Answered], groups: Sequence[str] | None =
     )
 
 
-def calibrate_arm(answers: Sequence[Answered], baseline: Sequence[Answered]) -> ArmCalibration:
-    """Return the figures of ``answers``, told apart by whether the same prompt's answer in ``baseline`` is right."""
+def calibrate_arm(answers: Sequence[ScoredAnswer], baseline: Sequence[ScoredAnswer]) -> ArmCalibration:
+    """Return the figures of ``answers``, told apart by whether the same prompt's answer in ``baseline`` is correct."""
     groups = list(dict.fromkeys(answer.group for answer in answers))
-    parts: dict[bool, list[Answered]] = {True: [], False: []}
+    parts: dict[bool, list[ScoredAnswer]] = {True: [], False: []}
     for answer, plain in zip(answers, baseline, strict=True):
-        parts[plain.right].append(answer)
+        parts[plain.correct].append(answer)
     return ArmCalibration(*(calibrate_groups(some, groups) for some in (answers, parts[True], parts[False])))
 
 
@@ -185,8 +214,8 @@ def _place(confidence: float) -> int:
     return min(BINS - 1, max(0, math.ceil(confidence * BINS) - 1))
 
 
-def _bin(answers: Sequence[Answered]) -> Bin:
+def _bin(answers: Sequence[ScoredAnswer]) -> Bin:
     count = len(answers)
     if not count:
         return Bin(0, 0.0, 0.0)
-    return Bin(count, math.fsum(a.confidence for a in answers) / count, sum(a.right for a in answers) / count)
+    return Bin(count, math.fsum(a.confidence for a in answers) / count, sum(a.correct for a in answers) / count)

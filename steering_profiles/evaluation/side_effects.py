@@ -20,7 +20,7 @@ class TextEffect:
     """Share of positions at which the likeliest next token is the same with and without it, 0..1."""
 
     @property
-    def change(self) -> float:
+    def nll_increase(self) -> float:
         """By how much the NLL rose, as a share of what it was: 0.01 is one percent worse."""
         return self.nll_after / self.nll_before - 1
 
@@ -34,7 +34,7 @@ class SideEffects:
     @property
     def worst(self) -> TextEffect:
         """The text whose prediction suffered most."""
-        return max(self.texts, key=lambda text: text.change)
+        return max(self.texts, key=lambda text: text.nll_increase)
 
     def record(self) -> dict[str, JsonValue]:
         """Return the figures as they are kept in a profile's provenance."""

@@ -284,14 +284,14 @@ def _reasons_against(
 
 def _losses(accuracy: Accuracy, plain: Accuracy, most: float) -> Iterator[str]:
     """Yield which groups have lost more than ``most`` percentage points."""
-    for group, (right, asked) in accuracy.counts.items():
-        lost = 100 * (plain.counts[group][0] - right)
-        if lost > most * asked + _ROUNDING:
-            yield f"{group} loses {lost / asked:.1f} points of accuracy"
+    for group, (correct, total) in accuracy.counts.items():
+        lost = 100 * (plain.counts[group][0] - correct)
+        if lost > most * total + _ROUNDING:
+            yield f"{group} loses {lost / total:.1f} points of accuracy"
 
 
 def _pooled(accuracy: Accuracy, name: str) -> Accuracy:
-    return Accuracy({name: (accuracy.right, accuracy.asked)})
+    return Accuracy({name: (accuracy.correct, accuracy.total)})
 
 
 def _intercepts(loaded: LoadedModel, task: Task, settings: FinalLayerSettings, progress: Progress) -> dict[str, Any]:
@@ -406,8 +406,8 @@ def _searched(settings: FinalLayerSettings, grid: Sequence[Measured]) -> dict[st
             m.point.source,
             round(m.dev.nll, 5),
             round(m.dev.probability, 5),
-            m.dev.accuracy.right,
-            m.dev.accuracy.asked,
+            m.dev.accuracy.correct,
+            m.dev.accuracy.total,
             None if m.elsewhere is None else round(m.elsewhere.drift, 5),
             None if m.point.gate is None else [m.point.gate.low, m.point.gate.high],
         ]
@@ -440,10 +440,10 @@ def _figures(compared: CalibrationComparison) -> dict[str, JsonValue]:
     """Return accuracy as every method records it, and mean P(correct), NLL and calibration error of all prompts."""
     arms = {"before": compared.baseline, "after": compared.profile, "temperature": compared.tempered}
     facts: dict[str, JsonValue] = {
-        name: dict(arm.every.accuracy.percent) for name, arm in arms.items() if name != "temperature"
+        name: dict(arm.all_prompts.accuracy.percent) for name, arm in arms.items() if name != "temperature"
     }
     for name, arm in arms.items():
-        every = arm.every
+        every = arm.all_prompts
         facts[f"{name}: calibration"] = {
             "probability": round(every.pooled.probability, 5),
             "nll": round(every.pooled.nll, 5),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from pydantic import JsonValue
 
-from steering_profiles.evaluation import Accuracy, Answered
+from steering_profiles.evaluation import Accuracy, ScoredAnswer
 from steering_profiles.evaluation.prediction import TokenScores
 from steering_profiles.schema import Gate
 
@@ -48,16 +48,16 @@ class Answers:
     """How some prompts are answered: one entry for each, all ``[prompts]``."""
 
     groups: Sequence[str]
-    right: _Array
+    correct: _Array
     log_probability: _Array
     confidence: _Array
 
     @classmethod
-    def of(cls, answers: Sequence[Answered]) -> "Answers":
+    def of(cls, answers: Sequence[ScoredAnswer]) -> "Answers":
         """Make it of single answers."""
         return cls(
             groups=[answer.group for answer in answers],
-            right=np.array([answer.right for answer in answers], dtype=bool),
+            correct=np.array([answer.correct for answer in answers], dtype=bool),
             log_probability=np.array([answer.log_probability for answer in answers]),
             confidence=np.array([answer.confidence for answer in answers]),
         )
@@ -68,7 +68,7 @@ class Answers:
         names = np.array(self.groups)
         of = {group: names == group for group in dict.fromkeys(self.groups)}
         return Score(
-            Accuracy({group: (int(self.right[some].sum()), int(some.sum())) for group, some in of.items()}),
+            Accuracy({group: (int(self.correct[some].sum()), int(some.sum())) for group, some in of.items()}),
             float(-np.mean([self.log_probability[some].mean() for some in of.values()])),
             float(np.mean([np.exp(self.log_probability[some]).mean() for some in of.values()])),
         )
@@ -78,7 +78,7 @@ class Answers:
         is_open = _is_open(gate, plain.confidence)
         return Answers(
             self.groups,
-            np.where(is_open, self.right, plain.right),
+            np.where(is_open, self.correct, plain.correct),
             np.where(is_open, self.log_probability, plain.log_probability),
             np.where(is_open, self.confidence, plain.confidence),
         )

@@ -44,7 +44,7 @@ class Measured:
     @property
     def errors(self) -> int:
         """Wrong answers so far."""
-        return self.accuracy.asked - self.accuracy.right
+        return self.accuracy.total - self.accuracy.correct
 
 
 Measure = Callable[[Point, Sequence[Example]], Accuracy]

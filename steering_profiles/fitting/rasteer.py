@@ -152,7 +152,7 @@ class _Trial:
 
     def drift(self, scales: Scales) -> float:
         """How much the NLL of the text that suffers most rises, as a share of what it was."""
-        return self.text_predictor.measure(self.texts, steering_of(scales, self.loaded.identity)).worst.change
+        return self.text_predictor.measure(self.texts, steering_of(scales, self.loaded.identity)).worst.nll_increase
 
 
 def _choose_stepwise(trial: _Trial, settings: FitSettings, journal: Journal, progress: Progress) -> Choice:
@@ -231,9 +231,9 @@ def _searched(settings: FitSettings, choice: Choice) -> dict[str, JsonValue]:
     if choice.path:
         searched["stepwise"] = asdict(settings.stepwise)
         searched["path"] = [
-            [p.step, len(p.scales), p.disturbance, p.accuracy.right, p.accuracy.asked, round(p.drift, 5)]
+            [p.step, len(p.scales), p.disturbance, p.accuracy.correct, p.accuracy.total, round(p.drift, 5)]
             for p in choice.path
         ]
     else:
-        searched["points"] = [[m.point.k, m.point.alpha, m.accuracy.right, m.accuracy.asked] for m in choice.grid]
+        searched["points"] = [[m.point.k, m.point.alpha, m.accuracy.correct, m.accuracy.total] for m in choice.grid]
     return searched

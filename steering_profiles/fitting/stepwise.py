@@ -46,7 +46,7 @@ class PathPoint:
     @property
     def errors(self) -> int:
         """Wrong answers."""
-        return self.accuracy.asked - self.accuracy.right
+        return self.accuracy.total - self.accuracy.correct
 
     @property
     def disturbance(self) -> float:

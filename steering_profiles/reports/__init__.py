@@ -1,7 +1,7 @@
 """Reports: what a profile does and where it comes from, or what a layer does, as an HTML page and a Markdown file."""
 
 from steering_profiles.reports.attention import HeadAttention, attention_patterns
-from steering_profiles.reports.of_fit import report_of_final_layer, report_of_fit
+from steering_profiles.reports.fit_report import report_of_final_layer, report_of_fit
 from steering_profiles.reports.report import (
     FinalLayerSearch,
     MethodResult,

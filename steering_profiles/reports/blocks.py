@@ -9,7 +9,7 @@ from steering_profiles.reports.tables import Table, Tone
 
 
 @dataclass(frozen=True)
-class Remark:
+class Paragraph:
     """A sentence or two."""
 
     text: str
@@ -28,7 +28,7 @@ class Plot:
 
 
 @dataclass(frozen=True)
-class Folded:
+class Details:
     """Something long that opens on demand: a table or verbatim text."""
 
     summary: str
@@ -36,13 +36,13 @@ class Folded:
 
 
 @dataclass(frozen=True)
-class Verbatim:
+class CodeBlock:
     """Text shown as it is, such as a command."""
 
     text: str
 
 
-Block = Remark | Plot | Table | Folded | Verbatim
+Block = Paragraph | Plot | Table | Details | CodeBlock
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from steering_profiles.evaluation.calibration import ArmCalibration, Calibration, CalibrationComparison
+from steering_profiles.evaluation.calibration import Calibration, CalibrationComparison
 from steering_profiles.fitting.final_layer import PLAIN, Measured
 from steering_profiles.reports.report import FinalLayerSearch
 from steering_profiles.reports.tables import ALL, Cell, Column, Table, Tone
@@ -15,21 +15,21 @@ _POINT = 0.005
 def calibration_table(name: str, compared: CalibrationComparison) -> Table:
     """What each arm does: on all prompts, per group, and where the plain model's answer is right or wrong."""
     baseline = compared.baseline
-    groups = list(baseline.every.groups) if len(baseline.every.groups) > 1 else []
-    rows = _rows(ALL, [arm.every.pooled for arm in _arms(compared)], compared.temperature)
+    groups = list(baseline.all_prompts.groups) if len(baseline.all_prompts.groups) > 1 else []
+    rows = _rows(ALL, [arm.all_prompts.pooled for arm in compared.arms], compared.temperature)
     for group in groups:
-        rows += _rows(group, [arm.every.groups[group] for arm in _arms(compared)], compared.temperature)
+        rows += _rows(group, [arm.all_prompts.groups[group] for arm in compared.arms], compared.temperature)
     for title, parts in (
-        ("plain answer right", [arm.right.pooled for arm in _arms(compared)]),
-        ("plain answer wrong", [arm.wrong.pooled for arm in _arms(compared)]),
+        ("baseline correct", [arm.baseline_correct.pooled for arm in compared.arms]),
+        ("baseline wrong", [arm.baseline_wrong.pooled for arm in compared.arms]),
     ):
         rows += _rows(title, parts, compared.temperature)
     return Table(
         f"Calibration on {name}: accuracy and expected calibration error in percent, NLL of the correct answer in nats "
         "(in brackets: 95% confidence interval)",
         (
-            Column("prompts", numeric=False),
-            Column("asked"),
+            Column("subset", numeric=False),
+            Column("prompts"),
             Column("arm", numeric=False),
             Column("accuracy"),
             Column("P(correct)"),
@@ -43,7 +43,7 @@ def calibration_table(name: str, compared: CalibrationComparison) -> Table:
 
 def verdict(compared: CalibrationComparison) -> Iterator[tuple[str, Tone]]:
     """Say what the comparison shows, and say so where a temperature does as well or where all is but sharpened."""
-    baseline, profile, tempered = (arm.every.pooled for arm in _arms(compared))
+    baseline, profile, tempered = (arm.all_prompts.pooled for arm in compared.arms)
     yield (
         f"Mean P(correct) {_p(baseline)} without, {_p(profile)} with the profile, {_p(tempered)} with temperature "
         f"{number(compared.temperature)} alone; NLL {baseline.nll:.3f}, {profile.nll:.3f} and {tempered.nll:.3f}.",
@@ -55,9 +55,9 @@ def verdict(compared: CalibrationComparison) -> Iterator[tuple[str, Tone]]:
         yield "By NLL the profile is better than the temperature alone.", "better"
     if profile.nll > baseline.nll:
         yield "By NLL the profile is worse than the plain model.", "worse"
-    right = compared.profile.right.pooled.probability - compared.baseline.right.pooled.probability
-    correct = compared.profile.wrong.pooled.probability - compared.baseline.wrong.pooled.probability
-    sure = compared.profile.wrong.pooled.confidence - compared.baseline.wrong.pooled.confidence
+    right = compared.profile.baseline_correct.pooled.probability - compared.baseline.baseline_correct.pooled.probability
+    correct = compared.profile.baseline_wrong.pooled.probability - compared.baseline.baseline_wrong.pooled.probability
+    sure = compared.profile.baseline_wrong.pooled.confidence - compared.baseline.baseline_wrong.pooled.confidence
     yield (
         f"Where the plain model is right, P(correct) changes by {_signed(right)}; where it is wrong, P(correct) "
         f"changes by {_signed(correct)} and confidence by {_signed(sure)}.",
@@ -72,9 +72,11 @@ def sharpens_only(compared: CalibrationComparison) -> bool:
     no more answers are right.
     """
     baseline, profile = compared.baseline, compared.profile
-    right = profile.right.pooled.probability - baseline.right.pooled.probability
-    sure = profile.wrong.pooled.confidence - baseline.wrong.pooled.confidence
-    return right > _POINT and sure >= right and profile.every.pooled.right <= baseline.every.pooled.right
+    right = profile.baseline_correct.pooled.probability - baseline.baseline_correct.pooled.probability
+    sure = profile.baseline_wrong.pooled.confidence - baseline.baseline_wrong.pooled.confidence
+    return (
+        right > _POINT and sure >= right and profile.all_prompts.pooled.correct <= baseline.all_prompts.pooled.correct
+    )
 
 
 def search_sentences(search: FinalLayerSearch) -> Iterator[tuple[str, Tone]]:
@@ -107,7 +109,7 @@ def final_layer_table(grid: Sequence[Measured]) -> Table:
                 Cell("–" if m.point.gate is None else str(m.point.gate)),
                 Cell(f"{m.dev.nll:.4f}"),
                 Cell(f"{m.dev.probability:.3f}"),
-                Cell(percent(m.dev.accuracy.right / m.dev.accuracy.asked)),
+                Cell(percent(m.dev.accuracy.correct / m.dev.accuracy.total)),
                 *map(Cell, besides or ["–"] * (1 + len(shapes))),
             )
         )
@@ -133,18 +135,14 @@ def _outcome(measured: Measured) -> str:
     return f"{measured.point} (NLL {measured.dev.nll:.4f}, P(correct) {measured.dev.probability:.3f}{drift})"
 
 
-def _arms(compared: CalibrationComparison) -> tuple[ArmCalibration, ...]:
-    return compared.baseline, compared.profile, compared.tempered
-
-
 def _rows(title: str, arms: Sequence[Calibration], temperature: float) -> list[tuple[Cell, ...]]:
-    if not arms[0].asked:
+    if not arms[0].total:
         return []
     names = ("baseline", "profile", f"temperature {number(temperature)}")
     return [
         (
             Cell(title if at == 0 else ""),
-            Cell(str(one.asked) if at == 0 else ""),
+            Cell(str(one.total) if at == 0 else ""),
             Cell(name),
             Cell(percent(one.accuracy), _interval(one.accuracy_interval, 100, 1)),
             Cell(_p(one), _interval(one.probability_interval, 1, 3)),

@@ -7,7 +7,7 @@ from steering_profiles.evaluation.calibration import Calibration, CalibrationCom
 from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
 from steering_profiles.fitting.final_layer import WithoutGate
 from steering_profiles.flags import NLL_LIMIT, is_beyond
-from steering_profiles.reports.tables import ALL, Cell, Change, Column, Table
+from steering_profiles.reports.tables import ALL, AccuracyChange, Cell, Column, Table
 from steering_profiles.reports.text import percent, signed_percent
 
 _ARMS = ("baseline", "without the gate", "behind the gate")
@@ -44,7 +44,7 @@ def gate_comparison(
     if without is None or test is None or side_effects is None:
         return None
     return GateComparison(
-        test=(test.baseline.every, without.test.every, test.profile.every),
+        test=(test.baseline.all_prompts, without.test.all_prompts, test.profile.all_prompts),
         texts=(without.side_effects, side_effects),
     )
 
@@ -64,8 +64,8 @@ def gate_sentences(bought: GateComparison) -> Iterator[str]:
     if bought.pairs:
         opened, gated = (some.worst for some in bought.texts)
         yield (
-            f"NLL of other text changes by {signed_percent(opened.change)} at worst ({opened.name}) without the gate, "
-            f"by {signed_percent(gated.change)} ({gated.name}) behind it."
+            f"NLL of other text changes by {signed_percent(opened.nll_increase)} at worst ({opened.name}) without the "
+            f"gate, by {signed_percent(gated.nll_increase)} ({gated.name}) behind it."
         )
 
 
@@ -75,11 +75,11 @@ def gate_task_table(bought: GateComparison) -> Table:
     for title, figures in bought.prompts.items():
         plain = figures[0]
         for at, (arm, one) in enumerate(zip(_ARMS, figures, strict=True)):
-            changed = Change(plain.right, one.right, one.asked)
+            changed = AccuracyChange(plain.correct, one.correct, one.total)
             rows.append(
                 (
                     Cell("" if at else title),
-                    Cell("" if at else str(one.asked)),
+                    Cell("" if at else str(one.total)),
                     Cell(arm),
                     Cell(percent(one.accuracy), changed.note, changed.tone),
                     Cell(f"{one.probability:.3f}"),
@@ -89,8 +89,8 @@ def gate_task_table(bought: GateComparison) -> Table:
     return Table(
         "Test: accuracy in percent and its change in points, NLL of the correct answer in nats",
         (
-            Column("prompts", numeric=False),
-            Column("asked"),
+            Column("sub-task", numeric=False),
+            Column("prompts"),
             Column("arm", numeric=False),
             Column("accuracy"),
             Column("P(correct)"),
@@ -106,8 +106,8 @@ def gate_texts_table(bought: GateComparison) -> Table:
     for pair in bought.pairs:
         cells = [Cell(pair[0].name), Cell(str(pair[0].tokens)), Cell(f"{pair[0].nll_before:.4f}")]
         for text in pair:
-            past = is_beyond(text.change)
-            note = signed_percent(text.change) + (f" past {NLL_LIMIT:.0%}" if past else "")
+            past = is_beyond(text.nll_increase)
+            note = signed_percent(text.nll_increase) + (f" past {NLL_LIMIT:.0%}" if past else "")
             cells += [Cell(f"{text.nll_after:.4f}", note, "worse" if past else ""), Cell(percent(text.agreement))]
         rows.append(tuple(cells))
     return Table(

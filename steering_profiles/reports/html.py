@@ -5,12 +5,12 @@ from collections.abc import Callable
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from steering_profiles.reports.blocks import Folded, Page, Plot, Remark
+from steering_profiles.reports.blocks import Details, Page, Paragraph, Plot
 from steering_profiles.reports.plots.style import to_svg
 from steering_profiles.reports.tables import Table
 from steering_profiles.reports.text import printable
 
-_KINDS = {"remark": Remark, "plot": Plot, "table": Table, "folded": Folded}
+_KINDS = {"paragraph": Paragraph, "plot": Plot, "table": Table, "details": Details}
 
 
 def html_of(page: Page) -> str:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from html import escape
 
-from steering_profiles.reports.blocks import Block, Folded, Page, Plot, Remark, Verbatim
+from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Paragraph, Plot
 from steering_profiles.reports.tables import Cell, Column, Table
 from steering_profiles.reports.text import one_line, printable
 
@@ -30,7 +30,7 @@ def plain(text: str) -> str:
     return _AT_START.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", text))
 
 
-def verbatim(text: str) -> str:
+def code_span(text: str) -> str:
     """Return ``text`` as a code span that holds in a table's cell too."""
     text = printable(text).replace("\n", "↵").replace("\t", "→")
     if not text:
@@ -44,7 +44,7 @@ def verbatim(text: str) -> str:
     return "<code>" + "".join(char if char.isalnum() or char == " " else f"&#{ord(char)};" for char in text) + "</code>"
 
 
-def fenced(text: str) -> str:
+def code_block(text: str) -> str:
     """Return ``text`` as a code block, whatever backticks are in it."""
     text = printable(text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
@@ -54,15 +54,15 @@ def fenced(text: str) -> str:
 
 def _lines_of(block: Block) -> Iterator[str]:
     match block:
-        case Remark():
+        case Paragraph():
             yield f"**{plain(block.text)}**" if block.tone else plain(block.text)
         case Table():
             yield _table(block)
-        case Verbatim():
-            yield fenced(block.text)
-        case Folded():
+        case CodeBlock():
+            yield code_block(block.text)
+        case Details():
             yield f"<details><summary>{escape(one_line(block.summary))}</summary>"
-            yield _table(block.content) if isinstance(block.content, Table) else fenced(block.content)
+            yield _table(block.content) if isinstance(block.content, Table) else code_block(block.content)
             yield "</details>"
         case Plot():
             return
@@ -70,7 +70,7 @@ def _lines_of(block: Block) -> Iterator[str]:
 
 def _table(table: Table) -> str:
     lines = [
-        [verbatim(column.heading) if column.verbatim_heading else plain(column.heading) for column in table.columns],
+        [code_span(column.heading) if column.code_heading else plain(column.heading) for column in table.columns],
         ["---:" if column.numeric else "---" for column in table.columns],
         *([_cell(cell, column) for cell, column in zip(row, table.columns, strict=True)] for row in table.rows),
     ]
@@ -78,5 +78,5 @@ def _table(table: Table) -> str:
 
 
 def _cell(cell: Cell, column: Column) -> str:
-    text = verbatim(cell.text) if column.verbatim else plain(cell.text)
+    text = code_span(cell.text) if column.code else plain(cell.text)
     return f"{text} {plain(cell.note)}".strip()

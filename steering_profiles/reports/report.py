@@ -72,8 +72,8 @@ class PathPoint:
     disturbance: float
     """How much is changed in all: the sum of ``|scale - 1|``."""
     errors: int
-    """Wrong answers on dev, out of ``asked``."""
-    asked: int
+    """Wrong answers on dev, out of ``total``."""
+    total: int
     drift: float
     """Rise of the NLL of neutral text, as a share of what it was."""
     chosen: bool = False
@@ -134,7 +134,7 @@ class Report:
 def recorded_grid(profile: Profile) -> tuple[Measured, ...]:
     """Return the (k, alpha) grid that the provenance of ``profile`` records, for a report made without a fit.
 
-    Only totals over the groups are recorded, as ``[k, alpha, right, asked]``. Empty if the provenance has no such
+    Only totals over the groups are recorded, as ``[k, alpha, correct, total]``. Empty if the provenance has no such
     list.
     """
     points = profile.provenance.grid.get("points") if profile.provenance is not None else None
@@ -143,8 +143,8 @@ def recorded_grid(profile: Profile) -> tuple[Measured, ...]:
     measured = []
     for point in points:
         match point:
-            case [int(k), float() | int() as alpha, int(right), int(asked)] if asked > 0:
-                measured.append(Measured(Point(k, float(alpha)), Accuracy({"all": (right, asked)})))
+            case [int(k), float() | int() as alpha, int(correct), int(total)] if total > 0:
+                measured.append(Measured(Point(k, float(alpha)), Accuracy({"all": (correct, total)})))
             case _:
                 return ()
     return tuple(measured)

@@ -43,9 +43,9 @@ class Column:
 
     heading: str
     numeric: bool = True
-    verbatim: bool = False
+    code: bool = False
     """Its cells are code or data, shown as they are."""
-    verbatim_heading: bool = False
+    code_heading: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Change:
-    """Right answers without and with the profile on the same prompts."""
+class AccuracyChange:
+    """Correct answers without and with the profile on the same prompts."""
 
     before: int
     after: int
-    asked: int
+    total: int
 
     @property
     def tone(self) -> Tone:
@@ -73,26 +73,26 @@ class Change:
     @property
     def cell(self) -> Cell:
         """``58.0 → 100.0`` and by how much that is better or worse."""
-        if not self.asked:
+        if not self.total:
             return Cell("–")
-        before, after = percent(self.before / self.asked), percent(self.after / self.asked)
+        before, after = percent(self.before / self.total), percent(self.after / self.total)
         return Cell(f"{before} → {after}", self.note, self.tone)
 
     @property
     def note(self) -> str:
         """``+42.0``, ``−8.0 worse``, or nothing where nothing changed."""
-        points = f"{100 * (self.after - self.before) / self.asked:+.1f}".replace("-", "−") if self.asked else ""
+        points = f"{100 * (self.after - self.before) / self.total:+.1f}".replace("-", "−") if self.total else ""
         return {"better": points, "worse": f"{points} worse", "": ""}[self.tone]
 
 
-def change(before: Accuracy, after: Accuracy, group: str | None = None) -> Change | None:
+def accuracy_change(before: Accuracy, after: Accuracy, group: str | None = None) -> AccuracyChange | None:
     """Return how ``group``, or all groups together, changed; None if the set has no such group."""
     if group is None:
-        return Change(before.right, after.right, before.asked)
+        return AccuracyChange(before.correct, after.correct, before.total)
     if group not in before.counts or group not in after.counts:
         return None
-    right, asked = before.counts[group]
-    return Change(right, after.counts[group][0], asked)
+    correct, total = before.counts[group]
+    return AccuracyChange(correct, after.counts[group][0], total)
 
 
 def groups_of(accuracies: Iterable[Accuracy]) -> list[str]:
@@ -104,11 +104,11 @@ def headline_table(name: str, before: Accuracy, after: Accuracy) -> Table:
     """Accuracy per sub-task with 95% intervals."""
     rows = [_headline_row(group, *before.counts[group], *after.counts[group]) for group in before.counts]
     if len(rows) > 1:
-        rows.append(_headline_row(ALL, before.right, before.asked, after.right, after.asked))
+        rows.append(_headline_row(ALL, before.correct, before.total, after.correct, after.total))
     return Table(
         f"Accuracy on {name}, % (in brackets: 95% confidence interval)",
         (
-            Column("sub-task", numeric=False, verbatim=True),
+            Column("sub-task", numeric=False, code=True),
             Column("prompts"),
             Column("without"),
             Column("with"),
@@ -126,18 +126,20 @@ def sets_table(report: Report) -> Table:
     if len(groups) <= MOST_COLUMNS:
         for name, (before, after) in report.accuracy.items():
             cells = [_change_cell(before, after, group) for group in groups]
-            rows.append((Cell(name), Cell(str(before.asked)), *cells, _change_cell(before, after)))
-        by_group = tuple(Column(group, verbatim_heading=True) for group in groups)
-        return Table(caption, (Column("prompts", numeric=False), Column("asked"), *by_group, Column(ALL)), tuple(rows))
+            rows.append((Cell(name), Cell(str(before.total)), *cells, _change_cell(before, after)))
+        by_group = tuple(Column(group, code_heading=True) for group in groups)
+        return Table(
+            caption, (Column("prompt set", numeric=False), Column("prompts"), *by_group, Column(ALL)), tuple(rows)
+        )
     for name, (before, after) in report.accuracy.items():
         for group in before.counts:
-            asked = before.counts[group][1]
-            rows.append((Cell(name), Cell(group), Cell(str(asked)), _change_cell(before, after, group)))
-        rows.append((Cell(name), Cell(ALL), Cell(str(before.asked)), _change_cell(before, after)))
+            total = before.counts[group][1]
+            rows.append((Cell(name), Cell(group), Cell(str(total)), _change_cell(before, after, group)))
+        rows.append((Cell(name), Cell(ALL), Cell(str(before.total)), _change_cell(before, after)))
     columns = (
-        Column("prompts", numeric=False),
-        Column("sub-task", numeric=False, verbatim=True),
-        Column("asked"),
+        Column("prompt set", numeric=False),
+        Column("sub-task", numeric=False, code=True),
+        Column("prompts"),
         Column("accuracy"),
     )
     return Table(caption, columns, tuple(rows))
@@ -147,14 +149,14 @@ def side_effects_table(report: Report) -> Table:
     """How well other text is still predicted."""
     rows = []
     for text in report.side_effects.texts if report.side_effects is not None else ():
-        past = is_beyond(text.change)
+        past = is_beyond(text.nll_increase)
         rows.append(
             (
                 Cell(text.name),
                 Cell(str(text.tokens)),
                 Cell(f"{text.nll_before:.4f}"),
                 Cell(f"{text.nll_after:.4f}"),
-                Cell(signed_percent(text.change), f"past {NLL_LIMIT:.0%}" if past else "", _tone_if(past)),
+                Cell(signed_percent(text.nll_increase), f"past {NLL_LIMIT:.0%}" if past else "", _tone_if(past)),
                 Cell(percent(text.agreement)),
             )
         )
@@ -184,17 +186,17 @@ def methods_table(report: Report) -> Table:
         accuracy = method.accuracy
         cells = [Cell(method.name), Cell(str(method.components)), Cell(method.scale)]
         cells += [_share_cell(*accuracy.counts.get(group, (0, 0))) for group in shown]
-        cells.append(_interval_cell(accuracy.right, accuracy.asked))
+        cells.append(_interval_cell(accuracy.correct, accuracy.total))
         if has_variants:
             pooled = method.variants
-            cells.append(Cell("–") if pooled is None else _interval_cell(pooled.right, pooled.asked))
+            cells.append(Cell("–") if pooled is None else _interval_cell(pooled.correct, pooled.total))
         if has_drift:
             past = method.drift is not None and is_beyond(method.drift)
             shown_drift = "–" if method.drift is None else signed_percent(method.drift)
             cells.append(Cell(shown_drift, f"past {NLL_LIMIT:.0%}" if past else "", _tone_if(past)))
         rows.append(tuple(cells))
     columns = [Column("method", numeric=False), Column("components"), Column("scale")]
-    columns += [Column(group, verbatim_heading=True) for group in shown]
+    columns += [Column(group, code_heading=True) for group in shown]
     columns.append(Column("test"))
     columns += [Column("variants")] if has_variants else []
     columns += [Column("NLL of neutral text")] if has_drift else []
@@ -205,17 +207,17 @@ def grid_table(report: Report) -> Table:
     """Dev accuracy at every point of the (k, alpha) grid."""
     measured = {(m.point.k, m.point.alpha): m.accuracy for m in report.grid}
     alphas = sorted({alpha for k, alpha in measured if k}) or sorted({alpha for _, alpha in measured})
-    most = max(accuracy.asked for accuracy in measured.values())
+    most = max(accuracy.total for accuracy in measured.values())
     rows = []
     for k in sorted({k for k, _ in measured}):
         row = [Cell(str(k) if k else "0 (plain)")]
         for alpha in alphas:
             accuracy = measured.get((k, alpha)) or (measured.get((0, 1.0)) if k == 0 else None)
-            if accuracy is None or not accuracy.asked:
+            if accuracy is None or not accuracy.total:
                 row.append(Cell("–"))
             else:
-                note = "" if accuracy.asked == most else f"of {accuracy.asked}"
-                row.append(Cell(percent(accuracy.right / accuracy.asked), note))
+                note = "" if accuracy.total == most else f"of {accuracy.total}"
+                row.append(Cell(percent(accuracy.correct / accuracy.total), note))
         rows.append(tuple(row))
     return Table(
         f"Dev accuracy, % of {most} prompts; points that could no longer win were measured on fewer, as noted",
@@ -243,7 +245,7 @@ def path_table(report: Report) -> Table:
                 Cell(str(point.components)),
                 Cell(number(point.disturbance)),
                 Cell(str(point.errors)),
-                Cell(str(point.asked)),
+                Cell(str(point.total)),
                 Cell(signed_percent(point.drift)),
                 Cell("chosen" if point.chosen else ""),
             )
@@ -297,7 +299,7 @@ def attention_table(patterns: Sequence[HeadAttention]) -> Table:
     ordinals = ("most", "second", "third", "fourth")
     return Table(
         "What the last token attends to: token, its place in the prompt, and the share of attention",
-        (Column("head", numeric=False), *(Column(name, numeric=False, verbatim=True) for name in ordinals)),
+        (Column("head", numeric=False), *(Column(name, numeric=False, code=True) for name in ordinals)),
         tuple(rows),
     )
 
@@ -378,14 +380,14 @@ def _as_lines(value: list[JsonValue] | dict[str, JsonValue]) -> str:
 
 def _facts_table(caption: str, facts: Sequence[tuple[str, str]]) -> Table:
     rows = tuple((Cell(name), Cell(value)) for name, value in facts if value)
-    return Table(caption, (Column("", numeric=False), Column("", numeric=False, verbatim=True)), rows)
+    return Table(caption, (Column("", numeric=False), Column("", numeric=False, code=True)), rows)
 
 
 def _ranking_columns(ranking: Ranking | None) -> tuple[Column, ...]:
     if ranking is None:
         return ()
     groups = ranking.groups if len(ranking.groups) <= MOST_COLUMNS else ()
-    by_group = tuple(Column(group, verbatim_heading=True) for group in groups)
+    by_group = tuple(Column(group, code_heading=True) for group in groups)
     counted = (Column("sub-tasks"),) if ranking.groups else ()
     return (Column("rank"), *counted, *by_group, Column("precision"), Column("recall"), Column("F1"))
 
@@ -397,31 +399,31 @@ def _ranking_cells(ranking: Ranking, place: int, ranked: RankedComponent) -> tup
     return (Cell(str(place)), *counted, *shares, *metrics)
 
 
-def _headline_row(group: str, right: int, asked: int, right_after: int, asked_after: int) -> tuple[Cell, ...]:
-    changed = Change(right, right_after, asked)
+def _headline_row(group: str, correct: int, total: int, correct_after: int, total_after: int) -> tuple[Cell, ...]:
+    changed = AccuracyChange(correct, correct_after, total)
     return (
         Cell(group),
-        Cell(str(asked)),
-        _interval_cell(right, asked),
-        _interval_cell(right_after, asked_after),
+        Cell(str(total)),
+        _interval_cell(correct, total),
+        _interval_cell(correct_after, total_after),
         Cell(changed.note or "0.0", "", changed.tone),
     )
 
 
 def _change_cell(before: Accuracy, after: Accuracy, group: str | None = None) -> Cell:
-    changed = change(before, after, group)
+    changed = accuracy_change(before, after, group)
     return Cell("–") if changed is None else changed.cell
 
 
-def _share_cell(right: int, asked: int) -> Cell:
-    return Cell(percent(right / asked) if asked else "–")
+def _share_cell(correct: int, total: int) -> Cell:
+    return Cell(percent(correct / total) if total else "–")
 
 
-def _interval_cell(right: int, asked: int) -> Cell:
-    if not asked:
+def _interval_cell(correct: int, total: int) -> Cell:
+    if not total:
         return Cell("–")
-    low, high = Accuracy({"": (right, asked)}).interval()
-    return Cell(percent(right / asked), f"[{percent(low / 100)}, {percent(high / 100)}]")
+    low, high = Accuracy({"": (correct, total)}).interval()
+    return Cell(percent(correct / total), f"[{percent(low / 100)}, {percent(high / 100)}]")
 
 
 def _tone_if(worse: bool) -> Tone:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def render_html(report: Report) -> str:
     """Return ``report`` as one self-contained HTML page; the same report gives the same text."""
     from steering_profiles.reports.html import html_of
-    from steering_profiles.reports.sections import page_of
+    from steering_profiles.reports.report_page import page_of
 
     return html_of(page_of(report))
 
@@ -22,7 +22,7 @@ def render_html(report: Report) -> str:
 def render_markdown(report: Report) -> str:
     """Return ``report`` as a Markdown file with the page's tables; the same report gives the same text."""
     from steering_profiles.reports.markdown import markdown_of
-    from steering_profiles.reports.sections import page_of
+    from steering_profiles.reports.report_page import page_of
 
     return markdown_of(page_of(report))
 
@@ -35,7 +35,7 @@ def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
     Raises:
         OSError: nothing can be written there.
     """
-    from steering_profiles.reports.sections import page_of
+    from steering_profiles.reports.report_page import page_of
 
     return _write_page(page_of(report), folder)
 
@@ -48,7 +48,7 @@ def write_explanation(explanation: Explanation, command: str, folder: Path) -> t
     Raises:
         OSError: nothing can be written there.
     """
-    from steering_profiles.reports.explained import page_of_explanation
+    from steering_profiles.reports.explanation_page import page_of_explanation
 
     return _write_page(page_of_explanation(explanation, command), folder)
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steering_profiles.evaluation import (
-    Answered,
     CalibrationComparison,
+    ScoredAnswer,
     TokenPredictor,
     compare_calibration,
     tune_temperature,
@@ -22,13 +22,13 @@ from steering_profiles.tasks.task import Example
 from tests.builders import build_model, build_profile, steer
 
 
-def answered(right: bool, confidence: float, probability: float | None = None, group: str = "a") -> Answered:
-    own = confidence if right else confidence / 4
-    return Answered(group, right, math.log(own if probability is None else probability), confidence)
+def answered(correct: bool, confidence: float, probability: float | None = None, group: str = "a") -> ScoredAnswer:
+    own = confidence if correct else confidence / 4
+    return ScoredAnswer(group, correct, math.log(own if probability is None else probability), confidence)
 
 
 @st.composite
-def some_answers(draw: st.DrawFn) -> list[Answered]:
+def some_answers(draw: st.DrawFn) -> list[ScoredAnswer]:
     shares = st.floats(0.001, 1)
     return [
         answered(draw(st.booleans()), draw(shares), group=draw(st.sampled_from("ab")))
@@ -39,13 +39,13 @@ def some_answers(draw: st.DrawFn) -> list[Answered]:
 def prompts(loaded: LoadedModel, count: int = 24) -> list[Example]:
     """Prompts of two lengths; half of the answers are what the model predicts, the others any token."""
     draw = torch.Generator().manual_seed(3)
-    asked = []
+    examples = []
     for index in range(count):
         prompt = tuple(torch.randint(0, 250, (4 + index % 2,), generator=draw).tolist())
         with torch.no_grad():
             likeliest = int(loaded.model(torch.tensor([prompt])).logits[0, -1].argmax())
-        asked.append(Example("even" if index % 4 < 2 else "odd", "", prompt, likeliest if index % 2 else index))
-    return asked
+        examples.append(Example("even" if index % 4 < 2 else "odd", "", prompt, likeliest if index % 2 else index))
+    return examples
 
 
 def reference_logits(loaded: LoadedModel, examples: list[Example]) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_figures_of_four_answers_are_those_worked_out_by_hand():
     found = calibrate(
         [answered(True, 0.95), answered(True, 0.91), answered(False, 0.92, 0.02), answered(False, 0.3, 0.3)]
     )
-    assert (found.asked, found.right, found.accuracy) == (4, 2, 0.5)
+    assert (found.total, found.correct, found.accuracy) == (4, 2, 0.5)
     assert found.probability == pytest.approx((0.95 + 0.91 + 0.02 + 0.3) / 4)
     assert found.nll == pytest.approx(-sum(map(math.log, (0.95, 0.91, 0.02, 0.3))) / 4)
     assert found.confidence == pytest.approx((0.95 + 0.91 + 0.92 + 0.3) / 4)
@@ -84,30 +84,34 @@ def test_the_error_of_one_that_is_sure_and_wrong_is_1():
 
 
 @given(some_answers())
-def test_the_error_lies_between_the_overall_gap_and_1(answers: list[Answered]):
+def test_the_error_lies_between_the_overall_gap_and_1(answers: list[ScoredAnswer]):
     found = calibrate(answers)
     assert abs(found.accuracy - found.confidence) - 1e-9 <= found.error <= 1
-    assert sum(one.count for one in found.bins) == found.asked
+    assert sum(one.count for one in found.bins) == found.total
     assert len(found.bins) == BINS
 
 
 @given(some_answers())
-def test_the_whole_is_the_mean_of_its_groups_by_size(answers: list[Answered]):
+def test_the_whole_is_the_mean_of_its_groups_by_size(answers: list[ScoredAnswer]):
     found = calibrate_groups(answers)
     parts = found.groups.values()
-    assert found.pooled.nll == pytest.approx(sum(part.asked * part.nll for part in parts) / found.pooled.asked)
+    assert found.pooled.nll == pytest.approx(sum(part.total * part.nll for part in parts) / found.pooled.total)
     assert found.balanced_nll == pytest.approx(sum(part.nll for part in parts) / len(parts))
-    assert found.accuracy.right == found.pooled.right
+    assert found.accuracy.correct == found.pooled.correct
 
 
 def test_answers_are_told_apart_by_what_the_plain_model_does_with_the_same_prompt():
     plain = [answered(True, 0.9), answered(False, 0.8), answered(False, 0.7, group="b")]
     steered = [answered(False, 0.5), answered(True, 0.6), answered(False, 0.4, group="b")]
     arm = calibrate_arm(steered, plain)
-    assert (arm.every.pooled.right, arm.right.pooled.right, arm.wrong.pooled.right) == (1, 0, 1)
-    assert arm.right.pooled.confidence == pytest.approx(0.5)
-    assert arm.right.groups["b"].asked == 0
-    assert arm.wrong.groups["b"].asked == 1
+    assert (arm.all_prompts.pooled.correct, arm.baseline_correct.pooled.correct, arm.baseline_wrong.pooled.correct) == (
+        1,
+        0,
+        1,
+    )
+    assert arm.baseline_correct.pooled.confidence == pytest.approx(0.5)
+    assert arm.baseline_correct.groups["b"].total == 0
+    assert arm.baseline_wrong.groups["b"].total == 1
 
 
 @given(st.lists(st.floats(0.01, 1), min_size=1, max_size=40))
@@ -133,11 +137,11 @@ def test_answers_are_those_of_the_plain_softmax(tiny: LoadedModel):
         accuracy = predictor.accuracy(examples)
     for row, example, answer in zip(likely, examples, found, strict=True):
         assert answer.group == example.group
-        assert answer.right == (row.argmax() == example.answer)
+        assert answer.correct == (row.argmax() == example.answer)
         assert answer.log_probability == pytest.approx(row[example.answer])
         assert answer.confidence == pytest.approx(np.exp(row.max()))
     assert calibrate_groups(found).accuracy == accuracy
-    assert 0 < accuracy.right < accuracy.asked
+    assert 0 < accuracy.correct < accuracy.total
 
 
 def test_answers_of_half_precision_are_judged_as_they_are_counted():
@@ -178,5 +182,22 @@ def test_a_comparison_has_each_arm_as_it_is_measured_alone_and_survives_json(tin
     assert compared.baseline == calibrate_arm(plain, plain)
     assert compared.profile == calibrate_arm(steered, plain)
     assert compared.tempered == calibrate_arm(warm, plain)
-    assert compared.tempered.every.accuracy == compared.baseline.every.accuracy
+    assert compared.tempered.all_prompts.accuracy == compared.baseline.all_prompts.accuracy
     assert CalibrationComparison.from_json(json.loads(json.dumps(compared.to_json()))) == compared
+
+
+def test_json_keeps_the_keys_that_readers_of_an_evaluation_know():
+    answers = [answered(True, 0.9), answered(False, 0.8)]
+    record = CalibrationComparison(*[calibrate_arm(answers, answers)] * 3, temperature=1.5).to_json()
+    assert list(record) == ["baseline", "profile", "tempered", "temperature"]
+    arm = record["baseline"]
+    assert isinstance(arm, dict)
+    assert list(arm) == ["every", "right", "wrong"]
+    every = arm["every"]
+    assert isinstance(every, dict)
+    assert list(every) == ["pooled", "groups"]
+    pooled = every["pooled"]
+    assert isinstance(pooled, dict)
+    figures = ["asked", "right", "probability", "deviation", "nll", "confidence", "bins"]
+    assert list(pooled) == figures
+    assert (pooled["asked"], pooled["right"]) == (2, 1)

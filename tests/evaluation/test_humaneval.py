@@ -100,7 +100,7 @@ def test_pass_at_1_counts_what_each_arm_solves(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(humaneval.GreedyDecoder, "complete", complete)
     loaded = build_model("gpt2")
     plain, steered = humaneval.pass_at_1(loaded, humaneval.load_problems(), every_effect(loaded)["heads"])
-    assert (plain.right, steered.right, plain.asked) == (1, 2, 2)
+    assert (plain.correct, steered.correct, plain.total) == (1, 2, 2)
 
 
 def test_nothing_is_generated_where_programs_cannot_be_run(monkeypatch: pytest.MonkeyPatch):

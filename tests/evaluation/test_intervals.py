@@ -8,24 +8,24 @@ from hypothesis import strategies as st
 
 from steering_profiles.evaluation import Accuracy
 
-counts = st.integers(1, 2000).flatmap(lambda asked: st.tuples(st.integers(0, asked), st.just(asked)))
+counts = st.integers(1, 2000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
 
 
 def test_wilson_intervals_are_those_of_the_textbook():
     # Newcombe (1998), table I, Wilson without continuity correction.
     published = {(81, 263): (25.53, 36.62), (15, 148): (6.24, 16.05), (0, 20): (0.0, 16.11), (1, 29): (0.61, 17.18)}
-    for (right, asked), bounds in published.items():
-        assert Accuracy({"all": (right, asked)}).interval("all") == pytest.approx(bounds, abs=0.005)
+    for (correct, total), bounds in published.items():
+        assert Accuracy({"all": (correct, total)}).interval("all") == pytest.approx(bounds, abs=0.005)
 
 
 @given(counts)
 def test_its_ends_are_the_shares_that_a_score_test_would_just_accept(count: tuple[int, int]):
-    right, asked = count
-    share = right / asked
+    correct, total = count
+    share = correct / total
     for bound in Accuracy({"x": count}).interval("x"):
         p = bound / 100
         if 0 < p < 1:
-            assert abs(share - p) / math.sqrt(p * (1 - p) / asked) == pytest.approx(1.959964, rel=1e-6)
+            assert abs(share - p) / math.sqrt(p * (1 - p) / total) == pytest.approx(1.959964, rel=1e-6)
         else:
             assert p == share, "an end is 0% or 100% only where that is what was measured"
 

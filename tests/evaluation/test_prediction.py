@@ -104,7 +104,7 @@ def test_a_gate_that_never_opens_measures_as_exactly_nothing():
     shut = steer(build_profile(loaded, own_attention=1.0, gate=(0.0, 1e-9)))
     with TextPredictor(loaded) as predictor:
         (measured,) = predictor.measure({"text": windows_of(loaded)}, shut).texts
-    assert (measured.change, measured.agreement) == (0.0, 1.0)
+    assert (measured.nll_increase, measured.agreement) == (0.0, 1.0)
 
 
 def test_what_changes_nothing_measures_as_exactly_nothing():
@@ -112,7 +112,7 @@ def test_what_changes_nothing_measures_as_exactly_nothing():
     asleep = steer(build_profile(loaded, heads=[(0, 1, 3.0)]), strength=0.0)
     with TextPredictor(loaded) as predictor:
         (measured,) = predictor.measure({"text": windows_of(loaded)}, asleep).texts
-    assert (measured.change, measured.agreement) == (0.0, 1.0)
+    assert (measured.nll_increase, measured.agreement) == (0.0, 1.0)
 
 
 def test_the_loss_of_half_precision_logits_is_summed_in_float32():

@@ -111,7 +111,7 @@ def test_settings_known_to_be_right_are_found(tiny: LoadedModel, own: float, sca
     result = small_fit(tiny, task)
     found = result.profile.final_layer
     assert (found.own_attention, found.intercept_scale) == (own, scale)
-    baseline, profile = result.test.baseline.every, result.test.profile.every
+    baseline, profile = result.test.baseline.all_prompts, result.test.profile.all_prompts
     if (own, scale) == (0.0, 0.0):
         assert result.profile.summary == "nothing"
         assert profile == baseline
@@ -125,9 +125,9 @@ def test_the_figures_are_those_of_the_whole_model_under_the_saved_profile(tiny: 
     assert result.chosen.point != PLAIN
     with TokenPredictor(tiny) as predictor:
         answers = predictor.answers(task.test, (AppliedProfile(result.profile),))
-    every = result.test.profile.every.pooled
+    every = result.test.profile.all_prompts.pooled
     assert every.nll == pytest.approx(-np.mean([answer.log_probability for answer in answers]), rel=1e-12)
-    assert every.right == sum(answer.right for answer in answers)
+    assert every.correct == sum(answer.correct for answer in answers)
 
 
 def test_the_plain_mean_is_that_of_the_mlps_output_on_train(tiny: LoadedModel):
@@ -148,8 +148,8 @@ def test_a_fitted_profile_says_what_it_was_made_by_and_fits_its_model(tiny: Load
     assert (provenance.task, provenance.seed, provenance.command) == ("constructed", 0, "steer fit here")
     assert len(provenance.grid["points"]) == len(make_grid(SMALL)) == len(result.grid)
     assert provenance.chosen["own_attention"] == result.profile.final_layer.own_attention
-    assert provenance.test["after"] == result.test.profile.every.accuracy.percent
-    assert provenance.test["after: calibration"]["nll"] == round(result.test.profile.every.pooled.nll, 5)
+    assert provenance.test["after"] == result.test.profile.all_prompts.accuracy.percent
+    assert provenance.test["after: calibration"]["nll"] == round(result.test.profile.all_prompts.pooled.nll, 5)
     assert {"prose", "code"} <= set(provenance.side_effects)
 
 
@@ -231,7 +231,7 @@ def test_what_is_known_of_a_point_behind_a_gate_is_what_the_whole_model_does_the
         steered, gated = known(steer(own)), known(steer(own.model_copy(update={"final_layer": final})))
     found = steered.behind(gate, plain)
     np.testing.assert_allclose(found.dev.log_probability, gated.dev.log_probability, rtol=1e-12)
-    assert (found.dev.right == gated.dev.right).all()
+    assert (found.dev.correct == gated.dev.correct).all()
     assert found.drift(plain) == pytest.approx(gated.drift(plain), rel=1e-9)
     for other in (plain, steered):
         assert found.dev.score.nll != other.dev.score.nll
@@ -265,7 +265,7 @@ def test_a_gate_is_chosen_where_steering_helps_only_the_unsure(family: str):
     assert gate.low <= middle
     assert abs(gate.high - middle) <= 0.1
     chosen = result.chosen
-    assert chosen.dev.nll == pytest.approx(result.dev.profile.every.balanced_nll, rel=1e-9)
+    assert chosen.dev.nll == pytest.approx(result.dev.profile.all_prompts.balanced_nll, rel=1e-9)
     assert chosen.dev.nll < min(m.dev.nll for m in result.grid if m.point.gate is None)
     assert result.profile.provenance is not None
     assert result.profile.provenance.chosen["gate"] == str(gate)

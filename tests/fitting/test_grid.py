@@ -60,7 +60,7 @@ def test_the_choice_is_that_of_the_whole_grid_on_the_whole_of_dev(counts: list[i
     best, _ = search(POINTS, DEV, chooser(errors))
     assert best.point == exhaustive(errors)
     assert best.errors == errors[best.point]
-    assert best.accuracy.asked == len(DEV)
+    assert best.accuracy.total == len(DEV)
 
 
 def test_a_point_whose_neighbour_fails_is_not_chosen_over_one_inside_the_plateau():
@@ -79,13 +79,13 @@ def test_points_that_cannot_win_any_more_are_not_measured_to_the_end():
     errors = {point: 0 if point.k == 0 else 240 for point in POINTS}
     calls: list[Point] = []
     _, measured = search(POINTS, DEV, chooser(errors, calls))
-    assert all(m.accuracy.asked == SLICE for m in measured if m.point.k)
+    assert all(m.accuracy.total == SLICE for m in measured if m.point.k)
 
 
 def test_every_point_is_reported_with_as_much_as_was_measured_of_it():
     _, measured = search(POINTS, DEV, chooser(dict.fromkeys(POINTS, 3)))
     assert [m.point for m in measured] == POINTS
-    assert all(m.accuracy.asked >= SLICE for m in measured)
+    assert all(m.accuracy.total >= SLICE for m in measured)
 
 
 def test_a_grid_without_points_is_refused():

@@ -24,8 +24,8 @@ NEURONS = (NeuronScale(layer=2, neuron=7, scale=1.75),)
 POINTS = [[0, 1.0, 61, 90], [1, 1.5, 70, 90], [1, 2.0, 20, 45], [2, 1.5, 88, 90], [2, 2.0, 31, 45]]
 
 
-def accuracy(*right: int, of: int = 50, groups: tuple[str, ...] = GROUPS) -> Accuracy:
-    return Accuracy({group: (count, of) for group, count in zip(groups, right, strict=True)})
+def accuracy(*correct: int, of: int = 50, groups: tuple[str, ...] = GROUPS) -> Accuracy:
+    return Accuracy({group: (count, of) for group, count in zip(groups, correct, strict=True)})
 
 
 def profile(**changes: Any) -> Profile:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from steering_profiles.evaluation import Accuracy, Answered, CalibrationComparison
+from steering_profiles.evaluation import Accuracy, CalibrationComparison, ScoredAnswer
 from steering_profiles.evaluation.calibration import calibrate_arm
 from steering_profiles.fitting.final_layer import PLAIN, Elsewhere, Measured, Point, Refused
 from steering_profiles.fitting.gating import Score
@@ -21,16 +21,16 @@ from tests.reports.samples import profile
 from tests.reports.test_plots import texts
 
 
-def compared(steered: list[Answered], tempered: list[Answered] | None = None) -> CalibrationComparison:
+def compared(steered: list[ScoredAnswer], tempered: list[ScoredAnswer] | None = None) -> CalibrationComparison:
     """Of a plain model that gets two of four prompts right, and is half sure of each."""
     plain = [answered(index < 2, 0.5, group="ab"[index % 2]) for index in range(4)]
     arms = (calibrate_arm(some, plain) for some in (plain, steered, tempered or plain))
     return CalibrationComparison(*arms, temperature=1.25)
 
 
-def four(right: int, sure_if_right: float, sure_if_wrong: float) -> list[Answered]:
+def four(correct: int, sure_if_correct: float, sure_if_wrong: float) -> list[ScoredAnswer]:
     return [
-        answered(index < right, sure_if_right if index < right else sure_if_wrong, group="ab"[index % 2])
+        answered(index < correct, sure_if_correct if index < correct else sure_if_wrong, group="ab"[index % 2])
         for index in range(4)
     ]
 
@@ -88,7 +88,7 @@ def test_a_profile_that_is_worse_than_the_plain_model_is_said_to_be():
 def test_the_table_has_every_arm_for_all_groups_and_by_the_plain_answer():
     table = calibration_table("test", BETTER)
     rows = [[cell.text for cell in row] for row in table.rows]
-    assert [row[0] for row in rows[::3]] == ["all", "a", "b", "plain answer right", "plain answer wrong"]
+    assert [row[0] for row in rows[::3]] == ["all", "a", "b", "baseline correct", "baseline wrong"]
     assert [row[2] for row in rows[:3]] == ["baseline", "profile", "temperature 1.25"]
     assert rows[1][1:] == ["", "profile", "75.0", "0.556", "0.787", "35.0", "0.650"]
     assert [row[3] for row in rows[-6:]] == ["100.0", "100.0", "100.0", "0.0", "50.0", "0.0"]

@@ -44,7 +44,7 @@ def test_the_task_is_shown_three_ways_for_all_prompts_and_each_group(bought: Gat
         ["without the gate", "25.0"],
         ["behind the gate", "75.0"],
     ]
-    assert rows[2][5] == f"{BEHIND.profile.every.pooled.nll:.3f}"
+    assert rows[2][5] == f"{BEHIND.profile.all_prompts.pooled.nll:.3f}"
     notes = [(row[3].note, row[3].tone) for row in gate_task_table(bought).rows[:3]]
     assert notes == [("", ""), ("−25.0 worse", "worse"), ("+25.0", "better")]
 
@@ -73,10 +73,10 @@ def test_the_plot_has_a_pair_of_bars_for_every_group_and_text(bought: GateCompar
 
 def test_bars_are_as_long_as_what_they_tell(bought: GateComparison):
     task, other = gate_plot(bought).axes
-    plain = BEHIND.baseline.every.pooled.nll
+    plain = BEHIND.baseline.all_prompts.pooled.nll
     assert [bar.get_width() for bar in other.patches] == pytest.approx([3.0, 1.0, -0.1, 0.4])
-    assert task.patches[0].get_width() == pytest.approx(plain - WITHOUT.every.pooled.nll)
-    assert task.patches[3].get_width() == pytest.approx(plain - BEHIND.profile.every.pooled.nll)
+    assert task.patches[0].get_width() == pytest.approx(plain - WITHOUT.all_prompts.pooled.nll)
+    assert task.patches[3].get_width() == pytest.approx(plain - BEHIND.profile.all_prompts.pooled.nll)
 
 
 def test_the_page_has_the_section_where_there_is_a_gate_and_only_there():

@@ -86,7 +86,7 @@ def test_the_headline_has_test_accuracy_with_intervals(page: Page):
 
 def test_every_prompt_set_is_shown_before_and_after(page: Page):
     assert page.tables[1] == [
-        ["prompts", "asked", ")", "))", ")))", "all"],
+        ["prompt set", "prompts", ")", "))", ")))", "all"],
         ["test", "150", "100.0 → 100.0", "66.0 → 98.0 +32.0", "2.0 → 94.0 +92.0", "56.0 → 97.3 +41.3"],
         ["5 digits", "150", "100.0 → 98.0 −2.0 worse", "100.0 → 100.0", "100.0 → 100.0", "100.0 → 99.3 −0.7 worse"],
         ["other", "20", "15.0 → 85.0 +70.0", "–", "–", "15.0 → 85.0 +70.0"],
@@ -202,7 +202,7 @@ def test_many_sub_tasks_stand_below_each_other():
     groups = tuple(f"group {i}" for i in range(30))
     counts = accuracy(*range(30), groups=groups), accuracy(*[50] * 30, groups=groups)
     page = Page(render_html(Report(profile(), "x", {"test": counts, "more": counts})))
-    assert page.tables[1][0] == ["prompts", "sub-task", "asked", "accuracy"]
+    assert page.tables[1][0] == ["prompt set", "sub-task", "prompts", "accuracy"]
     assert ["more", "group 7", "50", "14.0 → 100.0 +86.0"] in page.tables[1]
 
 

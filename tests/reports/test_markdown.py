@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from steering_profiles.reports.markdown import fenced, plain, verbatim
+from steering_profiles.reports.markdown import code_block, code_span, plain
 from tests.reports.reading import Page, markdown_tables, shown
 from tests.reports.samples import HOSTILE
 
@@ -40,7 +40,7 @@ def test_no_tag_gets_through(hostile_markdown: str):
 
 @given(texts)
 def test_any_cell_reads_as_its_text(text: str):
-    table = f"| a | b |\n| --- | --- |\n| {plain(text)} | {verbatim(text)} |"
+    table = f"| a | b |\n| --- | --- |\n| {plain(text)} | {code_span(text)} |"
     ((_, cells),) = markdown_tables(table)
     assert len(cells) == 2
     assert "".join(cells[0].split()) == "".join(_seen(text).split())
@@ -48,7 +48,7 @@ def test_any_cell_reads_as_its_text(text: str):
 
 @given(texts)
 def test_a_code_span_reads_as_its_text(text: str):
-    ((_, cells),) = markdown_tables(f"| a |\n| --- |\n| {verbatim(text)} |")
+    ((_, cells),) = markdown_tables(f"| a |\n| --- |\n| {code_span(text)} |")
     if "·" not in text:
         assert cells[0].replace("·", " ") == _seen(text).replace("\n", "↵").replace("\t", "→")
 
@@ -62,7 +62,7 @@ def test_a_paragraph_is_never_more_than_text(text: str):
 
 @given(texts)
 def test_a_code_block_ends_where_its_text_ends(text: str):
-    (block,) = MarkdownIt("commonmark").parse(fenced(text))
+    (block,) = MarkdownIt("commonmark").parse(code_block(text))
     assert block.type == "fence"
 
 

@@ -67,7 +67,7 @@ def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path, monke
 def test_a_recorded_grid_is_read_back():
     grid = recorded_grid(profile())
     assert len(grid) == 9 * len(POINTS)
-    assert [[m.point.k, m.point.alpha, m.accuracy.right, m.accuracy.asked] for m in grid[:5]] == POINTS
+    assert [[m.point.k, m.point.alpha, m.accuracy.correct, m.accuracy.total] for m in grid[:5]] == POINTS
 
 
 @pytest.mark.parametrize("points", [None, "text", [[1, 2]], [[1, 1.5, 3, "4"]], [[1, 1.5, 3, 0]], [7]])

@@ -133,11 +133,17 @@ def _other_methods(settings: FitSettings, task: "Task") -> list[FitSettings]:
 
 
 def _path_table(choice: "Choice") -> Table:
-    columns = ("step", "components", "sum of (scale - 1)", "right, %", "other text's NLL")
+    columns = ("step", "components", "sum of (scale - 1)", "correct, %", "other text's NLL")
     table = Table(*columns, title="the search, on dev and other shapes (bold: chosen)")
     for point in choice.path:
-        right = 100 * point.accuracy.right / point.accuracy.asked
-        cells = (point.step, len(point.scales), f"{point.disturbance:g}", f"{right:.1f}", f"{100 * point.drift:+.2f}%")
+        correct = 100 * point.accuracy.correct / point.accuracy.total
+        cells = (
+            point.step,
+            len(point.scales),
+            f"{point.disturbance:g}",
+            f"{correct:.1f}",
+            f"{100 * point.drift:+.2f}%",
+        )
         style = "bold" if point.step == choice.facts["step"] else None
         table.add_row(*map(str, cells), style=style)
     return table
@@ -151,9 +157,9 @@ def _grid_table(grid: "Sequence[Measured]") -> Table:
     table = Table(
         "scaled", *(f"x{strength_text(alpha)}" for alpha in alphas), title="dev accuracy, % (dim: ruled out early)"
     )
-    most = max(accuracy.asked for accuracy in points.values())
+    most = max(accuracy.total for accuracy in points.values())
     for k in sorted({k for k, _ in points}):
         row = [points[(k, alpha) if k else (0, 1.0)] for alpha in alphas]
-        cells = [(f"{100 * accuracy.right / accuracy.asked:.0f}", accuracy.asked == most) for accuracy in row]
+        cells = [(f"{100 * accuracy.correct / accuracy.total:.0f}", accuracy.total == most) for accuracy in row]
         table.add_row(str(k), *(text if whole else f"[dim]{text}[/]" for text, whole in cells))
     return table

@@ -56,7 +56,7 @@ class Measurement:
     def beyond_limit(self) -> list[str]:
         """The texts that are predicted worse than the limit allows."""
         texts = self.side_effects.texts if self.side_effects is not None else ()
-        return beyond({text.name: text.change for text in texts})
+        return beyond({text.name: text.nll_increase for text in texts})
 
     def record(self) -> dict[str, Any]:
         """Return all figures as JSON has them."""
@@ -72,7 +72,7 @@ class Measurement:
                 "flags": self.beyond_limit,
             }
         if self.pass_at_1 is not None:
-            record["humaneval_pass_at_1"] = {"problems": self.pass_at_1[0].asked, **_pooled(*self.pass_at_1)}
+            record["humaneval_pass_at_1"] = {"problems": self.pass_at_1[0].total, **_pooled(*self.pass_at_1)}
         return record
 
     def show(self, console: Console) -> None:
@@ -92,7 +92,7 @@ class Measurement:
                 console.print(left_out, style="yellow", markup=False)
         if self.pass_at_1 is not None:
             cell = _cell(*self.pass_at_1).replace("\n", ", 95% intervals ")
-            console.print(f"HumanEval pass@1, {self.pass_at_1[0].asked} problems, greedy, %: {cell}")
+            console.print(f"HumanEval pass@1, {self.pass_at_1[0].total} problems, greedy, %: {cell}")
         if self.beyond_limit:
             over = f"beyond the limit of {percent(NLL_LIMIT)}: {', '.join(self.beyond_limit)}"
             console.print(over, style="yellow", markup=False)
@@ -115,9 +115,9 @@ def _cell(before: Accuracy, after: Accuracy, group: str | None = None) -> str:
 
 
 def _percentage(accuracy: Accuracy, group: str | None) -> tuple[str, str]:
-    right, asked = (accuracy.right, accuracy.asked) if group is None else accuracy.counts[group]
+    correct, total = (accuracy.correct, accuracy.total) if group is None else accuracy.counts[group]
     low, high = accuracy.interval(group)
-    return f"{100 * right / asked:.1f}", f"{low:.0f}..{high:.0f}"
+    return f"{100 * correct / total:.1f}", f"{low:.0f}..{high:.0f}"
 
 
 def _side_effects_table(effects: SideEffects) -> Table:
@@ -129,7 +129,7 @@ def _side_effects_table(effects: SideEffects) -> Table:
             str(text.tokens),
             f"{text.nll_before:.4f}",
             f"{text.nll_after:.4f}",
-            percent(text.change) + (" !" if is_beyond(text.change) else ""),
+            percent(text.nll_increase) + (" !" if is_beyond(text.nll_increase) else ""),
             f"{100 * text.agreement:.1f}%",
         )
     return table
@@ -150,8 +150,8 @@ def _intervals(accuracy: Accuracy) -> dict[str, list[float]]:
 
 def _pooled(before: Accuracy, after: Accuracy) -> dict[str, Any]:
     return {
-        "without": round(100 * before.right / before.asked, 1),
-        "with": round(100 * after.right / after.asked, 1),
+        "without": round(100 * before.correct / before.total, 1),
+        "with": round(100 * after.correct / after.total, 1),
         "intervals": {"without": _rounded(before.interval()), "with": _rounded(after.interval())},
     }
 

@@ -22,7 +22,7 @@ def gate_plot(bought: GateComparison) -> Figure:
     task, other = figure.subplots(1, 2)
     _bars(task, list(prompts), [[one[0].nll - one[at].nll for one in prompts.values()] for at in (1, 2)])
     task.set_xlabel("fall of the correct answer's NLL on test, nats")
-    _bars(other, [text.name for text, _ in pairs], [[100 * pair[at].change for pair in pairs] for at in (0, 1)])
+    _bars(other, [text.name for text, _ in pairs], [[100 * pair[at].nll_increase for pair in pairs] for at in (0, 1)])
     other.axvline(100 * NLL_LIMIT, color=MUTED, linewidth=1, linestyle="--")
     other.set_xlabel("rise of other text's NLL, %")
     figure.legend(*task.get_legend_handles_labels(), loc="outside upper right", ncols=2)

@@ -19,15 +19,15 @@ def grid_map(grid: Sequence[Measured], chosen: Point | None) -> Figure:
     counts = sorted({m.point.k for m in grid})
     percent = np.full((len(counts), len(alphas)), np.nan)
     partial: list[tuple[int, int]] = []
-    most = max(m.accuracy.asked for m in grid)
+    most = max(m.accuracy.total for m in grid)
     for measured in grid:
-        if not measured.accuracy.asked:
+        if not measured.accuracy.total:
             continue
         row = counts.index(measured.point.k)
         columns = [alphas.index(measured.point.alpha)] if measured.point.k else range(len(alphas))
         for column in columns:
-            percent[row, column] = 100 * measured.accuracy.right / measured.accuracy.asked
-        if measured.accuracy.asked < most:
+            percent[row, column] = 100 * measured.accuracy.correct / measured.accuracy.total
+        if measured.accuracy.total < most:
             partial += [(row, column) for column in columns]
 
     figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * min(len(counts), 24)), layout="constrained")

@@ -15,7 +15,7 @@ def path_plot(path: Sequence[PathPoint]) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     errors, drift = figure.subplots(2, 1, sharex=True)
     disturbance = [point.disturbance for point in path]
-    shares = [100 * point.errors / point.asked if point.asked else float("nan") for point in path]
+    shares = [100 * point.errors / point.total if point.total else float("nan") for point in path]
     drifts = [100 * point.drift for point in path]
     for axes, values in ((errors, shares), (drift, drifts)):
         axes.plot(disturbance, values, color=BLUE, marker="o", markersize=3.5, linewidth=1.2)

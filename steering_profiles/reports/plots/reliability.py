@@ -15,9 +15,9 @@ def reliability_plot(compared: CalibrationComparison) -> Figure:
     figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
     arms = (
-        ("baseline", compared.baseline.every.pooled, BLUE),
-        ("profile", compared.profile.every.pooled, ORANGE),
-        (f"temperature {compared.temperature:.2f}", compared.tempered.every.pooled, MUTED),
+        ("baseline", compared.baseline.all_prompts.pooled, BLUE),
+        ("profile", compared.profile.all_prompts.pooled, ORANGE),
+        (f"temperature {compared.temperature:.2f}", compared.tempered.all_prompts.pooled, MUTED),
     )
     for axes, (name, calibration, colour) in zip(panels, arms, strict=True):
         axes.plot((0, 1), (0, 1), color=RULE, linewidth=1, linestyle="--")
@@ -35,4 +35,4 @@ def reliability_plot(compared: CalibrationComparison) -> Figure:
 
 def _size(count: int, of: Calibration) -> float:
     """Return the diameter at which the dot's area tells how many answers it stands for."""
-    return max(_SMALLEST, _LARGEST * math.sqrt(count / of.asked))
+    return max(_SMALLEST, _LARGEST * math.sqrt(count / of.total))

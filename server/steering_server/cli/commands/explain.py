@@ -78,9 +78,9 @@ def explain(
 
     from steering_profiles.fitting import explain as run_explain
     from steering_profiles.fitting.decomposition import find_layer
-    from steering_profiles.reports import explained_tables as tables
+    from steering_profiles.reports import explanation_tables as tables
     from steering_profiles.reports import write_explanation
-    from steering_profiles.reports.explained import CAUTION, tells_nothing
+    from steering_profiles.reports.explanation_page import CAUTION, tells_nothing
 
     console = Console()
     layer = find_layer(loaded, layer)

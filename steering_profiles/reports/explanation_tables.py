@@ -44,7 +44,7 @@ def tokens_table(explanation: Explanation) -> Table:
     columns = ("pushes to", "logit", "pushes away from", "logit")
     return Table(
         "The intercept through the logit lens (before the final norm's scale)",
-        tuple(Column(heading, numeric=heading == "logit", verbatim=heading != "logit") for heading in columns),
+        tuple(Column(heading, numeric=heading == "logit", code=heading != "logit") for heading in columns),
         tuple(
             (Cell(visible(up.text)), Cell(signed(up.logit, 2)), Cell(visible(down.text)), Cell(signed(down.logit, 2)))
             for up, down in zip(explanation.top, explanation.bottom, strict=True)

@@ -85,7 +85,10 @@ def report_of_final_layer(
     return Report(
         profile=result.profile,
         command=provenance.command if provenance is not None else "",
-        accuracy={name: (one.baseline.every.accuracy, one.profile.every.accuracy) for name, one in compared.items()},
+        accuracy={
+            name: (one.baseline.all_prompts.accuracy, one.profile.all_prompts.accuracy)
+            for name, one in compared.items()
+        },
         side_effects=result.side_effects,
         calibration=compared,
         final_layer=FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit, result.refused),
@@ -120,7 +123,7 @@ def _path(result: FitResult) -> list[PathPoint]:
             components=len(point.scales),
             disturbance=point.disturbance,
             errors=point.errors,
-            asked=point.accuracy.asked,
+            total=point.accuracy.total,
             drift=point.drift,
             chosen=point.step == chosen,
         )
@@ -137,5 +140,5 @@ def _method(result: FitResult, variants: Mapping[str, Accuracy]) -> MethodResult
         scale="" if not scales else f"{scales[0]:g}" if scales[0] == scales[-1] else f"{scales[0]:g}..{scales[-1]:g}",
         accuracy=result.after,
         variants=Accuracy(pooled) if pooled else None,
-        drift=result.side_effects.worst.change,
+        drift=result.side_effects.worst.nll_increase,
     )

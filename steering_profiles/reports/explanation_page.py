@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from functools import partial
 
 from steering_profiles.fitting import Explanation
-from steering_profiles.reports import explained_tables as tables
-from steering_profiles.reports.blocks import Block, Folded, Page, Plot, Remark, Section, Verbatim
+from steering_profiles.reports import explanation_tables as tables
+from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Paragraph, Plot, Section
 from steering_profiles.reports.plots.explanation import argument_map, coefficients
 from steering_profiles.reports.text import number
 
@@ -25,7 +25,7 @@ def page_of_explanation(explanation: Explanation, command: str) -> Page:
         "What it adds whatever they say": _intercept(explanation),
         "What that does to the answer": iter((tables.answer_table(explanation),)),
         "Which heads bring the topic": _argument_heads(explanation),
-        "Make this report again": iter((Verbatim(command),)),
+        "Make this report again": iter((CodeBlock(command),)),
     }
     whole = ((title, tuple(blocks)) for title, blocks in made.items())
     title = f"Layer {explanation.layer} on {explanation.task}"
@@ -41,19 +41,19 @@ def page_of_explanation(explanation: Explanation, command: str) -> Page:
 
 def _headline(explanation: Explanation) -> Iterator[Block]:
     ridge = f"ridge {number(explanation.ridge)}" if explanation.ridge else "plain least squares"
-    yield Remark(
+    yield Paragraph(
         "The output of the layer's MLP is explained by what entered it: MLP ≈ Σ w·(what a head adds) + w·(the stream "
         f"before the layer) + b. One coefficient w for each, fitted on the train prompts by {ridge}; the intercept b "
         "is what the MLP adds whatever its inputs say."
     )
     if tells_nothing(explanation):
-        yield Remark(CAUTION, "worse")
+        yield Paragraph(CAUTION, "worse")
     yield tables.quality_table(explanation)
     left_out = explanation.left_out
     if len(left_out) > _MOST_REASONS:
-        yield Folded(f"{len(left_out)} things are left out", "\n".join(left_out))
+        yield Details(f"{len(left_out)} things are left out", "\n".join(left_out))
     else:
-        yield from (Remark(f"Left out: {reason}.") for reason in left_out)
+        yield from (Paragraph(f"Left out: {reason}.") for reason in left_out)
 
 
 def tells_nothing(explanation: Explanation) -> bool:
@@ -74,7 +74,7 @@ def _inputs(explanation: Explanation) -> Iterator[Block]:
 
 
 def _intercept(explanation: Explanation) -> Iterator[Block]:
-    yield Remark(
+    yield Paragraph(
         "What Lv et al. (arXiv:2403.19521) found elsewhere: in a middle layer the intercept pushes to the answers "
         "of the task, in the final layer to what is frequent in any text, away from the answer."
     )
@@ -95,4 +95,4 @@ def _argument_heads(explanation: Explanation) -> Iterator[Block]:
         partial(argument_map, found, explanation.model.layers, explanation.model.heads),
     )
     yield tables.argument_table(found, _MOST_HEADS)
-    yield Folded("All heads", tables.argument_table(found, len(found.heads)))
+    yield Details("All heads", tables.argument_table(found, len(found.heads)))

@@ -6,7 +6,7 @@ from functools import partial
 from steering_profiles.fitting.grid import Point
 from steering_profiles.flags import NLL_LIMIT, is_beyond
 from steering_profiles.reports import tables
-from steering_profiles.reports.blocks import Block, Folded, Page, Plot, Remark, Section, Verbatim
+from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Paragraph, Plot, Section
 from steering_profiles.reports.calibration import calibration_table, final_layer_table, search_sentences, verdict
 from steering_profiles.reports.gate import gate_comparison, gate_sentences, gate_task_table, gate_texts_table
 from steering_profiles.reports.plots.attention import attention_maps
@@ -18,7 +18,7 @@ from steering_profiles.reports.plots.ranking import accuracy_histograms, precisi
 from steering_profiles.reports.plots.reliability import reliability_plot
 from steering_profiles.reports.plots.scales import head_scales, neurons_per_layer
 from steering_profiles.reports.report import TEST, Report
-from steering_profiles.reports.tables import Change, Table
+from steering_profiles.reports.tables import AccuracyChange, Table
 from steering_profiles.reports.text import number, percent, signed_percent
 from steering_profiles.schema import strength_text
 
@@ -52,7 +52,7 @@ def sections(report: Report) -> list[Section]:
         "Which components": _components(report),
         "Where the heads look": _attention(report),
         "Where it comes from": _provenance(report),
-        "Make this report again": iter((Verbatim(report.command),)),
+        "Make this report again": iter((CodeBlock(report.command),)),
     }
     whole = ((title, tuple(blocks)) for title, blocks in made.items())
     return [Section(title, blocks) for title, blocks in whole if blocks]
@@ -61,30 +61,32 @@ def sections(report: Report) -> list[Section]:
 def _headline(report: Report) -> Iterator[Block]:
     profile = report.profile
     strength = "" if report.strength == 1 else f", at strength {strength_text(report.strength)}"
-    yield Remark(f"Changes {profile.summary} in {profile.model.id}{strength}.")
+    yield Paragraph(f"Changes {profile.summary} in {profile.model.id}{strength}.")
     if TEST in report.accuracy:
         before, after = report.accuracy[TEST]
-        total = Change(before.right, after.right, before.asked)
-        if total.asked:
-            shares = [percent(right / total.asked) for right in (total.before, total.after)]
-            yield Remark(
-                f"Accuracy on {total.asked} test prompts: {shares[0]}% without, {shares[1]}% with it.", total.tone
+        overall = AccuracyChange(before.correct, after.correct, before.total)
+        if overall.total:
+            shares = [percent(correct / overall.total) for correct in (overall.before, overall.after)]
+            yield Paragraph(
+                f"Accuracy on {overall.total} test prompts: {shares[0]}% without, {shares[1]}% with it.", overall.tone
             )
     worse = _worsened(report)
     if report.accuracy:
         yield (
-            Remark(f"Worse with it, in percentage points: {_some(worse)}.", "worse")
+            Paragraph(f"Worse with it, in percentage points: {_some(worse)}.", "worse")
             if worse
-            else Remark("Nothing that was measured is worse with it.")
+            else Paragraph("Nothing that was measured is worse with it.")
         )
     if report.side_effects is not None and report.side_effects.texts:
-        past = [f"{t.name} {signed_percent(t.change)}" for t in report.side_effects.texts if is_beyond(t.change)]
+        past = [
+            f"{t.name} {signed_percent(t.nll_increase)}" for t in report.side_effects.texts if is_beyond(t.nll_increase)
+        ]
         if past:
-            yield Remark(f"Flagged: NLL of other text rises by more than {NLL_LIMIT:.0%}: {_some(past)}.", "worse")
+            yield Paragraph(f"Flagged: NLL of other text rises by more than {NLL_LIMIT:.0%}: {_some(past)}.", "worse")
         else:
             worst = report.side_effects.worst
-            yield Remark(
-                f"NLL of other text changes by {signed_percent(worst.change)} at worst ({worst.name}), "
+            yield Paragraph(
+                f"NLL of other text changes by {signed_percent(worst.nll_increase)} at worst ({worst.name}), "
                 f"within the limit of {NLL_LIMIT:.0%}."
             )
     if TEST in report.accuracy:
@@ -96,9 +98,9 @@ def _worsened(report: Report) -> list[str]:
     fallen: list[tuple[float, str]] = []
     for name, (before, after) in report.accuracy.items():
         for group in before.counts:
-            changed = tables.change(before, after, group)
+            changed = tables.accuracy_change(before, after, group)
             if changed is not None and changed.tone == "worse":
-                points = 100 * (changed.after - changed.before) / changed.asked
+                points = 100 * (changed.after - changed.before) / changed.total
                 fallen.append((points, f"{name} on {group} −{-points:.1f}"))
     return [what for _, what in sorted(fallen)]
 
@@ -110,7 +112,9 @@ def _some(items: list[str]) -> str:
 
 def _sets(report: Report) -> Iterator[Block]:
     if set(report.accuracy) - {TEST}:
-        yield Remark("The test prompts are shaped like those of the fit; the other sets tell how far it generalises.")
+        yield Paragraph(
+            "The test prompts are shaped like those of the fit; the other sets tell how far it generalises."
+        )
         yield _unfolded(tables.sets_table(report))
 
 
@@ -118,7 +122,7 @@ def _calibration(report: Report) -> Iterator[Block]:
     for name, compared in report.calibration.items():
         if name == TEST:
             for text, tone in verdict(compared):
-                yield Remark(text, tone)
+                yield Paragraph(text, tone)
             yield Plot(
                 "reliability",
                 "Reliability of the answers on test",
@@ -130,7 +134,7 @@ def _calibration(report: Report) -> Iterator[Block]:
             )
             yield calibration_table(name, compared)
         else:
-            yield Folded(f"Calibration on {name}", calibration_table(name, compared))
+            yield Details(f"Calibration on {name}", calibration_table(name, compared))
 
 
 def _methods(report: Report) -> Iterator[Block]:
@@ -147,7 +151,7 @@ def _gate(report: Report) -> Iterator[Block]:
     bought = gate_comparison(report.without_gate, report.calibration.get(TEST), report.side_effects)
     if bought is not None:
         for text in gate_sentences(bought):
-            yield Remark(text)
+            yield Paragraph(text)
         yield Plot(
             "gate",
             "What the profile changes without its gate and behind it, on test and on other text",
@@ -170,7 +174,7 @@ def _search(report: Report) -> Iterator[Block]:
             "should stay low. The ringed step was chosen.",
             partial(path_plot, report.path),
         )
-        yield Folded(f"All {len(report.path)} steps", tables.path_table(report))
+        yield Details(f"All {len(report.path)} steps", tables.path_table(report))
     if report.grid:
         yield Plot(
             "grid",
@@ -181,10 +185,10 @@ def _search(report: Report) -> Iterator[Block]:
             "holds on other prompts.",
             partial(grid_map, report.grid, _chosen_point(report)),
         )
-        yield Folded(f"All {len(report.grid)} points", tables.grid_table(report))
+        yield Details(f"All {len(report.grid)} points", tables.grid_table(report))
     if report.final_layer is not None:
         for text, tone in search_sentences(report.final_layer):
-            yield Remark(text, tone)
+            yield Paragraph(text, tone)
         yield Plot(
             "final-layer",
             "NLL of the correct answer on dev by own-position attention and share of the intercept",
@@ -195,7 +199,7 @@ def _search(report: Report) -> Iterator[Block]:
             partial(final_layer_maps, report.final_layer.grid, report.final_layer.chosen),
         )
         grid = report.final_layer.grid
-        yield Folded(f"All {len(grid)} points", final_layer_table(grid))
+        yield Details(f"All {len(grid)} points", final_layer_table(grid))
 
 
 def _components(report: Report) -> Iterator[Block]:
@@ -241,7 +245,7 @@ def _components(report: Report) -> Iterator[Block]:
     if profile.heads or profile.neurons:
         yield _unfolded(tables.scales_table(report))
     if ranking is not None and ranking.components:
-        yield Folded("The ranking", tables.ranking_table(ranking))
+        yield Details("The ranking", tables.ranking_table(ranking))
 
 
 def _attention(report: Report) -> Iterator[Block]:
@@ -260,12 +264,12 @@ def _attention(report: Report) -> Iterator[Block]:
 def _provenance(report: Report) -> Iterator[Block]:
     yield from tables.provenance_tables(report)
     for title, text in tables.folded_facts(report):
-        yield Folded(title, text)
+        yield Details(title, text)
 
 
-def _unfolded(table: Table) -> Table | Folded:
+def _unfolded(table: Table) -> Table | Details:
     """Fold a table only where it would fill pages."""
-    return table if len(table.rows) <= _LONG_TABLE else Folded(f"{table.caption} ({len(table.rows)} rows)", table)
+    return table if len(table.rows) <= _LONG_TABLE else Details(f"{table.caption} ({len(table.rows)} rows)", table)
 
 
 def _chosen_point(report: Report) -> Point | None:
