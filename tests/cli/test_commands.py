@@ -35,10 +35,14 @@ def steer(*args: str, through: Sequence[str] = (), **env: str) -> subprocess.Com
     )
 
 
-def steer_and_tell(*args: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run the same main function in an interpreter of its own; return with it which heavy libraries it has loaded."""
+def steer_and_tell(*args: str, without: Sequence[str] = ()) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    """Run the same main function in an interpreter of its own; return with it which heavy libraries it has loaded.
+
+    The packages ``without`` are as if they were not installed.
+    """
     code = f"""
 import atexit, sys
+sys.modules.update(dict.fromkeys({list(without)}))
 atexit.register(lambda: print(*(name for name in {HEAVY} if name in sys.modules)))
 sys.argv[0] = "steer"
 from steering_server.cli import main
@@ -355,6 +359,14 @@ def test_what_is_no_command_line_is_exit_status_two_and_known_before_torch_is_im
     assert result.returncode == 2
     assert says in result.stderr
     assert not loaded
+
+
+def test_commands_other_than_compare_need_no_client():
+    assert steer_and_tell("profiles", without=["steering_client"])[0].returncode == 0
+    result, _ = steer_and_tell("compare", "x", without=["steering_client"])
+    assert result.returncode == 1
+    assert result.stderr.startswith("error: steer compare needs the package steering-client")
+    assert "pip install ./client" in result.stderr
 
 
 def test_the_command_that_is_installed_says_the_same():

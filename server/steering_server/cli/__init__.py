@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
-from steering_client import SteeringClientError
 from steering_profiles import __version__
 from steering_profiles.errors import SteeringError
 from steering_server.cli.commands.anatomy import anatomy
@@ -68,7 +67,7 @@ def main() -> None:
     """Run the command line; an error ends in one line on standard error and exit status 1, an interrupt in 130."""
     try:
         app()
-    except (SteeringError, ServerError, SteeringClientError) as exc:
+    except (SteeringError, ServerError) as exc:
         _say("error", str(exc))
         sys.exit(1)
     except Interrupted as exc:

@@ -44,8 +44,15 @@ def compare(
     [dim]steer compare "def add(a, b):" --url http://127.0.0.1:8000[/]
     """
     from steering_server.config import load_settings
-    from steering_server.errors import ConfigError
+    from steering_server.errors import ConfigError, ServerError
 
+    try:
+        from steering_client import SteeringClientError
+    except ModuleNotFoundError as exc:
+        raise ConfigError(
+            f"steer compare needs the package steering-client ({exc}); "
+            "install it with: pip install steering-client, or in a checkout: pip install ./client"
+        ) from exc
     given = model_settings(model, dtype, device_map, max_memory, cache_dir)
     given |= {"profiles": profiles} if profiles is not None else {}
     if url is not None and given:
@@ -56,7 +63,10 @@ def compare(
     async def ask(client: "AsyncSteeringClient") -> "Comparison":
         return await client.compare(text, names, max_tokens=max_tokens, temperature=temperature, seed=seed, logprobs=0)
 
-    comparison = asyncio.run(_remote(url, ask)) if url is not None else _here(load_settings(**given), names, ask)
+    try:
+        comparison = asyncio.run(_remote(url, ask)) if url is not None else _here(load_settings(**given), names, ask)
+    except SteeringClientError as exc:
+        raise ServerError(str(exc)) from exc
     _show(Console(), text, comparison)
 
 
