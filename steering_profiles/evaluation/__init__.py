@@ -1,4 +1,4 @@
-"""What a profile does: to its task, and to everything else."""
+"""Evaluation of profiles: accuracy and calibration on tasks, side effects on other text, HumanEval."""
 
 from steering_profiles.evaluation.accuracy import Accuracy, ScoredAnswer, TokenPredictor
 from steering_profiles.evaluation.calibration import ArmCalibration, Calibration, CalibrationComparison

@@ -1,4 +1,4 @@
-"""Accuracy on next-token prompts: greedy decoding, so correct means that the answer is the likeliest of all tokens."""
+"""Accuracy on next-token prompts under greedy decoding: an answer is correct if it is the likeliest of all tokens."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,13 +24,13 @@ Z_95 = 1.959964
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Correct answers per group: ``{group: (correct, total)}``."""
+    """Number of correct answers and of prompts per group: ``{group: (correct, total)}``."""
 
     counts: dict[str, tuple[int, int]]
 
     @classmethod
     def of(cls, examples: Sequence[Example], predicted: Sequence[int]) -> "Accuracy":
-        """Count which of ``examples`` are answered correct by the tokens ``predicted`` for them."""
+        """Count the ``examples`` whose answer is the token at the same index of ``predicted``."""
         counts = {example.group: (0, 0) for example in examples}
         for example, token in zip(examples, predicted, strict=True):
             correct, total = counts[example.group]
@@ -39,35 +39,35 @@ class Accuracy:
 
     @property
     def correct(self) -> int:
-        """Correct answers over all groups."""
+        """Number of correct answers over all groups."""
         return sum(correct for correct, _ in self.counts.values())
 
     @property
     def total(self) -> int:
-        """Prompts over all groups."""
+        """Number of prompts over all groups."""
         return sum(total for _, total in self.counts.values())
 
     @property
     def percent(self) -> dict[str, float]:
-        """Percentage of correct answers per group, to one decimal."""
+        """Percentage of correct answers per group, rounded to one decimal."""
         return {group: round(100 * correct / total, 1) for group, (correct, total) in self.counts.items()}
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return the counts as plain data."""
+        """Return the counts as JSON data."""
         return {group: [correct, total] for group, (correct, total) in self.counts.items()}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Accuracy":
-        """Make it of what :meth:`to_json` returned."""
+        """Make an accuracy from the result of :meth:`to_json`."""
         return cls({group: (correct, total) for group, (correct, total) in data.items()})
 
     def interval(self, group: str | None = None) -> tuple[float, float]:
-        """Return the 95% confidence interval of a group's percentage, or without a group that of all together.
+        """Return the 95% confidence interval of the percentage of ``group``, or of all groups pooled if it is None.
 
-        Wilson's score interval, which holds near 0% and 100% too; 0..100 where there are no prompts.
+        This is Wilson's score interval, which is valid near 0% and 100% too. Without prompts it is 0..100.
 
         Raises:
-            KeyError: there is no such group.
+            KeyError: ``group`` does not exist.
         """
         correct, total = (self.correct, self.total) if group is None else self.counts[group]
         if not total:
@@ -75,12 +75,12 @@ class Accuracy:
         share = correct / total
         centre = (share + Z_95**2 / (2 * total)) / (1 + Z_95**2 / total)
         half = Z_95 / (1 + Z_95**2 / total) * math.sqrt(share * (1 - share) / total + Z_95**2 / (4 * total**2))
-        low = 0.0 if correct == 0 else 100 * (centre - half)  # where rounding would miss them by a hair
+        low = 0.0 if correct == 0 else 100 * (centre - half)  # exact, where rounding errors would show
         high = 100.0 if correct == total else 100 * (centre + half)
         return low, high
 
     def __add__(self, other: "Accuracy") -> "Accuracy":
-        """Pool the prompts of two measurements."""
+        """Return the pooled counts of two measurements."""
         counts = dict(self.counts)
         for group, (correct, total) in other.counts.items():
             before = counts.get(group, (0, 0))
@@ -90,21 +90,22 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class ScoredAnswer:
-    """How one prompt was answered."""
+    """Result of the model on one prompt."""
 
     group: str
     correct: bool
     """Whether the answer is the likeliest of all tokens."""
     log_probability: float
-    """Of the correct answer, in nats."""
+    """Log-probability of the correct answer, in nats."""
     confidence: float
     """Probability of the likeliest token, correct or not."""
 
 
 class TokenPredictor:
-    """Predicts the token after a prompt, steered or not. A context manager: on leaving it the model is plain again.
+    """Predictor of the token after a prompt, with or without steering.
 
-    With ``replay`` a pass over prompts that it has seen costs no more than the final layer, where no more is steered.
+    It is a context manager that removes its hooks from the model on exit. With ``replay``, repeated passes over the
+    same prompts run the final layer only, if nothing below it is steered.
     """
 
     def __init__(self, loaded: LoadedModel, replay: FinalLayerReplay | None = None) -> None:
@@ -133,13 +134,13 @@ class TokenPredictor:
     def accuracy(
         self, examples: Sequence[Example], steering: Steering = UNSTEERED, progress: Progress | None = None
     ) -> Accuracy:
-        """Measure how many of ``examples`` are answered correct."""
+        """Return the accuracy on ``examples``."""
         return Accuracy.of(examples, self.predict(examples, steering, progress))
 
     def answers(
         self, examples: Sequence[Example], steering: Steering = UNSTEERED, progress: Progress | None = None
     ) -> list[ScoredAnswer]:
-        """Return how each of ``examples`` is answered."""
+        """Return the scored answer to each of ``examples``."""
         return self.answers_at(examples, (1.0,), steering, progress)[1.0]
 
     def answers_at(
@@ -149,20 +150,20 @@ class TokenPredictor:
         steering: Steering = UNSTEERED,
         progress: Progress | None = None,
     ) -> dict[float, list[ScoredAnswer]]:
-        """Return how ``examples`` are answered with the logits divided by each of ``temperatures``, in one pass.
+        """Return the scored answers to ``examples`` at each of ``temperatures``, from one pass.
 
-        Probabilities are those over the whole vocabulary, in float32 at least.
+        The logits are divided by the temperature. Probabilities are over the whole vocabulary, in at least float32.
         """
         progress = progress or Silent()
         found: dict[float, dict[int, ScoredAnswer]] = {temperature: {} for temperature in temperatures}
         for indices, logits in self._batches(examples, steering):
             batch = [examples[index] for index in indices]
             precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            likeliest = precise.argmax(dim=-1).tolist()  # once: no temperature changes it
-            for temperature, answered in found.items():
-                answered.update(zip(indices, _answered(precise / temperature, batch, likeliest), strict=True))
+            likeliest = precise.argmax(dim=-1).tolist()  # the same at every temperature
+            for temperature, scored in found.items():
+                scored.update(zip(indices, _scored(precise / temperature, batch, likeliest), strict=True))
             progress.advance(len(indices))
-        return {t: [answered[index] for index in range(len(examples))] for t, answered in found.items()}
+        return {t: [scored[index] for index in range(len(examples))] for t, scored in found.items()}
 
     @torch.inference_mode()
     def _batches(self, examples: Sequence[Example], steering: Steering) -> Iterator[tuple[list[int], Tensor]]:
@@ -177,11 +178,11 @@ class TokenPredictor:
         return logits
 
 
-def _answered(logits: Tensor, examples: Sequence[Example], likeliest: Sequence[int]) -> list[ScoredAnswer]:
-    """Judge the ``[examples, vocab]`` logits, of which the ``likeliest`` tokens are known."""
+def _scored(logits: Tensor, examples: Sequence[Example], likeliest: Sequence[int]) -> list[ScoredAnswer]:
+    """Score the ``[examples, vocab]`` logits, whose ``likeliest`` tokens are given."""
     answers = torch.tensor([example.answer for example in examples], device=logits.device).unsqueeze(-1)
     total = logits.logsumexp(dim=-1)
     log_probability = (logits.gather(-1, answers).squeeze(-1) - total).tolist()
     confidence = (logits.amax(dim=-1) - total).exp().tolist()
-    judged = zip(examples, likeliest, log_probability, confidence, strict=True)
-    return [ScoredAnswer(example.group, token == example.answer, log_p, sure) for example, token, log_p, sure in judged]
+    scored = zip(examples, likeliest, log_probability, confidence, strict=True)
+    return [ScoredAnswer(example.group, token == example.answer, log_p, sure) for example, token, log_p, sure in scored]

@@ -1,8 +1,8 @@
-"""Whether a model is as sure of its answers as it is right: reliability, expected calibration error, NLL.
+"""Calibration of a model's answers: reliability, expected calibration error, NLL.
 
-A profile that only makes every distribution sharper raises the probability of correct answers too, and of wrong ones.
-So all figures are also given for the prompts that the plain model gets right and for those that it gets wrong, and
-beside them stand those of the plain model at one temperature tuned by NLL, which can do nothing but sharpen or blur.
+A profile that only sharpens every distribution raises the probability of correct answers as well as of wrong ones. To
+detect this, all figures are also given separately for the prompts that the unsteered model answers correctly and for
+those that it answers wrongly, and compared with the unsteered model at a temperature tuned by NLL.
 """
 
 import math
@@ -15,24 +15,24 @@ from pydantic import JsonValue
 from steering_profiles.evaluation.accuracy import Z_95, Accuracy, ScoredAnswer
 
 BINS = 10
-"""Of equal width, by confidence."""
+"""Number of confidence bins of equal width."""
 _ARMS = ("baseline", "profile", "tempered")
 
 
 @dataclass(frozen=True)
 class Bin:
-    """The answers whose confidence lies in one stretch of 0..1."""
+    """Statistics of the answers whose confidence is in one bin."""
 
     count: int
     confidence: float
-    """Mean of theirs; 0 for none."""
+    """Mean confidence; 0 for an empty bin."""
     accuracy: float
-    """Share of them that is correct; 0 for none."""
+    """Share of correct answers; 0 for an empty bin."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How sure a model is of some answers, and how often right. All figures are 0 where there are no prompts."""
+    """Confidence and accuracy of a model on a set of prompts. All figures are 0 for an empty set."""
 
     total: int
     correct: int
@@ -45,7 +45,7 @@ class Calibration:
     confidence: float
     """Mean probability of the likeliest token, correct or not."""
     bins: tuple[Bin, ...]
-    """``BINS`` of them, from the least confident on: a reliability diagram."""
+    """Reliability diagram: ``BINS`` bins in order of rising confidence."""
 
     @property
     def accuracy(self) -> float:
@@ -62,8 +62,8 @@ class Calibration:
     def probability_interval(self) -> tuple[float, float]:
         """The 95% confidence interval of the mean probability of the correct answer.
 
-        Normal approximation, the prompts taken as drawn independently: where many ask for the same thing in other
-        words, it is too narrow.
+        It uses the normal approximation and assumes independent prompts, so it is too narrow if many prompts ask for
+        the same fact in different words.
         """
         if not self.total:
             return 0.0, 1.0
@@ -72,22 +72,22 @@ class Calibration:
 
     @property
     def error(self) -> float:
-        """The expected calibration error, 0..1: what confidence and accuracy differ by in a bin, averaged over answers.
+        """Expected calibration error, 0..1 (Naeini et al., AAAI 2015).
 
-        The sum of ``count / total * |accuracy - confidence|`` over the bins (Naeini et al., AAAI 2015).
+        This is the sum of ``count / total * |accuracy - confidence|`` over the bins.
         """
         if not self.total:
             return 0.0
         return sum(one.count * abs(one.accuracy - one.confidence) for one in self.bins) / self.total
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return all figures as plain data."""
+        """Return all figures as JSON data."""
         figures = asdict(self)
         return {"asked": figures.pop("total"), "right": figures.pop("correct"), **figures}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "Calibration":
-        """Return what :meth:`to_json` was called on."""
+        """Make a calibration from the result of :meth:`to_json`."""
         figures = dict(data)
         total, correct, bins = (figures.pop(key) for key in ("asked", "right", "bins"))
         return cls(total, correct, **figures, bins=tuple(Bin(**one) for one in bins))
@@ -95,24 +95,24 @@ class Calibration:
 
 @dataclass(frozen=True)
 class GroupedCalibration:
-    """Of all answers, and of each group apart."""
+    """Calibration on all prompts and on each group."""
 
     pooled: Calibration
     groups: dict[str, Calibration]
 
     @property
     def balanced_nll(self) -> float:
-        """The NLL averaged over groups, each of which counts the same however many prompts it has."""
+        """Mean of the groups' NLL, each group weighted equally."""
         nlls = [one.nll for one in self.groups.values() if one.total]
         return sum(nlls) / len(nlls) if nlls else 0.0
 
     @property
     def accuracy(self) -> Accuracy:
-        """Correct answers per group."""
+        """Accuracy per group."""
         return Accuracy({group: (one.correct, one.total) for group, one in self.groups.items()})
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return all figures as plain data."""
+        """Return all figures as JSON data."""
         return {
             "pooled": self.pooled.to_json(),
             "groups": {group: one.to_json() for group, one in self.groups.items()},
@@ -120,21 +120,21 @@ class GroupedCalibration:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "GroupedCalibration":
-        """Return what :meth:`to_json` was called on."""
+        """Make a calibration from the result of :meth:`to_json`."""
         groups = {group: Calibration.from_json(one) for group, one in data["groups"].items()}
         return cls(Calibration.from_json(data["pooled"]), groups)
 
 
 @dataclass(frozen=True)
 class ArmCalibration:
-    """Of one arm: on all prompts, on those that the plain model gets right, and on those that it gets wrong."""
+    """Calibration of one arm: on all prompts, and on those that the baseline answers correctly and wrongly."""
 
     all_prompts: GroupedCalibration
     baseline_correct: GroupedCalibration
     baseline_wrong: GroupedCalibration
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return all figures as plain data."""
+        """Return all figures as JSON data."""
         return {
             "every": self.all_prompts.to_json(),
             "right": self.baseline_correct.to_json(),
@@ -143,39 +143,39 @@ class ArmCalibration:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "ArmCalibration":
-        """Return what :meth:`to_json` was called on."""
+        """Make a calibration from the result of :meth:`to_json`."""
         return cls(*(GroupedCalibration.from_json(data[key]) for key in ("every", "right", "wrong")))
 
 
 @dataclass(frozen=True)
 class CalibrationComparison:
-    """The plain model, the steered one, and the plain one at a tuned temperature, on the same prompts."""
+    """Calibration of three arms on the same prompts: unsteered, steered, and unsteered at a tuned temperature."""
 
     baseline: ArmCalibration
     profile: ArmCalibration
     tempered: ArmCalibration
     temperature: float
-    """What the logits of ``tempered`` are divided by."""
+    """Divisor of the logits of ``tempered``."""
 
     @property
     def arms(self) -> tuple[ArmCalibration, ArmCalibration, ArmCalibration]:
-        """The plain model, the steered one, and the one at the temperature."""
+        """The three arms: baseline, profile, tempered."""
         return self.baseline, self.profile, self.tempered
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return all figures as plain data."""
+        """Return all figures as JSON data."""
         arms = {name: arm.to_json() for name, arm in zip(_ARMS, self.arms, strict=True)}
         return {**arms, "temperature": self.temperature}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "CalibrationComparison":
-        """Return what :meth:`to_json` was called on."""
+        """Make a comparison from the result of :meth:`to_json`."""
         baseline, profile, tempered = (ArmCalibration.from_json(data[name]) for name in _ARMS)
         return cls(baseline, profile, tempered, data["temperature"])
 
 
 def calibrate(answers: Sequence[ScoredAnswer]) -> Calibration:
-    """Return the figures of ``answers``."""
+    """Return the calibration of ``answers``."""
     count = len(answers)
     if not count:
         return Calibration(0, 0, 0.0, 0.0, 0.0, 0.0, (Bin(0, 0.0, 0.0),) * BINS)
@@ -188,12 +188,12 @@ def calibrate(answers: Sequence[ScoredAnswer]) -> Calibration:
         deviation=math.sqrt(math.fsum((one - mean) ** 2 for one in probabilities) / count),
         nll=-math.fsum(answer.log_probability for answer in answers) / count,
         confidence=math.fsum(answer.confidence for answer in answers) / count,
-        bins=tuple(_bin([answer for answer in answers if _place(answer.confidence) == at]) for at in range(BINS)),
+        bins=tuple(_bin([answer for answer in answers if _bin_index(answer.confidence) == at]) for at in range(BINS)),
     )
 
 
 def calibrate_groups(answers: Sequence[ScoredAnswer], groups: Sequence[str] | None = None) -> GroupedCalibration:
-    """Return the figures of ``answers``, and of each group apart: of ``groups``, or of those that are there."""
+    """Return the calibration of ``answers`` and of each group: of ``groups`` if given, else of the groups present."""
     groups = list(dict.fromkeys(answer.group for answer in answers)) if groups is None else groups
     return GroupedCalibration(
         calibrate(answers), {group: calibrate([a for a in answers if a.group == group]) for group in groups}
@@ -201,7 +201,7 @@ def calibrate_groups(answers: Sequence[ScoredAnswer], groups: Sequence[str] | No
 
 
 def calibrate_arm(answers: Sequence[ScoredAnswer], baseline: Sequence[ScoredAnswer]) -> ArmCalibration:
-    """Return the figures of ``answers``, told apart by whether the same prompt's answer in ``baseline`` is correct."""
+    """Return the calibration of ``answers``, split by whether ``baseline`` answers the same prompt correctly."""
     groups = list(dict.fromkeys(answer.group for answer in answers))
     parts: dict[bool, list[ScoredAnswer]] = {True: [], False: []}
     for answer, plain in zip(answers, baseline, strict=True):
@@ -209,8 +209,8 @@ def calibrate_arm(answers: Sequence[ScoredAnswer], baseline: Sequence[ScoredAnsw
     return ArmCalibration(*(calibrate_groups(some, groups) for some in (answers, parts[True], parts[False])))
 
 
-def _place(confidence: float) -> int:
-    """Return the bin of a confidence: ``(i / BINS, (i + 1) / BINS]``, the first with 0."""
+def _bin_index(confidence: float) -> int:
+    """Return the index ``i`` of the bin ``(i / BINS, (i + 1) / BINS]`` with ``confidence``; 0 is in the first bin."""
     return min(BINS - 1, max(0, math.ceil(confidence * BINS) - 1))
 
 

@@ -1,7 +1,7 @@
-"""The texts that ship with the package: one pair to measure with, and another pair that a fit may look at.
+"""The texts that ship with the package: a held-out pair for reports, and a pair that a fit may use.
 
-All of them were written for this project. The held-out pair is for reporting: nothing may be chosen by it, or its
-figures would no longer say how a profile fares on text that it was not made for.
+All of them were written for this project. Nothing may be chosen on the held-out texts: a report measures side effects
+on them.
 """
 
 from pathlib import Path
@@ -10,12 +10,12 @@ _FOLDER = Path(__file__).parent / "texts"
 
 
 def held_out_texts() -> dict[str, str]:
-    """Return ``prose`` (six pieces of six kinds) and ``code`` (Python, some JavaScript and C)."""
+    """Return the held-out texts: ``prose`` (six texts of six kinds) and ``code`` (Python, some JavaScript and C)."""
     return _read("prose", "code", prefix="")
 
 
 def fitting_texts() -> dict[str, str]:
-    """Return texts of the same two kinds, shorter and with nothing in common with the held-out ones."""
+    """Return the texts that a fit may use: ``prose`` and ``code``, shorter than the held-out ones and unlike them."""
     return _read("prose", "code", prefix="fitting_")
 
 

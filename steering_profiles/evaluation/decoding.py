@@ -1,4 +1,4 @@
-"""Greedy completions of whole prompts, steered row by row, with a key-value cache."""
+"""Greedy completion of a batch of prompts, each with its own steering, with a KV cache."""
 
 import copy
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ from steering_profiles.steering import Steering, SteeringHandle, attach, steered
 from steering_profiles.tokenization import encode_prompt
 
 _TAIL = 16
-"""The last tokens of a row, among which a stop string that has just been completed must be."""
+"""Number of last tokens in which a stop string is searched after each token."""
 
 
 @dataclass
-class _Row:
-    """One prompt and what has been written after it."""
+class _Sequence:
+    """A prompt and its completion so far."""
 
     prompt: tuple[int, ...]
     steering: Steering
     most: int
-    """Tokens that may be generated."""
-    written: list[int] = field(default_factory=list)
+    """Maximum number of tokens to generate."""
+    completion: list[int] = field(default_factory=list)
     done: bool = False
 
 
 class GreedyDecoder:
-    """Completes prompts greedily. A context manager: on leaving it the model is plain again."""
+    """Greedy decoder. It is a context manager that removes its hooks from the model on exit."""
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
@@ -47,43 +47,45 @@ class GreedyDecoder:
     ) -> list[str]:
         """Return each prompt's completion under the steering of the same index, all in one batch.
 
-        A completion ends before the first stop string, at the end of text, after ``most_tokens`` tokens, or where the
-        model can take no more; it is empty where the prompt alone fills the model.
+        A completion ends before the first stop string, at an end-of-text token, after ``most_tokens`` tokens or at the
+        model's context length. It is empty if the prompt fills the context.
         """
-        rows = []
+        sequences = []
         for prompt, steering in zip(prompts, steerings, strict=True):
             tokens = encode_prompt(self._loaded.tokenizer, prompt)
             most = min(most_tokens, self._loaded.context_length - len(tokens))
-            rows.append(_Row(tokens, steering, most, done=most < 1))
-        self._run([row for row in rows if not row.done], stop)
-        return [_before(self._text(row), stop) for row in rows]
+            sequences.append(_Sequence(tokens, steering, most, done=most < 1))
+        self._run([sequence for sequence in sequences if not sequence.done], stop)
+        return [_before(self._text(sequence), stop) for sequence in sequences]
 
     @torch.inference_mode()
-    def _run(self, rows: list[_Row], stop: Sequence[str]) -> None:
+    def _run(self, sequences: list[_Sequence], stop: Sequence[str]) -> None:
         device = self._loaded.input_device
-        longest = max((len(row.prompt) for row in rows), default=0)
-        # Padded on the left, so that the rows end together; the mask keeps the padding out.
-        padding = [longest - len(row.prompt) for row in rows]
-        tokens = torch.tensor([[0] * n + list(row.prompt) for n, row in zip(padding, rows, strict=True)], device=device)
+        longest = max((len(sequence.prompt) for sequence in sequences), default=0)
+        # Padded on the left, so that the last tokens align; the mask excludes the padding.
+        padding = [longest - len(sequence.prompt) for sequence in sequences]
+        tokens = torch.tensor(
+            [[0] * n + list(sequence.prompt) for n, sequence in zip(padding, sequences, strict=True)], device=device
+        )
         mask = torch.tensor([[0] * n + [1] * (longest - n) for n in padding], device=device)
         positions = (mask.cumsum(dim=-1) - 1).clamp(min=0)
         cache: Any = None
-        while rows:
-            following, cache = self._next(rows, tokens, mask, positions, cache)
-            for row, token in zip(rows, following.tolist(), strict=True):
-                self._take(row, token, stop)
-            kept = [index for index, row in enumerate(rows) if not row.done]
-            if len(kept) < len(rows):
-                rows = [rows[index] for index in kept]
+        while sequences:
+            following, cache = self._next(sequences, tokens, mask, positions, cache)
+            for sequence, token in zip(sequences, following.tolist(), strict=True):
+                self._take(sequence, token, stop)
+            kept = [index for index, sequence in enumerate(sequences) if not sequence.done]
+            if len(kept) < len(sequences):
+                sequences = [sequences[index] for index in kept]
                 following, mask, positions = _select(cache, kept, following, mask, positions)
             tokens = following.unsqueeze(-1)
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
+            mask = torch.cat([mask, mask.new_ones(len(sequences), 1)], dim=-1)
             positions = positions[:, -1:] + 1
 
     def _next(
-        self, rows: Sequence[_Row], tokens: Tensor, mask: Tensor, positions: Tensor, cache: Any
+        self, sequences: Sequence[_Sequence], tokens: Tensor, mask: Tensor, positions: Tensor, cache: Any
     ) -> tuple[Tensor, Any]:
-        """Return each row's likeliest next token, ``[rows]``, and the cache with ``tokens`` in it."""
+        """Return the likeliest next tokens, ``[sequences]``, and the cache extended by ``tokens``."""
         extended: Any = None
 
         def forward() -> Tensor:
@@ -100,28 +102,28 @@ class GreedyDecoder:
             logits: Tensor = output.logits
             return logits
 
-        logits = steered_logits(self._handle, [row.steering for row in rows], forward)
+        logits = steered_logits(self._handle, [sequence.steering for sequence in sequences], forward)
         return logits[:, -1].argmax(dim=-1), extended
 
-    def _take(self, row: _Row, token: int, stop: Sequence[str]) -> None:
+    def _take(self, sequence: _Sequence, token: int, stop: Sequence[str]) -> None:
         if token in self._ends:
-            row.done = True
+            sequence.done = True
             return
-        row.written.append(token)
-        tail = self._loaded.tokenizer.decode(row.written[-_TAIL:], clean_up_tokenization_spaces=False)
-        row.done = len(row.written) == row.most or any(text in tail for text in stop)
+        sequence.completion.append(token)
+        tail = self._loaded.tokenizer.decode(sequence.completion[-_TAIL:], clean_up_tokenization_spaces=False)
+        sequence.done = len(sequence.completion) == sequence.most or any(text in tail for text in stop)
 
-    def _text(self, row: _Row) -> str:
-        # Decoded together with the prompt: some tokenizers drop the space that a text begins with.
+    def _text(self, sequence: _Sequence) -> str:
+        # Decoded together with the prompt, since some tokenizers drop a space at the start of a text.
         before, whole = (
             self._loaded.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-            for tokens in (row.prompt, [*row.prompt, *row.written])
+            for tokens in (sequence.prompt, [*sequence.prompt, *sequence.completion])
         )
         return str(whole).removeprefix(str(before))
 
 
 def _snapshot(cache: Any) -> Any:
-    """Return a cache to extend while ``cache`` stays as it is: a layer that grows takes new tensors."""
+    """Return a copy of ``cache`` that can be extended without changing it: a layer that grows gets new tensors."""
     if cache is None:
         return None
     snapshot = copy.copy(cache)
@@ -130,13 +132,13 @@ def _snapshot(cache: Any) -> Any:
 
 
 def _select(cache: Any, kept: list[int], *tensors: Tensor) -> list[Tensor]:
-    """Drop the rows that are done from the cache, in place, and from ``tensors``."""
-    index = torch.tensor(kept, dtype=torch.long)  # on the CPU, since the layers' caches may be on several devices
+    """Keep the sequences ``kept`` of the cache, in place, and of ``tensors``."""
+    index = torch.tensor(kept, dtype=torch.long)  # on the CPU, since the cache's layers may be on several devices
     if kept:
         cache.batch_select_indices(index)
     return [tensor[index] for tensor in tensors]
 
 
 def _before(text: str, stop: Sequence[str]) -> str:
-    """Return ``text`` up to the first of ``stop``."""
+    """Return ``text`` before the first occurrence of any of ``stop``."""
     return text[: min((at for at in map(text.find, stop) if at >= 0), default=len(text))]

@@ -1,4 +1,4 @@
-"""General ability: what a profile does to text that has nothing to do with its task."""
+"""Side effects of a profile on the held-out texts, which are unrelated to its task."""
 
 from steering_profiles.evaluation import humaneval
 from steering_profiles.evaluation.corpora import held_out_texts
@@ -11,6 +11,7 @@ from steering_profiles.progress import Progress
 from steering_profiles.steering import Steering
 
 SOLUTIONS = "HumanEval solutions"
+"""Name of the reference solutions of HumanEval among the texts."""
 
 
 def measure_side_effects(
@@ -19,21 +20,21 @@ def measure_side_effects(
     progress: Progress | None = None,
     replay: FinalLayerReplay | None = None,
 ) -> SideEffects:
-    """Measure NLL and next-token agreement, without and with ``steering``, on everything held out.
+    """Measure NLL and next-token agreement on the held-out texts, without and with ``steering``.
 
-    That is the prose and code that ship with the package and, where they are installed
-    (:func:`.humaneval.find_problems`), the reference solutions of HumanEval given their prompts. With ``replay`` what
-    changes the final layer only costs no more than that layer.
+    The texts are the prose and code that ship with the package and, if HumanEval is installed
+    (:func:`.humaneval.find_problems`), its reference solutions given their prompts. With ``replay``, steering of the
+    final layer alone reruns that layer only.
 
     Raises:
-        EvaluationError: the problems of HumanEval are installed and cannot be read.
+        EvaluationError: HumanEval is installed and cannot be read.
     """
     with TextPredictor(loaded, replay) as predictor:
         return predictor.measure(held_out_windows(loaded), steering, progress)
 
 
 def held_out_windows(loaded: LoadedModel) -> dict[str, tuple[Window, ...]]:
-    """Return what :func:`measure_side_effects` predicts, as windows of tokens by name."""
+    """Return the windows of tokens that :func:`measure_side_effects` predicts, by name of the text."""
     windows = {name: text_windows(loaded, text) for name, text in held_out_texts().items()}
     if humaneval.find_problems() is not None:
         windows[SOLUTIONS] = tuple(

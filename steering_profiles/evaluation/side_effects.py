@@ -1,4 +1,4 @@
-"""What a profile changes besides the task it was made for: how well the model still predicts ordinary text."""
+"""Side effects of a profile: changes in how well the model predicts text that is unrelated to the profile's task."""
 
 from dataclasses import dataclass
 
@@ -7,37 +7,38 @@ from pydantic import JsonValue
 
 @dataclass(frozen=True)
 class TextEffect:
-    """How a profile changes the prediction of one text."""
+    """Change in the prediction of one text."""
 
     name: str
-    """Such as ``prose``, ``code`` or ``HumanEval solutions``."""
+    """Name of the text, such as ``prose``, ``code`` or ``HumanEval solutions``."""
     tokens: int
-    """How many tokens were predicted."""
+    """Number of predicted tokens."""
     nll_before: float
-    """Mean negative log-likelihood of a token without the profile, in nats."""
+    """Mean negative log-likelihood per token without the profile, in nats."""
     nll_after: float
+    """The same with the profile."""
     agreement: float
-    """Share of positions at which the likeliest next token is the same with and without it, 0..1."""
+    """Share of positions at which the likeliest next token is the same with and without the profile, 0..1."""
 
     @property
     def nll_increase(self) -> float:
-        """By how much the NLL rose, as a share of what it was: 0.01 is one percent worse."""
+        """Relative increase of the NLL: 0.01 is one percent worse."""
         return self.nll_after / self.nll_before - 1
 
 
 @dataclass(frozen=True)
 class SideEffects:
-    """How a profile changes the prediction of texts that have nothing to do with its task."""
+    """Changes in the prediction of several texts."""
 
     texts: tuple[TextEffect, ...]
 
     @property
     def worst(self) -> TextEffect:
-        """The text whose prediction suffered most."""
+        """The text with the largest NLL increase."""
         return max(self.texts, key=lambda text: text.nll_increase)
 
     def record(self) -> dict[str, JsonValue]:
-        """Return the figures as they are kept in a profile's provenance."""
+        """Return the figures as a profile's provenance records them."""
         return {
             text.name: {
                 "tokens": text.tokens,

@@ -1,4 +1,4 @@
-"""The baseline that any claim about confidence is measured against: one temperature, tuned on dev."""
+"""Temperature scaling: the baseline for claims about confidence, tuned on dev."""
 
 from collections.abc import Sequence
 
@@ -15,16 +15,17 @@ from steering_profiles.tasks.task import Example
 
 _COARSE = tuple(2 ** (power / 4) for power in range(-12, 13))  # 1/8..8
 _STEPS = 16
-"""Into which the stretch around the best coarse temperature is cut."""
+"""Number of steps of the fine grid around the best coarse temperature."""
 
 
 def tune_temperature(
     predictor: TokenPredictor, dev: Sequence[Example], progress: Progress | None = None
 ) -> tuple[float, GroupedCalibration]:
-    """Return the temperature at which the plain model's NLL on ``dev`` is least, averaged over groups, and its figures.
+    """Return the temperature that minimises the unsteered model's NLL on ``dev``, and the calibration at it.
 
-    The NLL is convex in 1/T, so that the least of a grid has the least of all between its neighbours: a coarse grid
-    over 1/8..8, then a fine one there, whose steps are about 2%. Two passes over ``dev``.
+    The NLL is averaged over groups. It is convex in 1/T, so the minimum is between the neighbours of the best point of
+    a grid. A coarse grid over 1/8..8 is searched first, then a fine one with steps of about 2% around its best point.
+    This takes two passes over ``dev``.
     """
     found = _measured(predictor, dev, _COARSE, progress)
     at = _COARSE.index(min(found, key=lambda temperature: found[temperature].balanced_nll))
@@ -41,7 +42,7 @@ def compare_calibration(
     temperature: float,
     progress: Progress | None = None,
 ) -> CalibrationComparison:
-    """Measure how sure and how right the plain model, the steered one, and the plain one at ``temperature`` are."""
+    """Measure the calibration of the unsteered model, the steered one, and the unsteered one at ``temperature``."""
     plain = predictor.answers_at(examples, (1.0, temperature), progress=progress)
     baseline, tempered = plain[1.0], plain[temperature]
     steered = predictor.answers(examples, steering, progress)

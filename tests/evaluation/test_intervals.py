@@ -11,7 +11,7 @@ from steering_profiles.evaluation import Accuracy
 counts = st.integers(1, 2000).flatmap(lambda total: st.tuples(st.integers(0, total), st.just(total)))
 
 
-def test_wilson_intervals_are_those_of_the_textbook():
+def test_intervals_match_published_wilson_intervals():
     # Newcombe (1998), table I, Wilson without continuity correction.
     published = {(81, 263): (25.53, 36.62), (15, 148): (6.24, 16.05), (0, 20): (0.0, 16.11), (1, 29): (0.61, 17.18)}
     for (correct, total), bounds in published.items():
@@ -19,7 +19,7 @@ def test_wilson_intervals_are_those_of_the_textbook():
 
 
 @given(counts)
-def test_its_ends_are_the_shares_that_a_score_test_would_just_accept(count: tuple[int, int]):
+def test_interval_ends_are_the_shares_that_a_score_test_just_accepts(count: tuple[int, int]):
     correct, total = count
     share = correct / total
     for bound in Accuracy({"x": count}).interval("x"):
@@ -35,10 +35,10 @@ def test_without_a_group_all_prompts_are_pooled():
     assert accuracy.interval() == Accuracy({"pooled": (43, 50)}).interval("pooled")
 
 
-def test_nothing_asked_says_nothing():
+def test_without_prompts_the_interval_is_0_to_100():
     assert Accuracy({}).interval() == (0.0, 100.0)
 
 
-def test_a_group_that_is_not_there_is_an_error():
+def test_an_unknown_group_is_an_error():
     with pytest.raises(KeyError, match="b"):
         Accuracy({"a": (1, 2)}).interval("b")

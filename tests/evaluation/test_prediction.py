@@ -1,4 +1,4 @@
-"""How well a model predicts text, with and without steering."""
+"""Prediction of text with and without steering."""
 
 import dataclasses
 
@@ -18,13 +18,13 @@ EFFECTS = ("heads", "neurons", "own attention", "intercept", "half", "all")
 
 
 def windows_of(loaded: LoadedModel) -> tuple[Window, ...]:
-    """Windows of several lengths and of more context than one token."""
+    """Windows of several lengths, some with several tokens of context."""
     whole = text_windows(loaded, TEXT, 40)
     return (*whole, Window(whole[0].tokens[:17], 9), Window(whole[1].tokens[:5], 4))
 
 
 def one_by_one(loaded: LoadedModel, windows: tuple[Window, ...], steering: Steering) -> tuple[float, list[int]]:
-    """NLL a token and the likeliest tokens, the slow and obvious way: window by window, nothing padded."""
+    """NLL per token and the likeliest tokens, computed window by window without padding."""
     nll, likeliest = 0.0, []
     for window in windows:
         (logits,) = steered_logits(loaded, steering, tokens=torch.tensor([window.tokens]))
@@ -36,7 +36,7 @@ def one_by_one(loaded: LoadedModel, windows: tuple[Window, ...], steering: Steer
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
-def test_batched_is_one_by_one(tiny: LoadedModel, effect: str):
+def test_a_batch_gives_the_figures_of_single_windows(tiny: LoadedModel, effect: str):
     windows, steering = windows_of(tiny), every_effect(tiny)[effect]
     (before, plain), (after, steered) = one_by_one(tiny, windows, UNSTEERED), one_by_one(tiny, windows, steering)
     assert before != pytest.approx(after, rel=1e-6), "the steering changes nothing, so this would prove nothing"
@@ -99,7 +99,7 @@ def test_a_gate_decides_at_the_end_of_every_prompt(tiny: LoadedModel):
     assert found not in (plain, steered)
 
 
-def test_a_gate_that_never_opens_measures_as_exactly_nothing():
+def test_a_gate_that_never_opens_changes_the_figures_by_exactly_0():
     loaded = build_model("llama", dtype=torch.bfloat16)
     shut = steer(build_profile(loaded, own_attention=1.0, gate=(0.0, 1e-9)))
     with TextPredictor(loaded) as predictor:
@@ -107,7 +107,7 @@ def test_a_gate_that_never_opens_measures_as_exactly_nothing():
     assert (measured.nll_increase, measured.agreement) == (0.0, 1.0)
 
 
-def test_what_changes_nothing_measures_as_exactly_nothing():
+def test_steering_that_changes_nothing_changes_the_figures_by_exactly_0():
     loaded = build_model("llama", dtype=torch.bfloat16)
     asleep = steer(build_profile(loaded, heads=[(0, 1, 3.0)]), strength=0.0)
     with TextPredictor(loaded) as predictor:
@@ -133,7 +133,7 @@ def test_the_loss_of_half_precision_logits_is_summed_in_float32():
 
 
 class Counting:
-    """Progress that counts."""
+    """Progress that counts what it is told."""
 
     def __init__(self) -> None:
         self.total = self.done = 0
@@ -145,7 +145,7 @@ class Counting:
         self.done += steps
 
 
-def test_the_plain_model_is_measured_once_for_many_steerings():
+def test_the_unsteered_model_is_measured_once_for_many_steerings():
     loaded = build_model("llama")
     windows, effects = windows_of(loaded), every_effect(loaded)
     with TextPredictor(loaded) as predictor:
@@ -157,13 +157,16 @@ def test_the_plain_model_is_measured_once_for_many_steerings():
         assert fresh.measure({"text": windows}, effects["neurons"]).texts == (again,)
 
 
-def test_on_leaving_it_the_model_is_plain_again(tiny: LoadedModel):
+def test_the_model_is_unsteered_after_the_context(tiny: LoadedModel):
     hooks = hooks_on(tiny)
     with TextPredictor(tiny):
         assert hooks_on(tiny) > hooks
     assert hooks_on(tiny) == hooks
 
 
-def test_a_text_of_which_nothing_can_be_predicted_is_named():
-    with TextPredictor(build_model("llama")) as predictor, pytest.raises(ValueError, match="empty: there is no token"):
+def test_an_error_names_a_text_without_tokens_to_predict():
+    with (
+        TextPredictor(build_model("llama")) as predictor,
+        pytest.raises(ValueError, match="the text 'empty' has no token"),
+    ):
         predictor.measure({"empty": ()}, UNSTEERED)

@@ -1,4 +1,4 @@
-"""Passes that begin at the last block give what whole passes give."""
+"""Passes that start at the last block give the results of whole passes."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ EXAMPLES = [Example("g", "", tuple(range(5 * i, 5 * i + 3 + i % 2)), i) for i in
 
 
 class Counted:
-    """How often a block has computed."""
+    """Counter of the forward passes of a block."""
 
     def __init__(self, loaded: LoadedModel, layer: int) -> None:
         self.passes = 0
@@ -27,7 +27,7 @@ def test_every_steering_gives_the_same_bits_as_the_whole_model(tiny: LoadedModel
     replay = FinalLayerReplay(tiny)
     with TokenPredictor(tiny) as whole, TokenPredictor(tiny, replay) as short:
         expected = {name: whole.answers(EXAMPLES, steering) for name, steering in every_effect(tiny).items()}
-        for _ in range(2):  # the first time some of it is recorded
+        for _ in range(2):  # the first pass fills the cache
             assert {name: short.answers(EXAMPLES, s) for name, s in every_effect(tiny).items()} == expected
     assert expected["own attention"] != expected["intercept"] != expected["plain"]
 
@@ -53,14 +53,14 @@ def test_the_second_pass_computes_the_last_block_alone(family: str):
         assert below.passes == 2 * once
 
 
-def test_other_tokens_of_the_same_shape_are_not_taken_for_those_seen(tiny: LoadedModel):
+def test_other_tokens_of_the_same_shape_are_computed_in_full(tiny: LoadedModel):
     others = [Example("g", "", tuple(token + 100 for token in one.prompt), one.answer) for one in EXAMPLES]
     with TokenPredictor(tiny) as whole, TokenPredictor(tiny, FinalLayerReplay(tiny)) as short:
         short.answers(EXAMPLES)
         assert short.answers(others) == whole.answers(others) != whole.answers(EXAMPLES)
 
 
-def test_a_model_of_one_block_is_computed_whole(tiny: LoadedModel):
+def test_a_model_of_one_block_is_computed_in_full(tiny: LoadedModel):
     loaded = build_model(tiny.anatomy.family.name, layers=1)
     with TokenPredictor(loaded) as whole, TokenPredictor(loaded, FinalLayerReplay(loaded)) as short:
         for name, steering in every_effect_of_one_block(loaded).items():
@@ -71,7 +71,7 @@ def every_effect_of_one_block(loaded: LoadedModel):
     return {"plain": (), "own": steer(build_profile(loaded, own_attention=1.0))}
 
 
-def test_blocks_are_as_they_were_afterwards_even_where_a_pass_fails(tiny: LoadedModel):
+def test_blocks_are_restored_even_if_a_pass_fails(tiny: LoadedModel):
     replay, tokens = FinalLayerReplay(tiny), torch.tensor([[1, 2, 3]])
     before = tiny.model(tokens).logits
     with replay.over(tokens, ()):

@@ -1,4 +1,4 @@
-"""What a program can and cannot do in the sandbox."""
+"""What programs can and cannot do in the sandbox."""
 
 import os
 import socket
@@ -22,12 +22,12 @@ def passes(source: str, timeout: float = 20.0) -> bool:
 
 
 def runs_outside(source: str) -> bool:
-    """Whether the same program ends well where nothing is forbidden."""
+    """Return whether the program passes outside the sandbox."""
     return subprocess.run([sys.executable, "-c", textwrap.dedent(source)], capture_output=True).returncode == 0
 
 
 def processes_that_mention(marker: str) -> list[str]:
-    """Command lines of the processes of this machine that hold ``marker``."""
+    """Return the command lines of processes on this machine that contain ``marker``."""
     lines = []
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -37,7 +37,7 @@ def processes_that_mention(marker: str) -> list[str]:
     return [line for line in lines if marker in line]
 
 
-def test_a_right_program_passes_and_may_use_the_standard_library():
+def test_a_correct_program_passes_and_may_use_the_standard_library():
     assert passes(
         """
         import collections, decimal, hashlib, math, random, re, statistics
@@ -53,11 +53,11 @@ def test_a_right_program_passes_and_may_use_the_standard_library():
 @pytest.mark.parametrize(
     "source", ["assert 1 == 2", "def f(:", "import sys; sys.exit(0)", "import os; os._exit(0)", "'''never closed"]
 )
-def test_a_program_that_does_not_get_to_its_end_fails(source: str):
+def test_a_program_that_does_not_reach_its_end_fails(source: str):
     assert run_program(source) is Outcome.FAILED
 
 
-def test_what_hangs_on_the_hash_of_a_text_is_the_same_in_every_run():
+def test_hashes_of_text_are_the_same_in_every_run():
     assert len({run_program("assert hash('text') & 1") for _ in range(8)}) == 1
 
 
@@ -67,7 +67,7 @@ def test_an_endless_loop_is_stopped_in_time():
     assert time.monotonic() - begun < 6
 
 
-def test_one_that_sleeps_and_will_not_be_told_is_stopped_too():
+def test_a_program_that_sleeps_and_ignores_signals_is_stopped_in_time():
     source = """
         import signal, time
         for number in set(signal.valid_signals()) - {signal.SIGKILL, signal.SIGSTOP}:
@@ -90,7 +90,7 @@ def test_files_are_limited():
     assert not passes(source.format(20))
 
 
-def test_the_network_is_not_there():
+def test_there_is_no_network():
     with socket.create_server(("127.0.0.1", 0)) as server:
         source = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), timeout=3)"
         assert runs_outside(source)
@@ -182,10 +182,10 @@ def test_it_has_no_privilege_and_cannot_get_any():
     )
 
 
-def test_where_it_cannot_be_set_up_nothing_is_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_no_program_is_run_if_the_sandbox_cannot_be_set_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     launcher = Path(sandbox.__file__).with_name("sandbox_launcher.py").read_text()
     asks_for_nonsense = tmp_path / "launcher.py"
     asks_for_nonsense.write_text(launcher.replace("CLONE_NEWNET = 0x10000000", "CLONE_NEWNET = 0x1"))
     monkeypatch.setattr(sandbox, "_LAUNCHER", asks_for_nonsense)
-    with pytest.raises(EvaluationError, match=r"cannot be run safely here, so none is: .*new namespaces"):
+    with pytest.raises(EvaluationError, match=r"cannot be run in a sandbox here, so none is run: .*new namespaces"):
         run_program("pass")

@@ -1,4 +1,4 @@
-"""Texts as windows of tokens."""
+"""Windows of tokens that texts are cut into."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ PLAIN = build_model("gpt2")
 
 
 def with_beginning_of_text() -> LoadedModel:
-    """The same model with a tokenizer that puts ``<end>`` before any text."""
+    """The same model with a tokenizer that adds ``<end>`` before a text."""
     inner = build_tokenizer().backend_tokenizer
     end = inner.token_to_id("<end>")
     inner.post_processor = TemplateProcessing(single="<end> $A", special_tokens=[("<end>", end)])
@@ -48,7 +48,7 @@ def test_a_beginning_of_text_token_starts_each_window_and_lets_the_first_token_b
     assert all(window.tokens[0] == BOS.tokenizer.bos_token_id and len(window.tokens) <= most for window in windows)
 
 
-def test_windows_are_no_longer_than_the_model_takes():
+def test_windows_are_no_longer_than_the_context():
     windows = text_windows(PLAIN, "x" * 3 * CONTEXT, most=10 * CONTEXT)
     assert max(len(window.tokens) for window in windows) == CONTEXT
 
@@ -66,7 +66,7 @@ def test_a_token_that_prompt_and_continuation_share_is_predicted():
     assert PLAIN.tokenizer.decode(window.predicted) == "))"
 
 
-def test_a_prompt_too_long_for_the_model_loses_its_beginning_and_never_its_continuation():
+def test_a_prompt_too_long_for_the_context_is_cut_at_its_start_and_its_continuation_is_kept():
     window = continuation_window(PLAIN, "x" * CONTEXT + "y", "zzz")
     assert len(window.tokens) == CONTEXT
     assert PLAIN.tokenizer.decode(window.tokens[-5:]) == "xyzzz"
@@ -75,11 +75,11 @@ def test_a_prompt_too_long_for_the_model_loses_its_beginning_and_never_its_conti
 
 @pytest.mark.parametrize("given_tokens", [0, 3])
 def test_a_window_needs_context_within_itself(given_tokens: int):
-    with pytest.raises(ValueError, match=f"given is {given_tokens}; a window of 2 tokens has 1..2"):
+    with pytest.raises(ValueError, match=f"given is {given_tokens}; allowed: 1 to 2"):
         Window((1, 2), given_tokens)
 
 
-def test_the_texts_are_of_two_kinds_and_share_no_line_that_says_anything():
+def test_held_out_and_fitting_texts_share_no_line_of_substance():
     held_out, fitting = held_out_texts(), fitting_texts()
     assert set(held_out) == set(fitting) == {"prose", "code"}
     assert len(held_out["prose"].split()) > 2500
