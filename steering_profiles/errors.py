@@ -13,6 +13,7 @@
     ├── FitError                 data that do not determine what is to be fitted, or a setting it cannot be fitted with
     ├── ExportError              a profile or a model that the asked form cannot carry, or nowhere to write it
     ├── EvaluationError          a measurement that cannot be made here
+    ├── ReportError              the plots of a report cannot be drawn
     ├── StrengthError            a strength that is not a number in the allowed range
     └── HookError                a steering hook did not fire, or fired where it should not have
 
@@ -71,6 +72,10 @@ class ExportError(SteeringError):
 
 class EvaluationError(SteeringError):
     """A measurement that cannot be made here: its data are not there, or it cannot be made safely."""
+
+
+class ReportError(SteeringError):
+    """The plots of a report cannot be drawn, since matplotlib is not installed."""
 
 
 class StrengthError(SteeringError):

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from steering_profiles.reports.tables import Table, Tone
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Plot:
     """Tells the plots of one page apart: letters and hyphens."""
     title: str
     caption: str
-    draw: Callable[[], Figure]
+    draw: Callable[[], "Figure"]
 
 
 @dataclass(frozen=True)

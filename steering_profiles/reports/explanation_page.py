@@ -1,12 +1,11 @@
 """What the page of an explanation says, and in which order."""
 
 from collections.abc import Iterator
-from functools import partial
 
 from steering_profiles.fitting import Explanation
 from steering_profiles.reports import explanation_tables as tables
+from steering_profiles.reports import plots
 from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Paragraph, Plot, Section
-from steering_profiles.reports.plots.explanation import argument_map, coefficients
 from steering_profiles.reports.text import number
 
 CAUTION = (
@@ -68,7 +67,7 @@ def _inputs(explanation: Explanation) -> Iterator[Block]:
         "Coefficients of the heads and of the stream",
         "Orange: what the MLP adds to the stream once more, so that it is amplified. Blue: what it takes away. At −1 "
         "it would be erased.",
-        partial(coefficients, explanation),
+        lambda: plots.coefficients(explanation),
     )
     yield tables.coefficients_table(explanation)
 
@@ -92,7 +91,7 @@ def _argument_heads(explanation: Explanation) -> Iterator[Block]:
         "what it was, when the head's output at the last position is taken from a prompt of another topic (orange; "
         "blue where it rises). Below: how much of its attention goes from the last position to the topic. A head that "
         "is bright in both brings the topic to where it is answered.",
-        partial(argument_map, found, explanation.model.layers, explanation.model.heads),
+        lambda: plots.argument_map(found, explanation.model.layers, explanation.model.heads),
     )
     yield tables.argument_table(found, _MOST_HEADS)
     yield Details("All heads", tables.argument_table(found, len(found.heads)))

@@ -5,16 +5,20 @@ from collections.abc import Callable
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from steering_profiles.plotting import require_plots
 from steering_profiles.reports.blocks import Details, Page, Paragraph, Plot
-from steering_profiles.reports.plots.style import to_svg
 from steering_profiles.reports.tables import Table
 from steering_profiles.reports.text import printable
 
 _KINDS = {"paragraph": Paragraph, "plot": Plot, "table": Table, "details": Details}
 
 
-def html_of(page: Page) -> str:
-    """Return the file. Everything on the page is escaped."""
+def html_of(page: Page, plots: bool = True) -> str:
+    """Return ``page`` as HTML, without its plots if ``plots`` is False. All text is escaped.
+
+    Raises:
+        ReportError: the page has plots and matplotlib is not installed.
+    """
     environment = Environment(
         loader=PackageLoader("steering_profiles.reports"),
         autoescape=True,
@@ -26,11 +30,14 @@ def html_of(page: Page) -> str:
     )
     for name, kind in _KINDS.items():
         environment.tests[name] = _is_of(kind)
-    return environment.get_template("report.html.j2").render(page=page, svg=_svg)
+    return environment.get_template("report.html.j2").render(page=page, svg=_svg, plots=plots)
 
 
 def _svg(plot: Plot) -> Markup:
-    # Its texts are escaped where it is made.
+    require_plots()
+    from steering_profiles.reports.plots.style import to_svg
+
+    # to_svg escapes the texts.
     return Markup(to_svg(plot.draw, plot.name, plot.title))
 
 

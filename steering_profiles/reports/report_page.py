@@ -1,22 +1,14 @@
 """What a report says and in which order. Sections without data are not made."""
 
 from collections.abc import Iterator
-from functools import partial
 
+from steering_profiles.evaluation.calibration import CalibrationComparison
 from steering_profiles.fitting.grid import Point
 from steering_profiles.flags import NLL_LIMIT, is_beyond
-from steering_profiles.reports import tables
+from steering_profiles.reports import plots, tables
 from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Paragraph, Plot, Section
 from steering_profiles.reports.calibration import calibration_table, final_layer_table, search_sentences, verdict
 from steering_profiles.reports.gate import gate_comparison, gate_sentences, gate_task_table, gate_texts_table
-from steering_profiles.reports.plots.attention import attention_maps
-from steering_profiles.reports.plots.final_layer import final_layer_maps
-from steering_profiles.reports.plots.gate import gate_plot
-from steering_profiles.reports.plots.grid import grid_map
-from steering_profiles.reports.plots.path import path_plot
-from steering_profiles.reports.plots.ranking import accuracy_histograms, precision_recall
-from steering_profiles.reports.plots.reliability import reliability_plot
-from steering_profiles.reports.plots.scales import head_scales, neurons_per_layer
 from steering_profiles.reports.report import TEST, Report
 from steering_profiles.reports.tables import AccuracyChange, Table
 from steering_profiles.reports.text import number, percent, signed_percent
@@ -121,20 +113,24 @@ def _sets(report: Report) -> Iterator[Block]:
 def _calibration(report: Report) -> Iterator[Block]:
     for name, compared in report.calibration.items():
         if name == TEST:
-            for text, tone in verdict(compared):
-                yield Paragraph(text, tone)
-            yield Plot(
-                "reliability",
-                "Reliability of the answers on test",
-                "Each dot is the answers of one stretch of confidence, larger for more of them: how sure the model is "
-                "on average (rightwards) and how many are right (upwards). On the dashed line it is as sure as it is "
-                "right; below it, too sure. Beside the plain model and the profile stands the plain model at "
-                f"temperature {number(compared.temperature)}, which was tuned on dev and changes no answer.",
-                partial(reliability_plot, compared),
-            )
-            yield calibration_table(name, compared)
+            yield from _calibration_on_test(compared)
         else:
             yield Details(f"Calibration on {name}", calibration_table(name, compared))
+
+
+def _calibration_on_test(compared: CalibrationComparison) -> Iterator[Block]:
+    for text, tone in verdict(compared):
+        yield Paragraph(text, tone)
+    yield Plot(
+        "reliability",
+        "Reliability of the answers on test",
+        "Each dot is the answers of one stretch of confidence, larger for more of them: how sure the model is "
+        "on average (rightwards) and how many are right (upwards). On the dashed line it is as sure as it is "
+        "right; below it, too sure. Beside the plain model and the profile stands the plain model at "
+        f"temperature {number(compared.temperature)}, which was tuned on dev and changes no answer.",
+        lambda: plots.reliability_plot(compared),
+    )
+    yield calibration_table(TEST, compared)
 
 
 def _methods(report: Report) -> Iterator[Block]:
@@ -158,7 +154,7 @@ def _gate(report: Report) -> Iterator[Block]:
             "Left: by how much the NLL of the correct answer falls on test, in nats; rightwards is better. Right: by "
             "how much the NLL of other text rises; leftwards is better, and right of the dashed line it is past the "
             "limit. Blue is the profile without its gate, orange behind it.",
-            partial(gate_plot, bought),
+            lambda: plots.gate_plot(bought),
         )
         yield gate_task_table(bought)
         yield gate_texts_table(bought)
@@ -172,7 +168,7 @@ def _search(report: Report) -> Iterator[Block]:
             "Each dot is a step of the search, further right where more is changed in all (the sum of |scale − 1|). "
             "Above: wrong answers on dev, which should fall. Below: how much worse neutral text is predicted, which "
             "should stay low. The ringed step was chosen.",
-            partial(path_plot, report.path),
+            lambda: plots.path_plot(report.path),
         )
         yield Details(f"All {len(report.path)} steps", tables.path_table(report))
     if report.grid:
@@ -183,10 +179,11 @@ def _search(report: Report) -> Iterator[Block]:
             "and the dev accuracy that gives, in percent. Hatched cells were measured on part of dev only, since they "
             "could no longer win. The framed cell was chosen. Look for a plateau around it: a lone bright cell rarely "
             "holds on other prompts.",
-            partial(grid_map, report.grid, _chosen_point(report)),
+            lambda: plots.grid_map(report.grid, _chosen_point(report)),
         )
         yield Details(f"All {len(report.grid)} points", tables.grid_table(report))
     if report.final_layer is not None:
+        grid, chosen = report.final_layer.grid, report.final_layer.chosen
         for text, tone in search_sentences(report.final_layer):
             yield Paragraph(text, tone)
         yield Plot(
@@ -196,9 +193,8 @@ def _search(report: Report) -> Iterator[Block]:
             "(rows), how much of the intercept is subtracted (columns; less than 0 adds), and the NLL of the correct "
             "answer on dev, in nats, averaged over groups: less is better. Hatched cells raise the NLL of other text "
             "past the limit. The framed cell was chosen.",
-            partial(final_layer_maps, report.final_layer.grid, report.final_layer.chosen),
+            lambda: plots.final_layer_maps(grid, chosen),
         )
-        grid = report.final_layer.grid
         yield Details(f"All {len(grid)} points", final_layer_table(grid))
 
 
@@ -210,14 +206,14 @@ def _components(report: Report) -> Iterator[Block]:
             "Scaled heads by layer",
             "Each square is an attention head, layers from left (first) to right (last). Coloured ones are scaled by "
             "the profile: orange amplified, blue weakened, the more the deeper.",
-            partial(head_scales, profile),
+            lambda: plots.head_scales(profile),
         )
     if profile.neurons:
         yield Plot(
             "neurons",
             "Scaled neurons per layer",
             "How many feed-forward neurons of each layer the profile scales: orange amplified, blue weakened.",
-            partial(neurons_per_layer, profile),
+            lambda: plots.neurons_per_layer(profile),
         )
     if ranking is not None and ranking.components:
         count = len(ranking.components)
@@ -229,7 +225,7 @@ def _components(report: Report) -> Iterator[Block]:
                 "how large a share of train prompts (logarithmic scale). What is orange is what the profile "
                 f"scales. Right of the dashed line, at {percent(ranking.accuracy_threshold)}%, a component counts as "
                 "right on the sub-task.",
-                partial(accuracy_histograms, ranking),
+                lambda: plots.accuracy_histograms(ranking),
             )
         coloured = (
             "brighter ones are right on more sub-tasks" if ranking.groups else "one colour, as there are no sub-tasks"
@@ -240,7 +236,7 @@ def _components(report: Report) -> Iterator[Block]:
             f"Each dot is one of the {count} ranked components: how often it promotes the right answer (recall, "
             "rightwards) and how often what it promotes is right (precision, upwards), averaged over sub-tasks; "
             f"{coloured}. Ringed ones are scaled by the profile. Top right is best; many dots can share a place.",
-            partial(precision_recall, ranking),
+            lambda: plots.precision_recall(ranking),
         )
     if profile.heads or profile.neurons:
         yield _unfolded(tables.scales_table(report))
@@ -256,7 +252,7 @@ def _attention(report: Report) -> Iterator[Block]:
             "One picture per head, of the plain model. Each row is a token of the prompt and shows which tokens "
             "(columns) it attends to, stronger for more; every row sums to 1. The last row is where the answer is "
             "predicted. A · is a space, ↵ a line end. Of a long prompt the last tokens are shown.",
-            partial(attention_maps, report.attention),
+            lambda: plots.attention_maps(report.attention),
         )
         yield tables.attention_table(report.attention)
 

@@ -1,4 +1,7 @@
-"""Reports as text and as files. What draws is imported where it is needed: it takes a second to load."""
+"""Reports as text and as files.
+
+The modules that build a page are imported when they are used, since they take a second to load.
+"""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,53 +14,64 @@ if TYPE_CHECKING:
     from steering_profiles.reports.blocks import Page
 
 
-def render_html(report: Report) -> str:
-    """Return ``report`` as one self-contained HTML page; the same report gives the same text."""
+def render_html(report: Report, plots: bool = True) -> str:
+    """Return ``report`` as one self-contained HTML page, without plots if ``plots`` is False.
+
+    The same report gives the same text.
+
+    Raises:
+        ReportError: ``plots`` is True and matplotlib is not installed.
+    """
     from steering_profiles.reports.html import html_of
     from steering_profiles.reports.report_page import page_of
 
-    return html_of(page_of(report))
+    return html_of(page_of(report), plots)
 
 
 def render_markdown(report: Report) -> str:
-    """Return ``report`` as a Markdown file with the page's tables; the same report gives the same text."""
+    """Return ``report`` as Markdown with the tables of the page and without plots.
+
+    The same report gives the same text.
+    """
     from steering_profiles.reports.markdown import markdown_of
     from steering_profiles.reports.report_page import page_of
 
     return markdown_of(page_of(report))
 
 
-def write_report(report: Report, folder: Path) -> tuple[Path, Path]:
-    """Write ``folder/NAME.html`` and ``folder/NAME.md``, NAME being the profile's; return their paths.
+def write_report(report: Report, folder: Path, plots: bool = True) -> tuple[Path, Path]:
+    """Write ``folder/NAME.html`` and ``folder/NAME.md``, where NAME is the profile's name, and return their paths.
 
-    Both are made before either is written, and a reader sees the old file or the new one, never half of it.
+    Both are rendered before either is written, and each is replaced atomically. ``plots`` is as in :func:`render_html`.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: the files cannot be written.
+        ReportError: ``plots`` is True and matplotlib is not installed.
     """
     from steering_profiles.reports.report_page import page_of
 
-    return _write_page(page_of(report), folder)
+    return _write_page(page_of(report), folder, plots)
 
 
-def write_explanation(explanation: Explanation, command: str, folder: Path) -> tuple[Path, Path]:
-    """Write ``explanation`` as :func:`write_report` writes a report; ``command`` is what makes it again.
+def write_explanation(explanation: Explanation, command: str, folder: Path, plots: bool = True) -> tuple[Path, Path]:
+    """Write the report of ``explanation`` as :func:`write_report` does; NAME is ``explain-TASK-layer-N``.
 
-    NAME is ``explain-TASK-layer-N``.
+    The report shows ``command`` as the command that reproduces it.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: the files cannot be written.
+        ReportError: ``plots`` is True and matplotlib is not installed.
     """
     from steering_profiles.reports.explanation_page import page_of_explanation
 
-    return _write_page(page_of_explanation(explanation, command), folder)
+    return _write_page(page_of_explanation(explanation, command), folder, plots)
 
 
-def _write_page(page: "Page", folder: Path) -> tuple[Path, Path]:
+def _write_page(page: "Page", folder: Path, plots: bool) -> tuple[Path, Path]:
     from steering_profiles.reports.html import html_of
     from steering_profiles.reports.markdown import markdown_of
 
-    contents = {".html": html_of(page), ".md": markdown_of(page)}
+    contents = {".html": html_of(page, plots), ".md": markdown_of(page)}
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{page.name}{suffix}" for suffix in contents]
     for path, content in zip(paths, contents.values(), strict=True):

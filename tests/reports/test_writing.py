@@ -1,5 +1,6 @@
 """Reports as files: the same bytes each time, all or nothing, and nobody pays who writes none."""
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ from pathlib import Path
 import matplotlib as mpl
 import pytest
 
+from steering_profiles.errors import ReportError
 from steering_profiles.reports import Report, recorded_grid, render_html, render_markdown, write_report
 from steering_profiles.schema import Profile
 from tests.reports.reading import Page
@@ -36,6 +38,36 @@ def test_bytes_do_not_depend_on_settings_of_matplotlib(page: Page):
 def test_importing_the_library_loads_no_plotting():
     code = "import sys, steering_profiles; sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_without_matplotlib_a_page_with_plots_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    install = re.escape("pip install 'steering-server[reports]'")
+    with pytest.raises(ReportError, match=install):
+        render_html(whole())
+    with pytest.raises(ReportError, match=install):
+        write_report(whole(), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_page_without_plots_has_all_of_its_tables(page: Page, monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    path, _ = write_report(whole(), tmp_path, plots=False)
+    without = Page(path.read_text())
+    assert without.tables == page.tables
+    assert without.headings == page.headings
+    assert "<figure>" not in without.source
+    assert "<figure>" in page.source
+
+
+@pytest.mark.slow  # imports torch in another process
+def test_a_report_without_plots_never_imports_matplotlib():
+    code = (
+        "import sys; sys.modules['matplotlib'] = None; from tests.reports.samples import whole;"
+        "from steering_profiles.reports import render_html, render_markdown;"
+        "render_html(whole(), plots=False); render_markdown(whole())"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.slow  # imports torch in another process

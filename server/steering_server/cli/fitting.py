@@ -14,6 +14,7 @@ from steering_server.cli.interrupts import keeping
 from steering_server.cli.loading import open_model
 from steering_server.cli.options import Option
 from steering_server.cli.progress import progress_bars
+from steering_server.cli.report_plots import can_draw_plots
 from steering_server.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def checked_name(name: str) -> str:
 
 def make_profile(asked: Asked) -> None:
     """Fit, write the profile and its report, and print what was found."""
+    console = Console()
+    plots = can_draw_plots(console)
     loaded = open_model(asked.model)
 
     from steering_profiles.fitting import Journal, fit_key
@@ -82,7 +85,6 @@ def make_profile(asked: Asked) -> None:
     from steering_profiles.store import save_profile
     from steering_profiles.tasks import make_task, variants_of
 
-    console = Console()
     made = make_task(asked.source, loaded.tokenizer, asked.seed, loaded.context_length)
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
@@ -96,7 +98,7 @@ def make_profile(asked: Asked) -> None:
             path = None if fitted.profile.changes_nothing else save_profile(fitted.profile, asked.out)
             variants = variants_of(asked.source, loaded.tokenizer, asked.seed, loaded.context_length)
             report = fitted.report(loaded, made, variants, asked.command, progress)
-        page, _ = write_report(report, asked.out)
+        page, _ = write_report(report, asked.out, plots)
         journal.discard()
     fitted.show(console)
     if path is None:

@@ -13,6 +13,7 @@ from steering_server.cli.destinations import require_writable_file, require_writ
 from steering_server.cli.loading import open_model
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
 from steering_server.cli.options import Option, words
+from steering_server.cli.report_plots import can_draw_plots
 
 if TYPE_CHECKING:
     from steering_profiles.composition import AppliedProfile
@@ -115,8 +116,11 @@ def evaluate(
     source = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     if output is not None:
         require_writable_file("--json", output)
+    console = Console()
+    plots = False
     if report is not None:
         require_writable_folder("--report", report)
+        plots = can_draw_plots(console)
     seed = _seed_of_fit(applied.profile, task_name(task)) if seed is None else seed
     problems = _problems(humaneval_problems) if run_humaneval else ()
     loaded = open_model(source)
@@ -125,7 +129,6 @@ def evaluate(
     from steering_server.cli.evaluating import Wanted, measure
 
     require_fit(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
-    console = Console()
     measured = measure(loaded, applied, task, seed, Wanted(exhaustive, calibration, side_effects, problems), console)
     measured.show(console)
     if output is not None:
@@ -138,7 +141,7 @@ def evaluate(
         }
         output.write_text(json.dumps(about | measured.record(), indent=2) + "\n")
     if report is not None:
-        page = _write_report(applied, profile, task, measured, report)
+        page = _write_report(applied, profile, task, measured, report, plots)
         console.print(f"wrote {page}", soft_wrap=True)
 
 
@@ -156,7 +159,9 @@ def _problems(most: int | None) -> "Sequence[Problem]":
     return problems
 
 
-def _write_report(applied: "AppliedProfile", profile: str, task: str, measured: "Measurement", folder: Path) -> Path:
+def _write_report(
+    applied: "AppliedProfile", profile: str, task: str, measured: "Measurement", folder: Path, plots: bool
+) -> Path:
     """Write what was measured of ``profile``, as it was called, to ``folder``; return its page."""
     from steering_profiles.reports import Report, recorded_grid, write_report
     from steering_profiles.schema import strength_text
@@ -177,6 +182,7 @@ def _write_report(applied: "AppliedProfile", profile: str, task: str, measured: 
             strength=applied.strength,
         ),
         folder,
+        plots,
     )
     return page
 

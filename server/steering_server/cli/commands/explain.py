@@ -12,6 +12,7 @@ from steering_server.cli.loading import open_model
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings, that_load
 from steering_server.cli.options import Option, words
 from steering_server.cli.progress import progress_bars
+from steering_server.cli.report_plots import can_draw_plots
 
 _MOST_HEADS = 10
 
@@ -74,6 +75,8 @@ def explain(
     source = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     if out is not None:
         require_writable_folder("--out", out)
+    console = Console()
+    plots = out is not None and can_draw_plots(console)
     loaded = open_model(source)
 
     from steering_profiles.fitting import explain as run_explain
@@ -82,7 +85,6 @@ def explain(
     from steering_profiles.reports import write_explanation
     from steering_profiles.reports.explanation_page import CAUTION, tells_nothing
 
-    console = Console()
     layer = find_layer(loaded, layer)
     made = make_task(task, loaded.tokenizer, seed, loaded.context_length)
     with progress_bars() as progress:
@@ -119,5 +121,5 @@ def explain(
             *that_load(source),
             Option("--no-argument-heads", not argument_heads, False),
         ]
-        page, _ = write_explanation(explanation, shlex.join(["steer", "explain", *words(options)]), out)
+        page, _ = write_explanation(explanation, shlex.join(["steer", "explain", *words(options)]), out, plots)
         console.print(f"wrote {page}", soft_wrap=True)
