@@ -1,4 +1,4 @@
-"""Where attention heads look: their attention weights on one prompt."""
+"""Attention patterns of heads on one prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,25 +18,24 @@ from steering_profiles.tokenization import Vocabulary
 
 @dataclass(frozen=True, eq=False)
 class HeadAttention:
-    """Where one head looks, from each token of a prompt."""
+    """Attention weights of one head on a prompt."""
 
     component: Component
     tokens: tuple[str, ...]
     weights: np.ndarray[Any, np.dtype[np.float32]]
-    """``[tokens, tokens]``: row ``i`` is how token ``i`` spreads its attention, a sum of 1 over tokens 0..i."""
+    """``[tokens, tokens]``: row ``i`` has the weights of token ``i`` on tokens 0..i, which sum to 1."""
 
 
 @torch.inference_mode()
 def attention_patterns(
     loaded: LoadedModel, heads: Sequence[Component], example: Example, most: int = 6
 ) -> list[HeadAttention]:
-    """Run ``example``'s prompt through the plain model and return where the first ``most`` of ``heads`` look.
+    """Return the attention patterns of the first ``most`` of ``heads`` in the unsteered model on ``example``'s prompt.
 
-    Neurons among ``heads`` are passed over: they do not attend. Whichever attention implementation the model has, it
-    has again afterwards.
+    Neurons among ``heads`` are skipped. The model's attention implementation is restored afterwards.
 
     Raises:
-        ModelError: the model has no such head, or does not give out its attention weights.
+        ModelError: a head does not exist, or the model does not return attention weights.
     """
     shown = list(dict.fromkeys(head for head in heads if head.kind == "head"))[:most]
     wanted = _by_layer(loaded, shown)
@@ -58,6 +57,8 @@ def _by_layer(loaded: LoadedModel, heads: Sequence[Component]) -> dict[int, list
     by_layer: dict[int, list[Component]] = {}
     for head in heads:
         if not (0 <= head.layer < sizes.layers and 0 <= head.index < sizes.heads):
-            raise ModelError(f"there is no head {head}; {loaded.name} has {sizes.layers} layers of {sizes.heads} heads")
+            raise ModelError(
+                f"head {head} does not exist; {loaded.name} has {sizes.layers} layers of {sizes.heads} heads"
+            )
         by_layer.setdefault(head.layer, []).append(head)
     return by_layer

@@ -1,4 +1,4 @@
-"""What a page is made of, whatever it reports on: written as HTML and as Markdown alike."""
+"""Building blocks of a report page, which is rendered as HTML and as Markdown."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """A sentence or two."""
+    """A short paragraph of text."""
 
     text: str
     tone: Tone = ""
@@ -20,18 +20,20 @@ class Paragraph:
 
 @dataclass(frozen=True)
 class Plot:
-    """A picture, its alternative text, and how to read it."""
+    """A plot. It is drawn only in HTML."""
 
     name: str
-    """Tells the plots of one page apart: letters and hyphens."""
+    """Identifier, unique on the page: letters and hyphens."""
     title: str
+    """Title, which is also the alternative text."""
     caption: str
+    """Explanation of how to read the plot."""
     draw: Callable[[], "Figure"]
 
 
 @dataclass(frozen=True)
 class Details:
-    """Something long that opens on demand: a table or verbatim text."""
+    """A collapsed table or text that the reader can open."""
 
     summary: str
     content: Table | str
@@ -39,7 +41,7 @@ class Details:
 
 @dataclass(frozen=True)
 class CodeBlock:
-    """Text shown as it is, such as a command."""
+    """Preformatted text, such as a command."""
 
     text: str
 
@@ -49,7 +51,7 @@ Block = Paragraph | Plot | Table | Details | CodeBlock
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it."""
+    """A section of a page: a heading, which may be empty, and its blocks."""
 
     title: str
     blocks: tuple[Block, ...]
@@ -57,12 +59,12 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """One report, in words, tables and pictures."""
+    """A report page."""
 
     name: str
-    """What its files are called."""
+    """File name without its suffix."""
     window_title: str
     title: str
     about: str
-    """What it is of, in a sentence."""
+    """Description of the subject in one sentence."""
     sections: tuple[Section, ...]

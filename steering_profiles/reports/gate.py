@@ -1,4 +1,4 @@
-"""What a gate buys: the same settings of the final layer without it and behind it, on the task and on other text."""
+"""Effect of a gate: the same final-layer settings without and with it, on the task and on other text."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,21 +10,21 @@ from steering_profiles.flags import NLL_LIMIT, is_beyond
 from steering_profiles.reports.tables import ALL, AccuracyChange, Cell, Column, Table
 from steering_profiles.reports.text import percent, signed_percent
 
-_ARMS = ("baseline", "without the gate", "behind the gate")
+_ARMS = ("baseline", "without gate", "with gate")
 
 
 @dataclass(frozen=True)
 class GateComparison:
-    """The plain model and a profile's settings without their gate and behind it, where nothing was chosen by it."""
+    """Results of the unsteered model and of a profile's settings without and with their gate, on unseen data."""
 
     test: tuple[GroupedCalibration, GroupedCalibration, GroupedCalibration]
-    """Of the plain model, without the gate, behind it."""
+    """Calibration on test of the unsteered model, without gate, with gate."""
     texts: tuple[SideEffects, SideEffects]
-    """Without the gate, behind it; of the same texts."""
+    """Side effects without gate and with gate, on the same texts."""
 
     @property
     def prompts(self) -> dict[str, tuple[Calibration, ...]]:
-        """Group to the figures of the plain model, without the gate and behind it; all groups together first."""
+        """Calibration of the unsteered model, without gate and with gate, for all groups pooled and for each group."""
         shown = {ALL: tuple(one.pooled for one in self.test)}
         groups = self.test[0].groups
         if len(groups) > 1:
@@ -33,14 +33,14 @@ class GateComparison:
 
     @property
     def pairs(self) -> list[tuple[TextEffect, TextEffect]]:
-        """The effect on each text, without the gate and behind it."""
+        """Effect on each text without gate and with gate."""
         return list(zip(*(some.texts for some in self.texts), strict=True))
 
 
 def gate_comparison(
     without: WithoutGate | None, test: CalibrationComparison | None, side_effects: SideEffects | None
 ) -> GateComparison | None:
-    """Set what is known without the gate beside what is known behind it; None where one of them is not known."""
+    """Return the comparison of ``without`` gate and with gate, or None if one of the results is missing."""
     if without is None or test is None or side_effects is None:
         return None
     return GateComparison(
@@ -49,30 +49,30 @@ def gate_comparison(
     )
 
 
-def gate_sentences(bought: GateComparison) -> Iterator[str]:
-    """Say what the gate costs on the task and what it saves elsewhere."""
-    plain, without, behind = (one.pooled for one in bought.test)
+def gate_sentences(comparison: GateComparison) -> Iterator[str]:
+    """Yield sentences on the cost of the gate on the task and its benefit on other text."""
+    plain, without, gated = (one.pooled for one in comparison.test)
     points, probability = (
-        [getattr(one, figure) - getattr(plain, figure) for one in (without, behind)]
+        [getattr(one, figure) - getattr(plain, figure) for one in (without, gated)]
         for figure in ("accuracy", "probability")
     )
     yield (
-        f"On test the same settings change accuracy by {100 * points[0]:+.1f} points without the gate and by "
-        f"{100 * points[1]:+.1f} behind it, mean P(correct) by {probability[0]:+.3f} and {probability[1]:+.3f}, and "
-        f"NLL by {without.nll - plain.nll:+.3f} and {behind.nll - plain.nll:+.3f}."
+        f"On test, the settings change accuracy by {100 * points[0]:+.1f} points without the gate and by "
+        f"{100 * points[1]:+.1f} points with it, mean P(correct) by {probability[0]:+.3f} and {probability[1]:+.3f}, "
+        f"and NLL by {without.nll - plain.nll:+.3f} and {gated.nll - plain.nll:+.3f}."
     ).replace("-", "−")
-    if bought.pairs:
-        opened, gated = (some.worst for some in bought.texts)
+    if comparison.pairs:
+        opened, closed = (some.worst for some in comparison.texts)
         yield (
-            f"NLL of other text changes by {signed_percent(opened.nll_increase)} at worst ({opened.name}) without the "
-            f"gate, by {signed_percent(gated.nll_increase)} ({gated.name}) behind it."
+            f"The largest NLL increase of other text is {signed_percent(opened.nll_increase)} ({opened.name}) without "
+            f"the gate and {signed_percent(closed.nll_increase)} ({closed.name}) with it."
         )
 
 
-def gate_task_table(bought: GateComparison) -> Table:
-    """Accuracy, P(correct) and NLL on test, per group, without the gate and behind it."""
+def gate_task_table(comparison: GateComparison) -> Table:
+    """Accuracy, P(correct) and NLL on test, per group, without gate and with gate."""
     rows = []
-    for title, figures in bought.prompts.items():
+    for title, figures in comparison.prompts.items():
         plain = figures[0]
         for at, (arm, one) in enumerate(zip(_ARMS, figures, strict=True)):
             changed = AccuracyChange(plain.correct, one.correct, one.total)
@@ -87,7 +87,7 @@ def gate_task_table(bought: GateComparison) -> Table:
                 )
             )
     return Table(
-        "Test: accuracy in percent and its change in points, NLL of the correct answer in nats",
+        "Test: accuracy in percent and its change in percentage points, NLL of the correct answer in nats",
         (
             Column("sub-task", numeric=False),
             Column("prompts"),
@@ -100,23 +100,23 @@ def gate_task_table(bought: GateComparison) -> Table:
     )
 
 
-def gate_texts_table(bought: GateComparison) -> Table:
-    """How well other text is still predicted, without the gate and behind it."""
+def gate_texts_table(comparison: GateComparison) -> Table:
+    """Prediction of other text without gate and with gate."""
     rows = []
-    for pair in bought.pairs:
+    for pair in comparison.pairs:
         cells = [Cell(pair[0].name), Cell(str(pair[0].tokens)), Cell(f"{pair[0].nll_before:.4f}")]
         for text in pair:
             past = is_beyond(text.nll_increase)
-            note = signed_percent(text.nll_increase) + (f" past {NLL_LIMIT:.0%}" if past else "")
+            note = signed_percent(text.nll_increase) + (f" above {NLL_LIMIT:.0%}" if past else "")
             cells += [Cell(f"{text.nll_after:.4f}", note, "worse" if past else ""), Cell(percent(text.agreement))]
         rows.append(tuple(cells))
     return Table(
-        "Prediction of other text: negative log-likelihood in nats per token and its change, and how often the "
-        "likeliest next token stays the same",
+        "Prediction of other text: negative log-likelihood (NLL) in nats per token, its relative change, and the share "
+        "of positions at which the likeliest next token stays the same",
         (
             Column("text", numeric=False),
             Column("tokens"),
-            Column("NLL, baseline"),
+            Column("NLL baseline"),
             *(Column(heading) for arm in _ARMS[1:] for heading in (f"NLL {arm}", "same next token, %")),
         ),
         tuple(rows),

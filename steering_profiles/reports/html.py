@@ -1,4 +1,4 @@
-"""A report as one HTML page that needs nothing else: no script, no network, no other file."""
+"""Rendering of a report page as a self-contained HTML file without scripts."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""A report as Markdown (GitHub's), with the tables of the page and without its plots."""
+"""Rendering of a report page as GitHub-flavoured Markdown, without plots."""
 
 import re
 from collections.abc import Iterator
@@ -9,12 +9,12 @@ from steering_profiles.reports.tables import Cell, Column, Table
 from steering_profiles.reports.text import one_line, printable
 
 _SPECIAL = re.compile(r"([\\`*_\[\]|~>$])")
-_AT_START = re.compile(r"^(\d*)([#+\-.)]+)(?=\s|$)")  # what begins a heading, a list or a rule
+_AT_START = re.compile(r"^(\d*)([#+\-.)]+)(?=\s|$)")  # starts a heading, a list or a rule
 _NEEDS_ENTITY = re.compile(r"[`|\\]")
 
 
 def markdown_of(page: Page) -> str:
-    """Return the file. Everything on the page is escaped, so that no cell breaks its table."""
+    """Return ``page`` as Markdown. All text is escaped, so that no cell breaks its table."""
     parts = [f"# {plain(page.title)}", plain(page.about)]
     for section in page.sections:
         if section.title:
@@ -25,27 +25,27 @@ def markdown_of(page: Page) -> str:
 
 
 def plain(text: str) -> str:
-    """Return ``text`` on one line with everything escaped that Markdown or HTML would take for its own."""
+    """Return ``text`` on one line, with the special characters of Markdown and HTML escaped."""
     text = one_line(text).replace("&", "&amp;").replace("<", "&lt;")
     return _AT_START.sub(r"\1\\\2", _SPECIAL.sub(r"\\\1", text))
 
 
 def code_span(text: str) -> str:
-    """Return ``text`` as a code span that holds in a table's cell too."""
+    """Return ``text`` as a code span that is also valid in a table cell."""
     text = printable(text).replace("\n", "↵").replace("\t", "→")
     if not text:
         return ""
-    inner = text.strip(" ")  # Markdown would strip it
+    inner = text.strip(" ")  # Markdown strips these spaces
     before = len(text) - len(text.lstrip(" "))
     text = "·" * before + inner + "·" * (len(text) - before - len(inner))
     if not _NEEDS_ENTITY.search(text):
         return f"`{text}`"
-    # In a table no fence of backticks can hold a backslash before a bar; entities always hold.
+    # In a table, backticks cannot contain a backslash before a bar; entities can.
     return "<code>" + "".join(char if char.isalnum() or char == " " else f"&#{ord(char)};" for char in text) + "</code>"
 
 
 def code_block(text: str) -> str:
-    """Return ``text`` as a code block, whatever backticks are in it."""
+    """Return ``text`` as a fenced code block. The fence is longer than any run of backticks in it."""
     text = printable(text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)

@@ -39,7 +39,7 @@ def sections(report: Report) -> list[Section]:
         "Calibration": _calibration(report),
         "Beside other ways of choosing": _methods(report),
         "Side effects": _side_effects(report),
-        "What the gate buys": _gate(report),
+        "Effect of the gate": _gate(report),
         "How it was chosen": _search(report),
         "Which components": _components(report),
         "Where the heads look": _attention(report),
@@ -144,9 +144,9 @@ def _side_effects(report: Report) -> Iterator[Block]:
 
 
 def _gate(report: Report) -> Iterator[Block]:
-    bought = gate_comparison(report.without_gate, report.calibration.get(TEST), report.side_effects)
-    if bought is not None:
-        for text in gate_sentences(bought):
+    comparison = gate_comparison(report.without_gate, report.calibration.get(TEST), report.side_effects)
+    if comparison is not None:
+        for text in gate_sentences(comparison):
             yield Paragraph(text)
         yield Plot(
             "gate",
@@ -154,10 +154,10 @@ def _gate(report: Report) -> Iterator[Block]:
             "Left: by how much the NLL of the correct answer falls on test, in nats; rightwards is better. Right: by "
             "how much the NLL of other text rises; leftwards is better, and right of the dashed line it is past the "
             "limit. Blue is the profile without its gate, orange behind it.",
-            lambda: plots.gate_plot(bought),
+            lambda: plots.gate_plot(comparison),
         )
-        yield gate_task_table(bought)
-        yield gate_texts_table(bought)
+        yield gate_task_table(comparison)
+        yield gate_texts_table(comparison)
 
 
 def _search(report: Report) -> Iterator[Block]:

@@ -156,7 +156,7 @@ def test_the_first_so_many_heads_are_shown_and_neurons_passed_over(tiny: LoadedM
 
 @pytest.mark.parametrize("head", [Component("head", 3, 0), Component("head", 0, 4)])
 def test_a_head_that_the_model_has_not_is_refused(tiny: LoadedModel, head: Component):
-    with pytest.raises(ModelError, match=f"there is no head {head}; tiny-.* has 3 layers of 4 heads"):
+    with pytest.raises(ModelError, match=f"head {head} does not exist; tiny-.* has 3 layers of 4 heads"):
         attention_patterns(tiny, [head], example_for(tiny))
 
 

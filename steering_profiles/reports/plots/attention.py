@@ -1,4 +1,4 @@
-"""Attention patterns of single heads."""
+"""Plot of attention patterns."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from steering_profiles.reports.plots.style import RULE, WEIGHTS, WIDTH, bare
 from steering_profiles.reports.text import shortened, visible
 
 _MOST_TOKENS = 32
-"""The last tokens of a prompt that are shown; with more of them no label can be read."""
+"""Number of last tokens of a prompt that are shown, so that the labels are readable."""
 _COLUMNS = 3
 
 
 def attention_maps(patterns: Sequence[HeadAttention]) -> Figure:
-    """Draw one map per head, attending tokens downwards, attended ones rightwards."""
+    """Draw one map per head: a row for each attending token, a column for each attended one."""
     columns = min(_COLUMNS, len(patterns))
     rows = -(-len(patterns) // columns)
     size = WIDTH / _COLUMNS

@@ -1,4 +1,4 @@
-"""What a profile does without its gate and behind it."""
+"""Plot of the effect of a gate."""
 
 from collections.abc import Sequence
 
@@ -11,26 +11,26 @@ from steering_profiles.reports.gate import GateComparison
 from steering_profiles.reports.plots.style import BLUE, MUTED, ORANGE, RULE, WIDTH
 from steering_profiles.reports.text import shortened
 
-_LABELS = ("without the gate", "behind the gate")
+_LABELS = ("without gate", "with gate")
 _MOST_LABEL = 24
 
 
-def gate_plot(bought: GateComparison) -> Figure:
-    """Draw the fall of the answers' NLL and the rise of other text's side by side, a pair of bars for each."""
-    prompts, pairs = bought.prompts, bought.pairs
+def gate_plot(comparison: GateComparison) -> Figure:
+    """Draw the NLL decrease of the correct answer on test and the NLL increase of other text, without and with gate."""
+    prompts, pairs = comparison.prompts, comparison.pairs
     figure = Figure(figsize=(WIDTH, 0.9 + 0.34 * max(len(prompts), len(pairs))), layout="constrained")
     task, other = figure.subplots(1, 2)
     _bars(task, list(prompts), [[one[0].nll - one[at].nll for one in prompts.values()] for at in (1, 2)])
-    task.set_xlabel("fall of the correct answer's NLL on test, nats")
+    task.set_xlabel("NLL decrease of the correct answer on test, nats")
     _bars(other, [text.name for text, _ in pairs], [[100 * pair[at].nll_increase for pair in pairs] for at in (0, 1)])
     other.axvline(100 * NLL_LIMIT, color=MUTED, linewidth=1, linestyle="--")
-    other.set_xlabel("rise of other text's NLL, %")
+    other.set_xlabel("NLL increase of other text, %")
     figure.legend(*task.get_legend_handles_labels(), loc="outside upper right", ncols=2)
     return figure
 
 
 def _bars(axes: Axes, names: Sequence[str], values: Sequence[Sequence[float]]) -> None:
-    """Draw one pair of bars for each name, the first at the top."""
+    """Draw one pair of bars for each name, with the first name at the top."""
     at = np.arange(len(names))
     for shift, lengths, colour, label in zip((-0.2, 0.2), values, (BLUE, ORANGE), _LABELS, strict=True):
         axes.barh(at + shift, lengths, height=0.36, color=colour, label=label)

@@ -1,4 +1,4 @@
-"""How reliable the ranked components are."""
+"""Plots of the ranking of components."""
 
 import numpy as np
 from matplotlib.cm import ScalarMappable
@@ -14,11 +14,11 @@ _BINS = np.linspace(0, 1, 21)
 _MOST_HISTOGRAMS = 9
 _MOST_ROWS = 40
 _MOST_DOTS = 1500
-"""Dots that are drawn one by one; more of them become a picture, or the page grows by megabytes."""
+"""Maximum number of dots drawn as vectors. More are rasterised, since they would add megabytes to the page."""
 
 
 def accuracy_histograms(ranking: Ranking) -> Figure:
-    """Draw, for each sub-task, how many components are how accurate; many sub-tasks share one map of counts."""
+    """Draw a histogram of the components' accuracy for each sub-task, or one map of counts if there are many."""
     accuracy = np.array([ranked.accuracy for ranked in ranking.components])
     chosen = np.array([ranked.scale is not None for ranked in ranking.components])
     if len(ranking.groups) > _MOST_HISTOGRAMS:
@@ -76,7 +76,7 @@ def _accuracy_map(ranking: Ranking, accuracy: np.ndarray) -> Figure:
 
 
 def precision_recall(ranking: Ranking) -> Figure:
-    """Draw every component by recall and precision, coloured by generalisability, the scaled ones ringed."""
+    """Draw precision over recall of every component, coloured by generalisability; scaled components are ringed."""
     recall = np.array([ranked.recall for ranked in ranking.components])
     precision = np.array([ranked.precision for ranked in ranking.components])
     level = np.array([ranking.generalisability(ranked) for ranked in ranking.components])
@@ -90,7 +90,7 @@ def precision_recall(ranking: Ranking) -> Figure:
         ListedColormap(LEVELS(np.linspace(0, 1, len(levels)))) if len(levels) > 1 else ListedColormap([BLUE])
     )
     norm = BoundaryNorm(np.arange(len(levels) + 1) - 0.5, len(levels))
-    order = np.argsort(level, kind="stable")  # the few that are right on many sub-tasks lie on top
+    order = np.argsort(level, kind="stable")  # the few with a high generalisability on top
     dots = axes.scatter(recall[order], precision[order], c=level[order], cmap=colours, norm=norm, s=14, linewidths=0)
     dots.set_rasterized(len(recall) > _MOST_DOTS)
     if chosen.any():

@@ -1,4 +1,4 @@
-"""How often answers are right, by how sure the model is of them."""
+"""Reliability diagrams."""
 
 import math
 
@@ -11,7 +11,7 @@ _SMALLEST, _LARGEST = 3.0, 12.0
 
 
 def reliability_plot(compared: CalibrationComparison) -> Figure:
-    """Draw accuracy over confidence for each arm side by side, the empty stretches left out."""
+    """Draw accuracy over confidence for each arm; empty bins are left out."""
     figure = Figure(figsize=(WIDTH, 3.3), layout="constrained")
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
     arms = (
@@ -29,10 +29,10 @@ def reliability_plot(compared: CalibrationComparison) -> Figure:
         axes.set(xlim=(0, 1), ylim=(0, 1), aspect="equal", xlabel="confidence")
         axes.grid(color=RULE, linewidth=0.5)
         axes.set_axisbelow(True)
-    panels[0].set_ylabel("share that is right")
+    panels[0].set_ylabel("accuracy")
     return figure
 
 
 def _size(count: int, of: Calibration) -> float:
-    """Return the diameter at which the dot's area tells how many answers it stands for."""
+    """Return the diameter of a dot whose area is proportional to ``count``."""
     return max(_SMALLEST, _LARGEST * math.sqrt(count / of.total))

@@ -1,4 +1,4 @@
-"""Which components a profile scales, layer by layer."""
+"""Plots of the components that a profile scales."""
 
 from collections import Counter
 
@@ -18,7 +18,7 @@ _FAINTEST = 0.35
 
 
 def head_scales(profile: Profile) -> Figure:
-    """Draw every head of the model as a cell, layers along x, heads along y; the scaled ones coloured by scale."""
+    """Draw every head of the model as a cell, with layers on the x axis; scaled heads are coloured by their scale."""
     layers, heads = profile.model.layers, profile.model.heads
     cell = min(_LARGEST_CELL, (WIDTH - 0.8) / layers)
     figure = Figure(figsize=(max(3.0, cell * layers + 0.8), cell * heads + 0.7), layout="constrained")
@@ -45,7 +45,7 @@ def head_scales(profile: Profile) -> Figure:
 
 
 def neurons_per_layer(profile: Profile) -> Figure:
-    """Draw how many neurons of each layer are scaled, amplified and weakened ones apart."""
+    """Draw the number of amplified and of weakened neurons per layer."""
     layers = np.arange(profile.model.layers)
     figure = Figure(figsize=(WIDTH, 1.9), layout="constrained")
     axes = figure.add_subplot(xlim=(-0.7, len(layers) - 0.3))

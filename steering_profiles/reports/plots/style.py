@@ -1,7 +1,7 @@
-"""How every plot looks, and how it becomes SVG that a page can hold.
+"""Style of the plots, and their conversion to SVG for an HTML page.
 
-Text and lines take the colours of the page, so that one picture reads on light and dark ground. The SVG depends on the
-figure alone: no dates, no random ids, nothing of the user's own matplotlib settings.
+Text and lines take their colours from the page, so that a plot is readable on light and dark backgrounds. The SVG
+depends only on the figure: it has no dates or random ids and ignores the user's matplotlib settings.
 """
 
 import re
@@ -16,23 +16,23 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap
 from matplotlib.figure import Figure
 
-# Stand-ins: in the SVG each becomes a colour of the page. No other part of a plot may have them.
+# Placeholders, which the SVG replaces with colours of the page. Nothing else in a plot may have these colours.
 INK = "#010203"
 MUTED = "#040506"
 RULE = "#070809"
 _OF_PAGE = {INK: "var(--ink)", MUTED: "var(--muted)", RULE: "var(--rule)"}
 
 ORANGE = "#e8710a"
-"""What the profile changes or amplifies, and what was chosen."""
+"""Colour of what the profile changes or amplifies, and of what was chosen."""
 BLUE = "#3f7fc9"
-"""Everything else; what is weakened."""
+"""Colour of everything else, and of what is weakened."""
 WIDTH = 9.0
-"""Inches, of a plot as wide as the page's column."""
+"""Width in inches of a plot that fills the page's column."""
 
 LEVELS: Colormap = LinearSegmentedColormap.from_list("levels", ["#4468c0", "#2c8f9b", "#6cbf6b", "#f2d64b"])
-"""From little to much; told apart in greyscale too, and none of it lost on a light or a dark page."""
+"""Colours from low to high values, distinct in greyscale and on light and dark pages."""
 WEIGHTS: Colormap = LinearSegmentedColormap.from_list("weights", [(0.25, 0.5, 0.79, 0.0), (0.25, 0.5, 0.79, 1.0)])
-"""From nothing, which is the page itself, to all."""
+"""Colours from transparent for 0 to opaque for 1."""
 
 _SETTINGS = {
     "axes.edgecolor": RULE,
@@ -55,7 +55,7 @@ _SETTINGS = {
     "legend.fontsize": 7.5,
     "legend.frameon": False,
     "legend.labelcolor": INK,
-    "svg.fonttype": "none",  # text stays text: small, and any script shows in the reader's fonts
+    "svg.fonttype": "none",  # text stays text, which is small and shown in the reader's fonts
     "text.color": INK,
     "text.parse_math": False,  # a token may be a dollar sign
     "xtick.color": MUTED,
@@ -70,11 +70,11 @@ _SETTINGS = {
 def to_svg(draw: Callable[[], Figure], name: str, title: str) -> str:
     """Draw a figure in this style and return it as an ``<svg>`` element with ``title`` as its accessible name.
 
-    ``name`` tells the plots of one page apart. Matplotlib's own settings are as they were afterwards.
+    ``name`` must be unique on the page. Matplotlib's settings are restored afterwards.
     """
     with mpl.rc_context(), warnings.catch_warnings():
         style.use(["default", {**_SETTINGS, "svg.hashsalt": name}])
-        # Characters that the font for measuring lacks are drawn by the reader's fonts.
+        # Characters missing from the font used for measuring are shown in the reader's fonts.
         warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
         out = StringIO()
         no_metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
@@ -83,13 +83,13 @@ def to_svg(draw: Callable[[], Figure], name: str, title: str) -> str:
 
 
 def bare(axes: Axes) -> None:
-    """Take the frame and the tick marks off a map of cells."""
+    """Remove the frame and the tick marks of ``axes``."""
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
 
 
 def ink_on(level: float) -> str:
-    """Return black or white, whichever reads better on the colour of ``level`` (0..1) in ``LEVELS``."""
+    """Return black or white, whichever is more readable on the colour of ``level`` (0..1) in ``LEVELS``."""
     red, green, blue, _ = LEVELS(level)
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
@@ -98,7 +98,7 @@ def _for_page(svg: str, name: str, title: str) -> str:
     body = svg[svg.index("<svg") :]
     body = re.sub(
         r"<defs>\s*<style.*?</style>\s*</defs>\s*", "", body, flags=re.DOTALL
-    )  # would hold for the whole page
+    )  # would apply to the whole page
     body = re.sub(r"<[^>]+>", lambda tag: _tag_for_page(tag[0]), body)
     opening, _, rest = body.partition(">")
     width, height = _numbers(opening, "viewBox")
@@ -110,9 +110,9 @@ def _for_page(svg: str, name: str, title: str) -> str:
 
 
 def _tag_for_page(tag: str) -> str:
-    """Fit one tag to the page; never the text between tags, which can be anything."""
+    """Adapt one tag to the page. Text between tags is never passed here."""
     tag = re.sub(r"font-family: [^;\"]*;? ?", "", tag)
-    tag = re.sub(r'^<g id="[^"]*"', "<g", tag)  # the same in every figure, and nothing refers to them
+    tag = re.sub(r'^<g id="[^"]*"', "<g", tag)  # not unique on the page, and not referenced
     for stand_in, colour in _OF_PAGE.items():
         tag = tag.replace(stand_in, colour)
     return tag
