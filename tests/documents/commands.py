@@ -1,0 +1,51 @@
+"""The command ``steer`` in the test's own process: torch is imported once, not once per command."""
+
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import typer
+
+from steering_server.cli import app
+
+
+@cache
+def known() -> dict[str, Any]:
+    """Return all commands by name."""
+    return typer.main.get_command(app).commands
+
+
+def arguments_of(words: Sequence[str]) -> list[str] | None:
+    """Return the arguments of a command line that runs ``steer``; None if it runs something else."""
+    rest = list(words)
+    while rest and re.match(r"[A-Z_]+=", rest[0]):
+        rest.pop(0)
+    return rest[1:] if rest and rest[0].rpartition("/")[2] == "steer" else None
+
+
+def parse(arguments: Sequence[str]) -> None:
+    """Parse a command line as ``steer`` does, and run nothing.
+
+    Raises:
+        click.UsageError: an option or a value is not allowed, or one is missing.
+    """
+    name, *rest = arguments
+    known()[name].make_context(name, list(rest))
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Run ``steer`` with these arguments; an error is raised."""
+    typer.main.get_command(app).main(list(arguments), prog_name="steer", standalone_mode=False)
+
+
+def flags(name: str) -> set[str]:
+    """Return all options of a command."""
+    options = known()[name].params
+    return {"--help"} | {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
+
+
+@cache
+def all_flags() -> set[str]:
+    """Return all options of all commands."""
+    return {"--version"} | {flag for name in known() for flag in flags(name)}

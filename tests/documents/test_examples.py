@@ -1,0 +1,208 @@
+"""Every example of the documents is run, or listed with the reason why not."""
+
+import contextlib
+import io
+import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steering_profiles.models import LoadedModel
+from steering_profiles.models.families import olmo2
+from steering_profiles.tasks.jsonl import Line
+from tests.documents import commands
+from tests.documents.reading import DOCUMENTS, ROOT, Block, all_blocks, blocks, inline_code
+from tests.serving import serving, wait_until_ready
+
+STEER = str(Path(sys.executable).with_name("steer"))
+
+SERVER = "http://127.0.0.1:8000"
+"""The server's address in the documents."""
+
+NOT_RUN = {
+    "README.md sh 0": "make serve and make test: continuous integration runs the latter, which runs this",
+    "docs/deployment.md sh 0": "needs a container engine; make test-container builds and runs the image without one",
+    "docs/deployment.md sh 1": "needs a container engine",
+    "docs/deployment.md sh 2": "needs a container engine and a registry",
+    "docs/deployment.md sh 3": "needs a container engine and a GPU",
+    "docs/deployment.md sh 4": "needs a cluster",
+    "docs/quantised.md sh 0": "needs a quantised checkpoint; tests/library/test_quantised.py makes and loads some",
+    "docs/your-model.md sh 0": "needs models that are not at hand",
+    "docs/your-model.md sh 1": "needs a model that is not at hand",
+    "docs/your-model.md sh 2": "needs a model that is not at hand",
+    "docs/your-model.md sh 3": "needs a model that is not at hand",
+}
+"""Blocks that no test runs. Their ``steer`` commands are parsed."""
+
+SLOW = {
+    "README.md sh 2",
+    "docs/evaluation.md sh 0",
+    "docs/evaluation.md sh 1",
+    "docs/explaining.md sh 0",
+    "docs/fitting.md sh 0",
+    "docs/python-api.md python 1",
+}
+"""Blocks that take minutes."""
+
+OTHER_FLAGS = {"--user", "--secret", "--build-arg"}
+"""Options of other programs, in the text of the documents."""
+
+VARYING = {"id", "created"}
+"""Fields of an answer that differ from one run to the next."""
+
+
+def marked(found: list[Block]) -> list[Any]:
+    """The blocks that are run, as parameters of a test."""
+    slow = (pytest.mark.slow, pytest.mark.timeout(3600))
+    return [
+        pytest.param(block, id=block.id, marks=slow if block.id in SLOW else ())
+        for block in found
+        if block.id not in NOT_RUN
+    ]
+
+
+@pytest.fixture(scope="module")
+def url(embedded: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with serving(embedded, tmp_path_factory.mktemp("profiles"), shipped=True) as address:
+        yield address
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder that has what a checkout has, as far as examples need it."""
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+    return tmp_path
+
+
+def test_blocks_have_a_language_that_a_test_knows():
+    known = {block.id for block in all_blocks("sh", "python", "json", "text")}
+    assert {block.id for document in DOCUMENTS for block in blocks(document)} == known
+
+
+def test_what_is_listed_is_there():
+    there = {block.id for block in all_blocks("sh", "python")}
+    assert set(NOT_RUN) | SLOW <= there
+    assert not set(NOT_RUN) & SLOW
+
+
+@pytest.mark.parametrize("block", [pytest.param(block, id=block.id) for block in all_blocks("sh")])
+def test_commands_have_options_and_values_that_are_allowed(block: Block):
+    for words in [] if "curl" in block.code else block.commands:
+        arguments = commands.arguments_of(words)
+        if arguments is not None:
+            commands.parse(arguments)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_and_options_that_are_named_exist(document: str):
+    for text in inline_code(document):
+        named = set(re.findall(r"(?<!\S)--[a-z][a-z-]+", text))
+        command = re.match(r"(?:\.venv/bin/)?steer ([a-z]+)", text)
+        if command is not None:
+            assert named <= commands.flags(command[1]), text
+        elif text.startswith("--"):
+            assert named <= commands.all_flags() | OTHER_FLAGS, text
+
+
+@pytest.mark.parametrize("block", marked(all_blocks("sh")))
+def test_shell_examples_do_what_they_show(
+    block: Block, workplace: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+):
+    printed = ""
+    if "curl" in block.code:
+        address = request.getfixturevalue("url")
+        printed = _bash(block.code.replace(SERVER, address))
+        assert "data: [DONE]" in printed if "-sN" in block.code else json.loads(printed)
+    else:
+        for words in block.commands:
+            arguments = commands.arguments_of(words)
+            assert arguments is not None, words
+            if arguments[0] == "serve":
+                _serve(words)
+            else:
+                commands.run(arguments)
+        printed = capsys.readouterr().out
+    if block.output is not None and block.output.language == "json":
+        _assert_part(json.loads(block.output.code), json.loads(printed))
+    elif block.output is not None:
+        assert _without_layout(printed) == _without_layout(block.output.code)
+
+
+@pytest.mark.parametrize("block", marked(all_blocks("python")))
+def test_python_examples_print_what_they_show(block: Block, workplace: Path, request: pytest.FixtureRequest):
+    namespace: dict[str, Any] = {}
+    earlier = [each for each in blocks(block.document) if each.language == "python" and each.number <= block.number]
+    for example in earlier:  # which may have made what this one uses
+        code = example.code
+        if SERVER in code:
+            code = code.replace(SERVER, request.getfixturevalue("url"))
+        with contextlib.redirect_stdout(io.StringIO()) as printed:
+            exec(code, namespace)
+    if block.output is not None:
+        assert printed.getvalue() == block.output.code
+
+
+def test_json_that_no_command_prints_is_a_line_of_a_task():
+    outputs = {block.output.id for block in all_blocks("sh", "python") if block.output is not None}
+    others = [block for block in all_blocks("json") if block.id not in outputs]
+    assert [block.document for block in others] == ["docs/fitting.md"]
+    for block in others:
+        Line.model_validate_json(block.code)
+
+
+def test_the_family_that_is_shown_is_the_one_there_is():
+    (shown,) = [block for block in blocks("docs/families.md") if block.language == "python"]
+    assert shown.code == Path(olmo2.__file__).read_text(encoding="utf-8")
+
+
+def _bash(script: str) -> str:
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script], check=True, capture_output=True, text=True, timeout=120
+    ).stdout
+
+
+def _serve(words: list[str]) -> None:
+    """Start the server that ``words`` start, at a free port, until it is ready."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    variables = [word for word in words if word.startswith("STEER_") and not word.startswith("STEER_PORT")]
+    arguments = commands.arguments_of(words) or []
+    process = subprocess.Popen(["env", *variables, f"STEER_PORT={port}", STEER, *arguments])
+    try:
+        wait_until_ready(f"http://127.0.0.1:{port}", process, seconds=200)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+
+
+def _assert_part(shown: Any, answered: Any, field: str = "") -> None:
+    """What is shown is part of the answer: the same fields and values, numbers to rounding."""
+    if isinstance(shown, dict):
+        for name, value in shown.items():
+            assert name in answered, f"{field}.{name}"
+            _assert_part(value, answered[name], f"{field}.{name}")
+    elif isinstance(shown, list):
+        assert len(shown) == len(answered), field
+        for one, other in zip(shown, answered, strict=True):
+            _assert_part(one, other, field)
+    elif isinstance(shown, float):
+        assert answered == pytest.approx(shown, abs=0.05), field
+    elif field.removeprefix(".") in VARYING:
+        assert type(shown) is type(answered), field
+    else:
+        assert shown == answered, field
+
+
+def _without_layout(text: str) -> list[str]:
+    """The words of a text without the frames and spaces between them, all numbers of decimals alike."""
+    return re.sub(r"-?\d+\.\d+", "0.0", re.sub(r"[╭╮╰╯│─]", " ", text)).split()
