@@ -19,7 +19,7 @@ test: lint
 
 # What is worth knowing before every commit, in under a minute.
 QUICK := tests/client tests/generation tests/docker tests/test_imports.py tests/api/test_arms.py tests/api/test_completions.py \
-	$(addprefix tests/library/test_,profiles.py malformed_profiles.py profile_folders.py effective.py flags.py tokenization.py \
+	$(addprefix tests/library/test_,profiles.py malformed_profiles.py profile_folders.py effective.py side_effect_warnings.py tokenization.py \
 	steering_table.py steering_exact.py)
 
 check: lint

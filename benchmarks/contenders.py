@@ -15,7 +15,7 @@ import torch
 from benchmarks.prompts import NEW_TOKENS, PROMPT_TOKENS
 from steering_profiles.models import LoadedModel, ModelSource, load_model
 from steering_profiles.schema import FinalLayer, HeadScale, Profile
-from steering_profiles.steering import UNSTEERED, AppliedProfile, Steering
+from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.store import Catalogue
 from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.packing import PackedLinears
@@ -119,20 +119,20 @@ def mixed_profiles(loaded: LoadedModel, count: int) -> list[Steering]:
         profile = Profile(
             name=f"mixed-{index}", description="", method="manual", model=loaded.identity, heads=tuple(heads)
         )
-        steerings.append((AppliedProfile(profile),))
+        steerings.append((ProfileAtStrength(profile),))
     return steerings
 
 
 def final_layer(loaded: LoadedModel) -> Steering:
-    """The own-position attention mask alone."""
-    settings = FinalLayer(own_attention=1.0)
+    """The self-only attention mask alone."""
+    settings = FinalLayer(self_only_attention=1.0)
     profile = Profile(name="final", description="", method="manual", model=loaded.identity, final_layer=settings)
-    return (AppliedProfile(profile),)
+    return (ProfileAtStrength(profile),)
 
 
 def contender(name: str, loaded: LoadedModel) -> Measure:
     """Return the contender of that name."""
-    shipped = (AppliedProfile(Catalogue.open()["parentheses"].profile),)
+    shipped = (ProfileAtStrength(Catalogue.open()["parentheses"].profile),)
     makers: dict[str, Callable[[], Measure]] = {
         "linear layers": lambda: linear_layers(loaded, packed=False),
         "linear layers, packed": lambda: linear_layers(loaded, packed=True),

@@ -8,7 +8,7 @@ from steering_profiles.store import content_hash
 
 
 @dataclass(frozen=True, eq=False)
-class AppliedProfile:
+class ProfileAtStrength:
     """A profile at a strength.
 
     Raises:
@@ -34,7 +34,7 @@ class AppliedProfile:
         return self.profile.final_layer.gate if self.strength != 0 else None
 
 
-Steering = tuple[AppliedProfile, ...]
+Steering = tuple[ProfileAtStrength, ...]
 """Everything applied to one sequence; empty for the baseline."""
 
 UNSTEERED: Steering = ()

@@ -22,7 +22,7 @@ class Effective:
     """Attention heads whose factor is not 1."""
     neurons: int
     """Feed-forward neurons whose factor is not 1."""
-    own_attention: float
+    self_only_attention: float
     """Share of the final layer's attention that is replaced by each position's own value, 0..1."""
     intercept_scale: float
     """How much of the MLP's intercept is subtracted; of different intercepts the sum of how much of each is."""
@@ -34,13 +34,13 @@ class Effective:
     @property
     def is_nothing(self) -> bool:
         """Whether the model computes what it computes unsteered."""
-        return not (self.heads or self.neurons or self.own_attention or self.intercept_scale)
+        return not (self.heads or self.neurons or self.self_only_attention or self.intercept_scale)
 
 
 def effective(steering: Sequence[tuple[Profile, float]], dtype: str) -> Effective:
     """Compose profiles, each at its strength, and say what is changed in a model that computes in ``dtype``.
 
-    The formulas are those of :mod:`steering_profiles.steering.effects`. Own-position attention is a share, which is
+    The formulas are those of :mod:`steering_profiles.steering.effects`. Self-only attention is a share, which is
     held within 0..1: beyond that range a strength changes no more of it. A factor counts if it is not 1 in ``dtype``,
     a share or an intercept if it is not so little that rounding in ``dtype`` takes it away.
 
@@ -53,21 +53,25 @@ def effective(steering: Sequence[tuple[Profile, float]], dtype: str) -> Effectiv
     neurons = _factors(
         ((s.layer, s.neuron), 1 + strength * (s.scale - 1)) for p, strength in at_work for s in p.neurons
     )
-    shares = {p.name: strength * p.final_layer.own_attention for p, strength in at_work if p.final_layer.own_attention}
+    shares = {
+        p.name: strength * p.final_layer.self_only_attention
+        for p, strength in at_work
+        if p.final_layer.self_only_attention
+    }
     intercepts = {
         p.name: strength * p.final_layer.intercept_scale for p, strength in at_work if p.final_layer.intercept_scale
     }
-    own_attention = max([0.0, *(min(1.0, share) for share in shares.values() if _counts(share, dtype))])
+    self_only_attention = max([0.0, *(min(1.0, share) for share in shares.values() if _counts(share, dtype))])
     intercept_scale = _composed([(p, intercepts[p.name]) for p, _ in at_work if p.name in intercepts], dtype)
     changed_heads, changed_neurons = _changed(heads, dtype), _changed(neurons, dtype)
     found = Effective(
         heads=changed_heads,
         neurons=changed_neurons,
-        own_attention=own_attention,
+        self_only_attention=self_only_attention,
         intercept_scale=intercept_scale,
-        gate=str(gate) if gate is not None and (own_attention or intercept_scale) else None,
+        gate=str(gate) if gate is not None and (self_only_attention or intercept_scale) else None,
         warnings=(
-            *_of_shares(shares, own_attention, dtype),
+            *_of_shares(shares, self_only_attention, dtype),
             *_of_intercepts(intercepts, dtype),
             *_of_rounding("heads", len(heads), changed_heads, dtype),
             *_of_rounding("neurons", len(neurons), changed_neurons, dtype),
@@ -80,9 +84,9 @@ def effective(steering: Sequence[tuple[Profile, float]], dtype: str) -> Effectiv
     return replace(found, warnings=(*found.warnings, nothing))
 
 
-def own_attention_range(profile: Profile) -> tuple[float, float] | None:
-    """Return the strengths within which a profile's own-position attention follows its strength; None without any."""
-    share = profile.final_layer.own_attention
+def self_only_attention_range(profile: Profile) -> tuple[float, float] | None:
+    """Return the strengths within which a profile's self-only attention follows its strength; None without any."""
+    share = profile.final_layer.self_only_attention
     return (0.0, 1 / share) if share else None
 
 
@@ -119,15 +123,15 @@ def _step(dtype: str) -> float:
     return 2.0 ** -_MANTISSA_BITS.get(dtype, _MANTISSA_BITS["float32"])
 
 
-def _of_shares(shares: Mapping[str, float], own_attention: float, dtype: str) -> Iterable[str]:
+def _of_shares(shares: Mapping[str, float], self_only_attention: float, dtype: str) -> Iterable[str]:
     for name, share in shares.items():
         if not 0 <= share <= 1:
             held = "0, which is none" if share < 0 else "1, which is all"
-            yield f"{name}: own-position attention would be {strength_text(share)} here; it is held at {held}"
+            yield f"{name}: self-only attention would be {strength_text(share)} here; it is held at {held}"
         elif not _counts(share, dtype):
-            yield f"{name}: own-position attention {strength_text(share)} is too little to count in {dtype}"
-        elif share < own_attention:
-            yield f"{name}: own-position attention {strength_text(share)} does nothing beside another profile's"
+            yield f"{name}: self-only attention {strength_text(share)} is too little to count in {dtype}"
+        elif share < self_only_attention:
+            yield f"{name}: self-only attention {strength_text(share)} does nothing beside another profile's"
 
 
 def _of_intercepts(intercepts: Mapping[str, float], dtype: str) -> Iterable[str]:

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from steering_profiles.composition import AppliedProfile
+from steering_profiles.composition import ProfileAtStrength
 from steering_profiles.effective import effective
 from steering_profiles.errors import ExportError
 from steering_profiles.schema import strength_text
 
 
-def require_carryable(applied: AppliedProfile) -> None:
+def require_carryable(applied: ProfileAtStrength) -> None:
     """See that a profile, at its strength, is something that weights can express.
 
     Raises:
@@ -17,10 +17,10 @@ def require_carryable(applied: AppliedProfile) -> None:
     # In the type that tells most factors from 1: which one the weights have is not known yet.
     changed = effective([(applied.profile, applied.strength)], "float64")
     beyond = []
-    if changed.own_attention:
-        beyond.append("own-position attention, which replaces what the final layer's attention computes")
+    if changed.self_only_attention:
+        beyond.append("self-only attention, which replaces what the final layer's attention computes")
     if changed.intercept_scale:
-        beyond.append("the intercept, which is subtracted from the stream and scales nothing")
+        beyond.append("the intercept, which is subtracted from the residual stream and scales nothing")
     if beyond:
         raise ExportError(
             f"profile {applied.profile.name!r} cannot be exported: only scales of heads and neurons can be carried by "

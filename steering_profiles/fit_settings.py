@@ -26,7 +26,7 @@ Source = Literal["regression", "mean"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 """Where the intercept comes from."""
 
-OWN_ATTENTION = (0.0, 0.25, 0.5, 0.75, 1.0)
+SELF_ONLY_ATTENTION = (0.0, 0.25, 0.5, 0.75, 1.0)
 LAMBDA = (-0.5, -0.4, -0.3, -0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.25)
 
 _ROUNDING = 1e-9
@@ -131,7 +131,7 @@ class FinalLayerSettings:
         ValueError: a setting with which nothing can be searched; the message names it.
     """
 
-    own_attention: tuple[float, ...] = OWN_ATTENTION
+    self_only_attention: tuple[float, ...] = SELF_ONLY_ATTENTION
     """Shares of the final layer's attention that is replaced by the position's own value, 0..1."""
     lambdas: tuple[float, ...] = LAMBDA
     """Shares of the intercept that are subtracted; a negative one adds."""
@@ -144,11 +144,11 @@ class FinalLayerSettings:
     """By how much the NLL of other text may rise, as a share of what it was."""
 
     def __post_init__(self) -> None:
-        if not self.own_attention or not self.lambdas or not self.sources:
-            raise ValueError("own attention, lambda and intercept each need at least one value")
-        for own in self.own_attention:
+        if not self.self_only_attention or not self.lambdas or not self.sources:
+            raise ValueError("self-only attention, lambda and intercept each need at least one value")
+        for own in self.self_only_attention:
             if not 0 <= own <= 1:  # false for NaN too
-                raise ValueError(f"own attention is {strength_text(own)}; allowed: numbers in 0..1")
+                raise ValueError(f"self-only attention is {strength_text(own)}; allowed: numbers in 0..1")
         for scale in self.lambdas:
             if not -10 <= scale <= 10:
                 raise ValueError(f"lambda is {strength_text(scale)}; allowed: numbers in -10..10")

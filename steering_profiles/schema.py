@@ -34,7 +34,7 @@ MAX_STRENGTH = 10.0
 """Strengths lie in ``-MAX_STRENGTH..MAX_STRENGTH``; 0 is no steering and 1 the profile as it was fitted."""
 
 INTERCEPT_TENSOR = "final_layer.intercept"
-"""Name of the intercept ``b`` (``[width]``) in the profile's safetensors file."""
+"""Name of the intercept ``b`` (``[hidden_size]``) in the profile's safetensors file."""
 
 _T = TypeVar("_T")
 
@@ -60,7 +60,15 @@ Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    # Fields with an alias are called by it in files and answers, which keep the keys of format version 1.
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
 
 
 class ModelIdentity(_Frozen):
@@ -75,7 +83,7 @@ class ModelIdentity(_Frozen):
     kv_heads: Count
     head_dim: Count
     neurons: Count
-    width: Count
+    hidden_size: Annotated[Count, Field(alias="width")]
     vocab_size: Count
     fingerprint: Text
     """SHA-256 over the parts of config and tokenizer that decide what a component computes."""
@@ -124,7 +132,7 @@ class Gate(_Frozen):
 class FinalLayer(_Frozen):
     """The two final-layer fixes of Lv et al. (arXiv:2403.19521)."""
 
-    own_attention: Share = 0.0
+    self_only_attention: Annotated[Share, Field(alias="own_attention")] = 0.0
     """How far each position's attention is replaced by its own value vector: 0 not at all, 1 wholly."""
     intercept_scale: Number = 0.0
     """``lambda``: how much of the MLP intercept ``b`` is subtracted; may be negative."""
@@ -134,16 +142,16 @@ class FinalLayer(_Frozen):
 
     @model_validator(mode="after")
     def _gate_holds_something_back(self) -> Self:
-        if self.gate is not None and not (self.own_attention or self.intercept_scale):
-            raise ValueError("gate: there is neither own-position attention nor an intercept for it to hold back")
+        if self.gate is not None and not (self.self_only_attention or self.intercept_scale):
+            raise ValueError("gate: there is neither self-only attention nor an intercept for it to hold back")
         return self
 
     @property
     def summary(self) -> str:
-        """What it does, in a few words: ``own-position attention 1 where the top probability is 0.05..0.6``."""
+        """What it does, in a few words: ``self-only attention 1 where the top probability is 0.05..0.6``."""
         parts = []
-        if self.own_attention:
-            parts.append(f"own-position attention {self.own_attention:g}")
+        if self.self_only_attention:
+            parts.append(f"self-only attention {self.self_only_attention:g}")
         if self.intercept_scale:
             parts.append(f"intercept x {self.intercept_scale:g}")
         return (
@@ -215,7 +223,7 @@ class Profile(_Frozen):
         """Whether it leaves every model as it is, at any strength."""
         scales = [head.scale for head in self.heads] + [neuron.scale for neuron in self.neurons]
         intercept = self.final_layer.intercept_scale and any(tensor.any() for tensor in self.tensors.values())
-        return all(scale == 1 for scale in scales) and not (self.final_layer.own_attention or intercept)
+        return all(scale == 1 for scale in scales) and not (self.final_layer.self_only_attention or intercept)
 
     @field_validator("name")
     @classmethod
@@ -234,7 +242,7 @@ class Profile(_Frozen):
         if set(self.tensors) != needed:
             raise ValueError(f"tensors are {sorted(self.tensors)}, but this profile's settings need {sorted(needed)}")
         for name, tensor in self.tensors.items():
-            _check_tensor(name, tensor, (self.model.width,))
+            _check_tensor(name, tensor, (self.model.hidden_size,))
         return self
 
 

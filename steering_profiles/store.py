@@ -55,7 +55,7 @@ def load_profile(path: str | Path) -> Profile:
             raise ProfileFormatError(
                 f"{path}: tensors: belongs in {path.with_suffix('.safetensors').name}, not in the JSON"
             )
-        profile = Profile.model_validate({**content, "tensors": _tensors_beside(path)})
+        profile = Profile.model_validate({**content, "tensors": _tensors_beside(path)}, by_alias=True, by_name=False)
     except ValidationError as exc:
         raise ProfileFormatError(f"{path}: {'; '.join(_fault(error) for error in exc.errors())}") from exc
     except (ValueError, RecursionError) as exc:

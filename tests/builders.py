@@ -16,7 +16,7 @@ from transformers import (
 
 from steering_profiles.models import LoadedModel, assemble
 from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Gate, HeadScale, NeuronScale, Profile
-from steering_profiles.steering import UNSTEERED, AppliedProfile, Steering, attach
+from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, attach
 
 FAMILIES = ("llama", "gpt2")
 CONTEXT = 512
@@ -85,7 +85,7 @@ def build_model(
     torch.manual_seed(seed)
     model: PreTrainedModel
     if family == "llama":
-        # Grouped-query attention, and a head_dim that is not width / heads.
+        # Grouped-query attention, and a head_dim that is not hidden_size / heads.
         model = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=len(tokenizer),
@@ -135,13 +135,13 @@ def build_profile(
     *,
     heads: Sequence[tuple[int, int, float]] = (),
     neurons: Sequence[tuple[int, int, float]] = (),
-    own_attention: float = 0.0,
+    self_only_attention: float = 0.0,
     intercept_scale: float = 0.0,
     gate: tuple[float, float] | None = None,
     seed: int = 0,
 ) -> Profile:
     """A profile for ``loaded`` with the given scales and, if ``intercept_scale`` is not 0, a random intercept."""
-    width = loaded.anatomy.sizes.width
+    width = loaded.anatomy.sizes.hidden_size
     intercept = np.random.default_rng(seed).normal(size=width).astype(np.float32)
     return Profile(
         name=name,
@@ -151,7 +151,7 @@ def build_profile(
         heads=tuple(HeadScale(layer=layer, head=head, scale=scale) for layer, head, scale in heads),
         neurons=tuple(NeuronScale(layer=layer, neuron=neuron, scale=scale) for layer, neuron, scale in neurons),
         final_layer=FinalLayer(
-            own_attention=own_attention,
+            self_only_attention=self_only_attention,
             intercept_scale=intercept_scale,
             gate=None if gate is None else Gate(low=gate[0], high=gate[1]),
         ),
@@ -161,7 +161,7 @@ def build_profile(
 
 def steer(*profiles: Profile, strength: float = 1.0) -> Steering:
     """Apply profiles at one strength."""
-    return tuple(AppliedProfile(profile, strength) for profile in profiles)
+    return tuple(ProfileAtStrength(profile, strength) for profile in profiles)
 
 
 def every_effect(loaded: LoadedModel) -> dict[str, Steering]:
@@ -169,13 +169,13 @@ def every_effect(loaded: LoadedModel) -> dict[str, Steering]:
     last = loaded.anatomy.sizes.layers - 1
     heads = build_profile(loaded, "heads", heads=[(0, 1, 3.0), (1, 0, -1.0), (last, 3, 2.5)])
     neurons = build_profile(loaded, "neurons", neurons=[(0, 2, 4.0), (1, 7, 0.0), (last, 11, 6.0)])
-    own = build_profile(loaded, "own", own_attention=1.0)
+    own = build_profile(loaded, "own", self_only_attention=1.0)
     intercept = build_profile(loaded, "intercept", intercept_scale=0.7)
     return {
         "plain": (),
         "heads": steer(heads),
         "neurons": steer(neurons),
-        "own attention": steer(own),
+        "self-only attention": steer(own),
         "intercept": steer(intercept),
         "half": steer(heads, strength=0.5),
         "all": steer(heads, neurons, own, intercept),

@@ -11,7 +11,7 @@ from tests.builders import build_tokenizer, randomised
 WINDOW = 6
 """Tokens that a layer with a sliding window sees: fewer than the prompts of the tests have."""
 
-# Grouped-query attention, and a head_dim that is not width / heads, wherever the config has them.
+# Grouped-query attention, and a head_dim that is not hidden_size / heads, wherever the config has them.
 _LLAMA: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 40,

@@ -226,7 +226,7 @@ class Profile(_Answer):
     forced: bool
     reason: str | None
     own_attention_range: tuple[float, float] | None = None
-    """Strengths within which own-position attention follows the strength; None without any."""
+    """Strengths within which self-only attention follows the strength; None without any."""
     side_effects: Mapping[str, Any] | None = None
     """What else it changes, per text, as it was measured when it was fitted; None where it was not."""
     flags: tuple[str, ...] = ()

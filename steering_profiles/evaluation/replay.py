@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.forwards import replaced_forward
-from steering_profiles.steering import UNSTEERED, Steering, first_difference
+from steering_profiles.steering import UNSTEERED, Steering, divergence_layer
 
 
 class FinalLayerReplay:
@@ -30,7 +30,7 @@ class FinalLayerReplay:
 
         Steering that changes anything below the last block is computed in full.
         """
-        if not self._before or first_difference(steering, UNSTEERED, self._sizes) < self._sizes.layers - 1:
+        if not self._before or divergence_layer(steering, UNSTEERED, self._sizes) < self._sizes.layers - 1:
             yield
             return
         key = (tokens.shape, tokens.cpu().numpy().tobytes())

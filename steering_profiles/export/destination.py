@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from steering_profiles.compatibility import check_compatibility
 from steering_profiles.exportable import require_empty, unwritable
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import AppliedProfile
-from steering_profiles.validate import compare
+from steering_profiles.steering import ProfileAtStrength
 
 RECORD = "steering.json"
 
@@ -35,7 +35,7 @@ class ExportRecord:
         (folder / RECORD).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def record_of(loaded: LoadedModel, applied: AppliedProfile, exported_as: Literal["weights", "lora"]) -> ExportRecord:
+def record_of(loaded: LoadedModel, applied: ProfileAtStrength, exported_as: Literal["weights", "lora"]) -> ExportRecord:
     """Return the record of an export."""
     return ExportRecord(
         profile=applied.profile.name,
@@ -44,7 +44,7 @@ def record_of(loaded: LoadedModel, applied: AppliedProfile, exported_as: Literal
         changes=applied.profile.summary,
         base_model=base_model_of(loaded),
         exported_as=exported_as,
-        forced=compare(applied.profile, loaded.identity).differences,
+        forced=check_compatibility(applied.profile, loaded.identity).differences,
     )
 
 

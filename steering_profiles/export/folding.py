@@ -10,12 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from steering_profiles.compatibility import require_compatible
 from steering_profiles.errors import ExportError
 from steering_profiles.exportable import require_carryable
 from steering_profiles.models import LoadedModel, method_of
 from steering_profiles.models.projections import input_major
-from steering_profiles.steering import AppliedProfile, effect_of
-from steering_profiles.validate import require_fit
+from steering_profiles.steering import ProfileAtStrength, effect_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class ScaledProjection:
 
 
 def scaled_projections(
-    loaded: LoadedModel, applied: AppliedProfile, *, force: bool = False
+    loaded: LoadedModel, applied: ProfileAtStrength, *, force: bool = False
 ) -> tuple[ScaledProjection, ...]:
     """Return the projections of ``loaded`` that a profile scales, from the first layer to the last; at least one.
 
@@ -62,12 +62,12 @@ def scaled_projections(
         ProfileMismatch: the profile does not fit the model.
     """
     require_carryable(applied)
-    require_fit(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
+    require_compatible(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
     _require_unquantised(loaded)
     return tuple(_projections(loaded, applied))
 
 
-def _projections(loaded: LoadedModel, applied: AppliedProfile) -> Iterator[ScaledProjection]:
+def _projections(loaded: LoadedModel, applied: ProfileAtStrength) -> Iterator[ScaledProjection]:
     family, sizes = loaded.anatomy.family, loaded.anatomy.sizes
     effect = effect_of((applied,), sizes)
     for index, layer in enumerate(loaded.anatomy.layers):

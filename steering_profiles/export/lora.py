@@ -25,7 +25,7 @@ from steering_profiles.export.destination import base_model_of, new_folder, reco
 from steering_profiles.export.folding import ScaledProjection, scaled_projections
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
-from steering_profiles.steering import AppliedProfile
+from steering_profiles.steering import ProfileAtStrength
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -69,7 +69,7 @@ def export_lora(
         ProfileMismatch: the profile does not fit the model; ``force`` lifts that where shapes permit.
         StrengthError: ``strength`` is not a finite number in the allowed range.
     """
-    applied = AppliedProfile(profile, strength)
+    applied = ProfileAtStrength(profile, strength)
     projections = scaled_projections(loaded, applied, force=force)
     rank = max(len(projection.columns) for projection in projections)
     with new_folder(out, record_of(loaded, applied, "lora")):

@@ -15,7 +15,7 @@ from steering_profiles.export.folding import ScaledProjection, scaled_projection
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.quiet import quietly
 from steering_profiles.schema import Profile
-from steering_profiles.steering import AppliedProfile
+from steering_profiles.steering import ProfileAtStrength
 
 
 def export_weights(
@@ -33,7 +33,7 @@ def export_weights(
         ProfileMismatch: the profile does not fit the model; ``force`` lifts that where shapes permit.
         StrengthError: ``strength`` is not a finite number in the allowed range.
     """
-    applied = AppliedProfile(profile, strength)
+    applied = ProfileAtStrength(profile, strength)
     projections = scaled_projections(loaded, applied, force=force)
     _require_in_memory(loaded)
     with new_folder(out, record_of(loaded, applied, "weights")):

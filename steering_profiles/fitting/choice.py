@@ -10,7 +10,7 @@ from steering_profiles.fitting.components import Scales
 from steering_profiles.fitting.grid import Measured
 from steering_profiles.fitting.stepwise import PathPoint
 from steering_profiles.schema import HeadScale, ModelIdentity, NeuronScale, Profile
-from steering_profiles.steering import AppliedProfile, Steering
+from steering_profiles.steering import ProfileAtStrength, Steering
 
 
 @dataclass(frozen=True)
@@ -43,4 +43,4 @@ def profile_of(scales: Scales, model: ModelIdentity, name: str, task: str) -> Pr
 
 def steering_of(scales: Scales, model: ModelIdentity) -> Steering:
     """Return what applies ``scales``; nothing at all where there are none."""
-    return (AppliedProfile(profile_of(scales, model, "candidate", "a task")),) if scales else ()
+    return (ProfileAtStrength(profile_of(scales, model, "candidate", "a task")),) if scales else ()

@@ -1,9 +1,9 @@
 """What a layer's MLP makes of what it is given: Lv et al. (arXiv:2403.19521), MLP decomposition.
 
 Over the prompts of a task, at the last position, the MLP's output is explained by what entered it:
-``MLP_n ~= sum_h w_h a[l,h]_n + w_r r_n + b``. ``a[l,h]`` is what head h adds to the stream and ``r`` the stream before
-the layer's attention. The coefficients are scalars, shared over dimensions and prompts; ``b`` is a vector of the
-stream's width. ``w_h > 0``: the MLP amplifies head h; ``w_h < 0``: it erases it. ``b`` is what it adds
+``MLP_n ~= sum_h w_h a[l,h]_n + w_r r_n + b``. ``a[l,h]`` is what head h adds to the residual stream and ``r`` the
+residual stream before the layer's attention. The coefficients are scalars, shared over dimensions and prompts; ``b`` is
+a vector of the hidden size. ``w_h > 0``: the MLP amplifies head h; ``w_h < 0``: it erases it. ``b`` is what it adds
 whatever they say.
 """
 
@@ -34,11 +34,12 @@ class LayerRecord:
     """What is at the last position of each prompt in one layer, in float64 on the CPU."""
 
     heads: Tensor
-    """``[prompts, heads, width]``: what each head adds to the stream. The output projection's bias is no head's."""
-    stream: Tensor
-    """``[prompts, width]``: the stream before the layer's attention."""
+    """``[prompts, heads, hidden_size]``: what each head adds to the residual stream, without the output
+    projection's bias."""
+    residual_stream: Tensor
+    """``[prompts, hidden_size]``: the residual stream before the layer's attention."""
     mlp: Tensor
-    """``[prompts, width]``: what the MLP adds to the stream."""
+    """``[prompts, hidden_size]``: what the MLP adds to the residual stream."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,19 +48,19 @@ class Decomposition:
 
     heads: Tensor
     """``[heads]``: ``w_h``, float64 as all of it."""
-    stream: float
+    residual_stream: float
     """``w_r``."""
     intercept: Tensor
-    """``[width]``: ``b``."""
+    """``[hidden_size]``: ``b``."""
     mean_output: Tensor
-    """``[width]``: the plain mean of the MLP's output, which is the intercept of a fit without inputs."""
+    """``[hidden_size]``: the plain mean of the MLP's output, which is the intercept of a fit without inputs."""
     r2: float
     """Share of the output's variance, over all dimensions together, that the fit explains on its own prompts."""
 
     def predict(self, record: LayerRecord) -> Tensor:
-        """Return the MLP output that the inputs of ``record`` let expect: ``[prompts, width]``."""
+        """Return the MLP output that the inputs of ``record`` let expect: ``[prompts, hidden_size]``."""
         of_heads = torch.einsum("nhd,h->nd", record.heads, self.heads)
-        return of_heads + self.stream * record.stream + self.intercept
+        return of_heads + self.residual_stream * record.residual_stream + self.intercept
 
 
 def find_layer(loaded: LoadedModel, layer: int) -> int:
@@ -89,10 +90,10 @@ def record_layer(
     """
     progress = progress or Silent()
     sizes, layer = loaded.anatomy.sizes, find_layer(loaded, layer)
-    count, width = len(examples), sizes.width
-    heads = torch.empty(count, sizes.heads, width, dtype=torch.double)
-    stream = torch.empty(count, width, dtype=torch.double)
-    mlp = torch.empty(count, width, dtype=torch.double)
+    count, hidden_size = len(examples), sizes.hidden_size
+    heads = torch.empty(count, sizes.heads, hidden_size, dtype=torch.double)
+    residual_stream = torch.empty(count, hidden_size, dtype=torch.double)
+    mlp = torch.empty(count, hidden_size, dtype=torch.double)
     progress.stage(f"recording layer {layer}", count)
     for indices in equal_length_batches(examples):
         tokens = torch.tensor([examples[index].prompt for index in indices], device=loaded.input_device)
@@ -100,9 +101,9 @@ def record_layer(
             loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1)
         state = states[layer]
         heads[indices] = head_contributions(loaded.anatomy, layer, state).cpu()
-        stream[indices], mlp[indices] = state.stream.double().cpu(), state.mlp.double().cpu()
+        residual_stream[indices], mlp[indices] = state.residual_stream.double().cpu(), state.mlp.double().cpu()
         progress.advance(len(indices))
-    return LayerRecord(heads, stream, mlp)
+    return LayerRecord(heads, residual_stream, mlp)
 
 
 @torch.no_grad()
@@ -112,7 +113,8 @@ def decompose(record: LayerRecord, *, ridge: float = 0.0) -> Decomposition:
     Inputs and output are centred over prompts in each dimension, the stacked centred values are regressed, and
     ``b = mean(MLP) - sum w mean(input)``. So whatever all prompts have in common, such as the bias of the attention's
     output projection, is in ``b`` and in no coefficient. ``ridge`` shrinks the coefficients: it is added to the
-    variance of each input as a share of that variance, so that it means the same for heads and stream of any size.
+    variance of each input as a share of that variance, so that it means the same for heads and a residual
+    stream of any size.
 
     Raises:
         FitError: the prompts do not determine the coefficients (too few of them; an input, or the output, that is the
@@ -121,7 +123,7 @@ def decompose(record: LayerRecord, *, ridge: float = 0.0) -> Decomposition:
     """
     require_ridge(ridge)
     _require_determined(record)
-    inputs = torch.cat([record.heads, record.stream.unsqueeze(1)], dim=1).double()
+    inputs = torch.cat([record.heads, record.residual_stream.unsqueeze(1)], dim=1).double()
     mean_inputs, mean_output = inputs.mean(dim=0), record.mlp.double().mean(dim=0)
     centred, output = inputs - mean_inputs, record.mlp.double() - mean_output
     scale = centred.square().sum(dim=(0, 2)).sqrt()
@@ -132,7 +134,7 @@ def decompose(record: LayerRecord, *, ridge: float = 0.0) -> Decomposition:
     coefficients = torch.linalg.solve(correlations, torch.einsum("nid,nd->i", unit, output)) / scale
     fitted = Decomposition(
         heads=coefficients[:-1],
-        stream=float(coefficients[-1]),
+        residual_stream=float(coefficients[-1]),
         intercept=mean_output - torch.einsum("id,i->d", mean_inputs, coefficients),
         mean_output=mean_output,
         r2=math.nan,  # until it is measured, below
@@ -141,7 +143,7 @@ def decompose(record: LayerRecord, *, ridge: float = 0.0) -> Decomposition:
 
 
 def require_prompts(prompts: int, heads: int) -> None:
-    """Refuse so few prompts that they cannot determine a coefficient for each of ``heads`` heads and the stream.
+    """Refuse so few prompts that they cannot determine the coefficients of ``heads`` heads and the residual stream.
 
     Raises:
         FitError: they are too few.
@@ -170,7 +172,11 @@ def r2(decomposition: Decomposition, record: LayerRecord) -> float:
 def _require_determined(record: LayerRecord) -> None:
     prompts, heads, _ = record.heads.shape
     require_prompts(prompts, heads)
-    for name, values in (("the heads", record.heads), ("the stream", record.stream), ("the MLP's output", record.mlp)):
+    for name, values in (
+        ("the heads", record.heads),
+        ("the residual stream", record.residual_stream),
+        ("the MLP's output", record.mlp),
+    ):
         wrong = int((~values.isfinite()).flatten(1).any(dim=1).sum())
         if wrong:
             raise FitError(f"{name}: on {wrong} of {prompts} prompts not finite, so that nothing can be fitted to them")
@@ -195,4 +201,4 @@ def _require_independent(correlations: Tensor) -> None:
 
 
 def _named(inputs: Sequence[int], count: int) -> str:
-    return ", ".join("the stream" if index == count - 1 else f"head {index}" for index in inputs)
+    return ", ".join("the residual stream" if index == count - 1 else f"head {index}" for index in inputs)

@@ -45,16 +45,16 @@ class AnswerLogit:
     """
 
     heads: tuple[float, ...]
-    stream: float
+    residual_stream: float
     intercept: float
     residual: float
 
     @property
     def parts(self) -> dict[str, float]:
-        """All heads together, the stream, the intercept and the residual."""
+        """All heads together, the residual stream, the intercept and the residual."""
         return {
             "heads": sum(self.heads),
-            "stream": self.stream,
+            "residual stream": self.residual_stream,
             "intercept": self.intercept,
             "residual": self.residual,
         }
@@ -162,7 +162,7 @@ def explain(
 def answer_logit(fitted: Decomposition, record: LayerRecord, columns: Tensor) -> AnswerLogit:
     """Return what each part adds to the answer's logit, mean over the prompts of ``record``.
 
-    ``columns`` is ``[prompts, width]``: each prompt's answer's column of the centred unembedding.
+    ``columns`` is ``[prompts, hidden_size]``: each prompt's answer's column of the centred unembedding.
     """
     heads = fitted.heads * torch.einsum("nhd,nd->h", record.heads, columns) / len(columns)
     residual = record.mlp - fitted.predict(record)
@@ -172,7 +172,7 @@ def answer_logit(fitted: Decomposition, record: LayerRecord, columns: Tensor) ->
 
     return AnswerLogit(
         heads=tuple(heads.tolist()),
-        stream=fitted.stream * mean_logit(record.stream),
+        residual_stream=fitted.residual_stream * mean_logit(record.residual_stream),
         intercept=mean_logit(fitted.intercept),
         residual=mean_logit(residual),
     )
@@ -193,7 +193,7 @@ def _quality(split: str, fitted: Decomposition, record: LayerRecord) -> float:
 def _ends(
     intercept: Tensor, unembedding: Tensor, vocabulary: Vocabulary
 ) -> tuple[tuple[LensToken, ...], tuple[LensToken, ...]]:
-    """Return the tokens that ``intercept``, ``[width]``, writes most and least."""
+    """Return the tokens that ``intercept``, ``[hidden_size]``, writes most and least."""
     logits = intercept.to(unembedding) @ unembedding
     most = min(MOST_TOKENS, len(logits))
 

@@ -1,4 +1,4 @@
-"""Fit the final-layer fixes of Lv et al. (arXiv:2403.19521): own-position attention and intercept subtraction.
+"""Fit the final-layer fixes of Lv et al. (arXiv:2403.19521): self-only attention and intercept subtraction.
 
 The paper masks the final layer's attention wholly and subtracts a positive share of the intercept. Both are fitted
 numbers here, 0 and negative shares included, since what helps one model hurts another. The intercept is that of the
@@ -57,7 +57,7 @@ from steering_profiles.schema import (
     Provenance,
     strength_text,
 )
-from steering_profiles.steering import UNSTEERED, AppliedProfile, Steering
+from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.tasks.task import Task
 
 _ROUNDING = 1e-9
@@ -67,7 +67,7 @@ _ROUNDING = 1e-9
 class Point:
     """One setting of the final layer."""
 
-    own_attention: float
+    self_only_attention: float
     intercept_scale: float
     """``lambda``."""
     source: Source | None
@@ -77,12 +77,12 @@ class Point:
     def __str__(self) -> str:
         intercept = "" if self.source is None else f", {strength_text(self.intercept_scale)} x {self.source}"
         gate = "" if self.gate is None else f", where the top probability is {self.gate}"
-        return f"own attention {strength_text(self.own_attention)}{intercept}{gate}"
+        return f"self-only attention {strength_text(self.self_only_attention)}{intercept}{gate}"
 
     @property
     def disturbance(self) -> float:
         """How much is changed in all."""
-        return round(self.own_attention + abs(self.intercept_scale), 9)
+        return round(self.self_only_attention + abs(self.intercept_scale), 9)
 
 
 PLAIN = Point(0.0, 0.0, None)
@@ -175,7 +175,7 @@ def fit_final_layer(
         return _profile(point, intercepts, loaded.identity, name, task)
 
     def steering_at(point: Point) -> Steering:
-        return UNSTEERED if point == PLAIN else (AppliedProfile(profile_at(point)),)
+        return UNSTEERED if point == PLAIN else (ProfileAtStrength(profile_at(point)),)
 
     replay = FinalLayerReplay(loaded)
     texts = {name: text_windows(loaded, text) for name, text in fitting_texts().items()}
@@ -234,7 +234,7 @@ def make_grid(settings: FinalLayerSettings) -> list[Point]:
     """Return every point once, the plain model first. Without an intercept it does not matter whose it would be."""
     points = [
         Point(own, scale, source if scale else None)
-        for own in sorted({0.0, *settings.own_attention})
+        for own in sorted({0.0, *settings.self_only_attention})
         for scale in sorted({0.0, *settings.lambdas})
         for source in settings.sources
     ]
@@ -318,7 +318,7 @@ def _profile(
         method="final-layer",
         model=model,
         final_layer=FinalLayer(
-            own_attention=point.own_attention, intercept_scale=point.intercept_scale, gate=point.gate
+            self_only_attention=point.self_only_attention, intercept_scale=point.intercept_scale, gate=point.gate
         ),
         tensors=tensors,
     )
@@ -401,7 +401,7 @@ def _searched(settings: FinalLayerSettings, grid: Sequence[Measured]) -> dict[st
     """Return what was searched, and every point that was measured."""
     points: list[JsonValue] = [
         [
-            m.point.own_attention,
+            m.point.self_only_attention,
             m.point.intercept_scale,
             m.point.source,
             round(m.dev.nll, 5),
@@ -426,7 +426,7 @@ def _searched(settings: FinalLayerSettings, grid: Sequence[Measured]) -> dict[st
 
 def _chosen(chosen: Measured, r2: float | None, temperature: float) -> dict[str, JsonValue]:
     return {
-        "own_attention": chosen.point.own_attention,
+        "own_attention": chosen.point.self_only_attention,
         "lambda": chosen.point.intercept_scale,
         "intercept": chosen.point.source,
         "gate": None if chosen.point.gate is None else str(chosen.point.gate),

@@ -2,8 +2,8 @@
 
 RASteer (arXiv:2507.00322), projection: at the last position, ``a[l,h] @ W_U`` with ``a[l,h] = W_O[l,h] z[l,h]`` for a
 head and ``m[l,i] v[l,i] @ W_U`` for a neuron, the final norm's gain folded into ``W_U`` and its rows centred over the
-vocabulary. Where a norm stands between a component and the stream, its gain and the scale it had are part of what the
-component contributes (``models/contributions``).
+vocabulary. Where a norm stands between a component and the residual stream, its gain and the scale it
+had are part of what the component contributes (``models/contributions``).
 
 Of all those logits only two things are wanted: those of a few tokens, and whether they reach a share ``tau`` of the
 largest, which is a question about the whole vocabulary. For a head it can nearly always be answered without that: as
@@ -185,7 +185,7 @@ def _is_promoted(logits: Tensor, largest: Tensor) -> Tensor:
 
 
 def _most_written(written: Tensor, unembedding: Tensor) -> list[Tensor]:
-    """Return for each head the tokens it writes most on a few prompts; ``written`` is ``[heads, prompts, width]``."""
+    """Return the tokens that each head writes most on a few prompts; ``written``: ``[heads, prompts, hidden_size]``."""
     step = max(1, written.shape[1] // _PILOTS)
     tokens = (written[:, ::step] @ unembedding).topk(min(_MOST_WRITTEN, unembedding.shape[1])).indices
     return [of_head.unique() for of_head in tokens]
@@ -193,9 +193,9 @@ def _most_written(written: Tensor, unembedding: Tensor) -> list[Tensor]:
 
 def _largest(z: Tensor, weight: Tensor, unembedding: Tensor) -> Tensor:
     """Return the largest logit over the vocabulary, ``[rows]``, of a head with outputs ``z``, ``[rows, head_dim]``."""
-    rows, width = z.shape[0], unembedding.shape[0]
+    rows, hidden_size = z.shape[0], unembedding.shape[0]
     # Made once, the head's own matrix to the vocabulary makes each row cheaper; a few rows do not earn it back.
-    folded = rows * (width - z.shape[1]) > z.shape[1] * width
+    folded = rows * (hidden_size - z.shape[1]) > z.shape[1] * hidden_size
     left, right = (z, weight @ unembedding) if folded else (z @ weight, unembedding)
     largest = torch.empty(rows, device=z.device)
     for start in range(0, rows, _ROWS_AT_ONCE):

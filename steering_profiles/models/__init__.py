@@ -5,7 +5,8 @@ from steering_profiles.models.anatomy import Anatomy, LayerAnatomy, Sizes, find_
 from steering_profiles.models.contributions import LayerState, head_contributions, recorded
 from steering_profiles.models.families import FAMILIES
 from steering_profiles.models.identity import weights_digest
-from steering_profiles.models.loading import LoadedModel, Skeleton, assemble, load_model, load_outline, load_skeleton
+from steering_profiles.models.loading import LoadedModel, assemble, load_model
+from steering_profiles.models.meta_model import MetaModel, ModelWithAnatomy, load_meta_model
 from steering_profiles.models.quantised import Quantisation, method_of, quantisation_of
 from steering_profiles.source import DTYPES, EMBEDDED, ModelSource
 
@@ -17,16 +18,16 @@ __all__ = [
     "LayerAnatomy",
     "LayerState",
     "LoadedModel",
+    "MetaModel",
     "ModelSource",
+    "ModelWithAnatomy",
     "Quantisation",
     "Sizes",
-    "Skeleton",
     "assemble",
     "find_anatomy",
     "head_contributions",
+    "load_meta_model",
     "load_model",
-    "load_outline",
-    "load_skeleton",
     "method_of",
     "quantisation_of",
     "recorded",

@@ -25,7 +25,7 @@ class Sizes:
     kv_heads: int
     head_dim: int
     neurons: int
-    width: int
+    hidden_size: int
     vocab_size: int
 
 
@@ -77,7 +77,7 @@ class Family:
     mlp: str
     """The module that puts out what the MLP computes."""
     final_norm: str | None
-    """None where the blocks end in norms on the stream."""
+    """None where the blocks end in norms on the residual stream."""
     norm: NormKind
     """How all of its norms are computed."""
     project_out: str | None = None
@@ -86,10 +86,10 @@ class Family:
     """The norm that what the heads compute passes behind the output projection."""
     mlp_norm: str | None = None
     """The norm that what the MLP computes passes."""
-    norms_on_stream: bool = False
-    """Whether these two norms come after the addition: they then are of the whole stream."""
+    norms_on_residual_stream: bool = False
+    """Whether these two norms come after the addition: they then are of the whole residual stream."""
     residual_multiplier: Callable[[PretrainedConfig], float] = _unscaled
-    """What the outputs of attention and MLP are multiplied by where they join the stream."""
+    """What the outputs of attention and MLP are multiplied by where they join the residual stream."""
     kv_heads: Callable[[PretrainedConfig], int] = _kv_heads
     attention_forward: Callable[..., tuple[Tensor, None]] | None = None
     """For a model that computes attention by itself: a ``forward`` of its attention modules that goes through
@@ -100,15 +100,15 @@ class Family:
 
 @dataclass(frozen=True, eq=False)
 class Joining:
-    """How what attention, or an MLP, puts out comes into the stream."""
+    """How what attention, or an MLP, puts out comes into the residual stream."""
 
     norm: Norm | None
-    on_stream: bool
-    """Whether the norm comes after the addition, so that the whole stream passes it."""
+    on_residual_stream: bool
+    """Whether the norm comes after the addition, so that the whole residual stream passes it."""
     multiplier: float
 
     def fold(self, outputs: Tensor) -> Tensor:
-        """Return what reaches the stream of parts of the output, ``[..., width]``, but for the norm's scale."""
+        """Return what parts of the output, ``[..., hidden_size]``, add to the stream, without the norm's scale."""
         scaled = outputs * self.multiplier if self.multiplier != 1 else outputs
         return scaled if self.norm is None else self.norm.linear(scaled)
 
@@ -123,7 +123,7 @@ class LayerAnatomy:
     neuron_output: nn.Module | None
     """None in a mixture of experts."""
     mlp: nn.Module
-    """The module whose output, times ``mlp_joining.multiplier``, is added to the stream."""
+    """The module whose output, times ``mlp_joining.multiplier``, is added to the residual stream."""
     head_joining: Joining
     mlp_joining: Joining
 
@@ -136,7 +136,7 @@ class Anatomy:
     sizes: Sizes
     layers: tuple[LayerAnatomy, ...]
     final_norm: nn.Module | None
-    """None where the blocks end in norms on the stream."""
+    """None where the blocks end in norms on the residual stream."""
     unembedding: nn.Module
     project_out: nn.Module | None
 
@@ -191,17 +191,18 @@ class Anatomy:
         return repeated
 
     def head_output_weight(self, layer: int) -> Tensor:
-        """Return what each head of ``layer`` writes to the stream: ``[heads, head_dim, width]``, for ``z @ W``.
+        """Return the matrices ``W``, ``[heads, head_dim, hidden_size]``, by which heads write ``z @ W`` to the stream.
 
-        That is ``W_O``, and what is linear of its way to the stream: a multiplier, the gain of a norm behind it. The
-        scale that such a norm has on an input is beside it, in :class:`steering_profiles.models.LayerState`.
+        This is ``W_O`` with all linear steps between it and the residual stream folded in: a multiplier and the gain
+        of a norm after it. The scale of that norm depends on the input: see
+        :class:`steering_profiles.models.LayerState`.
         """
         sizes = self.sizes
         weight = self.layers[layer].head_joining.fold(self._weight(self.layers[layer].head_output))
-        return weight.reshape(sizes.heads, sizes.head_dim, sizes.width)
+        return weight.reshape(sizes.heads, sizes.head_dim, sizes.hidden_size)
 
     def neuron_output_weight(self, layer: int) -> Tensor:
-        """Return what each neuron of ``layer`` writes to the stream per unit of activation: ``[neurons, width]``.
+        """Return what each neuron writes to the residual stream per unit of activation: ``[neurons, hidden_size]``.
 
         As :meth:`head_output_weight`: all but the scale of a norm behind it.
 
@@ -213,15 +214,15 @@ class Anatomy:
     def unembedding_weight(self) -> Tensor:
         """Return ``W_U`` with the final norm's gain folded in and its rows centred over the vocabulary.
 
-        ``[width, vocab_size]`` in float32: the logit lens of RASteer (arXiv:2507.00322), section on projection. What is
-        the same for all tokens, or does not change their order, is left out: the norm's scale, a division or a
-        soft cap of the logits. So is the unembedding's bias, which is no component's.
+        ``[hidden_size, vocab_size]`` in float32: the logit lens of RASteer (arXiv:2507.00322), section on projection.
+        Left out are the norm's scale, a division and a soft cap of the logits, which do not change the order of the
+        tokens, and the unembedding's bias, which belongs to no component.
         """
         weight = self._weight(self.unembedding).float()
         if self.project_out is not None:
             weight = self._weight(self.project_out).to(weight) @ weight
         if self.final_norm is not None:
-            gain = Norm(self.final_norm, self.family.norm, self.sizes.width).gain
+            gain = Norm(self.final_norm, self.family.norm, self.sizes.hidden_size).gain
             weight = weight * gain.to(weight).unsqueeze(-1)
         return weight - weight.mean(dim=-1, keepdim=True)
 
@@ -248,17 +249,17 @@ def find_anatomy(model: PreTrainedModel, families: tuple[Family, ...]) -> Anatom
     blocks = model.get_submodule(family.blocks)
     if not isinstance(blocks, nn.ModuleList) or not blocks:
         raise UnknownArchitecture(f"{architecture}: {family.blocks} is not a list of blocks, or an empty one")
-    width = config.hidden_size
-    layers = tuple(_layer(block, family, width, family.residual_multiplier(config)) for block in blocks)
+    hidden_size = config.hidden_size
+    layers = tuple(_layer(block, family, hidden_size, family.residual_multiplier(config)) for block in blocks)
     heads = config.num_attention_heads
     unembedding: nn.Module = model.get_output_embeddings()
     sizes = Sizes(
         layers=len(layers),
         heads=heads,
         kv_heads=family.kv_heads(config),
-        head_dim=getattr(config, "head_dim", None) or width // heads,
+        head_dim=getattr(config, "head_dim", None) or hidden_size // heads,
         neurons=_neurons(family, config, layers[0]),
-        width=width,
+        hidden_size=hidden_size,
         vocab_size=features(unembedding)[1],
     )
     return Anatomy(
@@ -284,24 +285,24 @@ def family_of(architecture: str, config: PretrainedConfig, families: tuple[Famil
     raise UnknownArchitecture(f"architecture {architecture} is not known to steering-server; known: {known}")
 
 
-def _layer(block: nn.Module, family: Family, width: int, multiplier: float) -> LayerAnatomy:
-    attention_norm = _norm(block, family.attention_norm, family, width)
-    mlp_norm = _norm(block, family.mlp_norm, family, width)
-    ends_in_norm = mlp_norm is not None and not family.norms_on_stream
+def _layer(block: nn.Module, family: Family, hidden_size: int, multiplier: float) -> LayerAnatomy:
+    attention_norm = _norm(block, family.attention_norm, family, hidden_size)
+    mlp_norm = _norm(block, family.mlp_norm, family, hidden_size)
+    ends_in_norm = mlp_norm is not None and not family.norms_on_residual_stream
     return LayerAnatomy(
         block=block,
         head_output=block.get_submodule(family.head_output),
         values=block.get_submodule(family.values),
         neuron_output=(block.get_submodule(family.neuron_output) if isinstance(family.neuron_output, str) else None),
         mlp=mlp_norm.module if mlp_norm is not None and ends_in_norm else block.get_submodule(family.mlp),
-        head_joining=Joining(attention_norm, family.norms_on_stream, multiplier),
-        mlp_joining=Joining(mlp_norm, family.norms_on_stream, multiplier),
+        head_joining=Joining(attention_norm, family.norms_on_residual_stream, multiplier),
+        mlp_joining=Joining(mlp_norm, family.norms_on_residual_stream, multiplier),
     )
 
 
-def _norm(owner: nn.Module, path: str | None, family: Family, width: int) -> Norm | None:
+def _norm(owner: nn.Module, path: str | None, family: Family, hidden_size: int) -> Norm | None:
     module = _optional(owner, path)
-    return None if module is None else Norm(module, family.norm, width)
+    return None if module is None else Norm(module, family.norm, hidden_size)
 
 
 def _optional(owner: nn.Module, path: str | None) -> nn.Module | None:

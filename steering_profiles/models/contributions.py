@@ -1,8 +1,8 @@
-"""What each part of a layer adds to the stream in one forward pass.
+"""What each part of a layer adds to the residual stream in one forward pass.
 
-The contribution of a component is what reaches the stream: where a block normalises what attention or the MLP puts
-out, that norm's gain and the scale that it had on that input are part of it, and so is a multiplier. Where the norm
-comes after the addition, as in OPT-350m, the contribution is what is left of it behind that norm.
+The contribution of a component is what reaches the residual stream. Where a block normalises the output of attention
+or MLP, the contribution includes that norm's gain and its scale on that input; it also includes a multiplier. Where
+the norm comes after the addition, as in OPT-350m, the contribution is measured after that norm.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -25,14 +25,14 @@ Keep = Callable[[Tensor], Tensor]
 class LayerState:
     """What was in one layer at the kept positions, as copies that the model does not change any more."""
 
-    stream: Tensor
-    """``[..., width]``: the stream before the layer's attention."""
+    residual_stream: Tensor
+    """``[..., hidden_size]``: the residual stream before the layer's attention."""
     z: Tensor
     """``[..., heads * head_dim]``: what the heads computed."""
     m: Tensor | None
     """``[..., neurons]``: what the neurons computed; None in a mixture of experts."""
     mlp: Tensor
-    """``[..., width]``: what the MLP, its bias included, adds to the stream."""
+    """``[..., hidden_size]``: what the MLP, its bias included, adds to the residual stream."""
     head_scale: Tensor
     """``[..., 1]``, float64: the scale of the norm that the heads' contributions pass; 1 where there is none."""
     mlp_scale: Tensor
@@ -45,7 +45,7 @@ def last_position(sequences: Tensor) -> Tensor:
 
 
 def head_contributions(anatomy: Anatomy, layer: int, state: LayerState) -> Tensor:
-    """Return what each head of ``layer`` adds to the stream: ``[..., heads, width]``, float64.
+    """Return what each head of ``layer`` adds to the residual stream: ``[..., heads, hidden_size]``, float64.
 
     The bias of the output projection is no head's.
     """
@@ -96,9 +96,9 @@ class _Recorder:
         handles.append(layer.block.register_forward_hook(self._leave))
 
     def _enter(self, module: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        stream: Tensor = args[0] if args else kwargs["hidden_states"]
-        self._batch = stream.shape[0]
-        self._kept = {"stream": self._pick(stream)}
+        residual_stream: Tensor = args[0] if args else kwargs["hidden_states"]
+        self._batch = residual_stream.shape[0]
+        self._kept = {"residual_stream": self._pick(residual_stream)}
 
     def _input(self, name: str) -> Callable[..., None]:
         def hook(module: object, args: tuple[Tensor, ...]) -> None:
@@ -118,11 +118,11 @@ class _Recorder:
 
     def _leave(self, module: object, args: object, output: object) -> None:
         kept, layer = self._kept, self._layer
-        of_heads = _scale(layer.head_joining, kept.get("head_scale"), kept["stream"])
-        of_mlp = _scale(layer.mlp_joining, kept.get("mlp_scale"), kept["stream"])
+        of_heads = _scale(layer.head_joining, kept.get("head_scale"), kept["residual_stream"])
+        of_mlp = _scale(layer.mlp_joining, kept.get("mlp_scale"), kept["residual_stream"])
         self._finish(
             LayerState(
-                stream=kept["stream"],
+                residual_stream=kept["residual_stream"],
                 z=kept["z"],
                 m=kept.get("m"),
                 mlp=_joined(layer.mlp_joining, kept["mlp"], of_mlp),
@@ -139,7 +139,7 @@ def _scale(joining: Joining, inputs: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _joined(joining: Joining, output: Tensor, scale: Tensor) -> Tensor:
-    """Return what reaches the stream of an output that has passed its own norm, if there is one, already."""
-    if joining.on_stream:
+    """Return what reaches the residual stream of an output that has passed its own norm, if there is one, already."""
+    if joining.on_residual_stream:
         return joining.fold(output) * scale.to(output)
     return output * joining.multiplier if joining.multiplier != 1 else output

@@ -88,7 +88,7 @@ def identify(
         kv_heads=sizes.kv_heads,
         head_dim=sizes.head_dim,
         neurons=sizes.neurons,
-        width=sizes.width,
+        hidden_size=sizes.hidden_size,
         vocab_size=sizes.vocab_size,
         fingerprint=fingerprint(config, tokenizer),
     )

@@ -1,4 +1,4 @@
-"""Norms that stand between a component and the stream, or between the stream and the unembedding.
+"""Norms that stand between a component and the residual stream, or between the residual stream and the unembedding.
 
 A norm is linear but for the scale that it has on its input. Frozen at that scale, it can be applied to the parts of
 its input one by one: what comes out of all parts together, and its bias, is what comes out of the whole.
@@ -17,34 +17,34 @@ NormKind = Literal["layer", "rms", "rms of 1 + weight"]
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """One norm of a model over the stream's width."""
+    """One norm of a model over the residual stream's hidden_size."""
 
     module: nn.Module
     kind: NormKind
-    width: int
+    hidden_size: int
 
     @property
     def gain(self) -> Tensor:
-        """``[width]``: what each dimension is multiplied by, besides the scale; ones where the norm has no weight."""
+        """Factor of each dimension besides the scale, ``[hidden_size]``; ones where the norm has no weight."""
         weight = self._parameter("weight")
         if weight is None:
-            return torch.ones(self.width)
+            return torch.ones(self.hidden_size)
         return 1 + weight if self.kind == "rms of 1 + weight" else weight
 
     @property
     def bias(self) -> Tensor | None:
-        """``[width]``: what is added whatever the input."""
+        """``[hidden_size]``: what is added whatever the input."""
         return self._parameter("bias")
 
     def scale(self, inputs: Tensor) -> Tensor:
-        """Return what all dimensions of each of ``inputs``, ``[..., width]``, are multiplied by: ``[..., 1]``."""
+        """Return what all dimensions of each of ``inputs``, ``[..., hidden_size]``, are multiplied by: ``[..., 1]``."""
         precise = inputs.double()
         if self.kind == "layer":
             precise = precise - precise.mean(dim=-1, keepdim=True)
         return (precise.square().mean(dim=-1, keepdim=True) + self._epsilon).rsqrt()
 
     def linear(self, parts: Tensor) -> Tensor:
-        """Return what comes of ``parts`` of an input, ``[..., width]``, at a scale of 1 and without the bias."""
+        """Return what comes of ``parts`` of an input, ``[..., hidden_size]``, at a scale of 1 and without the bias."""
         if self.kind == "layer":
             parts = parts - parts.mean(dim=-1, keepdim=True)
         return parts * self.gain.to(parts)

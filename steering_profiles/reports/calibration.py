@@ -103,7 +103,7 @@ def final_layer_table(grid: Sequence[Measured]) -> Table:
         besides = [signed_percent(there.drift), *(f"{there.shapes[name].nll:.4f}" for name in shapes)] if there else []
         rows.append(
             (
-                Cell(number(m.point.own_attention)),
+                Cell(number(m.point.self_only_attention)),
                 Cell(number(m.point.intercept_scale)),
                 Cell(m.point.source or "–"),
                 Cell("–" if m.point.gate is None else str(m.point.gate)),
@@ -114,7 +114,7 @@ def final_layer_table(grid: Sequence[Measured]) -> Table:
             )
         )
     columns = (
-        Column("own-position attention"),
+        Column("self-only attention"),
         Column("lambda"),
         Column("intercept", numeric=False),
         Column("gate"),

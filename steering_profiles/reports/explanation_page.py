@@ -41,9 +41,9 @@ def page_of_explanation(explanation: Explanation, command: str) -> Page:
 def _headline(explanation: Explanation) -> Iterator[Block]:
     ridge = f"ridge {number(explanation.ridge)}" if explanation.ridge else "plain least squares"
     yield Paragraph(
-        "The output of the layer's MLP is explained by what entered it: MLP ≈ Σ w·(what a head adds) + w·(the stream "
-        f"before the layer) + b. One coefficient w for each, fitted on the train prompts by {ridge}; the intercept b "
-        "is what the MLP adds whatever its inputs say."
+        "The output of the layer's MLP is explained by what entered it: MLP ≈ Σ w·(what a head adds) + w·(the residual "
+        "stream before the layer) + b. One coefficient w for each, fitted on the train prompts by "
+        f"{ridge}; the intercept b is what the MLP adds whatever its inputs say."
     )
     if tells_nothing(explanation):
         yield Paragraph(CAUTION, "worse")
@@ -64,9 +64,9 @@ def tells_nothing(explanation: Explanation) -> bool:
 def _inputs(explanation: Explanation) -> Iterator[Block]:
     yield Plot(
         "coefficients",
-        "Coefficients of the heads and of the stream",
-        "Orange: what the MLP adds to the stream once more, so that it is amplified. Blue: what it takes away. At −1 "
-        "it would be erased.",
+        "Coefficients of the heads and of the residual stream",
+        "Orange: what the MLP adds to the residual stream once more, so that it is amplified. Blue: what it takes "
+        "away. At −1 it would be erased.",
         lambda: plots.coefficients(explanation),
     )
     yield tables.coefficients_table(explanation)

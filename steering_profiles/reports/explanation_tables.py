@@ -11,14 +11,14 @@ _IN_WORDS = {"train": "train (in sample)"}
 
 
 def coefficients_table(explanation: Explanation) -> Table:
-    """What the MLP makes of each head and of the stream, and what that adds to the answer's logit."""
+    """What the MLP makes of each head and of the residual stream, and what that adds to the answer's logit."""
     fitted, train = explanation.decomposition, explanation.answer_logits["train"]
     parts = [
         *(
             (f"L{explanation.layer}H{head}", coefficient, logit)
             for head, (coefficient, logit) in enumerate(zip(fitted.heads.tolist(), train.heads, strict=True))
         ),
-        ("stream", fitted.stream, train.stream),
+        ("residual stream", fitted.residual_stream, train.residual_stream),
     ]
     return Table(
         "What the MLP makes of its inputs: amplified above 0, erased below",

@@ -19,7 +19,7 @@ from steering_profiles.reports.report import (
     Ranking,
     Report,
 )
-from steering_profiles.steering import UNSTEERED, AppliedProfile
+from steering_profiles.steering import UNSTEERED, ProfileAtStrength
 from steering_profiles.tasks.task import Example, Task
 
 _HEADS_SHOWN = 6
@@ -75,7 +75,7 @@ def report_of_final_layer(
 ) -> Report:
     """Return the report of ``result``. ``variants`` are prompts in shapes that no fit sees."""
     progress = progress or Silent()
-    steering = UNSTEERED if result.chosen.point == PLAIN else (AppliedProfile(result.profile),)
+    steering = UNSTEERED if result.chosen.point == PLAIN else (ProfileAtStrength(result.profile),)
     progress.stage("measuring shapes that no fit saw", 2 * sum(map(len, variants.values())))
     compared = {TEST: result.test}
     with TokenPredictor(loaded) as predictor:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 from steering_profiles.evaluation.calibration import CalibrationComparison
 from steering_profiles.fitting.grid import Point
-from steering_profiles.flags import NLL_LIMIT, is_beyond
 from steering_profiles.reports import plots, tables
 from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Paragraph, Plot, Section
 from steering_profiles.reports.calibration import calibration_table, final_layer_table, search_sentences, verdict
@@ -13,6 +12,7 @@ from steering_profiles.reports.report import TEST, Report
 from steering_profiles.reports.tables import AccuracyChange, Table
 from steering_profiles.reports.text import number, percent, signed_percent
 from steering_profiles.schema import strength_text
+from steering_profiles.side_effect_warnings import NLL_LIMIT, is_beyond
 
 _LONG_TABLE = 100  # rows, from which a table is folded
 _NAMED = 5
@@ -188,7 +188,7 @@ def _search(report: Report) -> Iterator[Block]:
             yield Paragraph(text, tone)
         yield Plot(
             "final-layer",
-            "NLL of the correct answer on dev by own-position attention and share of the intercept",
+            "NLL of the correct answer on dev by self-only attention and share of the intercept",
             "One cell per setting: how much of the final layer's attention is replaced by each position's own value "
             "(rows), how much of the intercept is subtracted (columns; less than 0 adds), and the NLL of the correct "
             "answer on dev, in nats, averaged over groups: less is better. Hatched cells raise the NLL of other text "

@@ -9,10 +9,10 @@ from typing import Literal
 from pydantic import JsonValue
 
 from steering_profiles.evaluation.accuracy import Accuracy
-from steering_profiles.flags import NLL_LIMIT, is_beyond
 from steering_profiles.reports.attention import HeadAttention
 from steering_profiles.reports.report import RankedComponent, Ranking, Report
 from steering_profiles.reports.text import number, percent, shortened, signed_percent, visible
+from steering_profiles.side_effect_warnings import NLL_LIMIT, is_beyond
 from steering_profiles.store import content_hash
 
 Tone = Literal["", "better", "worse"]
@@ -328,7 +328,7 @@ def provenance_tables(report: Report) -> list[Table]:
             facts += [(f"{name}: {key}", _in_short(value)) for key, value in record.items() if not _is_long(value)]
     shape = (
         f"{model.architecture}, {model.layers} layers of {model.heads} heads ({model.kv_heads} key-value heads of "
-        f"{model.head_dim}) and {model.neurons} neurons, width {model.width}, {model.vocab_size} tokens"
+        f"{model.head_dim}) and {model.neurons} neurons, width {model.hidden_size}, {model.vocab_size} tokens"
     )
     fitted_on = [("name", model.id), ("architecture", shape), ("fingerprint", model.fingerprint)]
     return [_facts_table("The profile", facts), _facts_table("The model that it was fitted on", fitted_on)]

@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from steering_profiles.composition import AppliedProfile
+from steering_profiles.compatibility import require_compatible
+from steering_profiles.composition import ProfileAtStrength
 from steering_profiles.errors import GateError
 from steering_profiles.models import FAMILIES, find_anatomy
 from steering_profiles.models.identity import identify
-from steering_profiles.schema import ModelIdentity, Profile
+from steering_profiles.schema import Profile
 from steering_profiles.steering.hooks import SteeringHandle
 from steering_profiles.steering.table import SteeringTable
-from steering_profiles.validate import require_fit
 
 
 @contextmanager
@@ -37,13 +37,13 @@ def applying(
         GateError: the profile is gated, which takes two passes: the server makes them.
         HookError: some part of the profile did not take effect, or no pass was made.
     """
-    applied = AppliedProfile(profile, strength)
+    applied = ProfileAtStrength(profile, strength)
     anatomy = find_anatomy(model, FAMILIES)
     name, architecture = str(model.name_or_path or "this model"), type(model).__name__
     identity = identify(name, architecture, model.config.get_text_config(), tokenizer, anatomy)
     if tokenizer is None:  # which the fingerprint is made of
-        identity = ModelIdentity(**identity.model_dump() | {"fingerprint": profile.model.fingerprint})
-    require_fit(profile, identity, anatomy.neurons_refused, force=force)
+        identity = identity.model_copy(update={"fingerprint": profile.model.fingerprint})
+    require_compatible(profile, identity, anatomy.neurons_refused, force=force)
     if applied.gate is not None:
         raise GateError(f"profile {profile.name!r} is gated, which takes two passes a token; the server makes them")
     handle = SteeringHandle(anatomy, SteeringTable(anatomy.sizes, model.dtype))

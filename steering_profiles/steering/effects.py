@@ -4,10 +4,10 @@ The formulas are those of the design, for a request with strength s:
 
 * head (l, h) with scale alpha:    ``z[l,h] *= 1 + s (alpha - 1)``
 * neuron (l, i) with scale alpha:  ``m[l,i] *= 1 + s (alpha - 1)``
-* own-position attention of degree w:  ``(1 - sw) attention + sw W_O(own value)``, ``sw`` clamped to 0..1
-* intercept:  ``stream -= s lambda b``
+* self-only attention of degree w:  ``(1 - sw) attention + sw W_O(own value)``, ``sw`` clamped to 0..1
+* intercept:  ``residual_stream -= s lambda b``
 
-Profiles compose: scales multiply, intercepts add, and the strongest own-position attention holds. Of those with gates
+Profiles compose: scales multiply, intercepts add, and the strongest self-only attention holds. Of those with gates
 all must have the same; the final layer of one without a gate applies at every position (:mod:`.gating`).
 """
 
@@ -29,10 +29,10 @@ class Effect:
     """Per layer ``[heads]``."""
     neurons: dict[int, Tensor]
     """Per layer ``[neurons]``."""
-    own_attention: float
+    self_only_attention: float
     """Share of the final layer's attention output replaced by its own value, 0..1."""
     intercept: Tensor | None
-    """``[width]``, subtracted where the final MLP joins the stream."""
+    """``[hidden_size]``, subtracted where the final MLP joins the residual stream."""
 
 
 def effect_of(steering: Steering, sizes: Sizes) -> Effect:
@@ -44,7 +44,7 @@ def effect_of(steering: Steering, sizes: Sizes) -> Effect:
     common_gate(applied.profile for applied in steering)
     heads: dict[int, Tensor] = {}
     neurons: dict[int, Tensor] = {}
-    own_attention = 0.0
+    self_only_attention = 0.0
     intercept: Tensor | None = None
     for applied in steering:
         profile, s = applied.profile, applied.strength
@@ -56,12 +56,12 @@ def effect_of(steering: Steering, sizes: Sizes) -> Effect:
         for neuron in profile.neurons:
             factors = neurons.setdefault(neuron.layer, torch.ones(sizes.neurons, dtype=torch.float64))
             factors[neuron.neuron] *= 1 + s * (neuron.scale - 1)
-        own_attention = max(own_attention, min(1.0, s * profile.final_layer.own_attention))
+        self_only_attention = max(self_only_attention, min(1.0, s * profile.final_layer.self_only_attention))
         if profile.final_layer.intercept_scale:
             b = torch.from_numpy(profile.tensors[INTERCEPT_TENSOR]).double()
             vector = s * profile.final_layer.intercept_scale * b
             intercept = vector if intercept is None else intercept + vector
-    return Effect(_without_identities(heads), _without_identities(neurons), own_attention, intercept)
+    return Effect(_without_identities(heads), _without_identities(neurons), self_only_attention, intercept)
 
 
 def _without_identities(factors: dict[int, Tensor]) -> dict[int, Tensor]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from steering_profiles.composition import AppliedProfile, Steering
+from steering_profiles.composition import ProfileAtStrength, Steering
 from steering_profiles.schema import FinalLayer, Gate, common_gate
 from steering_profiles.steering.hooks import SteeringHandle
 
@@ -85,15 +85,15 @@ def steered_logits(handle: SteeringHandle, steerings: Sequence[Steering], forwar
     return torch.stack(chosen)
 
 
-def _closed(applied: AppliedProfile) -> AppliedProfile:
+def _closed(applied: ProfileAtStrength) -> ProfileAtStrength:
     return _with(applied, "closed", {"final_layer": FinalLayer(), "tensors": {}})
 
 
-def _opened(applied: AppliedProfile) -> AppliedProfile:
+def _opened(applied: ProfileAtStrength) -> ProfileAtStrength:
     return _with(applied, "opened", {"final_layer": applied.profile.final_layer.model_copy(update={"gate": None})})
 
 
-def _with(applied: AppliedProfile, state: str, changes: dict[str, object]) -> AppliedProfile:
+def _with(applied: ProfileAtStrength, state: str, changes: dict[str, object]) -> ProfileAtStrength:
     if applied.gate is None:
         return applied
     # Another profile now, which its hash has to say; hashing all of its content would take longer.

@@ -56,7 +56,7 @@ class SteeringHandle:
 
     def attends_to_itself(self, row: int) -> bool:
         """Return whether a table row leaves nothing of the final layer's attention but each position's own value."""
-        return self._table.own_attention(row) == 1
+        return self._table.self_only_attention(row) == 1
 
     @contextmanager
     def step(self, rows: Sequence[int], *, packed: bool = False, seen: Sequence[int] | None = None) -> Iterator[None]:
@@ -117,7 +117,7 @@ class SteeringHandle:
                 return None
             z: Tensor = args[0]
             scale = _on(z.device, self._factors.heads, layer)
-            own = self._factors.own_attention if is_final else None
+            own = self._factors.self_only_attention if is_final else None
             if scale is None and own is None:
                 return None
             if own is not None:
@@ -140,7 +140,7 @@ class SteeringHandle:
         return hook
 
     def _keep_own_value(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        if self._factors is not None and self._factors.own_attention is not None:
+        if self._factors is not None and self._factors.self_only_attention is not None:
             self._own_value = self._anatomy.own_values(output)
 
     def _mix_own_value(self, z: Tensor, own: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ class SteeringHandle:
         """
         if self._own_value is None:
             return z  # left due, so the step ends in an error
-        self._due.discard("final-layer own-position attention")
+        self._due.discard("final-layer self-only attention")
         own = own.to(z.device)
         value = self._own_value.to(z.device).view_as(z)
         return ((1 - own) * z + own * value).where(own > 0, z).where(own < 1, value)
@@ -181,8 +181,8 @@ def _due(factors: StepFactors | None) -> set[str]:
     if factors is None:
         return set()
     due = {f"heads of layer {layer}" for layer in factors.heads} | {f"neurons of layer {n}" for n in factors.neurons}
-    if factors.own_attention is not None:
-        due.add("final-layer own-position attention")
+    if factors.self_only_attention is not None:
+        due.add("final-layer self-only attention")
     if factors.intercept is not None:
         due.add("final-layer intercept")
     return due

@@ -1,26 +1,26 @@
 """What two rows that are steered differently still have in common.
 
-The keys and values of a layer come from its input. So rows that first differ at layer ``l`` have the same keys and
-values up to and including layer ``l``, and the same stream below it; what only the final layer does, behind a gate or
-not, changes no key or value at all.
+The keys and values of a layer come from its input. So rows that diverge at layer ``l`` have the same keys and values up
+to and including layer ``l``, and the same residual stream below it. Effects of the final layer alone, gated or not,
+change no key or value.
 """
 
 import torch
 
-from steering_profiles.composition import AppliedProfile, Steering
+from steering_profiles.composition import ProfileAtStrength, Steering
 from steering_profiles.models import Sizes
 from steering_profiles.steering.effects import Effect, effect_of
 
-StateKey = tuple[tuple[str, float], ...]
+KVCacheKey = tuple[tuple[str, float], ...]
 """Content hash and strength of every profile that changes keys and values; empty if none does."""
 
 
-def state_key(steering: Steering, sizes: Sizes) -> StateKey:
+def kv_cache_key(steering: Steering, sizes: Sizes) -> KVCacheKey:
     """Return what the keys and values of a row depend on, besides its tokens."""
-    return tuple(sorted(applied.key for applied in steering if applied.strength and _changes_state(applied, sizes)))
+    return tuple(sorted(applied.key for applied in steering if applied.strength and _changes_kv_cache(applied, sizes)))
 
 
-def first_difference(one: Steering, other: Steering, sizes: Sizes) -> int:
+def divergence_layer(one: Steering, other: Steering, sizes: Sizes) -> int:
     """Return the first layer whose computation differs between two rows; ``sizes.layers`` if none does."""
     a, b = effect_of(one, sizes), effect_of(other, sizes)
     layers = sorted(a.heads.keys() | b.heads.keys() | a.neurons.keys() | b.neurons.keys())
@@ -30,7 +30,7 @@ def first_difference(one: Steering, other: Steering, sizes: Sizes) -> int:
     return sizes.layers if _same_end(a, b) and _same_gates(one, other) else sizes.layers - 1
 
 
-def _changes_state(applied: AppliedProfile, sizes: Sizes) -> bool:
+def _changes_kv_cache(applied: ProfileAtStrength, sizes: Sizes) -> bool:
     layers = [scale.layer for scale in applied.profile.heads] + [scale.layer for scale in applied.profile.neurons]
     return any(layer < sizes.layers - 1 for layer in layers)
 
@@ -48,4 +48,4 @@ def _same_gates(one: Steering, other: Steering) -> bool:
 
 
 def _same_end(a: Effect, b: Effect) -> bool:
-    return a.own_attention == b.own_attention and _same(a.intercept, b.intercept)
+    return a.self_only_attention == b.self_only_attention and _same(a.intercept, b.intercept)

@@ -26,10 +26,10 @@ class StepFactors:
     """Per layer ``[..., heads * head_dim]``: each head's factor, once for each of its dimensions."""
     neurons: dict[int, Tensor] = field(default_factory=dict)
     """Per layer ``[..., neurons]``."""
-    own_attention: Tensor | None = None
+    self_only_attention: Tensor | None = None
     """``[..., 1]``, 0..1."""
     intercept: Tensor | None = None
-    """``[..., width]``."""
+    """``[..., hidden_size]``."""
 
 
 class SteeringTable:
@@ -48,7 +48,7 @@ class SteeringTable:
         self._capacity = 8
         self._heads: dict[int, Tensor] = {}
         self._neurons: dict[int, Tensor] = {}
-        self._own_attention = torch.zeros(self._capacity, 1, dtype=dtype)
+        self._self_only_attention = torch.zeros(self._capacity, 1, dtype=dtype)
         self._intercept: Tensor | None = None
         self._gathered: tuple[tuple[Any, ...], StepFactors | None] | None = None
 
@@ -82,9 +82,9 @@ class SteeringTable:
             self._erase(row)
             self._free.append(row)
 
-    def own_attention(self, row: int) -> float:
+    def self_only_attention(self, row: int) -> float:
         """Return the share of the final layer's attention that ``row`` replaces, 0..1."""
-        return self._effects[row].own_attention if row else 0.0
+        return self._effects[row].self_only_attention if row else 0.0
 
     def gather(
         self, rows: Sequence[int], shape: tuple[int, int], seen: Sequence[int] | None = None
@@ -116,7 +116,9 @@ class SteeringTable:
         return StepFactors(
             heads={layer: table.repeat_interleave(self._sizes.head_dim, dim=-1) for layer, table in heads.items()},
             neurons=pick_layers(self._neurons, _union(effect.neurons for effect in steered)),
-            own_attention=pick(self._own_attention) if any(e.own_attention for e in steered) else None,
+            self_only_attention=pick(self._self_only_attention)
+            if any(e.self_only_attention for e in steered)
+            else None,
             intercept=(
                 pick(self._intercept)
                 if self._intercept is not None and any(e.intercept is not None for e in steered)
@@ -132,10 +134,10 @@ class SteeringTable:
             self._layer(self._heads, layer, self._sizes.heads)[row] = factors.to(self._dtype)
         for layer, factors in effect.neurons.items():
             self._layer(self._neurons, layer, self._sizes.neurons)[row] = factors.to(self._dtype)
-        self._own_attention[row] = effect.own_attention
+        self._self_only_attention[row] = effect.self_only_attention
         if effect.intercept is not None:
             if self._intercept is None:
-                self._intercept = torch.zeros(self._capacity, self._sizes.width, dtype=self._dtype)
+                self._intercept = torch.zeros(self._capacity, self._sizes.hidden_size, dtype=self._dtype)
             self._intercept[row] = effect.intercept.to(self._dtype)
         self._effects[row] = effect
 
@@ -146,7 +148,7 @@ class SteeringTable:
             self._heads[layer][row] = 1
         for layer in effect.neurons:
             self._neurons[layer][row] = 1
-        self._own_attention[row] = 0
+        self._self_only_attention[row] = 0
         if self._intercept is not None:
             self._intercept[row] = 0
 
@@ -161,7 +163,7 @@ class SteeringTable:
 
         self._heads = {layer: doubled(table, 1) for layer, table in self._heads.items()}
         self._neurons = {layer: doubled(table, 1) for layer, table in self._neurons.items()}
-        self._own_attention = doubled(self._own_attention, 0)
+        self._self_only_attention = doubled(self._self_only_attention, 0)
         self._intercept = None if self._intercept is None else doubled(self._intercept, 0)
         self._capacity *= 2
 

@@ -21,7 +21,7 @@ def profiles_for(loaded: LoadedModel) -> list[Profile]:
     return [
         build_profile(loaded, "gated", **FINAL, gate=(LOW, HIGH)),
         build_profile(loaded, "alike", intercept_scale=-0.3, gate=(LOW, HIGH), seed=2),
-        build_profile(loaded, "otherwise", own_attention=1.0, gate=(0.0, 0.5)),
+        build_profile(loaded, "otherwise", self_only_attention=1.0, gate=(0.0, 0.5)),
         build_profile(loaded, "heads", heads=[(0, 1, 4.0), (1, 2, -2.0)]),
     ]
 
@@ -43,7 +43,7 @@ def http(loaded: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_a_gate_is_listed_and_shown(http: httpx.Client):
     shown = http.get("/v1/profiles/gated").json()
     where = "where the top probability is 0.05..0.09"
-    assert shown["summary"] == f"own-position attention 1 and intercept x 0.7 {where}"
+    assert shown["summary"] == f"self-only attention 1 and intercept x 0.7 {where}"
     assert shown["profile"]["final_layer"]["gate"] == {"low": LOW, "high": HIGH}
 
 

@@ -28,7 +28,7 @@ def test_profiles_are_listed_with_what_they_change(http, model: LoadedModel):
     listed = {profile["name"]: profile for profile in http.get("/v1/profiles").json()["data"]}
     assert set(listed) == {"heads", "final"}
     assert listed["heads"]["summary"] == "3 heads x -2..4"
-    assert listed["final"]["summary"] == "own-position attention 1, intercept x 0.9"
+    assert listed["final"]["summary"] == "self-only attention 1, intercept x 0.9"
     assert listed["heads"]["content_hash"] == content_hash(profiles_for(model)[0])
     assert listed["heads"]["model_name"] == "tiny-llama+heads"
 

@@ -42,21 +42,21 @@ def test_it_shows_sizes_hooks_and_what_is_supported(tmp_path: Path, monkeypatch:
     output = anatomy(config_alone(tmp_path, config_of("llama")), monkeypatch)
     assert "LlamaForCausalLM" in line(output, "model")
     assert line(output, "layers").split() == ["layers", "3"]
-    assert "4 of width 12, sharing the values of 2" in line(output, "heads")
+    assert "4 of size 12, sharing the values of 2" in line(output, "heads")
     assert "into model.layers.*.mlp.down_proj" in output
-    assert "out of model.layers.2.self_attn.v_proj" in line(output, "own-position attention")
+    assert "out of model.layers.2.self_attn.v_proj" in line(output, "self-only attention")
     assert "out of model.layers.2.mlp" in line(output, "intercept")
     assert output.count("│ yes ") == 9
 
 
 def test_it_shows_what_stands_between_a_component_and_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     gemma = anatomy(config_alone(tmp_path / "gemma", config_of("gemma2")), monkeypatch)
-    assert "through post_attention_layernorm (heads)" in line(gemma, "to the stream")
+    assert "through post_attention_layernorm (heads)" in line(gemma, "to residual stream")
     assert "out of model.layers.2.post_feedforward_layernorm" in line(gemma, "intercept")
     granite = anatomy(config_alone(tmp_path / "granite", config_of("granite")), monkeypatch)
-    assert "times 0.4" in line(granite, "to the stream")
+    assert "times 0.4" in line(granite, "to residual stream")
     opt = anatomy(config_alone(tmp_path / "opt", config_of("opt-350m")), monkeypatch)
-    assert "on the stream, after self_attn_layer_norm" in line(opt, "to the stream")
+    assert "on the residual stream, after self_attn_layer_norm" in line(opt, "to residual stream")
 
 
 def test_what_is_not_supported_comes_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -302,7 +302,7 @@ WRONG = {
         "--max-scale means nothing to method paper",
     ),
     "an option of a method for facts": (["fit", "capitals", "--out", ".", "--k", "5"], "--k means nothing to method"),
-    "attention out of range": (["fit", "capitals", "--out", ".", "--own-attention", "2"], "own attention is 2"),
+    "attention out of range": (["fit", "capitals", "--out", ".", "--own-attention", "2"], "self-only attention is 2"),
     "unknown intercept": (["fit", "capitals", "--out", ".", "--intercept", "median"], "regression, mean"),
     "unknown components": (["fit", "parentheses", "--out", ".", "--components", "all"], "heads, neurons, both"),
     "a scale too small to search": (["fit", "parentheses", "--out", ".", "--max-scale", "1"], "max scale is 1"),

@@ -31,7 +31,7 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
     loaded.model.save_pretrained(root / "model")
     loaded.tokenizer.save_pretrained(root / "model")
     save_profile(build_profile(loaded, "scaled", heads=[(0, 1, 3.0), (0, 2, 3.0)], neurons=[(1, 4, 2.0)]), root)
-    save_profile(build_profile(loaded, "final", own_attention=1.0), root)
+    save_profile(build_profile(loaded, "final", self_only_attention=1.0), root)
     save_profile(build_profile(build_model("llama", layers=2), "other", heads=[(0, 1, 3.0)]), root)
     return root
 
@@ -102,7 +102,7 @@ WRONG: dict[str, tuple[dict, type[Exception], str]] = {
     "an unknown form": ({"form": "gguf"}, ConfigError, "as is 'gguf'; allowed: weights, lora"),
     "a folder with something in it": ({"out": "."}, ExportError, "is not empty"),
     "a file for a folder": ({"out": "final.json"}, ExportError, "is not a folder"),
-    "a final-layer profile": ({"profile": "final"}, ExportError, "own-position attention"),
+    "a final-layer profile": ({"profile": "final"}, ExportError, "self-only attention"),
     "no strength": ({"strength": 0.0}, ExportError, "changes nothing"),
     "an unknown profile": ({"profile": "nope"}, SteeringError, "known profiles"),
 }

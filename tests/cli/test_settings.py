@@ -74,7 +74,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
 
     monkeypatch.setattr(lifecycle, "live", live)
     monkeypatch.setattr("steering_server.engines.local.backend.LocalBackend", backend)
-    monkeypatch.setattr("steering_profiles.models.load_outline", lambda source: build_model("llama"))
+    monkeypatch.setattr("steering_profiles.models.load_meta_model", lambda source: build_model("llama"))
     monkeypatch.setattr("steering_profiles.models.load_model", read("source"))
     monkeypatch.setattr(opening.Catalogue, "open", read("profiles"))
     monkeypatch.setattr("steering_server.logs.configure_logs", read("log_level"))

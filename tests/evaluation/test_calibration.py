@@ -173,7 +173,7 @@ def test_the_tuned_temperature_is_the_best_of_a_dense_grid(tiny: LoadedModel):
 
 
 def test_a_comparison_has_each_arm_as_it_is_measured_alone_and_survives_json(tiny: LoadedModel):
-    examples, steering = prompts(tiny), steer(build_profile(tiny, own_attention=1.0))
+    examples, steering = prompts(tiny), steer(build_profile(tiny, self_only_attention=1.0))
     with TokenPredictor(tiny) as predictor:
         compared = compare_calibration(predictor, examples, steering, 1.7)
         plain, steered = predictor.answers(examples), predictor.answers(examples, steering)

@@ -24,7 +24,7 @@ def expected(loaded: LoadedModel, prompt: str, steering, tokens: int) -> str:
 def test_each_sequence_of_a_batch_is_completed_as_it_is_alone(tiny: LoadedModel):
     """Compared with greedy decoding without a cache, a batch or padding."""
     effects = every_effect(tiny)
-    steerings = [effects[name] for name in ("plain", "heads", "own attention", "all")]
+    steerings = [effects[name] for name in ("plain", "heads", "self-only attention", "all")]
     apart = {expected(tiny, PROMPTS[0], steering, 24) for steering in steerings}
     assert len(apart) > 1, "the steerings change nothing, so this would prove nothing"
     prompts = [prompt for prompt in PROMPTS for _ in steerings]
@@ -34,7 +34,7 @@ def test_each_sequence_of_a_batch_is_completed_as_it_is_alone(tiny: LoadedModel)
 
 
 def test_a_gate_decides_at_every_token_beside_sequences_without_one(tiny: LoadedModel):
-    band, settings = Gate(low=0.05, high=0.09), {"own_attention": 1.0, "intercept_scale": 0.7}
+    band, settings = Gate(low=0.05, high=0.09), {"self_only_attention": 1.0, "intercept_scale": 0.7}
     gated, ungated = (steer(build_profile(tiny, **settings, gate=gate)) for gate in ((band.low, band.high), None))
 
     def slowly(prompt: str) -> tuple[str, list[bool]]:

@@ -14,7 +14,7 @@ from tests.builders import build_model, build_profile, every_effect, steer
 from tests.library.running import hooks_on, steered_logits
 
 TEXT = "def closing(depth):\n    return ')' * depth\n\nprint(str(str(str(123))))\nAnd then, one day, it rained.\n" * 3
-EFFECTS = ("heads", "neurons", "own attention", "intercept", "half", "all")
+EFFECTS = ("heads", "neurons", "self-only attention", "intercept", "half", "all")
 
 
 def windows_of(loaded: LoadedModel) -> tuple[Window, ...]:
@@ -62,7 +62,7 @@ def test_memory_is_bounded_without_changing_the_figures(monkeypatch: pytest.Monk
 
 def test_a_gate_decides_at_every_position_of_a_text(tiny: LoadedModel):
     windows, band = windows_of(tiny), Gate(low=0.05, high=0.09)
-    settings = {"own_attention": 1.0, "intercept_scale": 0.7}
+    settings = {"self_only_attention": 1.0, "intercept_scale": 0.7}
     gated, ungated = (build_profile(tiny, **settings, gate=gate) for gate in ((band.low, band.high), None))
     nll, opened, likeliest = 0.0, [], []
     for window in windows:
@@ -85,7 +85,7 @@ def test_a_gate_decides_at_every_position_of_a_text(tiny: LoadedModel):
 def test_a_gate_decides_at_the_end_of_every_prompt(tiny: LoadedModel):
     prompts = [tuple((start + 7 * i) % 250 for i in range(9)) for start in range(40)]
     examples = [Example("all", "", prompt, 0) for prompt in prompts]
-    gate, settings = Gate(low=0.05, high=0.09), {"own_attention": 1.0, "intercept_scale": 0.7}
+    gate, settings = Gate(low=0.05, high=0.09), {"self_only_attention": 1.0, "intercept_scale": 0.7}
     gated, ungated = (build_profile(tiny, **settings, gate=gate) for gate in ((gate.low, gate.high), None))
     with TokenPredictor(tiny) as predictor:
         plain, steered, found = (predictor.predict(examples, s) for s in ((), steer(ungated), steer(gated)))
@@ -101,7 +101,7 @@ def test_a_gate_decides_at_the_end_of_every_prompt(tiny: LoadedModel):
 
 def test_a_gate_that_never_opens_changes_the_figures_by_exactly_0():
     loaded = build_model("llama", dtype=torch.bfloat16)
-    shut = steer(build_profile(loaded, own_attention=1.0, gate=(0.0, 1e-9)))
+    shut = steer(build_profile(loaded, self_only_attention=1.0, gate=(0.0, 1e-9)))
     with TextPredictor(loaded) as predictor:
         (measured,) = predictor.measure({"text": windows_of(loaded)}, shut).texts
     assert (measured.nll_increase, measured.agreement) == (0.0, 1.0)

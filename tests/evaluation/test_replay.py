@@ -29,12 +29,12 @@ def test_every_steering_gives_the_same_bits_as_the_whole_model(tiny: LoadedModel
         expected = {name: whole.answers(EXAMPLES, steering) for name, steering in every_effect(tiny).items()}
         for _ in range(2):  # the first pass fills the cache
             assert {name: short.answers(EXAMPLES, s) for name, s in every_effect(tiny).items()} == expected
-    assert expected["own attention"] != expected["intercept"] != expected["plain"]
+    assert expected["self-only attention"] != expected["intercept"] != expected["plain"]
 
 
 def test_texts_are_predicted_the_same(tiny: LoadedModel):
     texts = {"a": text_windows(tiny, "Some text, and some more of it.", 12)}
-    own = steer(build_profile(tiny, own_attention=0.5, intercept_scale=-0.3))
+    own = steer(build_profile(tiny, self_only_attention=0.5, intercept_scale=-0.3))
     with TextPredictor(tiny) as whole, TextPredictor(tiny, FinalLayerReplay(tiny)) as short:
         assert short.measure(texts, own) == whole.measure(texts, own)
         assert short.measure(texts, own).worst.nll_increase != 0
@@ -47,7 +47,7 @@ def test_the_second_pass_computes_the_last_block_alone(family: str):
     with TokenPredictor(loaded, FinalLayerReplay(loaded)) as predictor:
         predictor.answers(EXAMPLES)
         once = below.passes
-        predictor.answers(EXAMPLES, steer(build_profile(loaded, own_attention=1.0)))
+        predictor.answers(EXAMPLES, steer(build_profile(loaded, self_only_attention=1.0)))
         assert (below.passes, last.passes) == (once, 2 * once)
         predictor.answers(EXAMPLES, steer(build_profile(loaded, heads=[(1, 0, 2.0)])))
         assert below.passes == 2 * once
@@ -68,7 +68,7 @@ def test_a_model_of_one_block_is_computed_in_full(tiny: LoadedModel):
 
 
 def every_effect_of_one_block(loaded: LoadedModel):
-    return {"plain": (), "own": steer(build_profile(loaded, own_attention=1.0))}
+    return {"plain": (), "own": steer(build_profile(loaded, self_only_attention=1.0))}
 
 
 def test_blocks_are_restored_even_if_a_pass_fails(tiny: LoadedModel):

@@ -35,7 +35,7 @@ def answered(loaded: LoadedModel, examples: Sequence[Example]) -> list[Example]:
 
 
 def silence_all_but(loaded: LoadedModel, kept: Component) -> None:
-    """Let no other head write to the stream, so that what stands before the last position reaches it by one head."""
+    """Let no other head write to the residual stream, so that one head alone reaches the last position."""
     with torch.no_grad():
         for layer in range(loaded.anatomy.sizes.layers):
             weight = loaded.anatomy.head_output_weight(layer)

@@ -28,13 +28,13 @@ def drawn(seed: int = 0, prompts: int = 12, heads: int = 3, width: int = 5) -> L
     return LayerRecord(sizes * (normal(prompts, heads, width) + 1), 30 * normal(prompts, width), normal(prompts, width))
 
 
-def made_of(record: LayerRecord, heads: Tensor, stream: float, intercept: Tensor) -> LayerRecord:
-    mlp = torch.einsum("nhd,h->nd", record.heads, heads) + stream * record.stream + intercept
+def made_of(record: LayerRecord, heads: Tensor, residual_stream: float, intercept: Tensor) -> LayerRecord:
+    mlp = torch.einsum("nhd,h->nd", record.heads, heads) + residual_stream * record.residual_stream + intercept
     return replace(record, mlp=mlp)
 
 
 def part(record: LayerRecord, prompts: slice) -> LayerRecord:
-    return LayerRecord(record.heads[prompts], record.stream[prompts], record.mlp[prompts])
+    return LayerRecord(record.heads[prompts], record.residual_stream[prompts], record.mlp[prompts])
 
 
 # ---- the fit
@@ -45,12 +45,12 @@ def test_coefficients_that_the_output_was_made_with_are_found_again(seed: int, h
     prompts = 2 * heads + 4 + more  # of width 1 too there are more values than coefficients
     record = drawn(seed, prompts, heads, width)
     draw = np.random.default_rng(seed)
-    weights, stream = torch.tensor(draw.normal(size=heads)), float(draw.normal())
+    weights, residual_stream = torch.tensor(draw.normal(size=heads)), float(draw.normal())
     intercept = torch.tensor(draw.normal(size=width))
-    found = decompose(made_of(record, weights, stream, intercept))
+    found = decompose(made_of(record, weights, residual_stream, intercept))
     torch.testing.assert_close(found.heads, weights, rtol=1e-6, atol=1e-6)
-    assert found.stream == pytest.approx(stream, rel=1e-6, abs=1e-6)
-    scale = float(record.heads.abs().max() + record.stream.abs().max())
+    assert found.residual_stream == pytest.approx(residual_stream, rel=1e-6, abs=1e-6)
+    scale = float(record.heads.abs().max() + record.residual_stream.abs().max())
     torch.testing.assert_close(found.intercept, intercept, rtol=1e-6, atol=1e-6 * scale)
     assert found.r2 == pytest.approx(1)
 
@@ -58,7 +58,7 @@ def test_coefficients_that_the_output_was_made_with_are_found_again(seed: int, h
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.3]))
 def test_it_is_the_least_squares_of_the_stacked_centred_values(seed: int, ridge: float):
     record = drawn(seed)
-    inputs = torch.cat([record.heads, record.stream.unsqueeze(1)], dim=1).numpy()
+    inputs = torch.cat([record.heads, record.residual_stream.unsqueeze(1)], dim=1).numpy()
     centred = inputs - inputs.mean(axis=0)
     stacked = centred.transpose(0, 2, 1).reshape(-1, inputs.shape[1])
     output = (record.mlp.numpy() - record.mlp.numpy().mean(axis=0)).reshape(-1)
@@ -66,7 +66,7 @@ def test_it_is_the_least_squares_of_the_stacked_centred_values(seed: int, ridge:
     shrinking = np.diag(np.sqrt(ridge * (stacked**2).sum(axis=0)))
     expected, *_ = np.linalg.lstsq(np.vstack([stacked, shrinking]), np.append(output, np.zeros(len(shrinking))))
     found = decompose(record, ridge=ridge)
-    np.testing.assert_allclose([*found.heads, found.stream], expected, rtol=1e-7, atol=1e-10)
+    np.testing.assert_allclose([*found.heads, found.residual_stream], expected, rtol=1e-7, atol=1e-10)
     intercept = record.mlp.numpy().mean(axis=0) - np.einsum("nid,i->d", inputs, expected) / len(inputs)
     np.testing.assert_allclose(found.intercept, intercept, rtol=1e-7, atol=1e-8)
     np.testing.assert_allclose(found.mean_output, record.mlp.numpy().mean(axis=0))
@@ -74,10 +74,10 @@ def test_it_is_the_least_squares_of_the_stacked_centred_values(seed: int, ridge:
 
 def test_a_ridge_means_the_same_whatever_the_size_of_an_input():
     record = drawn()
-    larger = replace(record, stream=1000 * record.stream)
+    larger = replace(record, residual_stream=1000 * record.residual_stream)
     one, other = decompose(record, ridge=0.5), decompose(larger, ridge=0.5)
     torch.testing.assert_close(one.heads, other.heads)
-    assert one.stream == pytest.approx(1000 * other.stream)
+    assert one.residual_stream == pytest.approx(1000 * other.residual_stream)
 
 
 def test_what_all_prompts_have_in_common_is_in_the_intercept_alone():
@@ -113,7 +113,7 @@ def test_the_prediction_is_that_of_the_formula():
     found = Decomposition(torch.tensor([1.0, -2.0, 0.5]).double(), 3.0, torch.ones(5).double(), torch.zeros(5), 0.0)
     for prompt, predicted in enumerate(found.predict(record)):
         first, second, third = record.heads[prompt]
-        torch.testing.assert_close(predicted, first - 2 * second + 0.5 * third + 3 * record.stream[prompt] + 1)
+        torch.testing.assert_close(predicted, first - 2 * second + 0.5 * third + 3 * record.residual_stream[prompt] + 1)
 
 
 # ---- degenerate data
@@ -136,7 +136,7 @@ def test_an_input_that_is_the_same_on_all_prompts_is_refused_with_and_without_a_
     constant = replace(record, heads=record.heads.index_fill(1, torch.tensor([1]), 0.1))
     for ridge in (0.0, 1.0):
         refused(constant, "the same on all 12 prompts, so that no coefficient can be told: head 1$", ridge)
-    refused(replace(record, stream=torch.full((12, 5), 0.3)), "told: the stream$")
+    refused(replace(record, residual_stream=torch.full((12, 5), 0.3)), "told: the residual stream$")
     refused(part(record, slice(1)), "too few")
 
 
@@ -152,7 +152,8 @@ def test_an_output_that_is_the_same_on_all_prompts_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("field", "named"), [("heads", "the heads"), ("stream", "the stream"), ("mlp", "the MLP's output")]
+    ("field", "named"),
+    [("heads", "the heads"), ("residual_stream", "the residual stream"), ("mlp", "the MLP's output")],
 )
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
 def test_values_that_are_not_finite_are_refused(field: str, named: str, value: float):
@@ -171,7 +172,7 @@ def test_a_ridge_that_is_not_a_finite_number_of_0_or_more_is_refused(ridge: floa
 
 @torch.no_grad()
 def streams(loaded: LoadedModel, prompt: tuple[int, ...]) -> Tensor:
-    """The stream before each layer, and what the last one gives, before the final norm: ``[layers + 1, width]``."""
+    """The residual stream before each layer and before the final norm: ``[layers + 1, hidden_size]``."""
     found = []
     handles = [layer.block.register_forward_pre_hook(lambda _, args: found.append(args[0][0, -1])) for layer in
                loaded.anatomy.layers]  # fmt: skip
@@ -189,8 +190,8 @@ def test_stream_heads_bias_and_mlp_add_up_to_the_stream_after_the_layer(tiny: Lo
     added = record.heads.sum(dim=1) + (0 if bias is None else bias.detach())
     for index, example in enumerate(EXAMPLES):
         before, after = streams(tiny, example.prompt)[layer : layer + 2]
-        torch.testing.assert_close(record.stream[index], before)
-        torch.testing.assert_close(record.stream[index] + added[index] + record.mlp[index], after)
+        torch.testing.assert_close(record.residual_stream[index], before)
+        torch.testing.assert_close(record.residual_stream[index] + added[index] + record.mlp[index], after)
 
 
 def test_heads_are_told_apart(tiny: LoadedModel):

@@ -53,7 +53,7 @@ def placed(folder: Path, request: pytest.FixtureRequest) -> LoadedModel:
 
 
 def steerings(loaded: LoadedModel) -> list[Steering]:
-    return [(), steer(build_profile(loaded, heads=[(0, 1, 3.0), (1, 0, -1.0)], own_attention=1.0))]
+    return [(), steer(build_profile(loaded, heads=[(0, 1, 3.0), (1, 0, -1.0)], self_only_attention=1.0))]
 
 
 def test_a_fit_ranks_components_alike_and_takes_the_same_steps(whole: LoadedModel, placed: LoadedModel):
@@ -89,7 +89,7 @@ def test_a_fit_of_the_final_layer_finds_the_same(whole: LoadedModel, placed: Loa
         fit_final_layer(loaded, task_answered_by(whole, own=0.5, scale=4.0), name="tiny", command="", settings=SMALL)
         for loaded in (whole, placed)
     )
-    assert one.profile.final_layer.own_attention > 0
+    assert one.profile.final_layer.self_only_attention > 0
     assert other.profile.final_layer == one.profile.final_layer
 
 

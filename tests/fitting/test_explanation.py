@@ -27,7 +27,7 @@ def task() -> Task:
 
 
 def lens(loaded: LoadedModel) -> torch.Tensor:
-    """``[width, vocab]`` in float64: the unembedding with the norm's gain folded in, centred over the vocabulary."""
+    """``[hidden_size, vocab]`` float64: the unembedding with the norm's gain folded in, centred over the vocabulary."""
     weight = loaded.anatomy.unembedding.weight.detach() * loaded.anatomy.final_norm.weight.detach()
     return (weight - weight.mean(dim=0)).T
 
@@ -54,18 +54,18 @@ def test_the_parts_of_the_answers_logit_are_those_of_the_formula(tiny: LoadedMod
     for index, example in enumerate(examples):
         column = lens(tiny)[:, example.answer]
         inputs = [*(w * a for w, a in zip(fitted.heads, record.heads[index], strict=True))]
-        inputs += [fitted.stream * record.stream[index], fitted.intercept]
+        inputs += [fitted.residual_stream * record.residual_stream[index], fitted.intercept]
         parts += [float(part @ column) / len(examples) for part in inputs]
         whole += float(record.mlp[index] @ column) / len(examples)
     # The lens is in float32.
-    assert [*logits.heads, logits.stream, logits.intercept] == pytest.approx(parts.tolist(), abs=1e-5)
+    assert [*logits.heads, logits.residual_stream, logits.intercept] == pytest.approx(parts.tolist(), abs=1e-5)
     assert logits.total == pytest.approx(whole, abs=1e-5)
     assert abs(logits.residual) > 1e-3
 
 
 def test_shares_are_of_what_all_parts_move_whichever_way():
-    logits = AnswerLogit(heads=(1.0, 2.0), stream=-1.0, intercept=-4.0, residual=2.0)
-    assert logits.shares == {"heads": 0.3, "stream": -0.1, "intercept": -0.4, "residual": 0.2}
+    logits = AnswerLogit(heads=(1.0, 2.0), residual_stream=-1.0, intercept=-4.0, residual=2.0)
+    assert logits.shares == {"heads": 0.3, "residual stream": -0.1, "intercept": -0.4, "residual": 0.2}
     assert logits.total == 0
     assert set(AnswerLogit((0.0,), 0.0, 0.0, 0.0).shares.values()) == {0.0}
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from steering_profiles.compatibility import check_compatibility
 from steering_profiles.evaluation import held_out, humaneval
 from steering_profiles.evaluation.decoding import GreedyDecoder
 from steering_profiles.fitting import FitSettings, StepwiseSettings, fit, rasteer
@@ -12,7 +13,6 @@ from steering_profiles.fitting.components import Component
 from steering_profiles.models import LoadedModel
 from steering_profiles.reports.attention import attention_patterns
 from steering_profiles.tasks.task import Example, Pair
-from steering_profiles.validate import compare
 from tests.builders import build_profile, steer
 from tests.evaluation.test_decoding import PROMPTS, expected
 from tests.families import CASES, WINDOW, build_family
@@ -60,7 +60,7 @@ def test_attention_weights_of_a_head_are_its_own_and_sum_to_one(case: str):
 @pytest.mark.parametrize("case", CASES)
 def test_rows_of_a_padded_batch_are_completed_as_each_is_alone(case: str):
     loaded = build_family(case)
-    steerings = [(), steer(build_profile(loaded, heads=[(0, 1, 3.0), (1, 0, -1.0)], own_attention=1.0))]
+    steerings = [(), steer(build_profile(loaded, heads=[(0, 1, 3.0), (1, 0, -1.0)], self_only_attention=1.0))]
     prompts = [prompt for prompt in PROMPTS for _ in steerings]
     # A softmax in float32 makes what float64 masks with infinite, and a row of padding, where all is masked, no number.
     with InDouble(), GreedyDecoder(loaded) as decoder:
@@ -79,5 +79,5 @@ def test_a_profile_is_fitted(case: str, monkeypatch: pytest.MonkeyPatch):
     kinds = ("head",) if loaded.anatomy.neurons_refused else ("head", "neuron")
     settings = FitSettings(kinds=kinds, stepwise=STEPWISE)
     result = fit(loaded, task, name="tiny", command="steer fit", settings=settings)
-    assert compare(result.profile, loaded.identity).matches
+    assert check_compatibility(result.profile, loaded.identity).matches
     assert {component.kind for component in result.ranking.components} == set(kinds)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from steering_profiles.compatibility import check_compatibility
 from steering_profiles.errors import FitError
 from steering_profiles.evaluation import Accuracy, TextPredictor, TokenPredictor, held_out, humaneval, text_windows
 from steering_profiles.evaluation.calibration import calibrate_arm
@@ -31,15 +32,14 @@ from steering_profiles.fitting.final_layer import (
 from steering_profiles.fitting.gating import Answers, Evidence, Score
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import INTERCEPT_TENSOR, Gate
-from steering_profiles.steering import AppliedProfile, Steering, attach
+from steering_profiles.steering import ProfileAtStrength, Steering, attach
 from steering_profiles.store import save_profile
 from steering_profiles.tasks import Example, Task
 from steering_profiles.tasks.batches import equal_length_batches
-from steering_profiles.validate import compare
 from tests.builders import FAMILIES, build_model, build_profile, steer
 
 SMALL = FinalLayerSettings(
-    own_attention=(0.0, 0.5, 1.0), lambdas=(-4.0, 0.0, 4.0), sources=("mean",), most_lost=100.0, most_drift=10.0
+    self_only_attention=(0.0, 0.5, 1.0), lambdas=(-4.0, 0.0, 4.0), sources=("mean",), most_lost=100.0, most_drift=10.0
 )
 """The limits are tested by themselves."""
 
@@ -64,7 +64,7 @@ def task_answered_by(loaded: LoadedModel, own: float = 0.0, scale: float = 0.0, 
     the mean of what its MLP puts out on train. Those settings have the least NLL that there is, but for the draw.
     """
     train = [Example("even" if i % 2 else "odd", "", p, 0) for i, p in enumerate(prompts(1, 40))]
-    profile = build_profile(loaded, own_attention=own, intercept_scale=scale)
+    profile = build_profile(loaded, self_only_attention=own, intercept_scale=scale)
     if scale:
         vector = mean_mlp_output(loaded, train).astype(np.float32)
         profile = profile.model_copy(update={"tensors": {INTERCEPT_TENSOR: vector}})
@@ -110,7 +110,7 @@ def test_settings_known_to_be_right_are_found(tiny: LoadedModel, own: float, sca
     task = replace(task_answered_by(tiny, own, scale, count=400), shapes={})
     result = small_fit(tiny, task)
     found = result.profile.final_layer
-    assert (found.own_attention, found.intercept_scale) == (own, scale)
+    assert (found.self_only_attention, found.intercept_scale) == (own, scale)
     baseline, profile = result.test.baseline.all_prompts, result.test.profile.all_prompts
     if (own, scale) == (0.0, 0.0):
         assert result.profile.summary == "nothing"
@@ -124,7 +124,7 @@ def test_the_figures_are_those_of_the_whole_model_under_the_saved_profile(tiny: 
     result = small_fit(tiny, task)
     assert result.chosen.point != PLAIN
     with TokenPredictor(tiny) as predictor:
-        answers = predictor.answers(task.test, (AppliedProfile(result.profile),))
+        answers = predictor.answers(task.test, (ProfileAtStrength(result.profile),))
     every = result.test.profile.all_prompts.pooled
     assert every.nll == pytest.approx(-np.mean([answer.log_probability for answer in answers]), rel=1e-12)
     assert every.correct == sum(answer.correct for answer in answers)
@@ -142,12 +142,12 @@ def test_a_fitted_profile_says_what_it_was_made_by_and_fits_its_model(tiny: Load
     task = task_answered_by(tiny, 1.0)
     result = small_fit(tiny, task)
     provenance = result.profile.provenance
-    assert compare(result.profile, tiny.identity).matches
+    assert check_compatibility(result.profile, tiny.identity).matches
     assert result.profile.method == "final-layer"
     assert provenance is not None
     assert (provenance.task, provenance.seed, provenance.command) == ("constructed", 0, "steer fit here")
     assert len(provenance.grid["points"]) == len(make_grid(SMALL)) == len(result.grid)
-    assert provenance.chosen["own_attention"] == result.profile.final_layer.own_attention
+    assert provenance.chosen["own_attention"] == result.profile.final_layer.self_only_attention
     assert provenance.test["after"] == result.test.profile.all_prompts.accuracy.percent
     assert provenance.test["after: calibration"]["nll"] == round(result.test.profile.all_prompts.pooled.nll, 5)
     assert {"prose", "code"} <= set(provenance.side_effects)
@@ -207,7 +207,7 @@ def test_too_few_prompts_for_a_regression_are_refused_and_do_for_the_mean(tiny: 
 
 
 def test_both_intercepts_are_tried_where_both_are_asked_for(tiny: LoadedModel):
-    settings = replace(SMALL, sources=("regression", "mean"), own_attention=(0.0,))
+    settings = replace(SMALL, sources=("regression", "mean"), self_only_attention=(0.0,))
     result = fit_final_layer(tiny, task_answered_by(tiny, 0.0, -4.0), name="tiny", command="", settings=settings)
     at = {m.point.source: m.dev.nll for m in result.grid if m.point.intercept_scale == -4.0}
     assert at["regression"] != at["mean"]
@@ -217,7 +217,7 @@ def test_both_intercepts_are_tried_where_both_are_asked_for(tiny: LoadedModel):
 
 def test_what_is_known_of_a_point_behind_a_gate_is_what_the_whole_model_does_there(tiny: LoadedModel):
     task = task_answered_by(tiny, 1.0, 4.0, count=100)
-    own = build_profile(tiny, own_attention=1.0, intercept_scale=4.0)
+    own = build_profile(tiny, self_only_attention=1.0, intercept_scale=4.0)
     windows = text_windows(tiny, "Some text that is long enough to be sure of some of it, and not of the rest.")
     with TokenPredictor(tiny) as predictor, TextPredictor(tiny) as text_predictor:
 
@@ -240,7 +240,7 @@ def test_what_is_known_of_a_point_behind_a_gate_is_what_the_whole_model_does_the
 
 @cache
 def fit_with_gates(family: str) -> tuple[LoadedModel, Task, FinalLayerResult, float]:
-    """Fit to a task in which own-position attention helps those prompts only of which the plain model is less
+    """Fit to a task in which self-only attention helps those prompts only of which the plain model is less
     sure than of half of them. Returns that middle too.
     """
     loaded = build_model(family)
@@ -293,7 +293,7 @@ def test_without_a_gate_there_is_nothing_to_set_beside_it(tiny: LoadedModel):
 
 
 def test_the_grid_has_every_point_once_and_the_plain_model_first():
-    points = make_grid(FinalLayerSettings(own_attention=(1.0,), lambdas=(0.5, -0.5)))
+    points = make_grid(FinalLayerSettings(self_only_attention=(1.0,), lambdas=(0.5, -0.5)))
     assert points[0] == PLAIN
     assert len(points) == len(set(points)) == 2 * (2 * 2 + 1)
     assert all((point.source is None) == (point.intercept_scale == 0) for point in points)
@@ -330,7 +330,7 @@ CHOICES = {
 @pytest.mark.parametrize("case", CHOICES)
 def test_the_rule_chooses(case: str):
     points, expected = CHOICES[case]
-    assert choose([measured(0, 1.0), *points], FinalLayerSettings()).point.own_attention == expected
+    assert choose([measured(0, 1.0), *points], FinalLayerSettings()).point.self_only_attention == expected
 
 
 REFUSALS = {
@@ -350,14 +350,14 @@ def test_why_the_best_on_dev_is_not_chosen_is_known(reason: str):
 
 def test_without_the_limit_other_text_does_not_count():
     grid = [measured(0, 1.0), measured(1.0, 0.5, drift=0.5), measured(0.5, 0.9)]
-    assert choose(grid, FinalLayerSettings(), limit_drift=False).point.own_attention == 1.0
+    assert choose(grid, FinalLayerSettings(), limit_drift=False).point.self_only_attention == 1.0
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"own_attention": (1.5,)}, r"own attention is 1.5; allowed: numbers in 0\.\.1"),
-        ({"own_attention": (float("nan"),)}, "own attention is nan"),
+        ({"self_only_attention": (1.5,)}, r"self-only attention is 1.5; allowed: numbers in 0\.\.1"),
+        ({"self_only_attention": (float("nan"),)}, "self-only attention is nan"),
         ({"lambdas": (float("inf"),)}, "lambda is inf"),
         ({"sources": ("median",)}, "intercept is median; allowed: regression, mean"),
         ({"most_lost": -1.0}, "max lost is -1"),

@@ -7,14 +7,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from steering_profiles.compatibility import check_compatibility
 from steering_profiles.errors import TaskError
 from steering_profiles.evaluation import TokenPredictor, humaneval
 from steering_profiles.fitting import METHODS, FitResult, FitSettings, Journal, StepwiseSettings, fit, fit_key
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import AppliedProfile
+from steering_profiles.steering import ProfileAtStrength
 from steering_profiles.store import SHIPPED, Catalogue, content_hash, load_profile, save_profile
 from steering_profiles.tasks import Task, parentheses
-from steering_profiles.validate import compare
 from tests.builders import build_model
 
 STEPWISE = StepwiseSettings(steps=6, measured_every=2, prompts=8)
@@ -53,7 +53,7 @@ def test_a_fit_writes_the_same_bytes_every_time(tmp_path, method: str):
 @pytest.mark.parametrize("method", WITHOUT_PAIRS)
 def test_a_fitted_profile_says_what_it_was_made_by_and_fits_its_model(tiny: LoadedModel, method: str):
     provenance = (profile := small_fit(tiny, method).profile).provenance
-    assert compare(profile, tiny.identity).matches
+    assert check_compatibility(profile, tiny.identity).matches
     assert provenance is not None
     assert (provenance.task, provenance.seed, provenance.command) == ("parentheses", 0, "steer fit here")
     assert provenance.split_sizes == small_task(tiny).split_sizes
@@ -66,7 +66,7 @@ def test_a_fitted_profile_says_what_it_was_made_by_and_fits_its_model(tiny: Load
 def test_figures_of_the_provenance_are_those_of_the_profile(tiny: LoadedModel):
     result = small_fit(tiny)
     with TokenPredictor(tiny) as predictor:
-        after = predictor.accuracy(small_task(tiny).test, (AppliedProfile(result.profile),))
+        after = predictor.accuracy(small_task(tiny).test, (ProfileAtStrength(result.profile),))
     assert result.profile.provenance is not None
     assert result.profile.provenance.test["after"] == after.percent
 
@@ -158,11 +158,11 @@ def every_core() -> Iterator[None]:
 @pytest.mark.usefixtures("every_core")
 def test_the_shipped_profile_takes_the_embedded_model_from_failing_four_parentheses_to_all_right(embedded: LoadedModel):
     profile = Catalogue.open()["parentheses"].profile
-    assert compare(profile, embedded.identity).matches
+    assert check_compatibility(profile, embedded.identity).matches
     task = parentheses(embedded.tokenizer)
     with TokenPredictor(embedded) as predictor:
         before = predictor.accuracy(task.test).percent
-        after = predictor.accuracy(task.test, (AppliedProfile(profile),)).percent
+        after = predictor.accuracy(task.test, (ProfileAtStrength(profile),)).percent
     assert before["))))"] <= 2
     assert min(after.values()) >= 99
 

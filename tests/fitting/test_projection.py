@@ -29,7 +29,7 @@ def asked(tokens: Tensor = TOKENS) -> Questions:
 
 @torch.no_grad()
 def contributions(loaded: LoadedModel, prompt: tuple[int, ...], kind: str) -> tuple[Tensor, list[Tensor]]:
-    """What each component adds to the stream at the last position, ``[layers, components, width]``, and their sum."""
+    """What each component adds at the last position, ``[layers, components, hidden_size]``, and their sum."""
     added, totals = [], []
     count = loaded.anatomy.sizes.heads if kind == "head" else loaded.anatomy.sizes.neurons
 

@@ -31,7 +31,7 @@ def add_to_final_bias(loaded: LoadedModel, vector: Tensor) -> None:
     final = loaded.anatomy.final_layer
     vector = vector / final.mlp_joining.multiplier
     down = final.neuron_output
-    if down is not None and (final.mlp_joining.norm is None or final.mlp_joining.on_stream):
+    if down is not None and (final.mlp_joining.norm is None or final.mlp_joining.on_residual_stream):
         old = down.bias if isinstance(down.bias, Tensor) else torch.zeros_like(vector)
         down.bias = nn.Parameter(old + vector)
     else:
@@ -60,18 +60,18 @@ def eager(loaded: LoadedModel) -> LoadedModel:
     return loaded
 
 
-def logits_under_own_position_mask(loaded: LoadedModel, share: float) -> Tensor:
+def logits_under_self_only_mask(loaded: LoadedModel, share: float) -> Tensor:
     """The stock attention does the work, under a mask that leaves each position only itself, then mixed by hand."""
     projection = loaded.anatomy.final_layer.head_output
     masked: list[Tensor] = []
-    with own_position_mask(loaded), forward_hook(projection, lambda output: masked.append(output)):
+    with self_only_mask(loaded), forward_hook(projection, lambda output: masked.append(output)):
         logits(loaded)
     with forward_hook(projection, lambda output: (1 - share) * output + share * masked[0]):
         return logits(loaded)
 
 
 @contextmanager
-def own_position_mask(loaded: LoadedModel) -> Iterator[None]:
+def self_only_mask(loaded: LoadedModel) -> Iterator[None]:
     """Mask the final layer's attention, and no other's, so that each position attends to itself only."""
     length = TOKENS.shape[1]
     mask = torch.full((length, length), float("-inf"), dtype=loaded.dtype).fill_diagonal_(0.0)

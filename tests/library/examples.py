@@ -17,8 +17,8 @@ from steering_profiles.schema import (
 )
 
 MODEL = ModelIdentity(
-    id="some-model", architecture="LlamaForCausalLM", layers=4, heads=3, kv_heads=3, head_dim=2, neurons=8, width=6,
-    vocab_size=50, fingerprint="sha256:0",
+    id="some-model", architecture="LlamaForCausalLM", layers=4, heads=3, kv_heads=3, head_dim=2, neurons=8,
+    hidden_size=6, vocab_size=50, fingerprint="sha256:0",
 )  # fmt: skip
 
 INTERCEPT = {INTERCEPT_TENSOR: np.ones(6, np.float32)}
@@ -59,8 +59,8 @@ def _profiles(draw: st.DrawFn) -> Profile:
     heads = draw(st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 2)), scales))
     neurons = draw(st.dictionaries(st.tuples(st.integers(0, 3), st.integers(0, 7)), scales))
     intercept = draw(st.floats(-2, 2))
-    own_attention = draw(st.floats(0, 1))
-    gate = draw(st.none() | bands()) if own_attention or intercept else None
+    self_only_attention = draw(st.floats(0, 1))
+    gate = draw(st.none() | bands()) if self_only_attention or intercept else None
     tensor = np.array(draw(st.lists(st.floats(-9, 9, width=32), min_size=6, max_size=6)), dtype=np.float32)
     return Profile(
         name=draw(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,10}", fullmatch=True).filter(lambda name: name != "baseline")),
@@ -69,7 +69,7 @@ def _profiles(draw: st.DrawFn) -> Profile:
         model=MODEL,
         heads=tuple(HeadScale(layer=layer, head=head, scale=scale) for (layer, head), scale in heads.items()),
         neurons=tuple(NeuronScale(layer=layer, neuron=n, scale=scale) for (layer, n), scale in neurons.items()),
-        final_layer=FinalLayer(own_attention=own_attention, intercept_scale=intercept, gate=gate),
+        final_layer=FinalLayer(self_only_attention=self_only_attention, intercept_scale=intercept, gate=gate),
         provenance=draw(st.none() | provenances),
         tensors={INTERCEPT_TENSOR: tensor} if intercept else {},
     )

@@ -39,7 +39,7 @@ def test_the_neurons_weights_turn_their_activations_into_what_the_mlp_adds(tiny:
 
 def test_query_heads_of_a_group_share_their_value_vector(tiny: LoadedModel):
     sizes = tiny.anatomy.sizes
-    projected = tiny.anatomy.final_layer.values(torch.randn(2, 3, sizes.width, dtype=tiny.dtype))
+    projected = tiny.anatomy.final_layer.values(torch.randn(2, 3, sizes.hidden_size, dtype=tiny.dtype))
     own = tiny.anatomy.own_values(projected).unflatten(-1, (sizes.heads, sizes.head_dim))
     values = projected[..., -sizes.kv_heads * sizes.head_dim :].unflatten(-1, (sizes.kv_heads, sizes.head_dim))
     for head in range(sizes.heads):
@@ -47,10 +47,10 @@ def test_query_heads_of_a_group_share_their_value_vector(tiny: LoadedModel):
 
 
 def test_the_unembedding_ranks_tokens_as_the_model_does(tiny: LoadedModel):
-    stream = torch.randn(5, tiny.anatomy.sizes.width, dtype=tiny.dtype)
-    centred = tiny.model.lm_head(stream * tiny.anatomy.final_norm.weight)
+    residual_stream = torch.randn(5, tiny.anatomy.sizes.hidden_size, dtype=tiny.dtype)
+    centred = tiny.model.lm_head(residual_stream * tiny.anatomy.final_norm.weight)
     centred = centred - centred.mean(dim=-1, keepdim=True)
-    actual = stream.float() @ tiny.anatomy.unembedding_weight()
+    actual = residual_stream.float() @ tiny.anatomy.unembedding_weight()
     torch.testing.assert_close(actual, centred.float(), atol=1e-4, rtol=1e-4)
 
 

@@ -23,7 +23,9 @@ def generated(loaded: LoadedModel, prompts: list[list[int]], tokens: int = 8) ->
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_generate_is_steered_while_the_context_lasts_and_plain_again_after_it(tiny: LoadedModel, strength: float):
-    profile = build_profile(tiny, heads=[(0, 1, 4.0)], neurons=[(1, 3, -2.0)], own_attention=0.5, intercept_scale=0.4)
+    profile = build_profile(
+        tiny, heads=[(0, 1, 4.0)], neurons=[(1, 3, -2.0)], self_only_attention=0.5, intercept_scale=0.4
+    )
     plain = generated(tiny, PROMPT)
     with profile.apply(tiny.model, strength=strength):
         steered = generated(tiny, PROMPT)
@@ -33,7 +35,7 @@ def test_generate_is_steered_while_the_context_lasts_and_plain_again_after_it(ti
 
 
 def test_every_sequence_of_a_batch_is_steered_alike(tiny: LoadedModel):
-    profile = build_profile(tiny, heads=[(0, 1, 4.0)], own_attention=0.5, intercept_scale=0.4)
+    profile = build_profile(tiny, heads=[(0, 1, 4.0)], self_only_attention=0.5, intercept_scale=0.4)
     prompts = [[5, 6, 7, 8], [9, 10, 11, 12], [40, 41, 42, 43]]
     with profile.apply(tiny.model):
         together = generated(tiny, prompts)
@@ -63,7 +65,7 @@ def test_what_cannot_be_applied_so_is_refused():
     loaded = build_model("llama")
     with pytest.raises(StrengthError), build_profile(loaded, heads=[(0, 1, 4.0)]).apply(loaded.model, strength=11):
         pass
-    with pytest.raises(GateError), build_profile(loaded, own_attention=1, gate=(0.1, 0.5)).apply(loaded.model):
+    with pytest.raises(GateError), build_profile(loaded, self_only_attention=1, gate=(0.1, 0.5)).apply(loaded.model):
         pass
 
 

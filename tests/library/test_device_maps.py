@@ -81,7 +81,7 @@ def test_what_components_add_to_the_stream_is_what_it_is_in_memory(whole: Loaded
     for layer in layers:
         heads = head_contributions(placed.anatomy, layer, actual[layer])
         torch.testing.assert_close(heads.cpu(), head_contributions(whole.anatomy, layer, expected[layer]), **ROUND_OFF)
-        for field in ("stream", "mlp", "mlp_scale"):
+        for field in ("residual_stream", "mlp", "mlp_scale"):
             one, other = getattr(actual[layer], field), getattr(expected[layer], field)
             torch.testing.assert_close(one.cpu(), other, **ROUND_OFF)
 
@@ -93,8 +93,8 @@ def test_weights_are_read_wherever_they_are_kept_and_left_there(whole: LoadedMod
         assert torch.equal(input_major(placed.anatomy.layers[layer].head_output).cpu(), expected)
     assert torch.equal(placed.anatomy.unembedding_weight().cpu(), whole.anatomy.unembedding_weight())
     if whole.anatomy.final_norm is not None and placed.anatomy.final_norm is not None:
-        kind, width = whole.anatomy.family.norm, whole.anatomy.sizes.width
-        gain = Norm(placed.anatomy.final_norm, kind, width).gain
-        assert torch.equal(gain.cpu(), Norm(whole.anatomy.final_norm, kind, width).gain)
+        kind, hidden_size = whole.anatomy.family.norm, whole.anatomy.sizes.hidden_size
+        gain = Norm(placed.anatomy.final_norm, kind, hidden_size).gain
+        assert torch.equal(gain.cpu(), Norm(whole.anatomy.final_norm, kind, hidden_size).gain)
     # A tied weight on disk has one placeholder or two.
     assert before.items() <= {name: parameter.device for name, parameter in placed.model.named_parameters()}.items()

@@ -5,37 +5,37 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steering_profiles.effective import effective, own_attention_range
+from steering_profiles.effective import effective, self_only_attention_range
 from steering_profiles.errors import GateError, ProfileFormatError
 from steering_profiles.models import LoadedModel, Sizes
 from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Gate, HeadScale, NeuronScale, Profile
-from steering_profiles.steering import AppliedProfile, attach, effect_of
+from steering_profiles.steering import ProfileAtStrength, attach, effect_of
 from steering_profiles.store import load_profile, save_profile
 from tests.builders import build_model, build_profile
 from tests.library.examples import INTERCEPT, MODEL, example, profiles
 
 SIZES = Sizes(
     layers=MODEL.layers, heads=MODEL.heads, kv_heads=MODEL.kv_heads, head_dim=MODEL.head_dim, neurons=MODEL.neurons,
-    width=MODEL.width, vocab_size=MODEL.vocab_size,
+    hidden_size=MODEL.hidden_size, vocab_size=MODEL.vocab_size,
 )  # fmt: skip
-ONE_ATTENTION = example(heads=(), final_layer=FinalLayer(own_attention=1.0))
-HALF_ATTENTION = example(name="half", heads=(), final_layer=FinalLayer(own_attention=0.5))
+ONE_ATTENTION = example(heads=(), final_layer=FinalLayer(self_only_attention=1.0))
+HALF_ATTENTION = example(name="half", heads=(), final_layer=FinalLayer(self_only_attention=0.5))
 
 
 @given(profiles(), st.floats(-10, 10), st.floats(-10, 10))
 def test_it_counts_the_components_that_the_hooks_change(profile: Profile, strength: float, another: float):
     steering = [(profile, strength), (example(name="another"), another)]
-    effect = effect_of(tuple(AppliedProfile(*one) for one in steering), SIZES)
+    effect = effect_of(tuple(ProfileAtStrength(*one) for one in steering), SIZES)
     found = effective(steering, "float64")
     assert found.heads == sum(int((row != 1).sum()) for row in effect.heads.values())
     assert found.neurons == sum(int((row != 1).sum()) for row in effect.neurons.values())
-    assert found.own_attention == pytest.approx(effect.own_attention, abs=1e-12)
+    assert found.self_only_attention == pytest.approx(effect.self_only_attention, abs=1e-12)
 
 
 @pytest.mark.parametrize(("strength", "share"), [(-1, 0), (0, 0), (0.5, 0.5), (1, 1), (2, 1), (10, 1)])
-def test_own_position_attention_is_held_within_its_range_and_says_so(strength: float, share: float):
+def test_self_only_attention_is_held_within_its_range_and_says_so(strength: float, share: float):
     found = effective([(ONE_ATTENTION, strength)], "float32")
-    assert found.own_attention == share
+    assert found.self_only_attention == share
     assert any("is held at" in warning for warning in found.warnings) == (not 0 <= strength <= 1)
 
 
@@ -57,7 +57,7 @@ def test_own_position_attention_is_held_within_its_range_and_says_so(strength: f
 )
 def test_what_does_nothing_is_said_to(steering):
     found = effective(steering, "bfloat16")
-    assert (found.heads, found.neurons, found.own_attention, found.intercept_scale) == (0, 0, 0, 0)
+    assert (found.heads, found.neurons, found.self_only_attention, found.intercept_scale) == (0, 0, 0, 0)
     assert "changes nothing at this strength" in found.warnings[-1]
 
 
@@ -75,7 +75,7 @@ def test_intercepts_cancel_where_they_are_the_same(intercept: float, scale: floa
 
 def test_what_depends_on_a_gate_names_it():
     gated, other = (
-        example(name=name, final_layer=FinalLayer(own_attention=0.5, gate=Gate(low=0.1, high=high)))
+        example(name=name, final_layer=FinalLayer(self_only_attention=0.5, gate=Gate(low=0.1, high=high)))
         for name, high in (("gated", 0.5), ("other", 0.6))
     )
     assert effective([(gated, 1)], "float32").gate == "0.1..0.5"
@@ -87,17 +87,17 @@ def test_what_depends_on_a_gate_names_it():
 @pytest.mark.parametrize("strength", [1e-3, 1e-5])
 def test_what_may_be_seen_in_a_small_value_is_applied(strength: float):
     assert effective([(taking("one", 1, 1), strength)], "bfloat16").intercept_scale == strength
-    assert effective([(HALF_ATTENTION, strength)], "bfloat16").own_attention == strength / 2
+    assert effective([(HALF_ATTENTION, strength)], "bfloat16").self_only_attention == strength / 2
 
 
 def test_strength_0_is_no_steering_and_needs_no_warning():
     assert effective([(example(), 0)], "float32") == effective([], "float32")
 
 
-def test_the_weaker_of_two_own_position_attentions_is_named():
+def test_the_weaker_of_two_self_only_attentions_is_named():
     found = effective([(HALF_ATTENTION, 1), (ONE_ATTENTION, 1)], "float32")
-    assert found.own_attention == 1
-    assert found.warnings == ("half: own-position attention 0.5 does nothing beside another profile's",)
+    assert found.self_only_attention == 1
+    assert found.warnings == ("half: self-only attention 0.5 does nothing beside another profile's",)
 
 
 @given(st.floats(0.9, 1.1), st.sampled_from(["float16", "bfloat16", "float32", "float64"]))
@@ -109,24 +109,24 @@ def test_a_factor_counts_where_it_is_not_1_in_the_model_s_type(scale: float, dty
 @pytest.mark.parametrize("strength", [0.5, 2, -1])
 def test_the_logits_change_exactly_where_something_is_effective(strength: float):
     loaded = build_model("llama", dtype=torch.float32)
-    profile = build_profile(loaded, own_attention=1.0)
+    profile = build_profile(loaded, self_only_attention=1.0)
     assert (logits(loaded, profile, strength) != logits(loaded, profile, 0)).any() == bool(
-        effective([(profile, strength)], "float32").own_attention
+        effective([(profile, strength)], "float32").self_only_attention
     )
 
 
 @torch.no_grad()
 def logits(loaded: LoadedModel, profile: Profile, strength: float) -> torch.Tensor:
     handle = attach(loaded)
-    with handle.applied([(AppliedProfile(profile, strength),)]):
+    with handle.applied([(ProfileAtStrength(profile, strength),)]):
         found: torch.Tensor = loaded.model(torch.tensor([[5, 6, 7, 8]])).logits
     handle.remove()
     return found
 
 
-def test_the_range_of_strengths_that_own_position_attention_follows():
-    assert own_attention_range(HALF_ATTENTION) == (0, 2)
-    assert own_attention_range(example()) is None
+def test_the_range_of_strengths_that_self_only_attention_follows():
+    assert self_only_attention_range(HALF_ATTENTION) == (0, 2)
+    assert self_only_attention_range(example()) is None
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def test_the_default_is_what_it_says_it_is(embedded: LoadedModel):
     assert embedded.name == identity.id == NAME == "SmolLM2-135M-Instruct"
     assert identity.architecture == "LlamaForCausalLM"
     assert (identity.layers, identity.heads, identity.kv_heads, identity.head_dim) == (30, 9, 3, 64)
-    assert (identity.width, identity.neurons, identity.vocab_size) == (576, 1536, 49152)
+    assert (identity.hidden_size, identity.neurons, identity.vocab_size) == (576, 1536, 49152)
     assert embedded.context_length == 8192
 
 

@@ -365,17 +365,21 @@ def test_any_scales_give_an_adapter_that_is_the_change_of_the_weights(
 
 
 REFUSED = {
-    "own-position attention": (lambda model: build_profile(model, heads=HEADS, own_attention=0.5), 1.0, ["own-pos"]),
+    "self-only attention": (
+        lambda model: build_profile(model, heads=HEADS, self_only_attention=0.5),
+        1.0,
+        ["self-only"],
+    ),
     "an intercept": (lambda model: build_profile(model, heads=HEADS, intercept_scale=0.5), 1.0, ["the intercept"]),
     "both": (
-        lambda model: build_profile(model, own_attention=1.0, intercept_scale=0.5),
+        lambda model: build_profile(model, self_only_attention=1.0, intercept_scale=0.5),
         1.0,
-        ["own-position attention", "the intercept"],
+        ["self-only attention", "the intercept"],
     ),
     "a gated final layer": (
-        lambda model: build_profile(model, heads=HEADS, own_attention=1.0, intercept_scale=0.5, gate=(0.1, 0.6)),
+        lambda model: build_profile(model, heads=HEADS, self_only_attention=1.0, intercept_scale=0.5, gate=(0.1, 0.6)),
         1.0,
-        ["own-position attention", "the intercept"],
+        ["self-only attention", "the intercept"],
     ),
     "no change at all": (lambda model: build_profile(model), 1.0, ["changes nothing at strength 1"]),
     "scales of one": (lambda model: build_profile(model, heads=[(0, 0, 1.0)]), 1.0, ["changes nothing"]),
@@ -400,8 +404,8 @@ def test_what_weights_cannot_carry_is_refused_and_named(
 def test_a_final_layer_effect_that_the_strength_turns_off_is_no_obstacle(
     tiny: LoadedModel, export: Export, tmp_path: Path
 ):
-    """Own-position attention is clamped at 0, so a negative strength leaves the scales alone."""
-    profile = build_profile(tiny, heads=HEADS, own_attention=1.0)
+    """Self-only attention is clamped at 0, so a negative strength leaves the scales alone."""
+    profile = build_profile(tiny, heads=HEADS, self_only_attention=1.0)
     expected = steered_logits(tiny, steer(profile, strength=-1.0))
     torch.testing.assert_close(run(tiny, export(tiny, profile, tmp_path, -1.0)), expected, **ROUND_OFF)
 

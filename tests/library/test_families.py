@@ -1,4 +1,4 @@
-"""Every architecture family, exactly: what steering does, and what the components of a model add to the stream."""
+"""Every architecture family, exactly: what steering does, and what components add to the residual stream."""
 
 from collections.abc import Iterator
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from steering_profiles.compatibility import require_compatible
 from steering_profiles.errors import ModelError, ProfileMismatch
 from steering_profiles.evaluation import Window
 from steering_profiles.export.folding import scaled_projections
@@ -16,8 +17,7 @@ from steering_profiles.fitting.projection import select_neurons
 from steering_profiles.models import FAMILIES, LoadedModel, head_contributions, recorded
 from steering_profiles.models.anatomy import Joining
 from steering_profiles.models.norms import Norm
-from steering_profiles.steering import AppliedProfile, Steering, attach
-from steering_profiles.validate import require_fit
+from steering_profiles.steering import ProfileAtStrength, Steering, attach
 from tests.builders import build_profile, every_effect, steer
 from tests.families import CASES, DENSE, EXPERTS, WINDOW, build_family
 from tests.fitting.test_projection import asked
@@ -25,7 +25,7 @@ from tests.library.changes import (
     add_to_final_bias,
     eager,
     intercept_of,
-    logits_under_own_position_mask,
+    logits_under_self_only_mask,
     scale_head_weights,
     scale_neuron_weights,
 )
@@ -59,7 +59,7 @@ def effects(loaded: LoadedModel) -> dict[str, Steering]:
     if loaded.anatomy.neurons_refused is None:
         return every_effect(loaded)
     heads = build_profile(loaded, "heads", heads=HEADS)
-    final = build_profile(loaded, "final", own_attention=1.0, intercept_scale=0.7)
+    final = build_profile(loaded, "final", self_only_attention=1.0, intercept_scale=0.7)
     return {"plain": (), "heads": steer(heads), "final": steer(final), "all": steer(heads, final)}
 
 
@@ -91,11 +91,11 @@ def test_scaling_neurons_is_scaling_their_columns_of_the_down_projection(dense: 
     torch.testing.assert_close(actual, expected, **ROUND_OFF)
 
 
-def test_own_position_attention_is_a_mask_on_the_final_layer(model: LoadedModel):
+def test_self_only_attention_is_a_mask_on_the_final_layer(model: LoadedModel):
     eager(model)
-    expected = logits_under_own_position_mask(model, 0.7)
+    expected = logits_under_self_only_mask(model, 0.7)
     assert not torch.allclose(expected, logits(model))
-    actual = steered_logits(model, steer(build_profile(model, own_attention=1.0), strength=0.7))
+    actual = steered_logits(model, steer(build_profile(model, self_only_attention=1.0), strength=0.7))
     torch.testing.assert_close(actual, expected, **ROUND_OFF)
 
 
@@ -117,21 +117,21 @@ def test_what_all_components_add_sums_to_the_stream_at_the_end(model: LoadedMode
     with recorded(anatomy, range(anatomy.sizes.layers), every_position) as states:
         logits(model)
     handle.remove()
-    stream = states[0].stream  # the embeddings
+    residual_stream = states[0].residual_stream  # the embeddings
     for index, layer in enumerate(anatomy.layers):
         state = states[index]
         of_bias = contribution(layer.head_joining, bias_of(layer.head_output), state.head_scale)
         attention = head_contributions(anatomy, index, state).sum(dim=-2) + of_bias
-        stream = carried(layer.head_joining, stream, state.head_scale) + attention
+        residual_stream = carried(layer.head_joining, residual_stream, state.head_scale) + attention
         if layer.neuron_output is None:
             mlp = state.mlp
         else:
             neurons = (state.m.unsqueeze(-1) * anatomy.neuron_output_weight(index)).sum(dim=-2) * state.mlp_scale
             mlp = neurons + contribution(layer.mlp_joining, bias_of(layer.neuron_output), state.mlp_scale)
             torch.testing.assert_close(mlp, state.mlp + constant(layer.mlp_joining), **ROUND_OFF)
-        stream = carried(layer.mlp_joining, stream, state.mlp_scale) + mlp
+        residual_stream = carried(layer.mlp_joining, residual_stream, state.mlp_scale) + mlp
     end = ends[0][0] if isinstance(ends[0], tuple) else ends[0]
-    torch.testing.assert_close(stream, end, **ROUND_OFF)
+    torch.testing.assert_close(residual_stream, end, **ROUND_OFF)
 
 
 def bias_of(projection: torch.nn.Module) -> Tensor:
@@ -141,7 +141,7 @@ def bias_of(projection: torch.nn.Module) -> Tensor:
 
 def contribution(joining: Joining, bias: Tensor, scale: Tensor) -> Tensor:
     """What the bias of a projection comes to, with that of the norm behind it."""
-    width = joining.norm.width if joining.norm is not None else bias.shape[-1]
+    width = joining.norm.hidden_size if joining.norm is not None else bias.shape[-1]
     return joining.fold(bias.expand(width)) * scale + constant(joining)
 
 
@@ -150,13 +150,13 @@ def constant(joining: Joining) -> Tensor:
     return torch.zeros(1, dtype=torch.float64) if bias is None else bias
 
 
-def carried(joining: Joining, stream: Tensor, scale: Tensor) -> Tensor:
-    """What the norm leaves of the stream, where the stream itself passes one."""
-    return joining.fold(stream) * scale if joining.on_stream else stream
+def carried(joining: Joining, residual_stream: Tensor, scale: Tensor) -> Tensor:
+    """What the norm leaves of the residual stream, where the residual stream itself passes one."""
+    return joining.fold(residual_stream) * scale if joining.on_residual_stream else residual_stream
 
 
 def test_the_lens_orders_tokens_as_the_model_does(model: LoadedModel):
-    """The last stream, normed but for the gain and seen through the lens, is the logits up to what all tokens share."""
+    """The lens of the last, normed residual stream without the gain is the logits, up to what all tokens share."""
     anatomy = model.anatomy
     kept = []
     module = anatomy.project_out or model.model.get_output_embeddings()
@@ -165,7 +165,9 @@ def test_the_lens_orders_tokens_as_the_model_does(model: LoadedModel):
     handle.remove()
     normed = kept[0][0, -1]
     if anatomy.final_norm is not None:
-        normed = normed / Norm(anatomy.final_norm, anatomy.family.norm, anatomy.sizes.width).gain  # which the lens has
+        normed = (
+            normed / Norm(anatomy.final_norm, anatomy.family.norm, anatomy.sizes.hidden_size).gain
+        )  # which the lens has
     bias = getattr(model.model.get_output_embeddings(), "bias", None)
     lens = normed @ anatomy.unembedding_weight() + (0 if bias is None else bias)
     assert lens.argsort().tolist() == got.argsort().tolist()
@@ -188,10 +190,10 @@ def decoded_token_by_token(loaded: LoadedModel, steerings: list[Steering]) -> Te
 
 
 @torch.no_grad()
-def test_under_own_position_attention_a_cached_decoding_needs_nothing_of_the_final_layer_s_cache(model: LoadedModel):
+def test_under_self_only_attention_a_cached_decoding_needs_nothing_of_the_final_layer_s_cache(model: LoadedModel):
     """All that this layer has stored is made no numbers before every token; without such attention that shows."""
-    wholly = build_profile(model, heads=[(0, 2, 2.0), (2, 1, 3.0)], own_attention=1.0, intercept_scale=0.7)
-    steerings = [steer(wholly), steer(build_profile(model, own_attention=0.5), strength=2.0), ()]
+    wholly = build_profile(model, heads=[(0, 2, 2.0), (2, 1, 3.0)], self_only_attention=1.0, intercept_scale=0.7)
+    steerings = [steer(wholly), steer(build_profile(model, self_only_attention=0.5), strength=2.0), ()]
     handle, cache, steps = attach(model), DynamicCache(config=model.model.config), []
     for token in TOKENS[0]:
         with handle.applied(steerings):
@@ -219,7 +221,7 @@ def test_a_mixed_batch_equals_the_single_runs_which_differ(model: LoadedModel):
 def test_strength_zero_is_bit_identical_to_the_plain_model(model: LoadedModel):
     plain = logits(model)
     for name, steering in effects(model).items():
-        at_zero = tuple(AppliedProfile(applied.profile, 0.0) for applied in steering)
+        at_zero = tuple(ProfileAtStrength(applied.profile, 0.0) for applied in steering)
         assert torch.equal(steered_logits(model, at_zero), plain), name
 
 
@@ -235,7 +237,7 @@ def test_the_slope_of_a_loss_by_a_scale_is_what_moving_the_scale_changes(model: 
 
 def test_what_is_exported_is_where_its_path_says(dense: LoadedModel):
     profile = build_profile(dense, heads=HEADS, neurons=NEURONS)
-    projections = scaled_projections(dense, AppliedProfile(profile))
+    projections = scaled_projections(dense, ProfileAtStrength(profile))
     assert len(projections) == len(HEADS) + len(NEURONS)
     assert all(dense.model.get_submodule(each.path) is each.module for each in projections)
 
@@ -245,7 +247,7 @@ def test_neurons_in_experts_are_refused_with_the_reason(case: str):
     experts = build_family(case)
     profile = build_profile(experts, neurons=[(0, 1, 2.0)])
     with pytest.raises(ProfileMismatch, match=r"cannot be scaled, for .* keeps its neurons in experts"):
-        require_fit(profile, experts.identity, experts.anatomy.neurons_refused, force=True)
+        require_compatible(profile, experts.identity, experts.anatomy.neurons_refused, force=True)
     with pytest.raises(ModelError, match=r"neurons cannot be scaled: .* keeps its neurons in experts"):
         steered_logits(experts, steer(profile))
     with pytest.raises(ModelError, match="neurons cannot be scaled"):

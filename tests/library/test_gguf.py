@@ -7,7 +7,7 @@ import torch
 from transformers.quantizers import quantizer_gguf
 
 from steering_profiles.export import export_lora, export_weights
-from steering_profiles.models import load_skeleton, method_of
+from steering_profiles.models import load_meta_model, method_of
 from steering_profiles.models.loading import ModelSource
 from steering_profiles.models.projections import is_dense
 from tests.builders import build_profile, steer
@@ -37,7 +37,7 @@ def test_it_is_so_whatever_kernels_for_its_blocks_there_are(file: Path, monkeypa
 
 
 def test_before_it_is_loaded_it_counts_as_plain_too(file: Path):
-    assert load_skeleton(ModelSource(str(file))).quantisation is None
+    assert load_meta_model(ModelSource(str(file)), with_tokenizer=False).quantisation is None
 
 
 def test_a_profile_can_be_folded_into_its_weights(file: Path, tmp_path: Path):

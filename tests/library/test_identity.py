@@ -11,7 +11,7 @@ from tests.builders import build_model, build_tokenizer
 
 def test_the_sizes_are_the_models(tiny: LoadedModel):
     identity, sizes = tiny.identity, tiny.anatomy.sizes
-    assert (identity.layers, identity.heads, identity.width) == (3, 4, 24)
+    assert (identity.layers, identity.heads, identity.hidden_size) == (3, 4, 24)
     assert (identity.kv_heads, identity.head_dim) == ((2, 8) if "llama" in tiny.name else (4, 6))
     assert identity.neurons == (40 if "llama" in tiny.name else 96)
     assert identity.vocab_size == sizes.vocab_size == len(tiny.tokenizer)

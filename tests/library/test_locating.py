@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,12 +18,11 @@ from steering_profiles.errors import ModelLoadError
 from steering_profiles.export import export_lora, export_weights
 from steering_profiles.models import (
     LoadedModel,
+    MetaModel,
     ModelSource,
-    Skeleton,
     embedded,
+    load_meta_model,
     load_model,
-    load_outline,
-    load_skeleton,
     loading,
 )
 from steering_profiles.models.gguf import alone
@@ -32,11 +32,15 @@ from tests.library.running import logits
 from tests.quantised import load
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 400\n"
-LOADS = {"model": load_model, "outline": load_outline, "skeleton": load_skeleton}
+LOADS = {
+    "model": load_model,
+    "meta": load_meta_model,
+    "config": partial(load_meta_model, with_tokenizer=False),
+}
 
 every_load = pytest.mark.parametrize("load_one", LOADS.values(), ids=LOADS)
-with_tokenizer = pytest.mark.parametrize("load_one", [load_model, load_outline], ids=["model", "outline"])
-Load = Callable[[ModelSource], LoadedModel | Skeleton]
+with_tokenizer = pytest.mark.parametrize("load_one", [load_model, load_meta_model], ids=["model", "meta"])
+Load = Callable[[ModelSource], LoadedModel | MetaModel]
 
 
 @pytest.fixture
@@ -77,7 +81,7 @@ class TestGguf:
 
     def test_its_chat_template_arrives(self, file: Path):
         assert load(file).tokenizer.chat_template == CHAT_TEMPLATE
-        assert load_outline(ModelSource(str(file))).tokenizer.chat_template == CHAT_TEMPLATE
+        assert load_meta_model(ModelSource(str(file))).tokenizer.chat_template == CHAT_TEMPLATE
 
     @with_tokenizer
     def test_what_lies_beside_it_changes_nothing(self, load_one: Callable, file: Path):
@@ -96,7 +100,7 @@ class TestGguf:
             assert torch.equal(logits(actual), logits(expected))
 
     def test_it_is_known_by_its_own_path_not_by_where_transformers_found_it(self, file: Path):
-        for loaded in (load(file), load_outline(ModelSource(str(file)))):
+        for loaded in (load(file), load_meta_model(ModelSource(str(file)))):
             assert loaded.name == loaded.identity.id == "tiny"
             assert loaded.model.name_or_path == loaded.model.config.name_or_path == str(file)
             assert loaded.tokenizer.name_or_path == str(file)
@@ -428,7 +432,7 @@ class TestPointers:
     @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "tokenizer.model"])
     def test_before_anything_else_of_it_is_looked_at(self, name: str, folder: Path):
         (folder / name).write_bytes(POINTER)
-        assert f"{name} is not the file itself" in refused(folder, load_outline)
+        assert f"{name} is not the file itself" in refused(folder, load_meta_model)
 
     @every_load
     @pytest.mark.parametrize("name", ["x.gguf", "x.safetensors", "x.bin", "x.json"])

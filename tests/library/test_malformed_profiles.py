@@ -78,7 +78,7 @@ MALFORMED = {
     ),
     "a gate before nothing": (
         {"final_layer": {"gate": {"low": 0.1, "high": 1}}},
-        "final_layer: gate: there is neither own-position attention nor an intercept",
+        "final_layer: gate: there is neither self-only attention nor an intercept",
     ),
     "an intercept without its tensor": (NEEDS_INTERCEPT, r"settings need \['final_layer\.intercept'\]"),
     "tensors in the JSON": ({"tensors": {}}, r"tensors: belongs in example\.safetensors"),

@@ -17,7 +17,7 @@ from huggingface_hub import HfApi, constants
 from transformers import BertConfig, BertForMaskedLM, BloomConfig, BloomForCausalLM
 
 from steering_profiles.errors import ModelLoadError, UnknownArchitecture
-from steering_profiles.models import LoadedModel, ModelSource, assemble, hub, load_model, load_outline, loading
+from steering_profiles.models import LoadedModel, ModelSource, assemble, hub, load_meta_model, load_model, loading
 from steering_profiles.models.embedded import find_gguf
 from steering_profiles.models.hub import hub_options
 from tests.builders import build_model, build_tokenizer, every_effect
@@ -56,7 +56,7 @@ def test_a_local_folder_computes_what_was_saved(tiny: LoadedModel, folder: Path)
 def test_who_a_model_is_needs_no_weights(folder: Path):
     identity = load(folder).identity
     (folder / "model.safetensors").unlink()
-    assert load_outline(ModelSource(model=str(folder))).identity == identity
+    assert load_meta_model(ModelSource(model=str(folder))).identity == identity
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])

@@ -65,9 +65,9 @@ CHANGES = {
     "a head": {"heads": (HeadScale(layer=1, head=1, scale=1.5),)},
     "a neuron": {"neurons": (NeuronScale(layer=1, neuron=2, scale=1.5),)},
     "the model": {"model": MODEL.model_copy(update={"fingerprint": "sha256:1"})},
-    "own attention": {"final_layer": FinalLayer(own_attention=0.5)},
-    "a gate": {"final_layer": FinalLayer(own_attention=0.5, gate=Gate(low=0.1, high=0.6))},
-    "its band": {"final_layer": FinalLayer(own_attention=0.5, gate=Gate(low=0.1, high=0.7))},
+    "self-only attention": {"final_layer": FinalLayer(self_only_attention=0.5)},
+    "a gate": {"final_layer": FinalLayer(self_only_attention=0.5, gate=Gate(low=0.1, high=0.6))},
+    "its band": {"final_layer": FinalLayer(self_only_attention=0.5, gate=Gate(low=0.1, high=0.7))},
     "provenance": {"provenance": PROVENANCE},
     "its seed": {"provenance": PROVENANCE.model_copy(update={"seed": 1})},
     "an intercept": {"final_layer": FinalLayer(intercept_scale=1.0), "tensors": INTERCEPT},
@@ -89,16 +89,16 @@ def test_a_profile_without_a_gate_is_written_without_one(tmp_path: Path):
 
 
 def gated(name: str, low: float, high: float, **settings: float) -> Profile:
-    settings = settings or {"own_attention": 1.0}
+    settings = settings or {"self_only_attention": 1.0}
     tensors = INTERCEPT if "intercept_scale" in settings else {}
     layer = FinalLayer(**settings, gate=Gate(low=low, high=high))
     return example(name=name, heads=(), final_layer=layer, tensors=tensors)
 
 
 def test_the_summary_says_where_a_gate_lets_the_final_layer_be():
-    assert gated("one", 0.05, 0.6).summary == "own-position attention 1 where the top probability is 0.05..0.6"
-    both = gated("both", 0, 0.5, own_attention=1.0, intercept_scale=-0.5)
-    assert both.summary == "own-position attention 1 and intercept x -0.5 where the top probability is 0..0.5"
+    assert gated("one", 0.05, 0.6).summary == "self-only attention 1 where the top probability is 0.05..0.6"
+    both = gated("both", 0, 0.5, self_only_attention=1.0, intercept_scale=-0.5)
+    assert both.summary == "self-only attention 1 and intercept x -0.5 where the top probability is 0..0.5"
 
 
 def test_profiles_have_a_gate_in_common_unless_two_differ():

@@ -23,7 +23,7 @@ from tests.library.changes import (
     eager,
     forward_hook,
     intercept_of,
-    logits_under_own_position_mask,
+    logits_under_self_only_mask,
     scale_head_weights,
     scale_neuron_weights,
 )
@@ -145,11 +145,11 @@ def test_scaling_heads_and_neurons_is_scaling_columns_of_the_dequantised_weights
     torch.testing.assert_close(steered, logits(reference), **FLOAT32)
 
 
-def test_own_position_attention_is_a_mask_on_the_final_layer(linear: LoadedModel):
+def test_self_only_attention_is_a_mask_on_the_final_layer(linear: LoadedModel):
     eager(linear)
-    expected = logits_under_own_position_mask(linear, 0.7)
+    expected = logits_under_self_only_mask(linear, 0.7)
     assert not torch.allclose(expected, logits(linear), atol=0.01)
-    actual = steered_logits(linear, steer(build_profile(linear, own_attention=1.0), strength=0.7))
+    actual = steered_logits(linear, steer(build_profile(linear, self_only_attention=1.0), strength=0.7))
     torch.testing.assert_close(actual, expected, **FLOAT32)
 
 
@@ -163,7 +163,7 @@ def test_subtracting_the_intercept_is_subtracting_it_from_what_the_final_mlp_put
 
 
 def test_strength_zero_is_bit_identical_to_the_plain_model(model: LoadedModel):
-    heads = build_profile(model, heads=HEADS, neurons=NEURONS, own_attention=1.0, intercept_scale=0.7)
+    heads = build_profile(model, heads=HEADS, neurons=NEURONS, self_only_attention=1.0, intercept_scale=0.7)
     assert torch.equal(steered_logits(model, steer(heads, strength=0.0)), logits(model))
 
 

@@ -5,7 +5,7 @@ import torch
 from transformers import DynamicCache
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import AppliedProfile, Steering, attach
+from steering_profiles.steering import ProfileAtStrength, Steering, attach
 from tests.builders import FAMILIES, build_model, build_profile, every_effect, steer
 from tests.library.running import ROUND_OFF, TOKENS, logits, steered_logits
 
@@ -16,7 +16,7 @@ def arms(loaded: LoadedModel) -> dict[str, Steering]:
     """What a mixed batch may hold: nothing, each effect, fractions, several profiles at several strengths."""
     a = build_profile(loaded, "a", heads=[(0, 2, 2.0), (2, 0, 3.0)])
     b = build_profile(loaded, "b", heads=[(0, 2, -1.0)], neurons=[(1, 6, 5.0)])
-    mixed = (AppliedProfile(a, -0.5), AppliedProfile(b, 2.0))
+    mixed = (ProfileAtStrength(a, -0.5), ProfileAtStrength(b, 2.0))
     return {
         **every_effect(loaded),
         "a": steer(a),

@@ -7,14 +7,14 @@ import torch
 
 from steering_profiles.errors import StrengthError
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import AppliedProfile, effect_of
+from steering_profiles.steering import ProfileAtStrength, effect_of
 from steering_profiles.store import load_profile, save_profile
 from tests.builders import FAMILIES, build_model, build_profile, every_effect, steer
 from tests.library.changes import (
     add_to_final_bias,
     eager,
     intercept_of,
-    logits_under_own_position_mask,
+    logits_under_self_only_mask,
     scale_head_weights,
     scale_neuron_weights,
 )
@@ -57,11 +57,11 @@ def test_subtracting_the_intercept_is_changing_the_bias_of_the_final_mlp(
 
 @pytest.mark.parametrize("strength", [0.3, 1.0])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_own_position_attention_is_a_mask_on_the_final_layer(family: str, strength: float):
+def test_self_only_attention_is_a_mask_on_the_final_layer(family: str, strength: float):
     tiny = eager(build_model(family))
-    expected = logits_under_own_position_mask(tiny, strength)
+    expected = logits_under_self_only_mask(tiny, strength)
     assert not torch.allclose(expected, logits(tiny))
-    actual = steered_logits(tiny, steer(build_profile(tiny, own_attention=1.0), strength=strength))
+    actual = steered_logits(tiny, steer(build_profile(tiny, self_only_attention=1.0), strength=strength))
     torch.testing.assert_close(actual, expected, **ROUND_OFF)
 
 
@@ -70,13 +70,13 @@ def test_a_head_of_the_final_layer_is_scaled_after_its_attention_is_replaced(fam
     tiny = eager(build_model(family))
     scales = [(2, 1, 3.0), (2, 2, -0.5)]
     changed = with_changed_weights(tiny, lambda model: scale_head_weights(model, scales))
-    expected = logits_under_own_position_mask(changed, 0.3)
-    actual = steered_logits(tiny, steer(build_profile(tiny, heads=scales, own_attention=0.3)))
+    expected = logits_under_self_only_mask(changed, 0.3)
+    actual = steered_logits(tiny, steer(build_profile(tiny, heads=scales, self_only_attention=0.3)))
     torch.testing.assert_close(actual, expected, **ROUND_OFF)
 
 
-def test_own_position_attention_never_goes_beyond_whole_or_below_none(tiny: LoadedModel):
-    profile = build_profile(tiny, own_attention=0.8)
+def test_self_only_attention_never_goes_beyond_whole_or_below_none(tiny: LoadedModel):
+    profile = build_profile(tiny, self_only_attention=0.8)
     beyond, whole, below = (steer(profile, strength=s) for s in (7.0, 1.25, -2.0))
     assert not torch.equal(steered_logits(tiny, whole), logits(tiny))
     assert torch.equal(steered_logits(tiny, beyond), steered_logits(tiny, whole))
@@ -94,12 +94,12 @@ def test_profiles_compose_as_one_change_of_the_weights_after_the_other(tiny: Loa
         add_to_final_bias(model, -0.5 * intercept_of(one) - 2.0 * intercept_of(two))
 
     expected = logits(with_changed_weights(tiny, change))
-    actual = steered_logits(tiny, (AppliedProfile(one, 0.5), AppliedProfile(two, 2.0)))
+    actual = steered_logits(tiny, (ProfileAtStrength(one, 0.5), ProfileAtStrength(two, 2.0)))
     torch.testing.assert_close(actual, expected, **ROUND_OFF)
 
 
-def test_of_several_own_position_masks_the_strongest_holds(tiny: LoadedModel):
-    weak, strong = (build_profile(tiny, name, own_attention=w) for name, w in (("weak", 0.4), ("strong", 0.9)))
+def test_of_several_self_only_masks_the_strongest_holds(tiny: LoadedModel):
+    weak, strong = (build_profile(tiny, name, self_only_attention=w) for name, w in (("weak", 0.4), ("strong", 0.9)))
     both = steered_logits(tiny, steer(weak, strong))
     assert torch.equal(both, steered_logits(tiny, steer(strong)))
     assert not torch.equal(both, steered_logits(tiny, steer(weak)))
@@ -117,13 +117,13 @@ def test_strength_zero_is_bit_identical_to_the_plain_model(family: str, dtype: t
     loaded = build_model(family, dtype=dtype)
     plain = logits(loaded)
     for name, steering in every_effect(loaded).items():
-        at_zero = tuple(AppliedProfile(applied.profile, 0.0) for applied in steering)
+        at_zero = tuple(ProfileAtStrength(applied.profile, 0.0) for applied in steering)
         assert torch.equal(steered_logits(loaded, at_zero), plain), name
 
 
 def test_a_profile_read_from_disk_steers_as_the_one_that_was_written(tiny: LoadedModel, tmp_path: Path):
     profile = build_profile(
-        tiny, heads=[(0, 1, 3.0)], neurons=[(1, 2, 0.1)], own_attention=0.6, intercept_scale=0.7, seed=3
+        tiny, heads=[(0, 1, 3.0)], neurons=[(1, 2, 0.1)], self_only_attention=0.6, intercept_scale=0.7, seed=3
     )
     read = load_profile(save_profile(profile, tmp_path))
     assert torch.equal(steered_logits(tiny, steer(read)), steered_logits(tiny, steer(profile)))
@@ -132,4 +132,4 @@ def test_a_profile_read_from_disk_steers_as_the_one_that_was_written(tiny: Loade
 @pytest.mark.parametrize("strength", [float("nan"), float("inf"), float("-inf"), 10.5, -11.0])
 def test_a_strength_out_of_range_is_refused(tiny: LoadedModel, strength: float):
     with pytest.raises(StrengthError, match=rf"strength is {strength}; allowed .* -10\.\.10"):
-        AppliedProfile(build_profile(tiny), strength)
+        ProfileAtStrength(build_profile(tiny), strength)

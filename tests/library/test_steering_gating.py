@@ -16,10 +16,10 @@ from steering_profiles.steering import (
     Steering,
     attach,
     choose_logits,
+    divergence_layer,
     effect_of,
-    first_difference,
+    kv_cache_key,
     split,
-    state_key,
     steered_logits,
 )
 from tests.builders import FAMILIES, build_model, build_profile, steer
@@ -27,7 +27,7 @@ from tests.library.examples import bands
 from tests.library.running import TOKENS, logits
 from tests.library.running import steered_logits as ungated_logits
 
-FINAL = {"own_attention": 1.0, "intercept_scale": 0.7}
+FINAL = {"self_only_attention": 1.0, "intercept_scale": 0.7}
 HEADS = [(0, 1, 3.0), (2, 0, -1.0)]
 
 
@@ -118,7 +118,7 @@ def test_a_final_layer_without_a_gate_applies_at_every_position_beside_one_with(
     always = build_profile(tiny, "always", intercept_scale=-0.5, seed=1)
     band = half(tiny, always)
     assert band != half(tiny)
-    gated, ungated = (build_profile(tiny, "gated", own_attention=1.0, gate=gate) for gate in (band, None))
+    gated, ungated = (build_profile(tiny, "gated", self_only_attention=1.0, gate=gate) for gate in (band, None))
     (found,) = gated_logits(tiny, steer(always, gated))
     closed, opened = ungated_logits(tiny, steer(always), steer(always, ungated))
     torch.testing.assert_close(found, choose_logits(opened, closed, Gate(low=band[0], high=band[1])))
@@ -126,7 +126,7 @@ def test_a_final_layer_without_a_gate_applies_at_every_position_beside_one_with(
 
 def test_profiles_with_the_same_gate_act_as_one(tiny: LoadedModel):
     band = half(tiny)
-    parts = [{"own_attention": 1.0}, {"intercept_scale": 0.7}]
+    parts = [{"self_only_attention": 1.0}, {"intercept_scale": 0.7}]
     several = [build_profile(tiny, f"part-{i}", **part, gate=band) for i, part in enumerate(parts)]
     whole = build_profile(tiny, "whole", **FINAL, gate=band)
     assert torch.equal(gated_logits(tiny, steer(*several)), gated_logits(tiny, steer(whole)))
@@ -168,10 +168,10 @@ def gated(loaded: LoadedModel, high: float = 0.5, **settings: object) -> Steerin
 def test_a_gate_changes_no_key_or_value_and_is_told_apart_in_the_last_layer(tiny: LoadedModel):
     sizes = tiny.anatomy.sizes
     ungated = steer(build_profile(tiny, "gated", **FINAL))
-    assert state_key(gated(tiny), sizes) == state_key((), sizes) == ()
-    assert first_difference(gated(tiny), gated(tiny), sizes) == sizes.layers
+    assert kv_cache_key(gated(tiny), sizes) == kv_cache_key((), sizes) == ()
+    assert divergence_layer(gated(tiny), gated(tiny), sizes) == sizes.layers
     for other in ((), ungated, gated(tiny, 0.6), (replace(gated(tiny)[0], strength=0.5),)):
-        assert first_difference(gated(tiny), other, sizes) == sizes.layers - 1
+        assert divergence_layer(gated(tiny), other, sizes) == sizes.layers - 1
 
 
 def test_profiles_of_one_name_and_different_content_are_not_taken_for_each_other(tiny: LoadedModel):

@@ -23,7 +23,7 @@ def handle(tiny: LoadedModel) -> Iterator[SteeringHandle]:
 
 
 class NoAttention(nn.Module):
-    """Takes attention's place and adds nothing to the stream."""
+    """Takes attention's place and adds nothing to the residual stream."""
 
     def forward(self, hidden_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, None]:
         return torch.zeros_like(hidden_states), None
@@ -80,13 +80,13 @@ def test_nothing_is_steered_outside_of_a_step(tiny: LoadedModel):
     assert torch.equal(logits(tiny), plain)
 
 
-@pytest.mark.parametrize("effect", ["heads", "neurons", "own attention", "intercept"])
+@pytest.mark.parametrize("effect", ["heads", "neurons", "self-only attention", "intercept"])
 def test_a_step_without_a_forward_pass_is_an_error(tiny: LoadedModel, handle: SteeringHandle, effect: str):
     with pytest.raises(HookError, match="did not take place"), handle.applied([every_effect(tiny)[effect]]):
         pass
 
 
-@pytest.mark.parametrize("effect", ["heads", "neurons", "own attention", "intercept"])
+@pytest.mark.parametrize("effect", ["heads", "neurons", "self-only attention", "intercept"])
 def test_no_steering_is_due_of_a_row_at_strength_zero(tiny: LoadedModel, handle: SteeringHandle, effect: str):
     at_zero = steer(*(applied.profile for applied in every_effect(tiny)[effect]), strength=0.0)
     with handle.applied([(), at_zero]):
@@ -114,8 +114,8 @@ def test_a_neuron_that_the_model_no_longer_runs_is_an_error_that_names_its_layer
 def test_a_final_attention_that_the_model_no_longer_runs_is_an_error(tiny: LoadedModel, handle: SteeringHandle):
     replace_attention(tiny, layer=2)
     with (
-        pytest.raises(HookError, match="own-position attention"),
-        handle.applied([every_effect(tiny)["own attention"]]),
+        pytest.raises(HookError, match="self-only attention"),
+        handle.applied([every_effect(tiny)["self-only attention"]]),
     ):
         logits(tiny)
 
@@ -126,8 +126,8 @@ def test_a_final_value_projection_that_the_model_no_longer_runs_is_an_error(tiny
     stand_in._forward_hooks = OrderedDict()
     tiny.anatomy.final_layer.block.set_submodule(tiny.anatomy.family.values, stand_in)
     with (
-        pytest.raises(HookError, match="own-position attention"),
-        handle.applied([every_effect(tiny)["own attention"]]),
+        pytest.raises(HookError, match="self-only attention"),
+        handle.applied([every_effect(tiny)["self-only attention"]]),
     ):
         logits(tiny)
 

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from torch import Tensor
 
 from steering_profiles.schema import Profile
-from steering_profiles.steering import AppliedProfile, Effect, Steering, effect_of
+from steering_profiles.steering import Effect, ProfileAtStrength, Steering, effect_of
 from steering_profiles.steering.table import SteeringTable
 from tests.builders import build_model, build_profile, every_effect, steer
 
@@ -32,7 +32,7 @@ def some_steerings() -> list[Steering]:
             MODEL, f"p{i}",
             heads=[(i % 2, i % 4, 1.5 + i)] if i % 3 else [],
             neurons=[((i + 1) % 2, i, -0.5 * i)] if i % 2 else [],
-            own_attention=i / 20 if i % 5 == 0 else 0.0, intercept_scale=0.1 * i if i % 4 == 0 else 0.0, seed=i,
+            self_only_attention=i / 20 if i % 5 == 0 else 0.0, intercept_scale=0.1 * i if i % 4 == 0 else 0.0, seed=i,
         )
         for i in range(1, 20)
     ]  # fmt: skip
@@ -84,10 +84,12 @@ class TableMachine(RuleBasedStateMachine):
             assert all(bool((factor == factor[..., :1]).all()) for factor in by_head.values())
             assert_row(index, {layer: factor[..., 0] for layer, factor in by_head.items()}, effect.heads, SIZES.heads)
             assert_row(index, factors.neurons, effect.neurons, SIZES.neurons)
-            own = 0.0 if factors.own_attention is None else float(factors.own_attention[index])
-            assert own == effect.own_attention
-            intercept = torch.zeros(SIZES.width).double() if effect.intercept is None else effect.intercept
-            given = torch.zeros(SIZES.width).double() if factors.intercept is None else factors.intercept[index, 0]
+            own = 0.0 if factors.self_only_attention is None else float(factors.self_only_attention[index])
+            assert own == effect.self_only_attention
+            intercept = torch.zeros(SIZES.hidden_size).double() if effect.intercept is None else effect.intercept
+            given = (
+                torch.zeros(SIZES.hidden_size).double() if factors.intercept is None else factors.intercept[index, 0]
+            )
             assert torch.equal(given, intercept)
 
 
@@ -119,7 +121,7 @@ def test_another_strength_is_another_row(table: SteeringTable):
 
 def test_a_profile_at_strength_zero_beside_another_changes_nothing(table: SteeringTable):
     a, b = head_profile("a"), head_profile("b", head=1)
-    assert table.acquire(steer(a)) == table.acquire((AppliedProfile(a), AppliedProfile(b, 0.0)))
+    assert table.acquire(steer(a)) == table.acquire((ProfileAtStrength(a), ProfileAtStrength(b, 0.0)))
 
 
 def test_a_row_is_used_again_only_after_its_last_user_is_gone(table: SteeringTable):
@@ -137,16 +139,18 @@ def test_a_step_that_steers_no_row_needs_no_factors(table: SteeringTable):
 
 def test_a_step_has_factors_for_the_layers_that_its_own_rows_steer_and_no_others(table: SteeringTable):
     upper = table.acquire(steer(build_profile(MODEL, "upper", heads=[(1, 0, 2.0)])))
-    table.acquire(steer(build_profile(MODEL, "lower", heads=[(0, 0, 2.0)], own_attention=0.5, intercept_scale=1.0)))
+    table.acquire(
+        steer(build_profile(MODEL, "lower", heads=[(0, 0, 2.0)], self_only_attention=0.5, intercept_scale=1.0))
+    )
     factors = table.gather([0, upper], (2, 1))
     assert factors is not None
     assert list(factors.heads) == [1]
-    assert (factors.neurons, factors.own_attention, factors.intercept) == ({}, None, None)
+    assert (factors.neurons, factors.self_only_attention, factors.intercept) == ({}, None, None)
 
 
 def test_factors_have_the_type_that_the_model_computes_in():
     table = SteeringTable(SIZES, torch.bfloat16)
     factors = table.gather([table.acquire(every_effect(MODEL)["all"])], (1, 1))
     assert factors is not None
-    tensors = [*factors.heads.values(), *factors.neurons.values(), factors.own_attention, factors.intercept]
+    tensors = [*factors.heads.values(), *factors.neurons.values(), factors.self_only_attention, factors.intercept]
     assert {tensor.dtype for tensor in tensors if tensor is not None} == {torch.bfloat16}

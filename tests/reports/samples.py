@@ -15,8 +15,8 @@ HOSTILE = "<script>alert(1)</script> & \"a\" 'b' | `c` \\| **d** [e](f) $g$ \u20
 """Text that would be a script, an entity, a quote, a table's bar, a code span, a link or a formula, unescaped."""
 
 MODEL = ModelIdentity(
-    id="some-model", architecture="LlamaForCausalLM", layers=4, heads=3, kv_heads=3, head_dim=2, neurons=8, width=6,
-    vocab_size=50, fingerprint="sha256:0",
+    id="some-model", architecture="LlamaForCausalLM", layers=4, heads=3, kv_heads=3, head_dim=2, neurons=8,
+    hidden_size=6, vocab_size=50, fingerprint="sha256:0",
 )  # fmt: skip
 GROUPS = (")", "))", ")))")
 HEADS = (HeadScale(layer=1, head=2, scale=1.5), HeadScale(layer=3, head=0, scale=0.25))

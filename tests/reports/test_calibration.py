@@ -96,8 +96,8 @@ def test_the_table_has_every_arm_for_all_groups_and_by_the_plain_answer():
 
 def test_the_search_says_what_the_limit_cost():
     said = " ".join(sentence for sentence, _ in search_sentences(SEARCH))
-    assert "Chosen on dev: own attention 1 (NLL 1.5000, P(correct) 0.250, NLL of other text +0.50%)." in said
-    assert "Without the limit on other text, the choice would have been own attention 0, -0.5 x mean" in said
+    assert "Chosen on dev: self-only attention 1 (NLL 1.5000, P(correct) 0.250, NLL of other text +0.50%)." in said
+    assert "Without the limit on other text, the choice would have been self-only attention 0, -0.5 x mean" in said
     nothing = " ".join(s for s, _ in search_sentences(FinalLayerSearch(GRID, GRID[0], GRID[0])))
     assert "this profile changes nothing" in nothing
     assert "Without the limit" not in nothing
@@ -106,7 +106,7 @@ def test_the_search_says_what_the_limit_cost():
 def test_the_search_says_why_the_best_on_dev_is_not_allowed():
     refused = Refused(GRID[1], ("the NLL of other text rises by 2.00%, more than 1.00%", "few loses 3.0 points"))
     said = [sentence for sentence, _ in search_sentences(replace(SEARCH, refused=refused))][-1]
-    assert said.startswith("The best on dev is not allowed, own attention 0, -0.5 x mean (NLL 1.7500")
+    assert said.startswith("The best on dev is not allowed, self-only attention 0, -0.5 x mean (NLL 1.7500")
     assert said.endswith(": the NLL of other text rises by 2.00%, more than 1.00%; few loses 3.0 points.")
     assert not any("not allowed" in sentence for sentence, _ in search_sentences(SEARCH))
 
@@ -137,7 +137,7 @@ def test_the_diagram_has_a_dot_for_every_bin_that_is_not_empty():
 
 
 def test_page_and_markdown_have_both():
-    final = profile(heads=(), neurons=(), method="final-layer", final_layer=FinalLayer(own_attention=1.0))
+    final = profile(heads=(), neurons=(), method="final-layer", final_layer=FinalLayer(self_only_attention=1.0))
     report = Report(final, "steer fit", calibration={"test": BETTER, "1 shot": SHARPER}, final_layer=SEARCH)
     page, markdown = render_html(report), render_markdown(report)
     for said in ("Calibration", "By NLL the profile is better", "Reliability of the answers", "Calibration on 1 shot"):
@@ -147,5 +147,5 @@ def test_page_and_markdown_have_both():
 
 
 def test_a_point_behind_a_gate_says_so():
-    point = replace(PLAIN, own_attention=0.5, gate=Gate(low=0.1, high=0.4))
-    assert str(point) == "own attention 0.5, where the top probability is 0.1..0.4"
+    point = replace(PLAIN, self_only_attention=0.5, gate=Gate(low=0.1, high=0.4))
+    assert str(point) == "self-only attention 0.5, where the top probability is 0.1..0.4"

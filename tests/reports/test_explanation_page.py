@@ -62,13 +62,13 @@ def test_the_page_tells_all_of_it(both: tuple[Page, str]):
         ["L2H0", "+0.500", "+1.00"],
         ["L2H1", "−0.250", "+1.00"],
         ["L2H2", "+0.000", "+0.00"],
-        ["stream", "+0.125", "−1.00"],
+        ["residual stream", "+0.125", "−1.00"],
     ]
     assert tokens[1][:2] == ["·the", "+3.21"]
     assert tokens[2] == ["↵", "+2.00", "·Paris", "−1.00"]
     assert answer[1:] == [
         ["heads", "+2.00 +22%", "+0.00 +0%"],
-        ["stream", "−1.00 −11%", "+1.00 +100%"],
+        ["residual stream", "−1.00 −11%", "+1.00 +100%"],
         ["intercept", "−4.00 −44%", "+0.00 +0%"],
         ["residual", "+2.00 +22%", "+0.00 +0%"],
         ["the whole MLP", "−1.00", "+1.00"],

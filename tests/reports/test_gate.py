@@ -80,7 +80,7 @@ def test_bars_have_the_length_of_their_figures(comparison: GateComparison):
 
 
 def test_the_page_has_the_section_only_if_there_is_a_gate():
-    final = FinalLayer(own_attention=1.0, gate=Gate(low=0.1, high=0.5))
+    final = FinalLayer(self_only_attention=1.0, gate=Gate(low=0.1, high=0.5))
     made = profile(heads=(), neurons=(), method="final-layer", final_layer=final)
     report = Report(
         made,

@@ -4,13 +4,12 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from steering_profiles.composition import UNSTEERED, AppliedProfile, Steering
+from steering_profiles.composition import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.effective import effective
 from steering_profiles.errors import GateError
 from steering_profiles.schema import BASELINE, strength_text
 from steering_server.api.schemas.requests import ArmRequest, GenerationBody, shown
-from steering_server.api.schemas.responses import Applied, AppliedArms, Effective
-from steering_server.api.schemas.responses import AppliedProfile as AppliedByArm
+from steering_server.api.schemas.responses import Applied, AppliedArms, AppliedProfile, Effective
 from steering_server.errors import NotFound, RequestError
 from steering_server.generation.backend import Backend
 from steering_server.generation.profiles import ProfileCard
@@ -108,14 +107,14 @@ def _arm(label: str | None, names: tuple[str, ...], strength: float, param: str,
         raise RequestError(f"{param}: profile {shown(repeated)} is named twice", param=param)
     usable = [_usable(name, param, cards) for name in names]
     steering = tuple(
-        AppliedProfile(card.entry.profile, strength, known_hash=card.entry.content_hash) for card in usable
+        ProfileAtStrength(card.entry.profile, strength, known_hash=card.entry.content_hash) for card in usable
     )
     try:
         changed = effective([(one.profile, one.strength) for one in steering], backend.model.dtype)
     except GateError as exc:
         raise RequestError(f"{param}: {exc}", param=param) from exc
     applied = tuple(
-        AppliedByArm(profile=card.entry.profile.name, content_hash=card.entry.content_hash, strength=strength)
+        AppliedProfile(profile=card.entry.profile.name, content_hash=card.entry.content_hash, strength=strength)
         for card in usable
     )
     joined = SEPARATOR.join(names)
@@ -131,7 +130,13 @@ def _arm(label: str | None, names: tuple[str, ...], strength: float, param: str,
             content_hash=_joined_hash(applied),
             strength=strength if names else 0.0,
             profiles=applied,
-            effective=Effective.model_validate(changed, from_attributes=True),
+            effective=Effective(
+                heads=changed.heads,
+                neurons=changed.neurons,
+                own_attention=changed.self_only_attention,
+                intercept_scale=changed.intercept_scale,
+                gate=changed.gate,
+            ),
             warnings=(*_of_force(usable), *changed.warnings),
         ),
     )
@@ -154,7 +159,7 @@ def _usable(name: str, param: str, cards: Mapping[str, ProfileCard]) -> ProfileC
     return card
 
 
-def _joined_hash(applied: Sequence[AppliedByArm]) -> str | None:
+def _joined_hash(applied: Sequence[AppliedProfile]) -> str | None:
     if len(applied) < 2:
         return applied[0].content_hash if applied else None
     joined = "+".join(profile.content_hash for profile in applied)

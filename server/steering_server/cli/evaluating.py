@@ -18,7 +18,7 @@ from steering_profiles.evaluation import (
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress
 from steering_profiles.schema import strength_text
-from steering_profiles.steering import AppliedProfile
+from steering_profiles.steering import ProfileAtStrength
 from steering_profiles.tasks import Example, every_prompt_of, make_task, variants_of
 from steering_profiles.tokenization import Vocabulary
 from steering_server.cli.measurements import Measurement, WrongAnswer, wrong_answers
@@ -38,7 +38,7 @@ class Wanted:
 
 
 def measure(
-    loaded: LoadedModel, applied: AppliedProfile, task: str, seed: int, wanted: Wanted, console: Console
+    loaded: LoadedModel, applied: ProfileAtStrength, task: str, seed: int, wanted: Wanted, console: Console
 ) -> Measurement:
     """Measure a profile without and with it, and print what cannot be measured."""
     for warning in effective([(applied.profile, applied.strength)], loaded.dtype_name).warnings:
@@ -77,7 +77,7 @@ def measure(
 def _every(
     predictor: TokenPredictor,
     every: Sequence[Example],
-    applied: AppliedProfile,
+    applied: ProfileAtStrength,
     vocabulary: Vocabulary,
     progress: Progress,
 ) -> tuple[tuple[Accuracy, Accuracy], list[WrongAnswer]]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from steering_profiles.fit_settings import LAMBDA, OWN_ATTENTION, SOURCES, FinalLayerSettings
+from steering_profiles.fit_settings import LAMBDA, SELF_ONLY_ATTENTION, SOURCES, FinalLayerSettings
 from steering_server.cli.calibration import show_calibration
 from steering_server.cli.fit_options import FinalLayerOptions
 from steering_server.cli.tables import on_terminal
@@ -92,7 +92,7 @@ def final_layer_settings(options: FinalLayerOptions) -> FinalLayerSettings:
         raise ConfigError(f"intercept is {unknown[0]!r}; allowed: {', '.join(SOURCES)}")
     try:
         return FinalLayerSettings(
-            own_attention=options.own_attention or OWN_ATTENTION,
+            self_only_attention=options.self_only_attention or SELF_ONLY_ATTENTION,
             lambdas=options.lambdas or LAMBDA,
             sources=tuple(source for source in SOURCES if source in options.intercept) or SOURCES,
             gates=options.gates,

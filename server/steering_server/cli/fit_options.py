@@ -51,7 +51,7 @@ class ComponentOptions:
 class FinalLayerOptions:
     """How settings of the final layer are searched for."""
 
-    own_attention: tuple[float, ...] = ()
+    self_only_attention: tuple[float, ...] = ()
     lambdas: tuple[float, ...] = ()
     intercept: tuple[str, ...] = ()
     gates: bool = False
@@ -62,7 +62,7 @@ class FinalLayerOptions:
     def all(self) -> list[Option]:
         """All of them."""
         return [
-            Option("--own-attention", self.own_attention, ()),
+            Option("--own-attention", self.self_only_attention, ()),
             Option("--lambda", self.lambdas, ()),
             Option("--intercept", self.intercept, ()),
             Option("--max-lost", self.most_lost, FinalLayerOptions.most_lost),

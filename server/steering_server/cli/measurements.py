@@ -10,7 +10,7 @@ from rich.table import Table
 
 from steering_profiles.evaluation import Accuracy, CalibrationComparison, SideEffects, humaneval
 from steering_profiles.evaluation.held_out import SOLUTIONS
-from steering_profiles.flags import NLL_LIMIT, beyond, is_beyond, percent
+from steering_profiles.side_effect_warnings import NLL_LIMIT, beyond, is_beyond, percent
 from steering_profiles.tasks import Example
 from steering_profiles.tokenization import Vocabulary
 from steering_server.cli.calibration import show_calibration

@@ -45,12 +45,12 @@ def open_backend(settings: ServerSettings) -> "LocalBackend":
 
 
 def _load(settings: ServerSettings, catalogue: Catalogue, limits: "EngineLimits") -> "LoadedModel":
-    from steering_profiles.models import load_model, load_outline
+    from steering_profiles.models import load_meta_model, load_model
     from steering_server.engines.local.engine import check
     from steering_server.generation.profiles import check_profiles
 
     # What does not suit the model is known from its description, before minutes of reading weights.
-    outline = load_outline(settings.model_source)
-    check(outline, limits)
-    check_profiles(catalogue, outline.identity, outline.anatomy.neurons_refused, force=settings.force_profiles)
+    meta = load_meta_model(settings.model_source)
+    check(meta, limits)
+    check_profiles(catalogue, meta.identity, meta.anatomy.neurons_refused, force=settings.force_profiles)
     return load_model(settings.model_source)

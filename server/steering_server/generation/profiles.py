@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from steering_profiles.compatibility import check_compatibility, require_compatible
 from steering_profiles.schema import ModelIdentity
 from steering_profiles.store import Catalogue, Entry
-from steering_profiles.validate import compare, require_fit
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ def check_profiles(
     for name in catalogue:
         entry = catalogue[name]
         if entry.shipped:
-            fit = compare(entry.profile, model, refused)
+            fit = check_compatibility(entry.profile, model, refused)
         else:
-            fit = require_fit(entry.profile, model, refused, force=force)
+            fit = require_compatible(entry.profile, model, refused, force=force)
         usable = fit.matches or (force and not fit.obstacles)
         reason = None if fit.matches else "; ".join(fit.differences + fit.obstacles)
         cards[name] = ProfileCard(entry, usable=usable, forced=usable and not fit.matches, reason=reason)

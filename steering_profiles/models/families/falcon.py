@@ -25,7 +25,7 @@ def _attend(
     attention_mask: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Do as ``FalconAttention`` with rotary positions, without a cache; ``[1, tokens, width]``.
+    """Do as ``FalconAttention`` with rotary positions, without a cache; ``[1, tokens, hidden_size]``.
 
     Keys and values stay one per group: ``FalconAttention`` repeats those of the new decoder for every head.
     """

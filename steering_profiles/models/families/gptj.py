@@ -14,7 +14,7 @@ from steering_profiles.models.values import alone
 def _attend(
     self: Any, hidden_states: Tensor, *, position_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
 ) -> tuple[Tensor, None]:
-    """Do as ``GPTJAttention``, which computes scores in float32, without a cache; ``[1, tokens, width]``."""
+    """Do as ``GPTJAttention``, which computes scores in float32, without a cache; ``[1, tokens, hidden_size]``."""
     query, key, value = (
         projection(hidden_states).unflatten(-1, (self.num_attention_heads, self.head_dim))
         for projection in (self.q_proj, self.k_proj, self.v_proj)

@@ -1,4 +1,4 @@
-"""OPT: plain MLP without a module of its own, biases, learned positions; norms on the stream itself in the 350M."""
+"""OPT: plain MLP without a module of its own, biases, learned positions; in the 350M norms on the residual stream."""
 
 from dataclasses import replace
 
@@ -39,6 +39,6 @@ OPT_POST_NORM = replace(
     final_norm=None,
     attention_norm="self_attn_layer_norm",
     mlp_norm="final_layer_norm",
-    norms_on_stream=True,
+    norms_on_residual_stream=True,
     applies=_norms_come_last,
 )

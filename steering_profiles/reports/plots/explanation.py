@@ -18,10 +18,10 @@ _TALLEST = 6.0
 
 
 def coefficients(explanation: Explanation) -> Figure:
-    """Draw the coefficient of each head and of the stream as a bar."""
+    """Draw the coefficient of each head and of the residual stream as a bar."""
     fitted = explanation.decomposition
-    values = np.array([*fitted.heads.tolist(), fitted.stream])
-    labels = [*(str(head) for head in range(len(values) - 1)), "stream"]
+    values = np.array([*fitted.heads.tolist(), fitted.residual_stream])
+    labels = [*(str(head) for head in range(len(values) - 1)), "residual stream"]
     figure = Figure(figsize=(min(WIDTH, 1.5 + 0.4 * len(values)), 2.4), layout="constrained")
     axes = figure.add_subplot()
     axes.bar(range(len(values)), values, color=[ORANGE if value > 0 else BLUE for value in values])

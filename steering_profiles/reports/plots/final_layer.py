@@ -9,22 +9,22 @@ from matplotlib.patches import Rectangle
 
 from steering_profiles.fit_settings import Source
 from steering_profiles.fitting.final_layer import Measured
-from steering_profiles.flags import is_beyond
 from steering_profiles.reports.plots.style import LEVELS, ORANGE, WIDTH, bare, ink_on
 from steering_profiles.reports.text import number
+from steering_profiles.side_effect_warnings import is_beyond
 
 _MOST_COLUMNS_LABELLED = 20
 _NAMES: dict[Source, str] = {"regression": "of the regression", "mean": "the plain mean"}
 
 
 def final_layer_maps(grid: Sequence[Measured], chosen: Measured) -> Figure:
-    """Draw one map per source of the intercept: rows are shares of own-position attention, columns shares of it.
+    """Draw one map per source of the intercept: rows are shares of self-only attention, columns shares of it.
 
     Where none of the intercept is subtracted the cell is the same in all of them. Gates are not shown: a cell is what
     its settings do without one.
     """
     grid = [m for m in grid if m.point.gate is None]
-    owns = sorted({m.point.own_attention for m in grid})
+    owns = sorted({m.point.self_only_attention for m in grid})
     scales = sorted({m.point.intercept_scale for m in grid})
     sources: list[Source | None] = list(dict.fromkeys(m.point.source for m in grid if m.point.source)) or [None]
     values = [m.dev.nll for m in grid]
@@ -33,7 +33,7 @@ def final_layer_maps(grid: Sequence[Measured], chosen: Measured) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.4 + height * len(sources)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(len(sources), 1, sharex=True))
     for axes, source in zip(panels, sources, strict=True):
-        shown = {(m.point.own_attention, m.point.intercept_scale): m for m in grid if _belongs(m, source)}
+        shown = {(m.point.self_only_attention, m.point.intercept_scale): m for m in grid if _belongs(m, source)}
         nll = np.full((len(owns), len(scales)), np.nan)
         for (own, scale), measured in shown.items():
             row, column = owns.index(own), scales.index(scale)
@@ -58,7 +58,7 @@ def final_layer_maps(grid: Sequence[Measured], chosen: Measured) -> Figure:
             interpolation="none",
         )
         axes.set_yticks(range(len(owns)), [number(own) for own in owns])
-        axes.set_ylabel("own-position\nattention")
+        axes.set_ylabel("self-only\nattention")
         axes.set_title("" if source is None else f"intercept: {_NAMES[source]}", loc="left")
         bare(axes)
         colours = figure.colorbar(image, ax=axes, pad=0.02, aspect=12)

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from steering_profiles.flags import NLL_LIMIT
 from steering_profiles.reports.gate import GateComparison
 from steering_profiles.reports.plots.style import BLUE, MUTED, ORANGE, RULE, WIDTH
 from steering_profiles.reports.text import shortened
+from steering_profiles.side_effect_warnings import NLL_LIMIT
 
 _LABELS = ("without gate", "with gate")
 _MOST_LABEL = 24

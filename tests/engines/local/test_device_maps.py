@@ -20,8 +20,8 @@ def arms(loaded: LoadedModel) -> list[Steering]:
     neurons = [(0, 2, 4.0), (1, 7, 0.0), (last, 11, 6.0)] if loaded.anatomy.neurons_refused is None else []
     profiles = [
         build_profile(loaded, "scales", heads=[(0, 1, 3.0), (1, 0, -1.0), (last, 3, 2.5)], neurons=neurons),
-        build_profile(loaded, "final", own_attention=1.0, intercept_scale=0.7),
-        build_profile(loaded, "gated", own_attention=1.0, intercept_scale=0.7, gate=(0.0, 0.5)),
+        build_profile(loaded, "final", self_only_attention=1.0, intercept_scale=0.7),
+        build_profile(loaded, "gated", self_only_attention=1.0, intercept_scale=0.7, gate=(0.0, 0.5)),
     ]
     return [(), *[steer(profile) for profile in profiles]]
 

@@ -58,7 +58,7 @@ def test_a_mixed_batch_generates_what_transformers_does_for_each_alone(case: str
     loaded = build_family(case)
     last = loaded.anatomy.sizes.layers - 1
     heads = steer(build_profile(loaded, "heads", heads=[(0, 1, 3.0), (1, 0, -1.0), (last, 3, 2.5)]))
-    final = steer(build_profile(loaded, "final", own_attention=1.0, intercept_scale=0.7))
+    final = steer(build_profile(loaded, "final", self_only_attention=1.0, intercept_scale=0.7))
     arms = [(), heads, final]
     plain = [generated(loaded, prompt) for prompt in PROMPTS]
     expected = [*plain, *[tuple(greedy(loaded, prompt, arm)) for arm in arms[1:] for prompt in PROMPTS]]
@@ -87,7 +87,10 @@ def test_gated_rows_of_a_mixed_batch_generate_what_two_passes_a_token_would(case
     loaded = build_family(case)
     last = loaded.anatomy.sizes.layers - 1
     heads = build_profile(loaded, "heads", heads=[(1, 0, -1.0), (last, 3, 2.5)])
-    whole, half = {"own_attention": 1.0, "intercept_scale": 0.7}, {"own_attention": 0.5, "intercept_scale": -0.4}
+    whole, half = (
+        {"self_only_attention": 1.0, "intercept_scale": 0.7},
+        {"self_only_attention": 0.5, "intercept_scale": -0.4},
+    )
     arms: list[tuple[Profile, ...]] = [()]
     for effects, beside in ((whole, ()), (half, (heads,))):
         gate = gate_for(loaded, steer(*beside))
@@ -108,7 +111,7 @@ def test_rows_that_attend_to_themselves_alone_in_the_last_layer_need_none_of_its
 ):
     """They generate what they should while every attention of the last layer that is computed fails."""
     loaded = build_family(case)
-    profile = build_profile(loaded, own_attention=1.0, intercept_scale=0.7)
+    profile = build_profile(loaded, self_only_attention=1.0, intercept_scale=0.7)
     own = steer(profile)
     expected = [tuple(greedy(loaded, prompt, own)) for prompt in PROMPTS]
     with running(loaded, step_tokens=8) as engine:

@@ -16,7 +16,7 @@ from tests.builders import build_model, build_profile, every_effect, greedy, ste
 from tests.engines.local.running import GREEDY, PROMPTS, running
 from tests.engines.local.two_passes import slowly, two_passes, without_gates
 
-FINAL = {"own_attention": 1.0, "intercept_scale": 0.7}
+FINAL = {"self_only_attention": 1.0, "intercept_scale": 0.7}
 HEADS = [(1, 1, 4.0), (2, 0, -2.0)]
 LOW, HIGH = 0.05, 0.09
 """A band that the likeliest token of the small models is about half of the time in."""
@@ -27,7 +27,7 @@ def arms(loaded: LoadedModel) -> list[tuple[Profile, ...]]:
     heads = build_profile(loaded, "heads", heads=HEADS)
     always = build_profile(loaded, "always", intercept_scale=-0.4, seed=3)
     gated = build_profile(loaded, "gated", **FINAL, gate=(LOW, HIGH))
-    half = build_profile(loaded, "half", own_attention=0.5, gate=(0.0, 0.06))
+    half = build_profile(loaded, "half", self_only_attention=0.5, gate=(0.0, 0.06))
     with_heads = build_profile(loaded, "with-heads", heads=[(1, 1, -3.0), (2, 0, 2.0)], **FINAL, gate=(LOW, HIGH))
     late = build_profile(loaded, "late", heads=[(2, 3, 3.0)], **FINAL, gate=(LOW, HIGH))
     return [(), (gated,), (heads,), (half,), (with_heads,), (gated, always), (always,), (late,), (heads, gated)]
@@ -136,10 +136,10 @@ def test_what_gated_rows_held_is_given_back(tiny: LoadedModel):
         assert at_work.engine._runner.steering._table._users == {}
 
 
-def test_the_final_layer_s_stored_keys_and_values_do_not_matter_under_own_position_attention(tiny: LoadedModel):
+def test_the_final_layer_s_stored_keys_and_values_do_not_matter_under_self_only_attention(tiny: LoadedModel):
     """All of them are made no numbers before every step; with whatever is not replaced the result would be none."""
     wholly = [
-        every_effect(tiny)["own attention"],
+        every_effect(tiny)["self-only attention"],
         every_effect(tiny)["all"],
         steer(build_profile(tiny, **FINAL, heads=[(2, 1, 3.0)])),
     ]

@@ -32,7 +32,7 @@ def folder(request: pytest.FixtureRequest, root: Path) -> Path:
 def test_a_mixed_batch_generates_what_transformers_does_for_each_alone(folder: Path):
     loaded = load(folder)
     heads = steer(build_profile(loaded, "heads", heads=[(0, 1, 3.0), (1, 0, -1.0), (2, 3, 2.5)], neurons=[(1, 7, 4.0)]))
-    final = steer(build_profile(loaded, "final", own_attention=1.0, intercept_scale=0.7))
+    final = steer(build_profile(loaded, "final", self_only_attention=1.0, intercept_scale=0.7))
     arms = [(), heads, final]
     expected = [generated(loaded, prompt) for prompt in PROMPTS]
     expected += [tuple(greedy(loaded, prompt, arm)) for arm in arms[1:] for prompt in PROMPTS]

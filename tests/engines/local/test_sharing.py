@@ -27,7 +27,7 @@ def late(loaded: LoadedModel, layer: int, scale: float = 4.0) -> Steering:
 
 def final(loaded: LoadedModel) -> Steering:
     """A profile of the final layer, which changes no key or value."""
-    return steer(build_profile(loaded, "final", own_attention=1.0, intercept_scale=0.7))
+    return steer(build_profile(loaded, "final", self_only_attention=1.0, intercept_scale=0.7))
 
 
 def arms(loaded: LoadedModel) -> list[Steering]:

@@ -4,8 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from steering_profiles.effective import own_attention_range
-from steering_profiles.flags import flags, is_measured
+from steering_profiles.effective import self_only_attention_range
+from steering_profiles.side_effect_warnings import is_measured, side_effect_warnings
 from steering_server.api.arms import SEPARATOR
 from steering_server.api.errors import ERROR_RESPONSES
 from steering_server.api.schemas.requests import shown
@@ -82,7 +82,7 @@ def _summary(backend: Backend, card: ProfileCard) -> ProfileObject:
         usable=card.usable,
         forced=card.forced,
         reason=card.reason,
-        own_attention_range=own_attention_range(profile),
+        own_attention_range=self_only_attention_range(profile),
         side_effects=dict(profile.provenance.side_effects) if profile.provenance and is_measured(profile) else None,
-        flags=flags(profile),
+        flags=side_effect_warnings(profile),
     )

@@ -105,7 +105,7 @@ class SteeringRequest(_Strict):
     profile: Profiles = Field(description="A profile's name, or several.")
     strength: Strength = Field(
         1.0,
-        description="0 is no steering, 1 the profile as it was fitted. Own-position attention is a share: it is held "
+        description="0 is no steering, 1 the profile as it was fitted. Self-only attention is a share: it is held "
         "at 0 or 1 where it would come to less or more, and the answer's `warnings` say so.",
     )
 

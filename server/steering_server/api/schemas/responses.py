@@ -229,7 +229,7 @@ class ProfileObject(_Response):
     forced: bool
     reason: str | None
     own_attention_range: tuple[float, float] | None
-    """Strengths within which own-position attention follows the strength; it is held at the ends beyond. Null without
+    """Strengths within which self-only attention follows the strength; it is held at the ends beyond. Null without
     any."""
     side_effects: dict[str, Any] | None
     """What else it changes, per text, as it was measured when it was fitted; null where it was not."""

@@ -16,7 +16,7 @@ from steering_server.cli.options import Option, words
 from steering_server.cli.report_plots import can_draw_plots
 
 if TYPE_CHECKING:
-    from steering_profiles.composition import AppliedProfile
+    from steering_profiles.composition import ProfileAtStrength
     from steering_profiles.evaluation.humaneval import Problem
     from steering_profiles.schema import Profile
     from steering_server.cli.measurements import Measurement
@@ -100,13 +100,13 @@ def evaluate(
     [dim]steer evaluate factual-recall --task capitals --calibration[/]
     [dim]steer evaluate parentheses --run-humaneval --humaneval-problems 40[/]
     """
-    from steering_profiles.composition import AppliedProfile
+    from steering_profiles.composition import ProfileAtStrength
     from steering_profiles.store import find_profile
     from steering_profiles.tasks import require_countable, require_known, task_name
     from steering_server.config import load_model_source
     from steering_server.errors import ConfigError
 
-    applied = AppliedProfile(find_profile(profile, folder), strength)
+    applied = ProfileAtStrength(find_profile(profile, folder), strength)
     task = _task_of_fit(applied.profile) if task is None else task
     require_known(task)
     if exhaustive:
@@ -125,10 +125,10 @@ def evaluate(
     problems = _problems(humaneval_problems) if run_humaneval else ()
     loaded = open_model(source)
 
-    from steering_profiles.validate import require_fit
+    from steering_profiles.compatibility import require_compatible
     from steering_server.cli.evaluating import Wanted, measure
 
-    require_fit(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
+    require_compatible(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
     measured = measure(loaded, applied, task, seed, Wanted(exhaustive, calibration, side_effects, problems), console)
     measured.show(console)
     if output is not None:
@@ -160,7 +160,7 @@ def _problems(most: int | None) -> "Sequence[Problem]":
 
 
 def _write_report(
-    applied: "AppliedProfile", profile: str, task: str, measured: "Measurement", folder: Path, plots: bool
+    applied: "ProfileAtStrength", profile: str, task: str, measured: "Measurement", folder: Path, plots: bool
 ) -> Path:
     """Write what was measured of ``profile``, as it was called, to ``folder``; return its page."""
     from steering_profiles.reports import Report, recorded_grid, write_report

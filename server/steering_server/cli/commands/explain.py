@@ -54,7 +54,7 @@ def explain(
     "The capital of France is": some heads bring France to the last position, an
     MLP turns it into Paris, and the final layer makes that less likely again
     (Lv et al., arXiv:2403.19521). Here the MLP's output is explained by what
-    each head and the stream gave it, with one coefficient each: above 0 it
+    each head and the residual stream gave it, with one coefficient each: above 0 it
     amplifies them, below 0 it erases them. R² says how much that explains, on
     the prompts of the fit and on others. The intercept is what the MLP adds
     whatever they say, shown as the tokens that it pushes to and away from. Then

@@ -70,9 +70,11 @@ def fit(
         list[float] | None,
         typer.Option(help="Scales to try, may be repeated. (default: the paper's)", rich_help_panel=_SEARCH),
     ] = None,
-    own_attention: Annotated[
+    self_only_attention: Annotated[
         list[float] | None,
-        typer.Option(help="Shares of own-position attention to try, may be repeated.", rich_help_panel=_FINAL),
+        typer.Option(
+            "--own-attention", help="Shares of self-only attention to try, may be repeated.", rich_help_panel=_FINAL
+        ),
     ] = None,
     lambdas: Annotated[
         list[float] | None,
@@ -137,7 +139,7 @@ def fit(
         components, most_components, most_scale, metric, accuracy_threshold, tuple(k or ()), tuple(alpha or ())
     )
     of_final_layer = FinalLayerOptions(
-        tuple(own_attention or ()), tuple(lambdas or ()), tuple(intercept or ()), gates, most_lost, most_drift
+        tuple(self_only_attention or ()), tuple(lambdas or ()), tuple(intercept or ()), gates, most_lost, most_drift
     )
     way = way_of(method, of_components, of_final_layer, compare=compare)
     of_model = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))

@@ -57,9 +57,9 @@ def _origin(entry: "Entry") -> str:
 
 
 def _side_effects(profile: "Profile") -> str:
-    from steering_profiles.flags import NLL_LIMIT, flags, is_measured, percent
+    from steering_profiles.side_effect_warnings import NLL_LIMIT, is_measured, percent, side_effect_warnings
 
     if not is_measured(profile):
         return "not measured"
-    beyond = flags(profile)
+    beyond = side_effect_warnings(profile)
     return f"[bold yellow]{escape(', '.join(beyond))}[/]" if beyond else f"within {percent(NLL_LIMIT)}"

@@ -8,7 +8,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from steering_profiles.models import LoadedModel
+from steering_profiles.models import LoadedModel, ModelWithAnatomy
 from steering_profiles.tokenization import Vocabulary
 from steering_server.engines.local.attention import refusal
 from steering_server.engines.local.kv import bytes_per_token, padded_length
@@ -195,7 +195,7 @@ class Engine:
         sequence.emit(chunk)
 
 
-def check(loaded: LoadedModel, limits: EngineLimits) -> None:
+def check(loaded: ModelWithAnatomy, limits: EngineLimits) -> None:
     """See whether an engine can run a model within ``limits``; its weights need not be there.
 
     Raises:
@@ -219,7 +219,7 @@ def _prepare(loaded: LoadedModel, limits: EngineLimits, length: int) -> tuple[Ru
     return runner, Scheduler(pool, runner.steering, loaded.anatomy.sizes, budget)
 
 
-def _capacity(loaded: LoadedModel, granted: int | None, length: int) -> int:
+def _capacity(loaded: ModelWithAnatomy, granted: int | None, length: int) -> int:
     """Return how many tokens the granted bytes of memory hold.
 
     Raises:

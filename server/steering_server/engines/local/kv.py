@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steering_profiles.models import LoadedModel
+from steering_profiles.models import LoadedModel, ModelWithAnatomy
 from steering_server.errors import ConfigError
 
 
@@ -22,19 +22,19 @@ class LayerStore:
     values: Tensor
 
 
-def bytes_per_token(loaded: LoadedModel) -> int:
+def bytes_per_token(loaded: ModelWithAnatomy) -> int:
     """Return what one token's keys and values take, over all layers."""
     sizes = loaded.anatomy.sizes
     return 2 * sizes.layers * sizes.kv_heads * sizes.head_dim * loaded.dtype.itemsize
 
 
-def padded_length(loaded: LoadedModel, length: int) -> int:
+def padded_length(loaded: ModelWithAnatomy, length: int) -> int:
     """Return ``length`` tokens rounded up to whole blocks, which begin at page boundaries."""
     block = _block(loaded)
     return -(-length // block) * block
 
 
-def _block(loaded: LoadedModel) -> int:
+def _block(loaded: ModelWithAnatomy) -> int:
     return mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, loaded.anatomy.sizes.head_dim * loaded.dtype.itemsize)
 
 

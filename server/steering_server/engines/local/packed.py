@@ -150,7 +150,7 @@ class PackedStep:
         return state[self._stand_ins[self.seen[layer]][:stored].to(state.device)]
 
     def enter(self, hidden: Tensor, layer: int) -> Tensor:
-        """Turn ``[1, tokens, width]`` as the layer before left it into what ``layer`` computes."""
+        """Turn ``[1, tokens, hidden_size]`` as the layer before left it into what ``layer`` computes."""
         if self.seen is None or hidden.shape[1] == self.seen[layer]:
             return hidden
         if layer == 0:

@@ -8,7 +8,7 @@ the youngest sequence gives its place back and waits again; what it had generate
 from dataclasses import dataclass, replace
 
 from steering_profiles.models import Sizes
-from steering_profiles.steering import SteeringHandle, first_difference, split, state_key
+from steering_profiles.steering import SteeringHandle, divergence_layer, kv_cache_key, split
 from steering_server.engines.local.packed import Fork, Opened, RowInput
 from steering_server.engines.local.sequence import Group, Place, SequenceState
 from steering_server.engines.local.slots import SlotPool
@@ -147,7 +147,7 @@ class Scheduler:
         row = self._steering.acquire(steering if gated is None else gated.closed)
         opened = None if gated is None else Opened(gated.gate, self._steering.acquire(gated.opened))
         slot, source_slot, shared = self._pool.acquire(
-            sequence.tokens, state_key(steering, self._sizes), sequence.most_shared
+            sequence.tokens, kv_cache_key(steering, self._sizes), sequence.most_shared
         )
         place = Place(slot, row, opened)
         if source_slot is not None:
@@ -168,7 +168,7 @@ class Scheduler:
             if other.tokens == sequence.tokens and other.computed == 0 and _is_independent(other.running)
         ]
         forks = [
-            first_difference(other.request.steering, sequence.request.steering, self._sizes) for other in candidates
+            divergence_layer(other.request.steering, sequence.request.steering, self._sizes) for other in candidates
         ]
         best = max(range(len(forks)), key=forks.__getitem__, default=None)
         if best is None or forks[best] == 0:

@@ -8,7 +8,7 @@ no row reads what another steering made.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from steering_profiles.steering import StateKey
+from steering_profiles.steering import KVCacheKey
 from steering_server.engines.local.kv import KVStore
 
 MIN_SHARED = 8
@@ -24,7 +24,7 @@ class Slot:
     """The sequence; of a running one it is the sequence's own list, which grows."""
     computed: int = 0
     """Of how many of ``tokens``, from the first on, the state is there."""
-    key: StateKey = ()
+    key: KVCacheKey = ()
     committed: int = 0
     """Tokens that it takes memory for."""
     used: int = 0
@@ -51,7 +51,7 @@ class SlotPool:
         """Whether there is a slot, with memory for ``length`` tokens."""
         return bool(self._free) and self._blocks(length) <= self.free_tokens
 
-    def acquire(self, tokens: list[int], key: StateKey, most_shared: int) -> tuple[Slot, Slot | None, int]:
+    def acquire(self, tokens: list[int], key: KVCacheKey, most_shared: int) -> tuple[Slot, Slot | None, int]:
         """Take a slot with memory for ``tokens``.
 
         Returns the slot, the running slot, if any, whose sequence begins with the same tokens, and how many of those
@@ -106,7 +106,9 @@ class SlotPool:
         if not keep:
             self._drop(slot)
 
-    def _best(self, slots: Sequence[Slot], tokens: Sequence[int], key: StateKey, most: int) -> tuple[Slot | None, int]:
+    def _best(
+        self, slots: Sequence[Slot], tokens: Sequence[int], key: KVCacheKey, most: int
+    ) -> tuple[Slot | None, int]:
         """Return the slot with the longest beginning in common with ``tokens``, and its length."""
         best, length = None, MIN_SHARED - 1
         for slot in slots if self._reuse else ():

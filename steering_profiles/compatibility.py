@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from steering_profiles.errors import ProfileMismatch
 from steering_profiles.schema import ModelIdentity, Profile
 
-_SIZES = ("layers", "heads", "head_dim", "neurons", "width")
+_SIZES = ("layers", "heads", "head_dim", "neurons", "hidden_size")
 
 
 @dataclass(frozen=True)
-class Fit:
+class Compatibility:
     """How a profile fits a model: the reasons why not, and those among them that no force can lift."""
 
     differences: tuple[str, ...]
@@ -23,7 +23,7 @@ class Fit:
         return not self.differences and not self.obstacles
 
 
-def compare(profile: Profile, model: ModelIdentity, neurons_refused: str | None = None) -> Fit:
+def check_compatibility(profile: Profile, model: ModelIdentity, neurons_refused: str | None = None) -> Compatibility:
     """Compare the model that ``profile`` was fitted on with ``model``.
 
     ``neurons_refused`` is why the model's neurons cannot be scaled, if they cannot.
@@ -48,14 +48,17 @@ def compare(profile: Profile, model: ModelIdentity, neurons_refused: str | None 
     ]
     if profile.neurons and neurons_refused is not None:
         obstacles.append(f"neurons: they cannot be scaled, for {neurons_refused}")
-    if profile.tensors and made_for.width != model.width:
-        obstacles.append(f"final_layer: the intercept has {made_for.width} entries, the model's stream {model.width}")
-    return Fit(tuple(differences), tuple(obstacles))
+    if profile.tensors and made_for.hidden_size != model.hidden_size:
+        obstacles.append(
+            f"final_layer: the intercept has {made_for.hidden_size} entries, but the model's hidden size is "
+            f"{model.hidden_size}"
+        )
+    return Compatibility(tuple(differences), tuple(obstacles))
 
 
-def require_fit(
+def require_compatible(
     profile: Profile, model: ModelIdentity, neurons_refused: str | None = None, *, force: bool = False
-) -> Fit:
+) -> Compatibility:
     """Return how ``profile`` fits ``model``, or refuse it.
 
     ``force`` accepts a profile made for another model as long as every component it names exists in this one.
@@ -63,11 +66,11 @@ def require_fit(
     Raises:
         ProfileMismatch: with all reasons in the message.
     """
-    fit = compare(profile, model, neurons_refused)
-    refused = fit.obstacles if force else fit.differences + fit.obstacles
+    compatibility = check_compatibility(profile, model, neurons_refused)
+    refused = compatibility.obstacles if force else compatibility.differences + compatibility.obstacles
     if refused:
-        hint = "" if force or fit.obstacles else " (it can be forced: the components it names exist here)"
+        hint = "" if force or compatibility.obstacles else " (it can be forced: the components it names exist here)"
         raise ProfileMismatch(
             f"profile {profile.name!r} was made for {profile.model.id}, not for {model.id}: {'; '.join(refused)}{hint}"
         )
-    return fit
+    return compatibility

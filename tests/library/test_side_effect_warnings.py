@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from steering_profiles.evaluation import SideEffects, TextEffect
-from steering_profiles.flags import flags, is_measured, percent
 from steering_profiles.schema import Profile, Provenance
+from steering_profiles.side_effect_warnings import is_measured, percent, side_effect_warnings
 from tests.library.examples import example
 
 
@@ -25,19 +25,19 @@ def test_texts_beyond_the_limit_are_named_worst_first():
     effects = SideEffects(
         (effect("prose", 2.03), effect("code", 2.018), effect("solutions", 2.2), effect("better", 1.5))
     )
-    assert flags(measured(**effects.record())) == ["solutions +10.0%", "prose +1.5%"]
+    assert side_effect_warnings(measured(**effects.record())) == ["solutions +10.0%", "prose +1.5%"]
 
 
 def test_the_limit_itself_is_allowed_and_may_be_another():
     profile = measured(**SideEffects((effect("prose", 2.5),)).record())
-    assert flags(profile, limit=0.25) == []
-    assert flags(profile, limit=0.2499) == ["prose +25.0%"]
+    assert side_effect_warnings(profile, limit=0.25) == []
+    assert side_effect_warnings(profile, limit=0.2499) == ["prose +25.0%"]
 
 
 @pytest.mark.parametrize("profile", [example(), measured()], ids=["no provenance", "not measured"])
 def test_what_was_not_measured_is_told_from_what_is_harmless(profile: Profile):
     assert not is_measured(profile)
-    assert flags(profile) == []
+    assert side_effect_warnings(profile) == []
     assert is_measured(measured(**SideEffects((effect("prose", 2.0),)).record()))
 
 
@@ -47,7 +47,7 @@ def test_what_was_not_measured_is_told_from_what_is_harmless(profile: Profile):
      {"nll_before": True, "nll_after": 1.0}],
 )  # fmt: skip
 def test_a_record_that_cannot_be_read_is_flagged(record: Any):
-    assert flags(measured(prose=record)) == ["prose: not readable"]
+    assert side_effect_warnings(measured(prose=record)) == ["prose: not readable"]
 
 
 @pytest.mark.parametrize(
@@ -58,5 +58,5 @@ def test_changes_are_written_with_their_sign(change: float, text: str):
 
 
 def test_listing_needs_no_torch():
-    code = "import sys, steering_profiles.flags; sys.exit('torch' in sys.modules)"
+    code = "import sys, steering_profiles.side_effect_warnings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

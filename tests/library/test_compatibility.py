@@ -2,9 +2,9 @@
 
 import pytest
 
+from steering_profiles.compatibility import check_compatibility, require_compatible
 from steering_profiles.errors import ProfileMismatch
 from steering_profiles.schema import FinalLayer, NeuronScale, Profile
-from steering_profiles.validate import compare, require_fit
 from tests.library.examples import INTERCEPT, MODEL, example
 
 WITH_INTERCEPT = example(heads=(), final_layer=FinalLayer(intercept_scale=1.0), tensors=INTERCEPT)
@@ -12,8 +12,8 @@ WITH_INTERCEPT = example(heads=(), final_layer=FinalLayer(intercept_scale=1.0), 
 
 def test_a_profile_fits_the_model_it_was_made_for_by_whatever_name_that_goes():
     renamed = MODEL.model_copy(update={"id": "renamed"})
-    assert compare(example(), renamed).matches
-    assert require_fit(example(), renamed).matches
+    assert check_compatibility(example(), renamed).matches
+    assert require_compatible(example(), renamed).matches
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_a_profile_fits_the_model_it_was_made_for_by_whatever_name_that_goes():
         ({"kv_heads": 1}, "kv_heads is 1 here, 3 in the profile"),
         ({"head_dim": 4}, "head_dim is 4 here, 2 in the profile"),
         ({"neurons": 9}, "neurons is 9 here, 8 in the profile"),
-        ({"width": 12}, "width is 12 here, 6 in the profile"),
+        ({"hidden_size": 12}, "hidden_size is 12 here, 6 in the profile"),
         ({"vocab_size": 51}, "vocab_size is 51 here, 50 in the profile"),
         ({"fingerprint": "sha256:1"}, "the fingerprint of config and tokenizer differs"),
     ],
@@ -35,16 +35,16 @@ def test_another_model_is_refused_with_the_reason_and_can_be_forced(change: dict
     with pytest.raises(
         ProfileMismatch, match=rf"'example' was made for some-model, not for other-model: {reason}.*forced"
     ):
-        require_fit(example(), other)
-    forced = require_fit(example(), other, force=True)
+        require_compatible(example(), other)
+    forced = require_compatible(example(), other, force=True)
     assert not forced.matches
     assert reason in "; ".join(forced.differences)
 
 
 def test_all_differences_are_named_at_once():
-    other = MODEL.model_copy(update={"layers": 5, "width": 12})
-    with pytest.raises(ProfileMismatch, match=r"layers is 5 here.*; width is 12 here"):
-        require_fit(example(), other)
+    other = MODEL.model_copy(update={"layers": 5, "hidden_size": 12})
+    with pytest.raises(ProfileMismatch, match=r"layers is 5 here.*; hidden_size is 12 here"):
+        require_compatible(example(), other)
 
 
 @pytest.mark.parametrize(
@@ -57,16 +57,16 @@ def test_all_differences_are_named_at_once():
             {"neurons": 7},
             "layer 0 neuron 7, but the model has 4 layers of 7",
         ),
-        (WITH_INTERCEPT, {"width": 7}, "the intercept has 6 entries, the model's stream 7"),
+        (WITH_INTERCEPT, {"hidden_size": 7}, "the intercept has 6 entries, but the model's hidden size is 7"),
     ],
 )
 @pytest.mark.parametrize("force", [False, True])
 def test_no_force_applies_what_the_model_does_not_have(profile: Profile, change: dict, reason: str, force: bool):
     with pytest.raises(ProfileMismatch, match=reason) as caught:
-        require_fit(profile, MODEL.model_copy(update=change), force=force)
+        require_compatible(profile, MODEL.model_copy(update=change), force=force)
     assert "can be forced" not in str(caught.value)
 
 
 def test_an_intercept_is_forced_onto_any_model_of_its_width():
     other = MODEL.model_copy(update={"layers": 1, "heads": 1, "fingerprint": "sha256:1"})
-    assert require_fit(WITH_INTERCEPT, other, force=True).obstacles == ()
+    assert require_compatible(WITH_INTERCEPT, other, force=True).obstacles == ()

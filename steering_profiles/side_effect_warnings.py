@@ -8,7 +8,7 @@ NLL_LIMIT = 0.01
 """By how much the NLL of a text may rise, as a share of what it was: 0.01 is one percent."""
 
 
-def flags(profile: Profile, limit: float = NLL_LIMIT) -> list[str]:
+def side_effect_warnings(profile: Profile, limit: float = NLL_LIMIT) -> list[str]:
     """Return the texts whose prediction suffers beyond ``limit``, worst first: ``["prose +2.3%"]``.
 
     Empty too for a profile whose side effects were never measured: see :func:`is_measured`. A record that cannot be
