@@ -1,4 +1,4 @@
-"""What a report says and in which order. Sections without data are not made."""
+"""The page of a report on a profile. Sections without data are left out."""
 
 from collections.abc import Iterator
 
@@ -14,13 +14,14 @@ from steering_profiles.reports.text import number, percent, signed_percent
 from steering_profiles.schema import strength_text
 from steering_profiles.side_effect_warnings import NLL_LIMIT, is_beyond
 
-_LONG_TABLE = 100  # rows, from which a table is folded
+_LONG_TABLE = 100
+"""Maximum number of rows of a table that is not collapsed."""
 _NAMED = 5
-"""How many things a sentence names before it says how many more there are."""
+"""Maximum number of items that a sentence names; the others are counted."""
 
 
 def page_of(report: Report) -> Page:
-    """Return the page that ``report`` makes."""
+    """Return the page of ``report``."""
     profile = report.profile
     return Page(
         name=profile.name,
@@ -32,19 +33,19 @@ def page_of(report: Report) -> Page:
 
 
 def sections(report: Report) -> list[Section]:
-    """Return the sections of ``report`` that have something to say."""
+    """Return the sections of ``report`` that have data."""
     made = {
         "": _headline(report),
-        "How far it carries": _sets(report),
+        "Generalisation": _sets(report),
         "Calibration": _calibration(report),
-        "Beside other ways of choosing": _methods(report),
+        "Comparison with other methods": _methods(report),
         "Side effects": _side_effects(report),
         "Effect of the gate": _gate(report),
-        "How it was chosen": _search(report),
-        "Which components": _components(report),
-        "Where the heads look": _attention(report),
-        "Where it comes from": _provenance(report),
-        "Make this report again": iter((CodeBlock(report.command),)),
+        "Search": _search(report),
+        "Components": _components(report),
+        "Attention patterns": _attention(report),
+        "Provenance": _provenance(report),
+        "Reproduce this report": iter((CodeBlock(report.command),)),
     }
     whole = ((title, tuple(blocks)) for title, blocks in made.items())
     return [Section(title, blocks) for title, blocks in whole if blocks]
@@ -53,32 +54,35 @@ def sections(report: Report) -> list[Section]:
 def _headline(report: Report) -> Iterator[Block]:
     profile = report.profile
     strength = "" if report.strength == 1 else f", at strength {strength_text(report.strength)}"
-    yield Paragraph(f"Changes {profile.summary} in {profile.model.id}{strength}.")
+    yield Paragraph(f"The profile changes {profile.summary} in {profile.model.id}{strength}.")
     if TEST in report.accuracy:
         before, after = report.accuracy[TEST]
         overall = AccuracyChange(before.correct, after.correct, before.total)
         if overall.total:
             shares = [percent(correct / overall.total) for correct in (overall.before, overall.after)]
             yield Paragraph(
-                f"Accuracy on {overall.total} test prompts: {shares[0]}% without, {shares[1]}% with it.", overall.tone
+                f"Accuracy on {overall.total} test prompts: {shares[0]}% without the profile, {shares[1]}% with it.",
+                overall.tone,
             )
     worse = _worsened(report)
     if report.accuracy:
         yield (
-            Paragraph(f"Worse with it, in percentage points: {_some(worse)}.", "worse")
+            Paragraph(f"Accuracy is lower with the profile, in percentage points: {_some(worse)}.", "worse")
             if worse
-            else Paragraph("Nothing that was measured is worse with it.")
+            else Paragraph("No measured accuracy is lower with the profile.")
         )
     if report.side_effects is not None and report.side_effects.texts:
-        past = [
+        above = [
             f"{t.name} {signed_percent(t.nll_increase)}" for t in report.side_effects.texts if is_beyond(t.nll_increase)
         ]
-        if past:
-            yield Paragraph(f"Flagged: NLL of other text rises by more than {NLL_LIMIT:.0%}: {_some(past)}.", "worse")
+        if above:
+            yield Paragraph(
+                f"Warning: the NLL of other text increases by more than {NLL_LIMIT:.0%}: {_some(above)}.", "worse"
+            )
         else:
             worst = report.side_effects.worst
             yield Paragraph(
-                f"NLL of other text changes by {signed_percent(worst.nll_increase)} at worst ({worst.name}), "
+                f"The largest NLL increase of other text is {signed_percent(worst.nll_increase)} ({worst.name}), "
                 f"within the limit of {NLL_LIMIT:.0%}."
             )
     if TEST in report.accuracy:
@@ -86,7 +90,7 @@ def _headline(report: Report) -> Iterator[Block]:
 
 
 def _worsened(report: Report) -> list[str]:
-    """Return the groups of prompt sets that are worse with the profile, the most worsened first."""
+    """Return the groups of prompt sets whose accuracy is lower with the profile, the largest decrease first."""
     fallen: list[tuple[float, str]] = []
     for name, (before, after) in report.accuracy.items():
         for group in before.counts:
@@ -105,9 +109,9 @@ def _some(items: list[str]) -> str:
 def _sets(report: Report) -> Iterator[Block]:
     if set(report.accuracy) - {TEST}:
         yield Paragraph(
-            "The test prompts are shaped like those of the fit; the other sets tell how far it generalises."
+            "The test prompts have the format of the train prompts. The other sets show how the profile generalises."
         )
-        yield _unfolded(tables.sets_table(report))
+        yield _collapsed_if_long(tables.sets_table(report))
 
 
 def _calibration(report: Report) -> Iterator[Block]:
@@ -123,11 +127,11 @@ def _calibration_on_test(compared: CalibrationComparison) -> Iterator[Block]:
         yield Paragraph(text, tone)
     yield Plot(
         "reliability",
-        "Reliability of the answers on test",
-        "Each dot is the answers of one stretch of confidence, larger for more of them: how sure the model is "
-        "on average (rightwards) and how many are right (upwards). On the dashed line it is as sure as it is "
-        "right; below it, too sure. Beside the plain model and the profile stands the plain model at "
-        f"temperature {number(compared.temperature)}, which was tuned on dev and changes no answer.",
+        "Reliability diagrams on test",
+        "Each dot is a bin of answers by confidence: mean confidence (x) and accuracy (y). Its area is proportional to "
+        "the number of answers. On the dashed line the model is calibrated; below it, it is overconfident. The third "
+        f"diagram is the unsteered model at temperature {number(compared.temperature)}, which was tuned on dev and "
+        "does not change any answer.",
         lambda: plots.reliability_plot(compared),
     )
     yield calibration_table(TEST, compared)
@@ -150,10 +154,10 @@ def _gate(report: Report) -> Iterator[Block]:
             yield Paragraph(text)
         yield Plot(
             "gate",
-            "What the profile changes without its gate and behind it, on test and on other text",
-            "Left: by how much the NLL of the correct answer falls on test, in nats; rightwards is better. Right: by "
-            "how much the NLL of other text rises; leftwards is better, and right of the dashed line it is past the "
-            "limit. Blue is the profile without its gate, orange behind it.",
+            "Effect of the profile without and with its gate, on test and on other text",
+            "Left: decrease of the NLL of the correct answer on test, in nats; higher is better. Right: relative "
+            "increase of the NLL of other text; lower is better, and the dashed line is the limit. Blue is the profile "
+            "without its gate, orange with it.",
             lambda: plots.gate_plot(comparison),
         )
         yield gate_task_table(comparison)
@@ -164,10 +168,10 @@ def _search(report: Report) -> Iterator[Block]:
     if report.path:
         yield Plot(
             "path",
-            "Dev errors and drift over the course of the search",
-            "Each dot is a step of the search, further right where more is changed in all (the sum of |scale − 1|). "
-            "Above: wrong answers on dev, which should fall. Below: how much worse neutral text is predicted, which "
-            "should stay low. The ringed step was chosen.",
+            "Validation errors and NLL increase over the search",
+            "Each dot is a measured step of the search, by its total change: the sum of |scale − 1| over the "
+            "components (L1). Above: wrong answers on the validation set. Below: relative increase of the NLL of "
+            "neutral text. Lower is better in both. The ringed step was chosen.",
             lambda: plots.path_plot(report.path),
         )
         yield Details(f"All {len(report.path)} steps", tables.path_table(report))
@@ -175,10 +179,10 @@ def _search(report: Report) -> Iterator[Block]:
         yield Plot(
             "grid",
             "Dev accuracy by number of components and scale",
-            "One cell per setting: how many of the best-ranked components are scaled (rows), by how much (columns), "
-            "and the dev accuracy that gives, in percent. Hatched cells were measured on part of dev only, since they "
-            "could no longer win. The framed cell was chosen. Look for a plateau around it: a lone bright cell rarely "
-            "holds on other prompts.",
+            "Each cell is a setting: the number of best-ranked components that are scaled (rows), their scale "
+            "(columns) and the dev accuracy in percent. Hatched cells were measured on a part of dev only, since they "
+            "could no longer be chosen. The framed cell was chosen. A setting on a plateau of high accuracy "
+            "generalises better than an isolated one.",
             lambda: plots.grid_map(report.grid, _chosen_point(report)),
         )
         yield Details(f"All {len(report.grid)} points", tables.grid_table(report))
@@ -189,10 +193,10 @@ def _search(report: Report) -> Iterator[Block]:
         yield Plot(
             "final-layer",
             "NLL of the correct answer on dev by self-only attention and share of the intercept",
-            "One cell per setting: how much of the final layer's attention is replaced by each position's own value "
-            "(rows), how much of the intercept is subtracted (columns; less than 0 adds), and the NLL of the correct "
-            "answer on dev, in nats, averaged over groups: less is better. Hatched cells raise the NLL of other text "
-            "past the limit. The framed cell was chosen.",
+            "Each cell is a setting: the share of the final layer's attention that is replaced by each position's own "
+            "value (rows), the share of the intercept that is subtracted (columns; a negative share is added), and the "
+            "NLL of the correct answer on dev in nats, averaged over groups. Lower is better. Hatched cells increase "
+            "the NLL of other text above the limit. The framed cell was chosen.",
             lambda: plots.final_layer_maps(grid, chosen),
         )
         yield Details(f"All {len(grid)} points", final_layer_table(grid))
@@ -204,15 +208,15 @@ def _components(report: Report) -> Iterator[Block]:
         yield Plot(
             "heads",
             "Scaled heads by layer",
-            "Each square is an attention head, layers from left (first) to right (last). Coloured ones are scaled by "
-            "the profile: orange amplified, blue weakened, the more the deeper.",
+            "Each square is an attention head. The profile scales the coloured ones: orange heads are amplified, blue "
+            "heads weakened. Deeper colours are larger changes.",
             lambda: plots.head_scales(profile),
         )
     if profile.neurons:
         yield Plot(
             "neurons",
             "Scaled neurons per layer",
-            "How many feed-forward neurons of each layer the profile scales: orange amplified, blue weakened.",
+            "Number of feed-forward neurons per layer that the profile scales: amplified (orange), weakened (blue).",
             lambda: plots.neurons_per_layer(profile),
         )
     if ranking is not None and ranking.components:
@@ -220,28 +224,26 @@ def _components(report: Report) -> Iterator[Block]:
         if ranking.groups:
             yield Plot(
                 "accuracy",
-                "How accurate the components are, per sub-task",
-                f"For each sub-task, how many of the {count} ranked components order the candidate answers rightly on "
-                "how large a share of train prompts (logarithmic scale). What is orange is what the profile "
-                f"scales. Right of the dashed line, at {percent(ranking.accuracy_threshold)}%, a component counts as "
-                "right on the sub-task.",
+                "Accuracy of the components per sub-task",
+                f"Histograms of the accuracy of the {count} ranked components: the share of train prompts on which a "
+                "component orders the candidate answers correctly (logarithmic scale). Components that the profile "
+                f"scales are orange. Above the dashed line, {percent(ranking.accuracy_threshold)}%, a component counts "
+                "as correct on the sub-task.",
                 lambda: plots.accuracy_histograms(ranking),
             )
-        coloured = (
-            "brighter ones are right on more sub-tasks" if ranking.groups else "one colour, as there are no sub-tasks"
-        )
+        colours = "Brighter components are correct on more sub-tasks." if ranking.groups else "There are no sub-tasks."
         yield Plot(
             "precision-recall",
             "Precision and recall of the components",
-            f"Each dot is one of the {count} ranked components: how often it promotes the right answer (recall, "
-            "rightwards) and how often what it promotes is right (precision, upwards), averaged over sub-tasks; "
-            f"{coloured}. Ringed ones are scaled by the profile. Top right is best; many dots can share a place.",
+            f"Each dot is one of the {count} ranked components. Recall is how often it promotes the correct answer, "
+            "precision how often the answer that it promotes is correct, both averaged over sub-tasks. "
+            f"{colours} The profile scales the ringed ones. Dots can overlap.",
             lambda: plots.precision_recall(ranking),
         )
     if profile.heads or profile.neurons:
-        yield _unfolded(tables.scales_table(report))
+        yield _collapsed_if_long(tables.scales_table(report))
     if ranking is not None and ranking.components:
-        yield Details("The ranking", tables.ranking_table(ranking))
+        yield Details("Ranking", tables.ranking_table(ranking))
 
 
 def _attention(report: Report) -> Iterator[Block]:
@@ -249,9 +251,9 @@ def _attention(report: Report) -> Iterator[Block]:
         yield Plot(
             "attention",
             "Attention patterns on an example prompt: " + ", ".join(str(p.component) for p in report.attention),
-            "One picture per head, of the plain model. Each row is a token of the prompt and shows which tokens "
-            "(columns) it attends to, stronger for more; every row sums to 1. The last row is where the answer is "
-            "predicted. A · is a space, ↵ a line end. Of a long prompt the last tokens are shown.",
+            "Attention weights of heads of the unsteered model. Each row is a token of the prompt; its weights on the "
+            "tokens in the columns sum to 1. The answer is predicted at the last row. · is a space, ↵ a line end. Only "
+            "the last tokens of a long prompt are shown.",
             lambda: plots.attention_maps(report.attention),
         )
         yield tables.attention_table(report.attention)
@@ -259,17 +261,17 @@ def _attention(report: Report) -> Iterator[Block]:
 
 def _provenance(report: Report) -> Iterator[Block]:
     yield from tables.provenance_tables(report)
-    for title, text in tables.folded_facts(report):
+    for title, text in tables.long_facts(report):
         yield Details(title, text)
 
 
-def _unfolded(table: Table) -> Table | Details:
-    """Fold a table only where it would fill pages."""
+def _collapsed_if_long(table: Table) -> Table | Details:
+    """Return ``table``, collapsed if it is long."""
     return table if len(table.rows) <= _LONG_TABLE else Details(f"{table.caption} ({len(table.rows)} rows)", table)
 
 
 def _chosen_point(report: Report) -> Point | None:
-    """Return the grid point that the provenance names as chosen, if it names one."""
+    """Return the chosen grid point that the provenance records, if any."""
     chosen = report.profile.provenance.chosen if report.profile.provenance is not None else {}
     match chosen.get("k"), chosen.get("alpha"):
         case int(k), float() | int() as alpha:

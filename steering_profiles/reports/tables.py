@@ -305,7 +305,7 @@ def attention_table(patterns: Sequence[HeadAttention]) -> Table:
 
 
 def provenance_tables(report: Report) -> list[Table]:
-    """Where the profile comes from, all but the long lists, which :func:`folded_facts` gives."""
+    """Where the profile comes from, all but the long lists, which :func:`long_facts` gives."""
     profile, model = report.profile, report.profile.model
     facts: list[tuple[str, str]] = [
         ("profile", profile.name),
@@ -334,7 +334,7 @@ def provenance_tables(report: Report) -> list[Table]:
     return [_facts_table("The profile", facts), _facts_table("The model that it was fitted on", fitted_on)]
 
 
-def folded_facts(report: Report) -> list[tuple[str, str]]:
+def long_facts(report: Report) -> list[tuple[str, str]]:
     """Return the long entries of the provenance as ``(title, JSON text)``."""
     return [
         (f"{name}: {key} ({len(value)} entries)", _as_lines(value))

@@ -140,7 +140,7 @@ def test_page_and_markdown_have_both():
     final = profile(heads=(), neurons=(), method="final-layer", final_layer=FinalLayer(self_only_attention=1.0))
     report = Report(final, "steer fit", calibration={"test": BETTER, "1 shot": SHARPER}, final_layer=SEARCH)
     page, markdown = render_html(report), render_markdown(report)
-    for said in ("Calibration", "By NLL the profile is better", "Reliability of the answers", "Calibration on 1 shot"):
+    for said in ("Calibration", "By NLL the profile is better", "Reliability diagrams", "Calibration on 1 shot"):
         assert said in page
     assert len(markdown_tables(markdown)) >= 3
     assert "sharpening" not in page  # what is measured on other sets has a table, and no verdict

@@ -1,4 +1,4 @@
-"""The page: whole in itself, safe whatever the report's texts are, and true to its figures."""
+"""The HTML page: self-contained, safe with untrusted text, with all figures of the report."""
 
 import re
 from dataclasses import replace
@@ -17,7 +17,7 @@ def test_a_page_is_balanced_html(page: Page):
     assert page.source.startswith("<!DOCTYPE html>")
 
 
-def test_a_page_loads_nothing_from_anywhere(page: Page):
+def test_a_page_loads_nothing_else(page: Page):
     assert not [tag for tag, _ in page.tags if tag in {"script", "link", "iframe", "object", "img"}]
     references = [
         value for _, attributes in page.tags for name, value in attributes.items()
@@ -29,17 +29,17 @@ def test_a_page_loads_nothing_from_anywhere(page: Page):
     assert set(re.findall(r"url\((.)", page.source)) <= {"#"}
 
 
-def test_an_id_is_given_once(page: Page):
+def test_ids_are_unique(page: Page):
     ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
     assert len(ids) == len(set(ids))
 
 
-def test_every_reference_within_the_page_leads_somewhere(page: Page):
+def test_every_reference_within_the_page_has_a_target(page: Page):
     ids = {attributes["id"] for _, attributes in page.tags if "id" in attributes}
     assert set(re.findall(r'(?:url\(|xlink:href="|aria-labelledby=")#?([\w-]+)["\)]', page.source)) <= ids
 
 
-def test_every_plot_says_what_it_shows(page: Page):
+def test_every_plot_has_a_title_and_a_caption(page: Page):
     plots = [attributes for tag, attributes in page.tags if tag == "svg"]
     assert len(plots) == 7
     assert all(attributes["role"] == "img" for attributes in plots)
@@ -67,7 +67,7 @@ def test_hostile_text_stays_text(hostile_page: Page):
     assert hostile_page.text.count("<script>alert(1)</script>") > 20
 
 
-def test_characters_that_cannot_be_seen_are_written_out(hostile_page: Page):
+def test_unprintable_characters_are_escaped(hostile_page: Page):
     assert not re.search(r"[\u202e\x00\x1b\ud800]", hostile_page.source)
     assert r"\u202e\x1b[31m" in hostile_page.text
     assert "\\ud800" in hostile_page.text
@@ -93,12 +93,12 @@ def test_every_prompt_set_is_shown_before_and_after(page: Page):
     ]
 
 
-def test_what_is_worse_is_said_first_and_in_words(page: Page):
-    assert "Worse with it, in percentage points: 5 digits on ) −2.0." in page.text
+def test_a_lower_accuracy_is_named_in_the_headline(page: Page):
+    assert "Accuracy is lower with the profile, in percentage points: 5 digits on ) −2.0." in page.text
 
 
-def test_a_rise_of_nll_past_the_limit_is_flagged(page: Page):
-    assert "Flagged: NLL of other text rises by more than 1%: code +15.81%." in page.text
+def test_an_nll_increase_above_the_limit_is_a_warning(page: Page):
+    assert "Warning: the NLL of other text increases by more than 1%: code +15.81%." in page.text
     assert page.tables[3] == [
         ["text", "tokens", "NLL without", "NLL with", "change", "same next token, %"],
         ["prose", "1234", "3.1234", "3.1301", "+0.21%", "98.7"],
@@ -106,11 +106,11 @@ def test_a_rise_of_nll_past_the_limit_is_flagged(page: Page):
     ]
 
 
-def test_side_effects_within_the_limit_are_not_flagged():
+def test_side_effects_within_the_limit_are_no_warning():
     report = Report(profile(), "x", side_effects=SideEffects((TextEffect("prose", 10, 2.0, 2.01, 0.9),)))
     page = Page(render_html(report))
-    assert "Flagged" not in page.text
-    assert "NLL of other text changes by +0.50% at worst (prose), within the limit of 1%." in page.text
+    assert "Warning" not in page.text
+    assert "The largest NLL increase of other text is +0.50% (prose), within the limit of 1%." in page.text
 
 
 def test_methods_stand_side_by_side(page: Page):
@@ -151,14 +151,14 @@ def test_scaled_components_come_in_the_order_of_the_ranking(page: Page):
     assert [row[0] for row in page.tables[7][1:]] == [str(ranked.component) for ranked in ranking.components]
 
 
-def test_attention_from_the_last_token_is_told_in_figures(page: Page):
+def test_attention_from_the_last_token_is_in_a_table(page: Page):
     pattern = whole().attention[0]
     order = pattern.weights[-1].argsort()[::-1]
     shown = ["#", "·print", "↵", "$x$"]
     assert page.tables[8][1] == ["L3H0", *[f"{shown[i]} #{i} {100 * pattern.weights[-1][i]:.1f}%" for i in order]]
 
 
-def test_provenance_is_there_in_full(page: Page):
+def test_the_provenance_is_complete(page: Page):
     facts = dict(page.tables[9][1:] + page.tables[10][1:])
     assert facts["content hash"] == content_hash(profile())
     assert facts["fitted by"] == "steer fit sample --out there"
@@ -166,10 +166,10 @@ def test_provenance_is_there_in_full(page: Page):
     assert (facts["seed"], facts["task"], facts["tool version"]) == ("41", "sample-task", "9.8.7")
     assert (facts["chosen: k"], facts["test: before"], facts["grid: metric"]) == ("2", ") 12.3", "f1")
     assert facts["fingerprint"] == "sha256:0"
-    assert "  [1, 2.0, 20, 45]" in page.text  # the recorded points, folded
+    assert "  [1, 2.0, 20, 45]" in page.text  # the recorded points, collapsed
 
 
-def test_the_command_that_makes_the_report_again_closes_it(page: Page):
+def test_the_page_ends_with_the_command_that_reproduces_it(page: Page):
     assert page.text.rstrip().endswith("steer evaluate sample --report there")
 
 
@@ -177,9 +177,9 @@ def test_the_command_that_makes_the_report_again_closes_it(page: Page):
     ("field", "heading"),
     [
         ("side_effects", "Side effects"),
-        ("comparison", "Beside other ways of choosing"),
-        ("attention", "Where the heads look"),
-        ("accuracy", "How far it carries"),
+        ("comparison", "Comparison with other methods"),
+        ("attention", "Attention patterns"),
+        ("accuracy", "Generalisation"),
     ],
 )
 def test_a_section_without_data_is_left_out(page: Page, field: str, heading: str):
@@ -194,8 +194,8 @@ def test_a_section_without_data_is_left_out(page: Page, field: str, heading: str
 def test_a_profile_alone_makes_a_page():
     bare = Report(profile(heads=(), neurons=(), provenance=None), "steer evaluate it")
     page = Page(render_html(bare))
-    assert page.headings == ["Where it comes from", "Make this report again"]
-    assert "Changes nothing in some-model." in page.text
+    assert page.headings == ["Provenance", "Reproduce this report"]
+    assert "The profile changes nothing in some-model." in page.text
 
 
 def test_many_sub_tasks_stand_below_each_other():
@@ -206,13 +206,13 @@ def test_many_sub_tasks_stand_below_each_other():
     assert ["more", "group 7", "50", "14.0 → 100.0 +86.0"] in page.tables[1]
 
 
-def test_the_strength_is_said_where_it_is_not_one():
+def test_the_strength_is_named_if_it_is_not_1():
     for strength, said in ((0.5, "0.5"), (1e-07, "1e-07"), (2.0000001, "2.0000001")):
         assert f"at strength {said}." in render_html(Report(profile(), "x", strength=strength))
     assert "at strength" not in render_html(Report(profile(), "x"))
 
 
-def test_hostile_text_is_what_it_says(hostile_page: Page):
+def test_hostile_text_is_shown_unchanged(hostile_page: Page):
     assert (
         hostile_page.text.rstrip()
         .split("\n```")[0]
