@@ -47,7 +47,7 @@ class ArgumentHeads:
     heads: tuple[ArgumentHead, ...]
     pairs: int
     """How many pairs of prompts the means are over."""
-    only_right: bool
+    only_correct: bool
     """Whether those are pairs whose clean prompt the model answers right; if not, too few were, and all were taken."""
 
 
@@ -74,9 +74,9 @@ def find_argument_heads(
             f"none of {len(examples)} prompts has a known topic and a twin of the same template and as many tokens "
             "that asks for another answer, so no head can be patched"
         )
-    right = _answered_right(loaded, pairs, most_pairs, progress or Silent())
-    only_right = len(right) >= min(FEWEST_RIGHT, most_pairs)
-    pairs = right if only_right else pairs[:most_pairs]
+    correct = _answered_correctly(loaded, pairs, most_pairs, progress or Silent())
+    only_correct = len(correct) >= min(FEWEST_RIGHT, most_pairs)
+    pairs = correct if only_correct else pairs[:most_pairs]
     effects = patch_heads(loaded, pairs, progress).fall.mean(dim=-1)
     attention = _attention_to_topic(loaded, [pair.clean for pair in pairs])
     sizes = loaded.anatomy.sizes
@@ -85,7 +85,7 @@ def find_argument_heads(
         for layer in range(sizes.layers)
         for head in range(sizes.heads)
     ]
-    return ArgumentHeads(tuple(sorted(found, key=lambda head: -head.effect)), len(pairs), only_right)
+    return ArgumentHeads(tuple(sorted(found, key=lambda head: -head.effect)), len(pairs), only_correct)
 
 
 def topic_pairs(examples: Sequence[Example], seed: int = 0) -> list[Pair]:
@@ -109,7 +109,7 @@ def topic_pairs(examples: Sequence[Example], seed: int = 0) -> list[Pair]:
     return pairs
 
 
-def _answered_right(loaded: LoadedModel, pairs: Sequence[Pair], most: int, progress: Progress) -> list[Pair]:
+def _answered_correctly(loaded: LoadedModel, pairs: Sequence[Pair], most: int, progress: Progress) -> list[Pair]:
     """Return the first ``most`` pairs whose clean prompt is answered right."""
     progress.stage("asking the plain model", len(pairs))
     right: list[Pair] = []

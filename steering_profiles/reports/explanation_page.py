@@ -1,4 +1,4 @@
-"""What the page of an explanation says, and in which order."""
+"""The page of a report on a layer."""
 
 from collections.abc import Iterator
 
@@ -9,22 +9,24 @@ from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Pa
 from steering_profiles.reports.text import number
 
 CAUTION = (
-    "On prompts that it was not fitted to, the fit tells no more than the mean output does: read its coefficients with "
-    "caution."
+    "On other prompts than those of the fit, the fit predicts the output no better than its mean does, so its "
+    "coefficients explain little."
 )
 _MOST_HEADS = 10
+"""Number of heads in the table that is not collapsed."""
 _MOST_REASONS = 3
+"""Maximum number of omissions that are not collapsed."""
 
 
 def page_of_explanation(explanation: Explanation, command: str) -> Page:
-    """Return the page that ``explanation`` makes; ``command`` is what makes it again."""
+    """Return the page of ``explanation``, which shows ``command`` as the command that reproduces it."""
     made = {
         "": _headline(explanation),
-        "What the MLP makes of its inputs": _inputs(explanation),
-        "What it adds whatever they say": _intercept(explanation),
-        "What that does to the answer": iter((tables.answer_table(explanation),)),
-        "Which heads bring the topic": _argument_heads(explanation),
-        "Make this report again": iter((CodeBlock(command),)),
+        "Coefficients of the inputs": _inputs(explanation),
+        "Intercept": _intercept(explanation),
+        "Contribution to the answer": iter((tables.answer_table(explanation),)),
+        "Argument-passing heads": _argument_heads(explanation),
+        "Reproduce this report": iter((CodeBlock(command),)),
     }
     whole = ((title, tuple(blocks)) for title, blocks in made.items())
     title = f"Layer {explanation.layer} on {explanation.task}"
@@ -32,31 +34,31 @@ def page_of_explanation(explanation: Explanation, command: str) -> Page:
         name=f"explain-{explanation.task}-layer-{explanation.layer}",
         window_title=f"{title}: {explanation.model.id}",
         title=title,
-        about=f"What layer {explanation.layer} of {explanation.model.id} (layers 0 to {explanation.model.layers - 1}) "
-        f"does for {explanation.task}, at the last position of its prompts.",
+        about=f"Analysis of layer {explanation.layer} of {explanation.model.id} (layers 0 to "
+        f"{explanation.model.layers - 1}) on the task {explanation.task}, at the last position of its prompts.",
         sections=tuple(Section(title, blocks) for title, blocks in whole if blocks),
     )
 
 
 def _headline(explanation: Explanation) -> Iterator[Block]:
-    ridge = f"ridge {number(explanation.ridge)}" if explanation.ridge else "plain least squares"
+    ridge = f"ridge regression ({number(explanation.ridge)})" if explanation.ridge else "least squares"
     yield Paragraph(
-        "The output of the layer's MLP is explained by what entered it: MLP ≈ Σ w·(what a head adds) + w·(the residual "
-        "stream before the layer) + b. One coefficient w for each, fitted on the train prompts by "
-        f"{ridge}; the intercept b is what the MLP adds whatever its inputs say."
+        "The output of the layer's MLP is fitted as a linear combination of its inputs: MLP ≈ Σ w·(output of a head) + "
+        "w·(residual stream before the layer) + b. Each input has one coefficient w. The coefficients and the "
+        f"intercept b, which does not depend on the inputs, are fitted on the train prompts by {ridge}."
     )
-    if tells_nothing(explanation):
+    if explains_nothing(explanation):
         yield Paragraph(CAUTION, "worse")
     yield tables.quality_table(explanation)
     left_out = explanation.left_out
     if len(left_out) > _MOST_REASONS:
-        yield Details(f"{len(left_out)} things are left out", "\n".join(left_out))
+        yield Details(f"{len(left_out)} parts are left out", "\n".join(left_out))
     else:
         yield from (Paragraph(f"Left out: {reason}.") for reason in left_out)
 
 
-def tells_nothing(explanation: Explanation) -> bool:
-    """Return whether the fit explains nothing of the prompts that it was not made on."""
+def explains_nothing(explanation: Explanation) -> bool:
+    """Return whether R² is at most 0 on all prompts other than those of the fit."""
     others = [value for split, value in explanation.r2.items() if split != "train"]
     return bool(others) and max(others) <= 0
 
@@ -65,8 +67,8 @@ def _inputs(explanation: Explanation) -> Iterator[Block]:
     yield Plot(
         "coefficients",
         "Coefficients of the heads and of the residual stream",
-        "Orange: what the MLP adds to the residual stream once more, so that it is amplified. Blue: what it takes "
-        "away. At −1 it would be erased.",
+        "The MLP amplifies inputs with positive coefficients (orange) and weakens inputs with negative ones (blue). An "
+        "input with coefficient −1 is erased from the residual stream.",
         lambda: plots.coefficients(explanation),
     )
     yield tables.coefficients_table(explanation)
@@ -74,8 +76,9 @@ def _inputs(explanation: Explanation) -> Iterator[Block]:
 
 def _intercept(explanation: Explanation) -> Iterator[Block]:
     yield Paragraph(
-        "What Lv et al. (arXiv:2403.19521) found elsewhere: in a middle layer the intercept pushes to the answers "
-        "of the task, in the final layer to what is frequent in any text, away from the answer."
+        "In other models, Lv et al. (arXiv:2403.19521) found that the intercept of a middle layer promotes answers of "
+        "the task, while that of the final layer promotes tokens that are frequent in any text and suppresses the "
+        "answer."
     )
     yield tables.tokens_table(explanation)
 
@@ -86,11 +89,11 @@ def _argument_heads(explanation: Explanation) -> Iterator[Block]:
         return
     yield Plot(
         "argument-heads",
-        "Effect of every head, and its attention to the topic",
-        "Each cell is a head, layers from left (first) to right (last). Above: how much P(answer) falls, as a share of "
-        "what it was, when the head's output at the last position is taken from a prompt of another topic (orange; "
-        "blue where it rises). Below: how much of its attention goes from the last position to the topic. A head that "
-        "is bright in both brings the topic to where it is answered.",
+        "Effect of each head on P(answer), and its attention to the topic",
+        "Each cell is a head. Above: relative decrease of P(answer) when the head's output at the last position is "
+        "replaced by its output on a prompt about another topic (orange; blue is an increase). Below: attention of the "
+        "head from the last position to the topic. A head with high values in both moves the topic to the last "
+        "position.",
         lambda: plots.argument_map(found, explanation.model.layers, explanation.model.heads),
     )
     yield tables.argument_table(found, _MOST_HEADS)

@@ -1,4 +1,4 @@
-"""The tables of an explanation: the terminal, the page and the Markdown file show the same cells."""
+"""Tables of a report on a layer, shown on the page, in Markdown and on the terminal."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ _IN_WORDS = {"train": "train (in sample)"}
 
 
 def coefficients_table(explanation: Explanation) -> Table:
-    """What the MLP makes of each head and of the residual stream, and what that adds to the answer's logit."""
+    """Coefficient of each head and of the residual stream, and its contribution to the answer's logit."""
     fitted, train = explanation.decomposition, explanation.answer_logits["train"]
     parts = [
         *(
@@ -21,17 +21,18 @@ def coefficients_table(explanation: Explanation) -> Table:
         ("residual stream", fitted.residual_stream, train.residual_stream),
     ]
     return Table(
-        "What the MLP makes of its inputs: amplified above 0, erased below",
-        (Column("input", numeric=False), Column("coefficient"), Column("answer's logit, train")),
+        "Coefficients of the MLP's inputs (above 0: amplified, below 0: weakened), and contributions to the answer's "
+        "logit on train",
+        (Column("input", numeric=False), Column("coefficient"), Column("logit of the answer")),
         tuple((Cell(name), Cell(signed(weight, 3)), Cell(signed(logit, 2))) for name, weight, logit in parts),
     )
 
 
 def quality_table(explanation: Explanation) -> Table:
-    """How much of the MLP's output the fit explains."""
+    """R² of the fit on each split."""
     return Table(
         "Share of the variance of the MLP's output that the fit explains",
-        (Column("prompts", numeric=False), Column("number"), Column("R²")),
+        (Column("split", numeric=False), Column("prompts"), Column("R²")),
         tuple(
             (Cell(_IN_WORDS.get(split, split)), Cell(str(explanation.prompts[split])), Cell(signed(value, 4)))
             for split, value in explanation.r2.items()
@@ -40,10 +41,10 @@ def quality_table(explanation: Explanation) -> Table:
 
 
 def tokens_table(explanation: Explanation) -> Table:
-    """What the intercept says through the logit lens."""
-    columns = ("pushes to", "logit", "pushes away from", "logit")
+    """Tokens that the intercept promotes and suppresses, by the logit lens."""
+    columns = ("promoted", "logit", "suppressed", "logit")
     return Table(
-        "The intercept through the logit lens (before the final norm's scale)",
+        "Tokens that the intercept promotes and suppresses most, by the logit lens (before the final norm's scale)",
         tuple(Column(heading, numeric=heading == "logit", code=heading != "logit") for heading in columns),
         tuple(
             (Cell(visible(up.text)), Cell(signed(up.logit, 2)), Cell(visible(down.text)), Cell(signed(down.logit, 2)))
@@ -53,33 +54,35 @@ def tokens_table(explanation: Explanation) -> Table:
 
 
 def answer_table(explanation: Explanation) -> Table:
-    """What the parts of the MLP's output add to the right answer's logit, per split."""
+    """Contribution of each part of the MLP's output to the correct answer's logit, per split."""
     splits = explanation.answer_logits
     rows = [
         (Cell(name), *(Cell(signed(logits.parts[name], 2), _share(logits.shares[name])) for logits in splits.values()))
         for name in splits["train"].parts
     ]
-    rows.append((Cell("the whole MLP"), *(Cell(signed(logits.total, 2)) for logits in splits.values())))
+    rows.append((Cell("whole MLP"), *(Cell(signed(logits.total, 2)) for logits in splits.values())))
     return Table(
-        "What the MLP adds to the answer's logit, and each part's share of what all of them move",
+        "Contribution of the MLP to the answer's logit, and each part's share of the sum of their absolute values",
         (Column("part", numeric=False), *(Column(split) for split in splits)),
         tuple(rows),
     )
 
 
 def argument_table(found: ArgumentHeads, most: int) -> Table:
-    """The heads whose patch lowers P(answer) most."""
+    """The ``most`` heads whose patching lowers P(answer) most."""
     shown = found.heads[:most]
-    right = "that the model answers right" if found.only_right else "right or wrong, as few are answered right"
+    chosen = (
+        "that the model answers correctly" if found.only_correct else "(too few have correct answers to use those only)"
+    )
     return Table(
-        f"Argument-passing heads of all {len(found.heads)}, by patching {found.pairs} prompts {right}",
-        (Column("head", numeric=False), Column("fall of P(answer), %"), Column("attention to the topic, %")),
+        f"Heads with the largest effect of {len(found.heads)}, by patching on {found.pairs} prompts {chosen}",
+        (Column("head", numeric=False), Column("decrease of P(answer), %"), Column("attention to the topic, %")),
         tuple(_argument_cells(shown)),
     )
 
 
 def signed(value: float, digits: int) -> str:
-    """Return ``value`` with its sign and so many digits after the point: ``+0.125``."""
+    """Return ``value`` with its sign and ``digits`` decimals: ``+0.125``."""
     return _minus(f"{value:+.{digits}f}")
 
 

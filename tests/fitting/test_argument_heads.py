@@ -49,7 +49,7 @@ def test_the_one_head_that_carries_the_topic_has_all_of_the_effect(tiny: LoadedM
     silence_all_but(tiny, carrier)
     examples = ask(*range(10, 30))
     found = find_argument_heads(tiny, examples)
-    assert (found.pairs, found.only_right) == (20, False)
+    assert (found.pairs, found.only_correct) == (20, False)
     assert len(found.heads) == tiny.anatomy.sizes.layers * tiny.anatomy.sizes.heads
     by_head = {head.component: head.effect for head in found.heads}
     # With that head's output from the twin, all that the last position knows is the twin's.
@@ -88,9 +88,9 @@ def test_only_pairs_answered_right_count_if_there_are_enough(tiny: LoadedModel):
         return find_argument_heads(tiny, examples)
 
     found = counted(right + wrong)
-    assert (found.pairs, found.only_right) == (FEWEST_RIGHT, True)
+    assert (found.pairs, found.only_correct) == (FEWEST_RIGHT, True)
     found = counted(right[1:] + wrong)
-    assert (found.pairs, found.only_right) == (FEWEST_RIGHT - 1 + len(wrong), False)
+    assert (found.pairs, found.only_correct) == (FEWEST_RIGHT - 1 + len(wrong), False)
 
 
 def distinct(examples: Sequence[Example]) -> list[Example]:
@@ -99,7 +99,7 @@ def distinct(examples: Sequence[Example]) -> list[Example]:
 
 def test_no_more_pairs_are_patched_than_asked_for(tiny: LoadedModel):
     found = find_argument_heads(tiny, answered(tiny, ask(*range(10, 60))), most_pairs=9)
-    assert (found.pairs, found.only_right) == (9, True)
+    assert (found.pairs, found.only_correct) == (9, True)
 
 
 def test_twins_have_group_template_and_length_in_common_and_another_answer():

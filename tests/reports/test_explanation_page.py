@@ -1,4 +1,4 @@
-"""The page of an explanation, read back."""
+"""The page of a report on a layer."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,7 @@ EXPLAINED = Explanation(
         "train": AnswerLogit((1.0, 1.0, 0.0), -1.0, -4.0, 2.0),
         "dev": AnswerLogit((0.0, 0.0, 0.0), 1.0, 0.0, 0.0),
     },
-    argument_heads=ArgumentHeads(HEADS, 33, only_right=True),
+    argument_heads=ArgumentHeads(HEADS, 33, only_correct=True),
     left_out=(HOSTILE,),
 )
 
@@ -54,7 +54,7 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Page, str]:
     return written(tmp_path_factory.mktemp("explained"))
 
 
-def test_the_page_tells_all_of_it(both: tuple[Page, str]):
+def test_the_page_has_all_figures(both: tuple[Page, str]):
     page, _ = both
     quality, coefficients, tokens, answer, best, all_heads = page.tables
     assert quality[1:] == [["train (in sample)", "40", "+0.7500"], ["dev", "20", "+0.5000"]]
@@ -71,11 +71,11 @@ def test_the_page_tells_all_of_it(both: tuple[Page, str]):
         ["residual stream", "−1.00 −11%", "+1.00 +100%"],
         ["intercept", "−4.00 −44%", "+0.00 +0%"],
         ["residual", "+2.00 +22%", "+0.00 +0%"],
-        ["the whole MLP", "−1.00", "+1.00"],
+        ["whole MLP", "−1.00", "+1.00"],
     ]
     assert best[1:3] == [["L0H0", "50.0", "0.0"], ["L0H1", "49.0", "25.0"]]
     assert (len(best), len(all_heads)) == (11, 13)
-    assert "33 prompts that the model answers right" in page.text
+    assert "33 prompts that the model answers correctly" in page.text
     assert not page.unbalanced
 
 
@@ -88,33 +88,33 @@ def test_markdown_has_the_same_tables(both: tuple[Page, str]):
     assert found[3] == page.tables[3]
 
 
-def test_the_plots_are_there_and_nothing_in_a_token_becomes_a_tag(both: tuple[Page, str]):
+def test_the_page_has_its_plots_and_tokens_are_escaped(both: tuple[Page, str]):
     page, text = both
     assert [tag for tag, _ in page.tags].count("figure") == 2
     assert "script" not in [tag for tag, _ in page.tags]
-    assert "<script" not in text.replace("```", "")[: text.index("## Make this report again")]
+    assert "<script" not in text.replace("```", "")[: text.index("## Reproduce this report")]
 
 
-def test_a_fit_that_says_nothing_of_other_prompts_is_called_so(both: tuple[Page, str], tmp_path: Path):
-    warning = "read its coefficients with caution"
+def test_a_fit_that_explains_nothing_on_other_prompts_is_a_warning(both: tuple[Page, str], tmp_path: Path):
+    warning = "its coefficients explain little"
     assert warning not in both[0].text
     assert warning in written(tmp_path, r2={"train": 0.3, "dev": -0.01})[0].text
 
 
-def test_what_was_not_looked_for_has_no_section(both: tuple[Page, str], tmp_path: Path):
+def test_without_argument_heads_there_is_no_section(both: tuple[Page, str], tmp_path: Path):
     page, _ = written(tmp_path, argument_heads=None)
-    assert "Which heads bring the topic" in both[0].headings
-    assert "Which heads bring the topic" not in page.headings
+    assert "Argument-passing heads" in both[0].headings
+    assert "Argument-passing heads" not in page.headings
 
 
-def test_many_reasons_are_folded_and_few_are_not(both: tuple[Page, str], tmp_path: Path):
+def test_many_omissions_are_collapsed_and_few_are_not(both: tuple[Page, str], tmp_path: Path):
     page, _ = written(tmp_path, left_out=("one", "two", "three", "four"))
-    assert "4 things are left out" in page.text
+    assert "4 parts are left out" in page.text
     assert "three" in page.text
     assert f"Left out: {HOSTILE[:8]}" in both[0].text
 
 
-def test_cells_of_the_map_are_as_deep_as_the_effect_is_large_and_rises_are_of_another_colour():
+def test_opacity_of_the_map_is_proportional_to_the_effect_and_increases_have_another_colour():
     heads = [replace(HEADS[0], effect=0.8), replace(HEADS[1], effect=0.2), replace(HEADS[2], effect=-0.2), *HEADS[3:]]
     found = ArgumentHeads(tuple(replace(head, effect=0.0) if i > 2 else head for i, head in enumerate(heads)), 9, True)
     image = argument_map(found, MODEL.layers, MODEL.heads).axes[0].images[0]

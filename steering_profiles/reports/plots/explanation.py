@@ -1,4 +1,4 @@
-"""What a layer's MLP makes of its inputs, and which heads bring the topic."""
+"""Plots of a report on a layer."""
 
 import numpy as np
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_rgba
@@ -12,7 +12,7 @@ _EFFECTS: Colormap = LinearSegmentedColormap.from_list(
     "effects",
     [(0, to_rgba(BLUE, 1)), (0.5, to_rgba(BLUE, 0)), (0.5, to_rgba(ORANGE, 0)), (1, to_rgba(ORANGE, 1))],
 )
-"""From a rise, over nothing, which is the page itself, to a fall."""
+"""Colours from an increase (blue), over no change (transparent), to a decrease (orange)."""
 _CELL = 0.2  # inches
 _TALLEST = 6.0
 
@@ -37,7 +37,7 @@ def coefficients(explanation: Explanation) -> Figure:
 
 
 def argument_map(found: ArgumentHeads, layers: int, heads: int) -> Figure:
-    """Draw every head of the model as a cell of two maps: the fall of P(answer), and the attention to the topic."""
+    """Draw two maps of all heads of the model: the decrease of P(answer), and the attention to the topic."""
     effect, attention = np.zeros((heads, layers)), np.zeros((heads, layers))
     for head in found.heads:
         place = head.component.index, head.component.layer
@@ -47,7 +47,7 @@ def argument_map(found: ArgumentHeads, layers: int, heads: int) -> Figure:
     largest = max(1.0, float(np.abs(effect).max()))
     upper, lower = figure.subplots(2, 1, sharex=True)
     for axes, values, colours, least, most, title in (
-        (upper, effect, _EFFECTS, -largest, largest, "fall of P(answer), %"),
+        (upper, effect, _EFFECTS, -largest, largest, "decrease of P(answer), %"),
         (lower, attention, WEIGHTS, 0, 100, "attention to the topic, %"),
     ):
         image = axes.imshow(

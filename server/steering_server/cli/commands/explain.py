@@ -83,7 +83,7 @@ def explain(
     from steering_profiles.fitting.decomposition import find_layer
     from steering_profiles.reports import explanation_tables as tables
     from steering_profiles.reports import write_explanation
-    from steering_profiles.reports.explanation_page import CAUTION, tells_nothing
+    from steering_profiles.reports.explanation_page import CAUTION, explains_nothing
 
     layer = find_layer(loaded, layer)
     made = make_task(task, loaded.tokenizer, seed, loaded.context_length)
@@ -100,7 +100,7 @@ def explain(
     for reason in explanation.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
     console.print(on_terminal(tables.quality_table(explanation)))
-    if tells_nothing(explanation):
+    if explains_nothing(explanation):
         console.print(CAUTION, style="yellow", markup=False)
     for table in (
         tables.coefficients_table(explanation),
