@@ -18,7 +18,7 @@ from steering_profiles.schema import FinalLayer, HeadScale, Profile
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.store import Catalogue
 from steering_server.engines.local.engine import Engine
-from steering_server.engines.local.packing import PackedLinears
+from steering_server.engines.local.prepacking import PrepackedLinears
 from steering_server.errors import EngineError
 from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams
 from steering_server.limits import EngineLimits
@@ -36,11 +36,11 @@ def closed_loop(at_once: int) -> str:
     return f"engine, {at_once} at once"
 
 
-def linear_layers(loaded: LoadedModel, *, packed: bool) -> Measure:
+def linear_layers(loaded: LoadedModel, *, prepacked: bool) -> Measure:
     """Only the matrix products of the decoding steps: what no engine on this model can beat."""
     linears = [module for module in loaded.model.modules() if isinstance(module, torch.nn.Linear)]
-    if packed:
-        PackedLinears(loaded.model)
+    if prepacked:
+        PrepackedLinears(loaded.model)
 
     def measure(prompts: list[Tokens]) -> float:
         widths = {module.in_features for module in linears}
@@ -134,8 +134,8 @@ def contender(name: str, loaded: LoadedModel) -> Measure:
     """Return the contender of that name."""
     shipped = (ProfileAtStrength(Catalogue.open()["parentheses"].profile),)
     makers: dict[str, Callable[[], Measure]] = {
-        "linear layers": lambda: linear_layers(loaded, packed=False),
-        "linear layers, packed": lambda: linear_layers(loaded, packed=True),
+        "linear layers": lambda: linear_layers(loaded, prepacked=False),
+        "linear layers, prepacked": lambda: linear_layers(loaded, prepacked=True),
         "generate()": lambda: generate(loaded),
         "engine": lambda: engine(loaded, [UNSTEERED]),
         "engine, 1 profile": lambda: engine(loaded, [shipped]),

@@ -23,7 +23,7 @@ from benchmarks.prompts import NEW_TOKENS, Prompts
 BATCHES = (1, 8, 32)
 OURS = (
     "linear layers",
-    "linear layers, packed",
+    "linear layers, prepacked",
     "generate()",
     "engine",
     "engine, 1 profile",

@@ -1,23 +1,32 @@
-"""How much an engine does at a time, and what that is unless somebody says otherwise."""
+"""Limits of an engine and their defaults."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """How much the engine does at a time."""
+    """Limits on the work that an engine accepts and on that of one step."""
 
-    max_batch: int = 64
-    """Sequences that run at the same time."""
+    max_num_seqs: int = 64
+    """Maximum number of sequences that run at the same time."""
     max_queue: int = 256
-    """Sequences that may wait for a place in the batch."""
+    """Maximum number of sequences that wait to run."""
     max_length: int | None = None
-    """Tokens of one sequence, prompt and completion together; None is what the model was made for."""
-    step_tokens: int = 512
-    """Prompt tokens computed in one step, over all sequences."""
-    step_tokens_beside: int = 128
-    """Prompt tokens computed in a step in which other sequences wait for their next token."""
-    kv_memory: int | None = None
-    """Bytes that keys and values may take; None is 1 GiB, or what one sequence of full length takes if that is more."""
+    """Maximum tokens of one sequence, prompt and completion together; None for the model's context length."""
+    max_num_batched_tokens: int = 512
+    """Maximum prompt tokens computed in one step, over all sequences."""
+    max_num_batched_tokens_mixed: int = 128
+    """The same for a mixed step, in which other sequences generate and wait for their next token."""
+    kv_cache_memory: int | None = None
+    """Bytes of the KV cache; None for 1 GiB, or the size of one sequence of full length if that is more."""
     prefix_cache: bool = True
-    """Whether sequences that begin alike and are steered alike share what was computed for their beginning."""
+    """Whether sequences with the same prefix and the same steering share its KV cache."""
+
+
+RENAMED = {
+    "max_batch": "max_num_seqs",
+    "step_tokens": "max_num_batched_tokens",
+    "step_tokens_beside": "max_num_batched_tokens_mixed",
+    "kv_memory": "kv_cache_memory",
+}
+"""Former names of limits in settings, which are still accepted."""

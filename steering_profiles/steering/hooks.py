@@ -59,17 +59,19 @@ class SteeringHandle:
         return self._table.self_only_attention(row) == 1
 
     @contextmanager
-    def step(self, rows: Sequence[int], *, packed: bool = False, seen: Sequence[int] | None = None) -> Iterator[None]:
+    def step(
+        self, rows: Sequence[int], *, ragged: bool = False, tokens_per_layer: Sequence[int] | None = None
+    ) -> Iterator[None]:
         """Steer the one forward pass made inside this context.
 
-        ``rows`` are table rows: one per row of a ``[batch, seq]`` input, or, with ``packed``, one per token of a
-        ``[1, tokens]`` input that holds many sequences end to end. Of a packed input a layer may see only the first
-        tokens, ``seen[layer]``.
+        ``rows`` are table rows: one per row of a ``[batch, seq]`` input, or, with ``ragged``, one per token of a
+        ``[1, tokens]`` input in which sequences are concatenated. Of a ragged batch each layer computes the first
+        ``tokens_per_layer[layer]`` tokens; None for all.
 
         Raises:
             HookError: some hook that had something to apply did not fire, so the output is not what was asked for.
         """
-        self._factors = self._table.gather(rows, (1, len(rows)) if packed else (len(rows), 1), seen)
+        self._factors = self._table.gather(rows, (1, len(rows)) if ragged else (len(rows), 1), tokens_per_layer)
         self._due = _due(self._factors)
         try:
             yield

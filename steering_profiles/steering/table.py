@@ -87,19 +87,21 @@ class SteeringTable:
         return self._effects[row].self_only_attention if row else 0.0
 
     def gather(
-        self, rows: Sequence[int], shape: tuple[int, int], seen: Sequence[int] | None = None
+        self, rows: Sequence[int], shape: tuple[int, int], tokens_per_layer: Sequence[int] | None = None
     ) -> StepFactors | None:
         """Return the factors of ``rows``, with leading dimensions ``shape``; None when no row is steered.
 
-        ``seen`` says how many of the rows, from the first on, each layer sees; without it all see all. Step after step
-        the rows are mostly the same, and so are their factors.
+        ``tokens_per_layer`` is the number of rows, from the first on, that each layer computes; None for all. The
+        result is cached, since the rows are mostly the same step after step.
         """
-        asked = (tuple(rows), shape, seen)
+        asked = (tuple(rows), shape, tokens_per_layer)
         if self._gathered is None or self._gathered[0] != asked:
-            self._gathered = asked, self._gather(rows, shape, seen)
+            self._gathered = asked, self._gather(rows, shape, tokens_per_layer)
         return self._gathered[1]
 
-    def _gather(self, rows: Sequence[int], shape: tuple[int, int], seen: Sequence[int] | None) -> StepFactors | None:
+    def _gather(
+        self, rows: Sequence[int], shape: tuple[int, int], tokens_per_layer: Sequence[int] | None
+    ) -> StepFactors | None:
         steered = [self._effects[row] for row in set(rows) if row]
         if not steered:
             return None
@@ -110,7 +112,11 @@ class SteeringTable:
 
         def pick_layers(tables: dict[int, Tensor], layers: Iterable[int]) -> dict[int, Tensor]:
             picked = {layer: pick(tables[layer]) for layer in layers}
-            return picked if seen is None else {layer: table[:, : seen[layer]] for layer, table in picked.items()}
+            return (
+                picked
+                if tokens_per_layer is None
+                else {layer: table[:, : tokens_per_layer[layer]] for layer, table in picked.items()}
+            )
 
         heads = pick_layers(self._heads, _union(effect.heads for effect in steered))
         return StepFactors(

@@ -22,7 +22,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
     folder, model = tmp_path_factory.mktemp("profiles"), build_model("llama", dtype=torch.float32)
     for profile in profiles_for(model):
         save_profile(profile, folder)
-    return LocalBackend(model, Catalogue.open(folder, shipped=False), EngineLimits(max_batch=1))
+    return LocalBackend(model, Catalogue.open(folder, shipped=False), EngineLimits(max_num_seqs=1))
 
 
 def resolve(backend: LocalBackend, **body) -> Arms:

@@ -39,7 +39,7 @@ def test_head_is_answered_as_get_is_without_the_body(http: httpx.Client, path: s
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
     catalogue = Catalogue.open(tmp_path_factory.mktemp("profiles"), shipped=False)
-    return LocalBackend(build_model("llama", dtype=torch.float32), catalogue, EngineLimits(max_batch=1))
+    return LocalBackend(build_model("llama", dtype=torch.float32), catalogue, EngineLimits(max_num_seqs=1))
 
 
 @pytest.mark.parametrize("path", READ)

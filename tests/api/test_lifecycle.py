@@ -170,7 +170,7 @@ def test_what_is_cut_off_before_its_first_token_is_503_and_not_the_servers_fault
     def ask(url: str) -> None:
         answers.append(httpx.post(f"{url}/v1/completions", json=body, timeout=60))
 
-    with living(loaded(tmp_path, slow(computing), step_tokens=1), grace=0) as (url, stop):
+    with living(loaded(tmp_path, slow(computing), max_num_batched_tokens=1), grace=0) as (url, stop):
         wait_until_ready(url)
         asking = threading.Thread(target=ask, args=(url,))
         asking.start()

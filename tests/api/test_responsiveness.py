@@ -33,7 +33,7 @@ def test_a_wrong_value_fails_nobody_elses_request(url):
 
 def test_a_huge_prompt_that_is_being_encoded_holds_up_no_decoding(tmp_path: Path):
     model = build_model("llama", dtype=torch.float32)
-    backend = LocalBackend(model, Catalogue.open(tmp_path, shipped=False), EngineLimits(max_batch=1))
+    backend = LocalBackend(model, Catalogue.open(tmp_path, shipped=False), EngineLimits(max_num_seqs=1))
     with ThreadPoolExecutor(1) as pool:
         encoding = pool.submit(backend.tokenizer.encode, "x" * 2_000_000)
         time.sleep(0.1)
@@ -45,7 +45,7 @@ def test_a_huge_prompt_that_is_being_encoded_holds_up_no_decoding(tmp_path: Path
 
 
 def test_a_stream_abandoned_while_it_waits_frees_its_place_in_the_queue(tmp_path: Path):
-    limits = EngineLimits(max_batch=1, max_queue=1)
+    limits = EngineLimits(max_num_seqs=1, max_queue=1)
     with (
         serving(build_model("llama", dtype=torch.float32, layers=24), tmp_path, limits=limits) as url,
         ThreadPoolExecutor(1) as pool,
@@ -65,7 +65,7 @@ def test_a_stream_abandoned_while_it_waits_frees_its_place_in_the_queue(tmp_path
 
 
 def test_arms_that_there_was_room_for_are_compared_in_the_same_room(model: LoadedModel, tmp_path: Path):
-    limits = EngineLimits(max_batch=3, max_queue=0)
+    limits = EngineLimits(max_num_seqs=3, max_queue=0)
     with serving(build_model("llama", dtype=torch.float32), tmp_path, profiles_for(model), limits=limits) as url:
         body = {"prompt": "abc", "max_tokens": 4, "logprobs": 0, "arms": ["baseline", "heads", "final"]}
         response = httpx.post(f"{url}/v1/completions", json=body)

@@ -77,7 +77,7 @@ def test_a_long_completion_holds_up_neither_probes_nor_another_request(http, url
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_leaves_frees_its_place(stream: bool, tmp_path: Path):
-    limits = EngineLimits(max_batch=1, max_queue=1)
+    limits = EngineLimits(max_num_seqs=1, max_queue=1)
     with serving(build_model("llama", dtype=torch.float32, layers=24), tmp_path, limits=limits) as url:
         began = time.perf_counter()
         body = LONG | {"stream": stream}
@@ -95,7 +95,7 @@ def test_a_client_that_leaves_frees_its_place(stream: bool, tmp_path: Path):
 
 
 def test_more_than_may_wait_is_a_429_that_says_when_to_come_back(tmp_path: Path):
-    limits = EngineLimits(max_batch=1, max_queue=0)
+    limits = EngineLimits(max_num_seqs=1, max_queue=0)
     with serving(build_model("llama", dtype=torch.float32), tmp_path, limits=limits) as url:
         response = httpx.post(f"{url}/v1/completions", json=SHORT | {"n": 2})
         assert response.status_code == 429

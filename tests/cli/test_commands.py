@@ -261,7 +261,7 @@ WRONG = {
     "no such model": (["serve", "--model", "./nowhere/model"], "'./nowhere/model' does not exist"),
     "no such profiles folder": (["serve", "--profiles", "./nowhere"], "nowhere"),
     "unknown dtype": (["serve", "--dtype", "int3"], "dtype is 'int3'"),
-    "memory for keys and values in no known unit": (["serve", "--kv-memory", "5XB"], "kv_memory is '5XB'"),
+    "KV cache memory in no known unit": (["serve", "--kv-cache-memory", "5XB"], "kv_cache_memory is '5XB'"),
     "memory without a size": (["serve", "--max-memory", "cpu"], "DEVICE=SIZE"),
     "a device map that is no JSON": (["serve", "--device-map", "{"], "not JSON"),
     "a limit of memory that nothing looks at": (
@@ -376,11 +376,11 @@ def test_the_command_that_is_installed_says_the_same():
 
 
 def test_too_little_memory_for_one_sequence_is_one_line_and_exit_status_one():
-    result = steer("serve", "--kv-memory", "10MiB", "--port", "0")
+    result = steer("serve", "--kv-cache-memory", "10MiB", "--port", "0")
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")
-    assert "sequence of 8192 tokens take 180 MiB" in line
+    assert "sequence of 8192 tokens takes 180 MiB" in line
 
 
 @pytest.mark.parametrize(
@@ -399,9 +399,9 @@ def test_quantised_weights_that_cannot_be_run_here_are_one_line_and_exit_status_
 
 
 def test_a_wrong_variable_is_named():
-    result = steer("serve", STEER_MAX_BATCH="none")
+    result = steer("serve", STEER_MAX_NUM_SEQS="none")
     assert result.returncode == 1
-    assert "max_batch is 'none'" in result.stderr
+    assert "max_num_seqs is 'none'" in result.stderr
 
 
 def test_a_port_in_use_is_known_before_the_model_is_loaded():

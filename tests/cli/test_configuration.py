@@ -66,7 +66,7 @@ def test_a_variable_that_cannot_be_used_is_named(name: str, value: str, says: st
     ("name", "says"),
     [
         ("STEER_PROT", "did you mean STEER_PORT"),
-        ("steer_max_bach", "did you mean STEER_MAX_BATCH"),
+        ("steer_max_num_seq", "did you mean STEER_MAX_NUM_SEQS"),
         ("STEER_WARP", "known: STEER_MODEL, STEER_DTYPE"),
     ],
 )
@@ -125,7 +125,11 @@ def refused(*arguments: str, through: Sequence[str] = (), **env: str) -> str:
 @pytest.mark.parametrize(
     ("variable", "value", "says"),
     [
-        ("STEER_KV_MEMORY", "1kB", "kv_memory is 0 MiB, but the keys and values of one sequence of 512 tokens take"),
+        (
+            "STEER_KV_CACHE_MEMORY",
+            "1kB",
+            "kv_cache_memory is 0 MiB, but the KV cache of one sequence of 512 tokens takes",
+        ),
         ("STEER_MAX_MODEL_LEN", "513", "max_model_len is 513; model takes at most 512 tokens"),
         ("STEER_DEVICE_MAP", '{"nonesuch": "cpu"}', "the device map names 'nonesuch', which is no part of the model"),
         ("STEER_MAX_MEMORY", "cpu=1GiB", "max_memory is given without a device map"),

@@ -14,7 +14,7 @@ from steering_profiles.models import ModelSource
 from steering_server.api import lifecycle
 from steering_server.cli import app, opening
 from steering_server.config import PREFIX, ServerSettings
-from steering_server.limits import EngineLimits
+from steering_server.limits import RENAMED, EngineLimits
 from tests.builders import build_model
 
 VALUES = {
@@ -28,12 +28,12 @@ VALUES = {
     "force_profiles": "true",
     "host": "127.0.0.2",
     "port": "a free one",
-    "max_batch": "3",
+    "max_num_seqs": "3",
     "max_queue": "7",
     "max_model_len": "99",
-    "step_tokens": "33",
-    "step_tokens_beside": "11",
-    "kv_memory": "3GiB",
+    "max_num_batched_tokens": "33",
+    "max_num_batched_tokens_mixed": "11",
+    "kv_cache_memory": "3GiB",
     "prefix_cache": "false",
     "shutdown_grace": "2.5",
     "keep_alive": "90.5",
@@ -130,5 +130,36 @@ def test_idle_connections_outlive_those_of_proxies_by_default(start: Start, monk
 
 def test_a_flag_wins_over_its_variable(start: Start, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STEER_PORT", "0")
+    monkeypatch.setenv("STEER_MAX_NUM_SEQS", "3")
+    assert start("--max-num-seqs", "5")["limits"].max_num_seqs == 5
+
+
+FORMER = {"max_batch": "3", "step_tokens": "33", "step_tokens_beside": "11", "kv_memory": "3GiB"}
+"""A value for each setting of version 0.1 that has another name now."""
+
+
+def test_there_is_a_value_for_every_renamed_setting():
+    assert FORMER.keys() == RENAMED.keys()
+
+
+@pytest.mark.parametrize("name", FORMER)
+def test_the_former_name_of_a_setting_is_accepted_as_a_flag_and_as_a_variable(
+    name: str, start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("STEER_PORT", "0")
+    new, old_flag, new_flag = RENAMED[name], *(f"--{n.replace('_', '-')}" for n in (name, RENAMED[name]))
+    expected = start(new_flag, FORMER[name])["limits"]
+    assert not caplog.messages
+    assert start(old_flag, FORMER[name])["limits"] == start(f"{old_flag}={FORMER[name]}")["limits"] == expected
+    assert caplog.messages == [f"{old_flag} is deprecated; use {new_flag}"] * 2
+    caplog.clear()
+    monkeypatch.setenv(PREFIX + name.upper(), FORMER[name])
+    assert start()["limits"] == expected
+    assert caplog.messages == [f"{PREFIX}{name.upper()} is deprecated; use {PREFIX}{new.upper()}"]
+
+
+def test_the_present_name_of_a_variable_wins_over_its_former_one(start: Start, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("STEER_PORT", "0")
     monkeypatch.setenv("STEER_MAX_BATCH", "3")
-    assert start("--max-batch", "5")["limits"].max_batch == 5
+    monkeypatch.setenv("STEER_MAX_NUM_SEQS", "5")
+    assert start()["limits"].max_num_seqs == 5

@@ -132,7 +132,7 @@ def test_another_model_is_served_by_environment_alone(none: Image, none_root: Pa
         "/models": tmp_path / "model",
         "/profiles": tmp_path / "profiles",
     }
-    settings = {"STEER_MODEL": "/models", "STEER_SERVED_NAME": "own", "STEER_MAX_BATCH": "4"}
+    settings = {"STEER_MODEL": "/models", "STEER_SERVED_NAME": "own", "STEER_MAX_NUM_SEQS": "4"}
     with running(none, none_root, volumes, settings) as server:
         assert server.wait_for("/ready").json()["model"] == "own"
         models = [model["id"] for model in httpx.get(f"{server.url}/v1/models").json()["data"]]

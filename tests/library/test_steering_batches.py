@@ -1,4 +1,4 @@
-"""Rows of a batch, tokens of a packed row and steps of a decoding do not see each other's steering."""
+"""Rows of a batch, tokens of a ragged batch and steps of a decoding do not see each other's steering."""
 
 import pytest
 import torch
@@ -71,11 +71,11 @@ def test_a_packed_sequence_is_steered_as_a_row_of_a_batch(tiny: LoadedModel):
     for name, steering in arms(tiny).items():
         handle = attach(tiny)
         row = handle.acquire(steering)
-        with handle.step([row] * LENGTH, packed=True):
-            packed = logits(tiny)
+        with handle.step([row] * LENGTH, ragged=True):
+            ragged = logits(tiny)
         handle.remove()
         torch.testing.assert_close(
-            packed, steered_logits(tiny, steering), **ROUND_OFF, msg=lambda m, name=name: f"{name}: {m}"
+            ragged, steered_logits(tiny, steering), **ROUND_OFF, msg=lambda m, name=name: f"{name}: {m}"
         )
 
 
@@ -85,8 +85,8 @@ def test_each_token_of_a_packed_row_has_its_own_steering(tiny: LoadedModel):
     expected = decoded_token_by_token(tiny, [[steering] for steering in per_token])
     handle = attach(tiny)
     rows = [handle.acquire(steering) for steering in per_token]
-    with handle.step(rows, packed=True):
-        packed = logits(tiny)
+    with handle.step(rows, ragged=True):
+        ragged = logits(tiny)
     handle.remove()
-    torch.testing.assert_close(packed, expected, **ROUND_OFF)
-    assert not torch.allclose(packed, logits(tiny))
+    torch.testing.assert_close(ragged, expected, **ROUND_OFF)
+    assert not torch.allclose(ragged, logits(tiny))

@@ -22,8 +22,9 @@ from steering_server.cli.commands.export import export
 from steering_server.cli.commands.fit import fit
 from steering_server.cli.commands.profiles import profiles
 from steering_server.cli.commands.reproduce import reproduce
-from steering_server.cli.commands.serve import serve
+from steering_server.cli.commands.serve import FORMER_OPTIONS, serve
 from steering_server.cli.interrupts import Interrupted
+from steering_server.cli.renaming import renaming
 from steering_server.errors import ServerError
 
 
@@ -59,7 +60,8 @@ def steer(
         typer.echo(context.get_help(), nl=False)
 
 
-for command in (serve, compare, fit, evaluate, explain, export, profiles, anatomy, reproduce):
+app.command(cls=renaming(FORMER_OPTIONS))(serve)
+for command in (compare, fit, evaluate, explain, export, profiles, anatomy, reproduce):
     app.command()(command)
 
 

@@ -28,12 +28,12 @@ def open_backend(settings: ServerSettings) -> "LocalBackend":
     from steering_server.limits import EngineLimits
 
     limits = EngineLimits(
-        max_batch=settings.max_batch,
+        max_num_seqs=settings.max_num_seqs,
         max_queue=settings.max_queue,
         max_length=settings.max_model_len,
-        step_tokens=settings.step_tokens,
-        step_tokens_beside=settings.step_tokens_beside,
-        kv_memory=settings.kv_memory,
+        max_num_batched_tokens=settings.max_num_batched_tokens,
+        max_num_batched_tokens_mixed=settings.max_num_batched_tokens_mixed,
+        kv_cache_memory=settings.kv_cache_memory,
         prefix_cache=settings.prefix_cache,
     )
     # In a thread that ends with it, and takes its pool of computing threads along: those would slow the engine's down.

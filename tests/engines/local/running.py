@@ -8,8 +8,8 @@ import pytest
 
 from steering_profiles.models import LoadedModel
 from steering_server.engines.local.engine import Engine
-from steering_server.engines.local.packed import RowInput
-from steering_server.engines.local.runner import RowOutput
+from steering_server.engines.local.ragged import SequenceInput
+from steering_server.engines.local.runner import SequenceOutput
 from steering_server.errors import EngineError
 from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams
 from steering_server.limits import EngineLimits
@@ -19,7 +19,7 @@ PROMPTS = [(72, 69, 76), (40, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12), (9,), (65,
 
 
 class Running:
-    """An engine at work, and what its sequences report."""
+    """A running engine and the output of its sequences."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -46,14 +46,14 @@ class Running:
             raise errors[0]
         return results
 
-    def watch(self, monkeypatch: pytest.MonkeyPatch) -> list[RowInput]:
-        """Return a list to which every row is added that is computed from now on."""
-        computed: list[RowInput] = []
+    def watch(self, monkeypatch: pytest.MonkeyPatch) -> list[SequenceInput]:
+        """Return a list to which every input that is computed from now on is added."""
+        computed: list[SequenceInput] = []
         compute = self.engine._runner.run
 
-        def run(rows: Sequence[RowInput]) -> list[RowOutput]:
-            computed.extend(rows)
-            return compute(rows)
+        def run(inputs: Sequence[SequenceInput]) -> list[SequenceOutput]:
+            computed.extend(inputs)
+            return compute(inputs)
 
         monkeypatch.setattr(self.engine._runner, "run", run)
         return computed

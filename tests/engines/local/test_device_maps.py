@@ -7,7 +7,7 @@ import torch
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import Steering
-from steering_server.engines.local.packing import PackedLinears
+from steering_server.engines.local.prepacking import PrepackedLinears
 from steering_server.generation.requests import GenerationRequest
 from tests.builders import build_profile, steer
 from tests.engines.local.running import GREEDY, PROMPTS, running
@@ -43,12 +43,12 @@ def test_a_mixed_batch_generates_what_it_does_in_memory(case: str, placement: st
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_weights_of_a_model_that_accelerate_moves_about_are_not_packed(placement: str, tmp_path: Path):
+def test_the_weights_of_a_model_that_accelerate_moves_about_are_not_prepacked(placement: str, tmp_path: Path):
     loaded = load_placed("llama", save_family("llama", tmp_path / "model"), placement, dtype="float32")
     before = {name: parameter.data_ptr() for name, parameter in loaded.model.named_parameters()}
-    packed = PackedLinears(loaded.model)
+    prepacked = PrepackedLinears(loaded.model)
     with torch.inference_mode():
         logits = loaded.model(torch.tensor([PROMPTS[0]], device=loaded.input_device)).logits
     assert logits.isfinite().all()
     assert {name: parameter.data_ptr() for name, parameter in loaded.model.named_parameters()} == before
-    packed.close()
+    prepacked.close()

@@ -1,4 +1,4 @@
-"""The engine generates what the model would, for every row by itself, however rows are batched and steered."""
+"""The engine generates what the model would for every sequence alone, however sequences are batched and steered."""
 
 import threading
 from dataclasses import replace
@@ -18,8 +18,10 @@ from tests.builders import FAMILIES, build_model, build_profile, every_effect, g
 from tests.engines.local.running import GREEDY, PROMPTS, running
 
 
-@pytest.mark.parametrize("limits", [{}, {"step_tokens": 4}, {"max_batch": 2}], ids=["whole", "chunked", "few slots"])
-def test_a_batch_generates_what_the_model_would_row_by_row(tiny: LoadedModel, limits: dict[str, int]):
+@pytest.mark.parametrize(
+    "limits", [{}, {"max_num_batched_tokens": 4}, {"max_num_seqs": 2}], ids=["whole", "chunked", "few slots"]
+)
+def test_a_batch_generates_what_the_model_would_for_each_sequence(tiny: LoadedModel, limits: dict[str, int]):
     expected = [greedy(tiny, prompt) for prompt in PROMPTS]
     assert len({tuple(tokens) for tokens in expected}) == len(expected)
     with running(tiny, **limits) as at_work:
@@ -27,7 +29,7 @@ def test_a_batch_generates_what_the_model_would_row_by_row(tiny: LoadedModel, li
     assert [list(result.tokens) for result in results] == expected
 
 
-def test_rows_of_very_different_lengths_generate_together(tiny: LoadedModel):
+def test_sequences_of_very_different_lengths_generate_together(tiny: LoadedModel):
     prompts = [
         tuple((start + 7 * i) % 250 for i in range(length)) for start, length in enumerate([3, 255, 257, 400, 9])
     ]
@@ -37,11 +39,11 @@ def test_rows_of_very_different_lengths_generate_together(tiny: LoadedModel):
     assert [list(result.tokens) for result in results] == expected
 
 
-def test_a_batch_mixes_profiles_strengths_and_unsteered_rows(tiny: LoadedModel):
+def test_a_batch_mixes_profiles_strengths_and_unsteered_sequences(tiny: LoadedModel):
     effects = every_effect(tiny)
     expected = {name: greedy(tiny, PROMPTS[1], steering) for name, steering in effects.items()}
     assert len({tuple(tokens) for tokens in expected.values()}) >= len(effects) - 1
-    with running(tiny, step_tokens=16) as at_work:
+    with running(tiny, max_num_batched_tokens=16) as at_work:
         results = at_work.run(*(GenerationRequest(PROMPTS[1], GREEDY, steering) for steering in effects.values()))
     assert {name: list(result.tokens) for name, result in zip(effects, results, strict=True)} == expected
 
@@ -68,7 +70,7 @@ def test_in_every_type_the_engine_s_logprobs_are_the_model_s_up_to_rounding(dtyp
 
 
 def test_a_model_that_accelerate_keeps_elsewhere_generates_the_same(tiny: LoadedModel):
-    """Its weights come to where they are used for the moment of their use, as those on a disk or in main memory do."""
+    """Its weights are moved to the device only while they are used, as with offloading to disk or main memory."""
     steering = every_effect(tiny)["all"]
     expected = [greedy(tiny, prompt, steering) for prompt in PROMPTS]
     cpu_offload(tiny.model, torch.device("cpu"))
@@ -94,14 +96,14 @@ def test_a_small_request_does_not_wait_for_all_of_a_large_one_that_came_before()
 
         return emit
 
-    with running(build_model("llama", dtype=torch.float32), max_batch=2) as at_work:
+    with running(build_model("llama", dtype=torch.float32), max_num_seqs=2) as at_work:
         at_work.engine.submit([GenerationRequest(PROMPTS[0], GREEDY)] * 8, reporter("large"))
         at_work.engine.submit([GenerationRequest(PROMPTS[1], GREEDY)], reporter("small"))
         assert over.wait(60)
     assert ended.index("small") < 5
 
 
-def test_a_seeded_row_draws_the_same_tokens_alone_and_in_a_batch(tiny: LoadedModel):
+def test_a_seeded_sequence_draws_the_same_tokens_alone_and_in_a_batch(tiny: LoadedModel):
     warm = SamplingParams(max_tokens=20, temperature=1.5, top_p=0.9, seed=7)
     other = GenerationRequest(PROMPTS[3], replace(warm, seed=1))
     with running(tiny) as at_work:
@@ -111,13 +113,13 @@ def test_a_seeded_row_draws_the_same_tokens_alone_and_in_a_batch(tiny: LoadedMod
     assert alone.tokens == among.tokens != reseeded.tokens
 
 
-@pytest.mark.parametrize("step_tokens", [512, 5])
-def test_prompt_tokens_are_scored_from_the_position_asked_for(tiny: LoadedModel, step_tokens: int):
+@pytest.mark.parametrize("max_num_batched_tokens", [512, 5])
+def test_prompt_tokens_are_scored_from_the_position_asked_for(tiny: LoadedModel, max_num_batched_tokens: int):
     prompt = PROMPTS[1]
     expected = tiny.model(torch.tensor([prompt])).logits[0].log_softmax(-1)
     for start in (0, 1, 6):
         scoring = SamplingParams(max_tokens=0, prompt_logprobs_from=start)
-        with running(tiny, step_tokens=step_tokens) as at_work:
+        with running(tiny, max_num_batched_tokens=max_num_batched_tokens) as at_work:
             (result,) = at_work.run(GenerationRequest(prompt, scoring))
         scored = list(result.prompt_logprobs or ())
         assert len(scored) == len(prompt) - start
@@ -164,7 +166,7 @@ def test_logprobs_come_one_per_token_with_the_alternatives_asked_for(tiny: Loade
 
 def test_a_cancelled_group_frees_its_slot_and_never_finishes():
     loaded = build_model("llama", dtype=torch.float32)
-    with running(loaded, max_batch=1) as at_work:
+    with running(loaded, max_num_seqs=1) as at_work:
         begun, reports = threading.Event(), []
 
         def emit(index: int, report: Chunk | EngineError) -> None:
@@ -181,7 +183,7 @@ def test_a_cancelled_group_frees_its_slot_and_never_finishes():
 
 def test_more_than_the_queue_holds_is_refused_and_what_was_accepted_still_answered():
     loaded = build_model("llama", dtype=torch.float32)
-    with running(loaded, max_batch=1, max_queue=1) as at_work:
+    with running(loaded, max_num_seqs=1, max_queue=1) as at_work:
         request = GenerationRequest(PROMPTS[0], GREEDY)
         with pytest.raises(Overloaded, match="of 1 allowed"):
             at_work.engine.submit([request] * 3, lambda index, report: None)
@@ -197,7 +199,7 @@ def test_output_that_is_not_finite_fails_its_own_request_only():
         assert at_work.run(GenerationRequest(PROMPTS[0], GREEDY))[0].finish_reason == "length"
 
 
-def test_what_a_failed_row_leaves_behind_does_not_reach_the_next_user_of_its_slot():
+def test_what_a_failed_sequence_leaves_behind_does_not_reach_the_next_user_of_its_slot():
     loaded = build_model("llama", dtype=torch.float16)
     exploding = steer(build_profile(loaded, heads=[(layer, head, 3e4) for layer in range(3) for head in range(4)]))
     with running(loaded) as at_work:
@@ -215,14 +217,14 @@ def test_one_who_cannot_take_a_report_does_not_stop_the_engine():
     def gone(index: int, report: Chunk | EngineError) -> None:
         raise RuntimeError("the event loop is closed")
 
-    with running(loaded, max_batch=1) as at_work:
+    with running(loaded, max_num_seqs=1) as at_work:
         at_work.engine.submit([GenerationRequest(PROMPTS[0], GREEDY)], gone)
         assert at_work.run(GenerationRequest(PROMPTS[0], GREEDY))[0].finish_reason == "length"
 
 
 @pytest.mark.parametrize("left", [0, 3])
-def test_rows_far_apart_and_close_together_attend_alike(tiny: LoadedModel, left: int):
-    """Rows that end early leave holes between the slots of those that go on."""
+def test_sequences_far_apart_and_close_together_attend_alike(tiny: LoadedModel, left: int):
+    """Sequences that end early leave holes between the slots of those that continue."""
     expected = greedy(tiny, PROMPTS[1], tokens=30)
     with running(tiny) as at_work:
         short = [GenerationRequest(PROMPTS[0], replace(GREEDY, max_tokens=1 + i)) for i in range(6)]
@@ -235,7 +237,7 @@ def test_a_step_that_fails_fails_those_in_it_and_the_engine_goes_on(monkeypatch:
     loaded = build_model("llama", dtype=torch.float32)
     with running(loaded) as at_work:
         with monkeypatch.context() as broken:
-            broken.setattr(at_work.engine._runner, "run", lambda rows: 1 / 0)
+            broken.setattr(at_work.engine._runner, "run", lambda inputs: 1 / 0)
             with pytest.raises(EngineError, match="division by zero"):
                 at_work.run(GenerationRequest(PROMPTS[0], GREEDY))
         assert at_work.run(GenerationRequest(PROMPTS[0], GREEDY))[0].finish_reason == "length"
@@ -273,6 +275,6 @@ def test_closing_tells_those_who_still_wait():
 
 def test_more_memory_than_there_is_is_refused_in_one_line_that_says_what_to_lower():
     loaded = build_model("llama", dtype=torch.float32)
-    with pytest.raises(ConfigError, match=r"GiB of keys and values.*max_batch"):
-        Engine(loaded, EngineLimits(max_batch=10**9))
+    with pytest.raises(ConfigError, match=r"GiB of KV cache.*max_num_seqs"):
+        Engine(loaded, EngineLimits(max_num_seqs=10**9))
     assert torch.isfinite(loaded.model(torch.tensor([PROMPTS[0]])).logits).all()

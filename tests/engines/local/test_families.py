@@ -13,7 +13,7 @@ from steering_profiles.schema import Profile
 from steering_profiles.steering import Steering, attach
 from steering_server.engines.local import attention
 from steering_server.engines.local.engine import Engine
-from steering_server.engines.local.kv import LayerStore
+from steering_server.engines.local.kv_cache import LayerKVCache
 from steering_server.errors import ConfigError, EngineError
 from steering_server.generation.requests import GenerationRequest
 from steering_server.limits import EngineLimits
@@ -24,7 +24,7 @@ from tests.families import CASES, WINDOW, build_family
 
 REFUSED = ("falcon-rw",)
 ASKED = PROMPTS[1:3]
-"""Of gated rows, which take longer to check."""
+"""Prompts of gated sequences, which take longer to check."""
 SERVED = [case for case in CASES if case not in REFUSED]
 
 
@@ -47,8 +47,8 @@ def generated(loaded: LoadedModel, prompt: Sequence[int]) -> tuple[int, ...]:
 def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to attend: the fused kernels that few tokens get, and the plain products that many get."""
     if request.param == "by products":
-        monkeypatch.setattr(attention, "_MANY", 2)
-        monkeypatch.setattr(attention, "_LARGE", 1)
+        monkeypatch.setattr(attention, "_MANY_SEQUENCES", 2)
+        monkeypatch.setattr(attention, "_LARGE_CHUNK", 1)
         monkeypatch.setattr(attention, "_TILE", 5)
 
 
@@ -83,7 +83,7 @@ def gate_for(loaded: LoadedModel, steering: Steering) -> tuple[float, float]:
 
 @pytest.mark.usefixtures("_kernels")
 @pytest.mark.parametrize("case", SERVED)
-def test_gated_rows_of_a_mixed_batch_generate_what_two_passes_a_token_would(case: str):
+def test_gated_sequences_of_a_mixed_batch_generate_what_two_passes_a_token_would(case: str):
     loaded = build_family(case)
     last = loaded.anatomy.sizes.layers - 1
     heads = build_profile(loaded, "heads", heads=[(1, 0, -1.0), (last, 3, 2.5)])
@@ -106,7 +106,7 @@ def test_gated_rows_of_a_mixed_batch_generate_what_two_passes_a_token_would(case
 
 
 @pytest.mark.parametrize("case", SERVED)
-def test_rows_that_attend_to_themselves_alone_in_the_last_layer_need_none_of_its_attention(
+def test_sequences_that_attend_to_themselves_alone_in_the_last_layer_need_none_of_its_attention(
     case: str, monkeypatch: pytest.MonkeyPatch
 ):
     """They generate what they should while every attention of the last layer that is computed fails."""
@@ -114,7 +114,7 @@ def test_rows_that_attend_to_themselves_alone_in_the_last_layer_need_none_of_its
     profile = build_profile(loaded, self_only_attention=1.0, intercept_scale=0.7)
     own = steer(profile)
     expected = [tuple(greedy(loaded, prompt, own)) for prompt in PROMPTS]
-    with running(loaded, step_tokens=8) as engine:
+    with running(loaded, max_num_batched_tokens=8) as engine:
         refuse_last_layer(engine.engine, monkeypatch)
         answers = engine.run(*(GenerationRequest(prompt, GREEDY, own) for prompt in PROMPTS))
         assert [answer.tokens for answer in answers] == expected
@@ -125,20 +125,20 @@ def test_rows_that_attend_to_themselves_alone_in_the_last_layer_need_none_of_its
 
 def refuse_last_layer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the engine's step fail where the last layer attends for anything."""
-    last = engine._runner.store.layers[-1]
+    last = engine._runner.kv_cache.layers[-1]
 
     def refused(at: int, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def attend(*args: Any) -> Tensor:
             state = args[at]
-            stored = state.keys if isinstance(state, LayerStore) else state
-            if stored.untyped_storage().data_ptr() == last.keys.untyped_storage().data_ptr():
+            cached = state.keys if isinstance(state, LayerKVCache) else state
+            if cached.untyped_storage().data_ptr() == last.keys.untyped_storage().data_ptr():
                 raise EngineError("the last layer attended for something")
             return compute(*args)
 
         return attend
 
-    monkeypatch.setattr(attention, "_attend", refused(1, attention._attend))
-    monkeypatch.setattr(attention, "_attend_decoding", refused(1, attention._attend_decoding))
+    monkeypatch.setattr(attention, "_prefill", refused(1, attention._prefill))
+    monkeypatch.setattr(attention, "_decode", refused(1, attention._decode))
 
 
 def test_prompts_go_beyond_the_window():
@@ -171,7 +171,7 @@ def test_every_way_to_attend_sees_the_window_and_the_cap(
     seen = (of <= at) & (of > at - (window or 1000))
     weights = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
     expected = torch.einsum("hts,hsk->thk", weights, value.repeat_interleave(2, dim=0))
-    scoring = attention.Scoring(0.5, window, cap)
-    torch.testing.assert_close(attention._attend(query, key, value, position, scoring), expected)
+    options = attention.ScoreOptions(0.5, window, cap)
+    torch.testing.assert_close(attention._prefill(query, key, value, position, options), expected)
     monkeypatch.setattr(attention, "_TILE", 5)
-    torch.testing.assert_close(attention._attend_in_tiles(query, key, value, position, scoring), expected)
+    torch.testing.assert_close(attention._prefill_in_tiles(query, key, value, position, options), expected)

@@ -10,7 +10,7 @@ from torch import Tensor
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Gate, Profile
 from steering_profiles.steering import UNSTEERED
-from steering_server.engines.local.packed import Fork, Opened, RowInput, order
+from steering_server.engines.local.ragged import Divergence, OpenGate, SequenceInput, layout_order
 from steering_server.generation.requests import GenerationRequest
 from tests.builders import build_model, build_profile, every_effect, greedy, steer
 from tests.engines.local.running import GREEDY, PROMPTS, running
@@ -33,8 +33,12 @@ def arms(loaded: LoadedModel) -> list[tuple[Profile, ...]]:
     return [(), (gated,), (heads,), (half,), (with_heads,), (gated, always), (always,), (late,), (heads, gated)]
 
 
-@pytest.mark.parametrize("limits", [{}, {"step_tokens": 4}, {"max_batch": 3}], ids=["whole", "chunked", "few slots"])
-def test_gated_rows_of_a_mixed_batch_generate_what_two_passes_a_token_would(tiny: LoadedModel, limits: dict[str, int]):
+@pytest.mark.parametrize(
+    "limits", [{}, {"max_num_batched_tokens": 4}, {"max_num_seqs": 3}], ids=["whole", "chunked", "few slots"]
+)
+def test_gated_sequences_of_a_mixed_batch_generate_what_two_passes_a_token_would(
+    tiny: LoadedModel, limits: dict[str, int]
+):
     opened: list[bool] = []
     asked = [(prompt, arm) for prompt in PROMPTS[:2] for arm in arms(tiny)]
     expected = [slowly(tiny, prompt, arm, opened if arm else []) for prompt, arm in asked]
@@ -48,10 +52,10 @@ def test_gated_rows_of_a_mixed_batch_generate_what_two_passes_a_token_would(tiny
     assert [list(result.tokens) for result in again] == expected[::-1]
 
 
-@pytest.mark.parametrize("step_tokens", [512, 5], ids=["whole", "chunked"])
-def test_every_token_of_a_prompt_is_scored_under_the_gate(tiny: LoadedModel, step_tokens: int):
+@pytest.mark.parametrize("max_num_batched_tokens", [512, 5], ids=["whole", "chunked"])
+def test_every_token_of_a_prompt_is_scored_under_the_gate(tiny: LoadedModel, max_num_batched_tokens: int):
     prompt = tuple((7 * i) % 250 for i in range(40))
-    with running(tiny, step_tokens=step_tokens) as at_work:
+    with running(tiny, max_num_batched_tokens=max_num_batched_tokens) as at_work:
         scoring = replace(GREEDY, max_tokens=0, prompt_logprobs_from=3)
         results = at_work.run(*(GenerationRequest(prompt, scoring, steer(*arm)) for arm in arms(tiny)))
     for arm, result in zip(arms(tiny), results, strict=True):
@@ -75,7 +79,7 @@ def test_an_open_gate_is_none_and_one_that_never_opens_is_the_baseline(tiny: Loa
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_gate_that_never_opens_leaves_every_logit_as_it_is_without_it(dtype: torch.dtype):
-    """The rows of the same batch, computed again beside it, change no bit of any row."""
+    """The gate passes in the same batch change no bit of any sequence."""
     loaded = build_model("llama", dtype=dtype)
     shut = steer(build_profile(loaded, **FINAL, gate=(0.0, 1e-9)))
     found = []
@@ -89,7 +93,7 @@ def test_a_gate_that_never_opens_leaves_every_logit_as_it_is_without_it(dtype: t
 def test_only_the_last_layer_is_computed_again_and_only_for_logits_that_are_wanted(tiny: LoadedModel):
     gated = steer(build_profile(tiny, **FINAL, gate=(0.0, 1.0)))
     tokens_at = [0] * len(tiny.anatomy.layers)
-    with running(tiny, step_tokens=16) as at_work, ExitStack() as counting:
+    with running(tiny, max_num_batched_tokens=16) as at_work, ExitStack() as counting:
         for layer, parts in enumerate(tiny.anatomy.layers):
 
             def count(module: torch.nn.Module, args: tuple[Tensor, ...], layer: int = layer) -> None:
@@ -109,49 +113,55 @@ def test_a_gated_arm_shares_the_whole_prompt_with_the_baseline(tiny: LoadedModel
     assert sorted(len(row.tokens) for row in computed) == [1, len(PROMPTS[3])]
 
 
-def row(slot: int, tokens: int, position: int, logits_for: range, **settings: object) -> RowInput:
-    return RowInput((1,) * tokens, position, slot, 0, logits_for, opened=Opened(Gate(low=0, high=1), 1), **settings)
+def gated_input(slot: int, tokens: int, position: int, logits_for: range, **settings: object) -> SequenceInput:
+    return SequenceInput(
+        (1,) * tokens, position, slot, 0, logits_for, open_gate=OpenGate(Gate(low=0, high=1), 1), **settings
+    )
 
 
-def test_repetitions_come_last_however_long_what_they_repeat_is():
-    """What comes before them is stored, whole rows that fork off at the last layer included."""
-    rows = [row(0, 2, 3, range(1, 2)), row(1, 2, 300, range(2)), row(2, 2, 300, range(1, 2), fork=Fork(2, 1))]
-    repetitions = [one.repetition(3) for one in rows]
-    places = order([*repetitions, *rows])
-    assert sorted(places[:3]) == [3, 4, 5]
-    assert [(again.tokens, again.position, again.logits_for, again.steering_row) for again in repetitions] == [
+def test_gate_passes_come_last_whatever_their_length():
+    """The inputs before them are cached, also those that diverge at the last layer."""
+    inputs = [
+        gated_input(0, 2, 3, range(1, 2)),
+        gated_input(1, 2, 300, range(2)),
+        gated_input(2, 2, 300, range(1, 2), divergence=Divergence(2, 1)),
+    ]
+    gate_passes = [one.gate_pass(3) for one in inputs]
+    order = layout_order([*gate_passes, *inputs])
+    assert sorted(order[:3]) == [3, 4, 5]
+    assert [(again.tokens, again.position, again.logits_for, again.steering_row) for again in gate_passes] == [
         ((1,), 4, range(1), 1),
         ((1, 1), 300, range(2), 1),
         ((1,), 301, range(1), 1),
     ]
 
 
-def test_a_row_is_computed_once_whose_logits_nobody_wants():
-    assert row(0, 2, 3, range(2, 2)).repetition(3) is None
+def test_a_gated_sequence_whose_logits_nobody_wants_is_computed_once():
+    assert gated_input(0, 2, 3, range(2, 2)).gate_pass(3) is None
 
 
-def test_what_gated_rows_held_is_given_back(tiny: LoadedModel):
+def test_gated_sequences_release_their_steering_rows(tiny: LoadedModel):
     with running(tiny) as at_work:
         at_work.run(*(GenerationRequest(PROMPTS[0], GREEDY, steer(*arm)) for arm in arms(tiny)))
         assert at_work.engine._runner.steering._table._users == {}
 
 
-def test_the_final_layer_s_stored_keys_and_values_do_not_matter_under_self_only_attention(tiny: LoadedModel):
-    """All of them are made no numbers before every step; with whatever is not replaced the result would be none."""
+def test_the_final_layer_s_cached_keys_and_values_do_not_matter_under_self_only_attention(tiny: LoadedModel):
+    """All of them are NaN before every step, so that any of them that is used makes the result NaN."""
     wholly = [
         every_effect(tiny)["self-only attention"],
         every_effect(tiny)["all"],
         steer(build_profile(tiny, **FINAL, heads=[(2, 1, 3.0)])),
     ]
     expected = [greedy(tiny, PROMPTS[1], steering) for steering in wholly]
-    with running(tiny, step_tokens=4) as at_work:
+    with running(tiny, max_num_batched_tokens=4) as at_work:
         runner = at_work.engine._runner
-        run, last = runner.run, runner.store.layers[-1]
+        run, last = runner.run, runner.kv_cache.layers[-1]
 
-        def poisoned(rows):
+        def poisoned(inputs):
             last.keys.fill_(float("nan"))
             last.values.fill_(float("nan"))
-            return run(rows)
+            return run(inputs)
 
         runner.run = poisoned
         results = at_work.run(*(GenerationRequest(PROMPTS[1], GREEDY, steering) for steering in wholly))

@@ -4,7 +4,7 @@ from collections import Counter
 
 import torch
 
-from steering_server.engines.local.penalties import History, adjust
+from steering_server.engines.local.penalties import TokenHistory, adjust
 from steering_server.generation.requests import SamplingParams
 
 END = frozenset({9})
@@ -17,7 +17,7 @@ def params(**settings) -> SamplingParams:
 
 def changed(p: SamplingParams, prompt: tuple[int, ...] = (), generated: tuple[int, ...] = ()) -> dict[int, float]:
     """The logits that differ afterwards."""
-    after = adjust(LOGITS, [p], [History(frozenset(prompt), Counter(generated))], END)
+    after = adjust(LOGITS, [p], [TokenHistory(frozenset(prompt), Counter(generated))], END)
     return {token: after[0, token].item() for token in range(10) if after[0, token] != LOGITS[0, token]}
 
 
@@ -45,11 +45,11 @@ def test_the_end_cannot_be_chosen_before_the_least_number_of_tokens():
 def test_rows_that_ask_for_nothing_are_untouched_beside_those_that_do():
     rows = LOGITS.repeat(3, 1)
     settings = [params(), params(presence_penalty=1.0, logit_bias=((0, 2.0),)), params()]
-    after = adjust(rows, settings, [History(frozenset({1}), Counter((0, 2)))] * 3, END)
+    after = adjust(rows, settings, [TokenHistory(frozenset({1}), Counter((0, 2)))] * 3, END)
     assert torch.equal(after[0], LOGITS[0])
     assert torch.equal(after[2], LOGITS[0])
     assert after[1].tolist() == [3.0, -2.0, 0.0, *LOGITS[0, 3:].tolist()]
 
 
 def test_without_any_the_very_same_logits_come_back():
-    assert adjust(LOGITS, [params()], [History(frozenset())], END) is LOGITS
+    assert adjust(LOGITS, [params()], [TokenHistory(frozenset())], END) is LOGITS

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from steering_server.engines.local.packing import PackedLinears
+from steering_server.engines.local.prepacking import PrepackedLinears
 from steering_server.generation.requests import GenerationRequest
 from tests.builders import build_profile, greedy, steer
 from tests.engines.local.running import GREEDY, PROMPTS, running
@@ -45,10 +45,10 @@ def test_a_mixed_batch_generates_what_transformers_does_for_each_alone(folder: P
     assert alike == len(expected) if folder.name not in COARSE else first > 0.8 * len(expected), (alike, first)
 
 
-def test_quantised_layers_are_not_packed_and_the_others_are_given_back(folder: Path):
+def test_quantised_layers_are_not_prepacked_and_the_others_are_given_back(folder: Path):
     loaded = load(folder)
     before = logits(loaded)
-    packed = PackedLinears(loaded.model)
+    prepacked = PrepackedLinears(loaded.model)
     is_dense = folder.name == "fp8"
     for module in (loaded.anatomy.layers[0].head_output, loaded.anatomy.neuron_output(1)):
         assert ("forward" in vars(module) and bool(module.weight.isnan().all())) == is_dense
@@ -56,5 +56,5 @@ def test_quantised_layers_are_not_packed_and_the_others_are_given_back(folder: P
     is_own = folder.name.startswith("compressed-tensors")
     assert bool(loaded.anatomy.unembedding.weight.isnan().all()) != is_own
     torch.testing.assert_close(logits(loaded), before, atol=1e-3, rtol=1e-3)
-    packed.close()
+    prepacked.close()
     assert torch.equal(logits(loaded), before)

@@ -9,7 +9,7 @@ import torch
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import UNSTEERED, Steering
 from steering_server.engines.local.engine import Engine
-from steering_server.engines.local.kv import bytes_per_token
+from steering_server.engines.local.kv_cache import bytes_per_token
 from steering_server.errors import ConfigError
 from steering_server.generation.requests import GenerationRequest
 from steering_server.limits import EngineLimits
@@ -42,14 +42,14 @@ def arms(loaded: LoadedModel) -> list[Steering]:
     ]
 
 
-@pytest.mark.parametrize("step_tokens", [512, 7], ids=["whole", "chunked"])
+@pytest.mark.parametrize("max_num_batched_tokens", [512, 7], ids=["whole", "chunked"])
 @pytest.mark.parametrize("prefix_cache", [True, False], ids=["cache on", "cache off"])
 def test_shared_or_not_every_arm_of_every_request_generates_what_the_model_would(
-    tiny: LoadedModel, prefix_cache: bool, step_tokens: int
+    tiny: LoadedModel, prefix_cache: bool, max_num_batched_tokens: int
 ):
     expected = {prompt: [greedy(tiny, prompt, steering) for steering in arms(tiny)] for prompt in QUESTIONS}
     assert len({tuple(tokens) for by_arm in expected.values() for tokens in by_arm}) > len(arms(tiny))
-    with running(tiny, prefix_cache=prefix_cache, step_tokens=step_tokens) as at_work:
+    with running(tiny, prefix_cache=prefix_cache, max_num_batched_tokens=max_num_batched_tokens) as at_work:
         for prompt in QUESTIONS:
             results = at_work.run(*(GenerationRequest(prompt, GREEDY, steering) for steering in arms(tiny)))
             assert [list(result.tokens) for result in results] == expected[prompt]
@@ -58,7 +58,7 @@ def test_shared_or_not_every_arm_of_every_request_generates_what_the_model_would
     assert [list(result.tokens) for result in results] == [expected[prompt][arm] for prompt, arm in everything]
 
 
-def test_a_beginning_that_was_computed_before_is_not_computed_again(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
+def test_a_prefix_that_was_computed_before_is_not_computed_again(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
     with running(tiny) as at_work:
         at_work.run(GenerationRequest(QUESTIONS[0], GREEDY))
         computed = at_work.watch(monkeypatch)
@@ -119,13 +119,13 @@ def test_arms_share_the_prompt_below_the_first_layer_where_they_differ(tiny: Loa
 def test_sequences_that_arrive_together_wait_for_the_first_to_compute_what_they_share(
     tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
 ):
-    with running(tiny, step_tokens=16) as at_work:
+    with running(tiny, max_num_batched_tokens=16) as at_work:
         computed = at_work.watch(monkeypatch)
         at_work.run(*(GenerationRequest(SYSTEM, replace(GREEDY, max_tokens=1, seed=seed)) for seed in range(5)))
     assert sum(len(row.tokens) for row in computed) == len(SYSTEM) + 4
 
 
-def test_prompt_tokens_are_scored_although_their_state_is_there(tiny: LoadedModel):
+def test_prompt_tokens_are_scored_although_they_are_cached(tiny: LoadedModel):
     scoring = replace(GREEDY, max_tokens=0, prompt_logprobs_from=10)
     with running(tiny) as at_work:
         (cold,) = at_work.run(GenerationRequest(SYSTEM, scoring))
@@ -145,7 +145,7 @@ def test_where_memory_runs_out_the_youngest_wait_and_go_on_where_they_were(monke
     requests = [GenerationRequest(prompt, p) for prompt, p in zip(prompts, warm, strict=True)]
     with running(loaded, max_length=256) as at_work:
         expected = at_work.run(*requests)
-    with running(loaded, max_length=256, kv_memory=600 * bytes_per_token(loaded)) as at_work:
+    with running(loaded, max_length=256, kv_cache_memory=600 * bytes_per_token(loaded)) as at_work:
         computed = at_work.watch(monkeypatch)
         results = at_work.run(*requests)
     assert [result.tokens for result in results] == [result.tokens for result in expected]
@@ -153,5 +153,7 @@ def test_where_memory_runs_out_the_youngest_wait_and_go_on_where_they_were(monke
 
 
 def test_a_grant_that_one_sequence_does_not_fit_is_refused_in_one_line_that_says_what_to_change():
-    with pytest.raises(ConfigError, match=r"kv_memory is 0 MiB.*256 tokens take.*raise it or lower max_model_len"):
-        Engine(build_model("llama"), EngineLimits(max_length=256, kv_memory=2**17))
+    with pytest.raises(
+        ConfigError, match=r"kv_cache_memory is 0 MiB.*256 tokens takes.*raise it or lower max_model_len"
+    ):
+        Engine(build_model("llama"), EngineLimits(max_length=256, kv_cache_memory=2**17))

@@ -1,4 +1,4 @@
-"""Slots share one grant of memory, and hand what they hold to those who can use it."""
+"""Slots share one amount of memory, and sequences reuse the KV cache of earlier ones."""
 
 from itertools import count
 
@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from steering_server.engines.local.kv import KVStore
-from steering_server.engines.local.slots import MIN_SHARED, Slot, SlotPool, common_length
+from steering_server.engines.local.kv_cache import KVCache
+from steering_server.engines.local.slots import MIN_SHARED, CacheSlot, SlotPool, common_length
 from tests.builders import build_model
 
 LENGTH = 256
@@ -26,12 +26,12 @@ def test_the_common_length_is_that_of_the_longest_common_beginning_or_too_short_
 
 
 def test_memory_that_was_given_back_reads_as_zeros():
-    store = KVStore(build_model("llama"), slots=2, length=LENGTH)
-    for layer in store.layers:
+    kv_cache = KVCache(build_model("llama"), slots=2, length=LENGTH)
+    for layer in kv_cache.layers:
         layer.keys.fill_(1)
         layer.values.fill_(1)
-    store.discard(1)
-    for layer in store.layers:
+    kv_cache.discard(1)
+    for layer in kv_cache.layers:
         assert bool((layer.keys[0] == 1).all())
         assert bool((layer.values[0] == 1).all())
         assert not layer.keys[1].any()
@@ -43,10 +43,10 @@ class SlotsInUse(RuleBasedStateMachine):
 
     @initialize(capacity=st.sampled_from([LENGTH, 3 * LENGTH]), reuse=st.booleans())
     def begin(self, capacity: int, reuse: bool) -> None:
-        self.store = KVStore(build_model("llama", layers=1), slots=4, length=LENGTH)
+        self.kv_cache = KVCache(build_model("llama", layers=1), slots=4, length=LENGTH)
         self.capacity, self.clock = capacity, count(1)
-        self.pool = SlotPool(self.store, capacity, reuse=reuse)
-        self.running: list[Slot] = []
+        self.pool = SlotPool(self.kv_cache, capacity, reuse=reuse)
+        self.running: list[CacheSlot] = []
 
     @rule(tokens=TOKENS, key=st.sampled_from([(), (("profile", 1.0),)]))
     def acquire(self, tokens: list[int], key: tuple[tuple[str, float], ...]) -> None:
@@ -74,17 +74,17 @@ class SlotsInUse(RuleBasedStateMachine):
         slot = self.running.pop(data.draw(st.integers(0, len(self.running) - 1)))
         self.pool.release(slot, keep=keep)
 
-    def write(self, slot: Slot, end: int) -> None:
+    def write(self, slot: CacheSlot, end: int) -> None:
         """Stand in for the model: state that names the token, its position and the steering."""
         for position in range(slot.computed, end):
-            self.store.layers[0].keys[slot.index, :, position] = self.state(slot, position)
+            self.kv_cache.layers[0].keys[slot.index, :, position] = self.state(slot, position)
         slot.computed = end
 
-    def state(self, slot: Slot, position: int) -> float:
+    def state(self, slot: CacheSlot, position: int) -> float:
         return 1 + slot.tokens[position] + 2 * position + 1000 * len(slot.key)
 
-    def check(self, slot: Slot) -> None:
-        held = self.store.layers[0].keys[slot.index, 0, : slot.computed, 0]
+    def check(self, slot: CacheSlot) -> None:
+        held = self.kv_cache.layers[0].keys[slot.index, 0, : slot.computed, 0]
         assert torch.equal(held, torch.tensor([self.state(slot, p) for p in range(slot.computed)], dtype=held.dtype))
 
     @invariant()

@@ -18,11 +18,13 @@ from rich.markup import escape
 
 from steering_server.cli.listening import listen, url_of
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings
-from steering_server.limits import EngineLimits
+from steering_server.limits import RENAMED, EngineLimits
 
 if TYPE_CHECKING:
     from steering_server.config import ServerSettings
     from steering_server.generation.backend import Backend
+
+FORMER_OPTIONS = {f"--{old.replace('_', '-')}": f"--{new.replace('_', '-')}" for old, new in RENAMED.items()}
 
 
 def serve(
@@ -38,8 +40,8 @@ def serve(
     served_name: Annotated[
         str | None, typer.Option(help="The model's name in requests. (default: the model's own)")
     ] = None,
-    max_batch: Annotated[
-        int | None, typer.Option(min=1, help=f"Sequences that run at once. (default: {EngineLimits.max_batch})")
+    max_num_seqs: Annotated[
+        int | None, typer.Option(min=1, help=f"Sequences that run at once. (default: {EngineLimits.max_num_seqs})")
     ] = None,
     max_queue: Annotated[
         int | None, typer.Option(min=0, help=f"Sequences that may wait. (default: {EngineLimits.max_queue})")
@@ -47,23 +49,25 @@ def serve(
     max_model_len: Annotated[
         int | None, typer.Option(min=2, help="Tokens of prompt and completion together. (default: the model's own)")
     ] = None,
-    kv_memory: Annotated[
+    kv_cache_memory: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Memory for keys and values, such as 4GiB. (default: 1GiB, or one full sequence if more)",
+            help="Memory of the KV cache, such as 4GiB. (default: 1GiB, or one full sequence if more)",
         ),
     ] = None,
-    step_tokens: Annotated[
+    max_num_batched_tokens: Annotated[
         int | None,
-        typer.Option(min=1, help=f"Prompt tokens computed in one step. (default: {EngineLimits.step_tokens})"),
+        typer.Option(
+            min=1, help=f"Prompt tokens computed in one step. (default: {EngineLimits.max_num_batched_tokens})"
+        ),
     ] = None,
-    step_tokens_beside: Annotated[
+    max_num_batched_tokens_mixed: Annotated[
         int | None,
         typer.Option(
             min=1,
             help="The same while others wait for their next token; fewer make them wait less. "
-            f"(default: {EngineLimits.step_tokens_beside})",
+            f"(default: {EngineLimits.max_num_batched_tokens_mixed})",
         ),
     ] = None,
     prefix_cache: Annotated[
@@ -109,12 +113,12 @@ def serve(
         "profiles": profiles,
         "force_profiles": force_profiles,
         "served_name": served_name,
-        "max_batch": max_batch,
+        "max_num_seqs": max_num_seqs,
         "max_queue": max_queue,
         "max_model_len": max_model_len,
-        "kv_memory": kv_memory,
-        "step_tokens": step_tokens,
-        "step_tokens_beside": step_tokens_beside,
+        "kv_cache_memory": kv_cache_memory,
+        "max_num_batched_tokens": max_num_batched_tokens,
+        "max_num_batched_tokens_mixed": max_num_batched_tokens_mixed,
         "prefix_cache": prefix_cache,
         "shutdown_grace": shutdown_grace,
         "keep_alive": keep_alive,

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from steering_profiles.models import LoadedModel
 from steering_profiles.store import Catalogue
 from steering_server.engines.local.engine import Engine
-from steering_server.engines.local.mailbox import Mailbox
+from steering_server.engines.local.event_loop_bridge import EventLoopBridge
 from steering_server.errors import EngineError
 from steering_server.generation.backend import ModelCard
 from steering_server.generation.profiles import ProfileCard, check_profiles
@@ -19,7 +19,7 @@ _Report = tuple[int, Chunk | EngineError]
 
 
 class LocalBackend:
-    """A loaded model, the profiles that steer it, and the engine that runs both."""
+    """A loaded model, its profiles, and the engine that runs them."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class LocalBackend:
             identity=loaded.identity,
         )
         self._tokenizer = TokenizerService(loaded.tokenizer, self._engine.vocabulary, self._model.name)
-        self._mailbox: Mailbox[_Report] | None = None
+        self._bridge: EventLoopBridge[_Report] | None = None
 
     @property
     def model(self) -> ModelCard:
@@ -66,22 +66,22 @@ class LocalBackend:
         return self._tokenizer
 
     async def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Chunk], None]:
-        """Run ``requests`` in one batch and yield ``(index, chunk)`` as they come, until every one has finished.
+        """Run ``requests`` in one batch and yield ``(index, chunk)`` pairs until all of them have finished.
 
-        Closing the generator cancels what is still running.
+        Closing the generator cancels the requests that are still running.
 
         Raises:
-            Overloaded: too much is queued already.
-            EngineError: the engine failed, or was stopped before it was done.
+            Overloaded: the queue is full.
+            EngineError: the engine failed, or was stopped before the requests finished.
         """
         loop = asyncio.get_running_loop()
-        if self._mailbox is None or self._mailbox.loop is not loop:
-            self._mailbox = Mailbox(loop)
-        mailbox = self._mailbox
+        if self._bridge is None or self._bridge.loop is not loop:
+            self._bridge = EventLoopBridge(loop)
+        bridge = self._bridge
         reports: asyncio.Queue[_Report] = asyncio.Queue()
 
         def emit(index: int, report: Chunk | EngineError) -> None:
-            mailbox.put(reports, (index, report))
+            bridge.put(reports, (index, report))
 
         group = self._engine.submit(requests, emit)
         unfinished = len(requests)
@@ -97,9 +97,9 @@ class LocalBackend:
                 self._engine.cancel(group)
 
     async def start(self) -> None:
-        """Begin to take requests."""
+        """Begin to run requests."""
         self._engine.start()
 
     async def close(self) -> None:
-        """Stop; what is still running is cancelled."""
+        """Stop the engine; requests that are still running are cancelled."""
         await asyncio.to_thread(self._engine.close)

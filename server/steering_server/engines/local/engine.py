@@ -1,4 +1,4 @@
-"""The engine: a thread that runs one step after another over whatever sequences are there."""
+"""The engine: a thread that runs one step after another over all running sequences."""
 
 import threading
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from torch import Tensor
 from steering_profiles.models import LoadedModel, ModelWithAnatomy
 from steering_profiles.tokenization import Vocabulary
 from steering_server.engines.local.attention import refusal
-from steering_server.engines.local.kv import bytes_per_token, padded_length
-from steering_server.engines.local.packed import RowInput
+from steering_server.engines.local.kv_cache import bytes_per_token, padded_length
 from steering_server.engines.local.penalties import adjust
-from steering_server.engines.local.runner import RowOutput, Runner
+from steering_server.engines.local.ragged import SequenceInput
+from steering_server.engines.local.runner import Runner, SequenceOutput
 from steering_server.engines.local.sampling import logprobs_of, sample
 from steering_server.engines.local.scheduler import Budget, Scheduler
 from steering_server.engines.local.sequence import Emit, Group, SequenceState
@@ -24,20 +24,20 @@ from steering_server.generation.requests import Chunk, GenerationRequest
 from steering_server.generation.text import TextStream
 from steering_server.limits import EngineLimits
 
-DEFAULT_KV_MEMORY = 2**30
+DEFAULT_KV_CACHE_MEMORY = 2**30
 """Bytes."""
 
 _log = structlog.get_logger("steering_server.engine")
 
 
 class Engine:
-    """Runs sequences on one model. Thread-safe; results are reported from the engine's own thread."""
+    """Runs sequences on one model. Thread-safe; output is reported from the engine's own thread."""
 
     def __init__(self, loaded: LoadedModel, limits: EngineLimits) -> None:
-        """Take the model over, until :meth:`close`.
+        """Prepare the model, which belongs to the engine until :meth:`close`.
 
         Raises:
-            ConfigError: the engine cannot run this model within these limits, or there is no memory.
+            ConfigError: the engine cannot run this model within these limits, or there is not enough memory.
         """
         check(loaded, limits)
         self.max_length = limits.max_length or loaded.context_length
@@ -48,27 +48,27 @@ class Engine:
         self._started = False
         self._closing = False
         prepared: Future[tuple[Runner, Scheduler]] = Future()
-        # All of the model's work is done in this one thread, even what comes before the first step: every thread that
-        # computes gets a pool of its own for it, and two pools on the same cores halve the speed of both.
-        self._thread = threading.Thread(target=self._live, args=(loaded, prepared), name="steering-engine", daemon=True)
+        # All of the model's work is done in this one thread, even before the first step: every thread that computes
+        # gets its own OpenMP pool, and two pools on the same cores halve each other's speed.
+        self._thread = threading.Thread(target=self._run, args=(loaded, prepared), name="steering-engine", daemon=True)
         self._thread.start()
         self._runner, self._scheduler = prepared.result()
 
     def start(self) -> None:
-        """Begin to run."""
+        """Begin to run submitted sequences."""
         with self._changed:
             self._started = True
             self._changed.notify()
 
     def close(self) -> None:
-        """Stop after the current step; what still runs or waits is told so. The model is given back as it was."""
+        """Stop after the current step, fail all sequences with :class:`EngineStopped` and restore the model."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join()
 
     def submit(self, requests: Sequence[GenerationRequest], emit: Emit) -> Group:
-        """Queue ``requests``, to run in one batch as far as there is room; ``emit`` gets what they have to report.
+        """Queue ``requests``, to run in one batch as far as there is room; their output goes to ``emit``.
 
         Raises:
             Overloaded: more sequences would wait than the limits allow.
@@ -89,7 +89,7 @@ class Engine:
             if self._closing:
                 raise EngineStopped
             queued = self._scheduler.waiting
-            if queued + len(requests) > self._limits.max_queue + self._scheduler.places:
+            if queued + len(requests) > self._limits.max_queue + self._scheduler.available:
                 raise Overloaded(
                     f"{queued} sequences are waiting, of {self._limits.max_queue} allowed, and this request would "
                     f"add {len(requests)}; try again later"
@@ -99,15 +99,15 @@ class Engine:
         return group
 
     def cancel(self, group: Group) -> None:
-        """Stop ``group`` before the next step; nothing more is reported."""
+        """Stop ``group`` before the next step, without further output."""
         with self._changed:
             group.cancelled = True
             self._changed.notify()
 
-    def _live(self, loaded: LoadedModel, prepared: "Future[tuple[Runner, Scheduler]]") -> None:
+    def _run(self, loaded: LoadedModel, prepared: "Future[tuple[Runner, Scheduler]]") -> None:
         try:
             runner, scheduler = _prepare(loaded, self._limits, self.max_length)
-        except BaseException as exc:  # the caller's to handle, whatever it is
+        except BaseException as exc:  # raised again in the thread that waits
             prepared.set_exception(exc)
             return
         prepared.set_result((runner, scheduler))
@@ -127,7 +127,7 @@ class Engine:
             try:
                 scheduler.admit()
                 self._step()
-            except Exception as exc:  # whatever it is, nobody may wait for ever: it is logged and everybody is told
+            except Exception as exc:  # any exception, so that no client waits for ever
                 _log.exception("step_failed")
                 with self._changed:
                     scheduler.fail_all(EngineError(f"the engine failed: {exc}"))
@@ -136,55 +136,55 @@ class Engine:
         planned = self._scheduler.plan()
         if not planned:
             return
-        outputs = self._runner.run([row for _, row in planned])
-        ready = self._take_in(planned, outputs)
+        outputs = self._runner.run([computed for _, computed in planned])
+        ready = self._process_outputs(planned, outputs)
         if ready:
-            self._extend(ready)
+            self._sample_next(ready)
 
-    def _take_in(
-        self, planned: Sequence[tuple[SequenceState, RowInput]], outputs: Sequence[RowOutput]
+    def _process_outputs(
+        self, planned: Sequence[tuple[SequenceState, SequenceInput]], outputs: Sequence[SequenceOutput]
     ) -> list[tuple[SequenceState, Tensor]]:
         """Record what was computed; return the sequences that get a token now, with their logits ``[vocab]``."""
         ready = []
-        for (sequence, row), output in zip(planned, outputs, strict=True):
-            if sequence.place is None:
-                continue  # another sequence of its group failed a moment ago
+        for (sequence, computed), output in zip(planned, outputs, strict=True):
+            if sequence.allocation is None:
+                continue  # its group failed earlier in this loop
             if not output.finite:
                 error = EngineError("the model's output is not finite; a lower strength may help")
                 self._scheduler.fail(sequence.group, error)
                 continue
-            next_logits = sequence.advance(row, output.logits)
+            next_logits = sequence.advance(computed, output.logits)
             report = sequence.prompt_report()
             if report is not None:
                 sequence.emit(report)
             if next_logits is not None:
                 ready.append((sequence, next_logits))
-            elif sequence.is_read:
+            elif sequence.is_scored_only:
                 self._finish(sequence, Chunk(finish_reason="length"))
-        return [(sequence, row_logits) for sequence, row_logits in ready if sequence.place is not None]
+        return [(sequence, next_logits) for sequence, next_logits in ready if sequence.allocation is not None]
 
-    def _extend(self, ready: Sequence[tuple[SequenceState, Tensor]]) -> None:
-        """Choose one more token for each of ``ready`` and report it."""
+    def _sample_next(self, ready: Sequence[tuple[SequenceState, Tensor]]) -> None:
+        """Sample one token for each of ``ready`` and report it."""
         sequences = [sequence for sequence, _ in ready]
-        logits = torch.stack([row_logits for _, row_logits in ready])
+        logits = torch.stack([next_logits for _, next_logits in ready])
         params = [sequence.request.sampling for sequence in sequences]
         adjusted = adjust(logits, params, [sequence.history for sequence in sequences], self._end_tokens)
         tokens = sample(adjusted, params, [sequence.draw() for sequence in sequences])
-        scored = [row for row, p in enumerate(params) if p.logprobs is not None]
+        scored = [index for index, p in enumerate(params) if p.logprobs is not None]
         logprobs = dict(
             zip(
                 scored,
                 logprobs_of(
                     logits[scored],
-                    [tokens[row] for row in scored],
-                    [params[row].logprobs or 0 for row in scored],
+                    [tokens[index] for index in scored],
+                    [params[index].logprobs or 0 for index in scored],
                 ),
                 strict=True,
             )
         )
-        for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
-            is_end = token in self._end_tokens and not params[row].ignore_eos
-            chunk = sequence.push(token, logprobs.get(row), is_end=is_end)
+        for index, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
+            is_end = token in self._end_tokens and not params[index].ignore_eos
+            chunk = sequence.push(token, logprobs.get(index), is_end=is_end)
             if chunk.finish_reason:
                 self._finish(sequence, chunk)
             elif chunk.tokens or chunk.text:
@@ -196,11 +196,11 @@ class Engine:
 
 
 def check(loaded: ModelWithAnatomy, limits: EngineLimits) -> None:
-    """See whether an engine can run a model within ``limits``; its weights need not be there.
+    """Check that the engine can run a model within ``limits``; its weights need not be loaded.
 
     Raises:
-        ConfigError: it computes attention by itself, its context is shorter than the limits say, or the memory that
-            they grant does not hold one sequence of full length.
+        ConfigError: the model does not use transformers' attention interface, its context is shorter than the limits
+            require, or the KV cache memory does not hold one sequence of full length.
     """
     reason = refusal(loaded.model, loaded.anatomy)
     if reason is not None:
@@ -208,37 +208,37 @@ def check(loaded: ModelWithAnatomy, limits: EngineLimits) -> None:
     context = loaded.context_length
     if limits.max_length is not None and limits.max_length > context:
         raise ConfigError(f"max_model_len is {limits.max_length}; {loaded.name} takes at most {context} tokens")
-    _capacity(loaded, limits.kv_memory, limits.max_length or context)
+    _capacity(loaded, limits.kv_cache_memory, limits.max_length or context)
 
 
 def _prepare(loaded: LoadedModel, limits: EngineLimits, length: int) -> tuple[Runner, Scheduler]:
-    capacity = _capacity(loaded, limits.kv_memory, length)
+    capacity = _capacity(loaded, limits.kv_cache_memory, length)
     runner = Runner(loaded, slots=_slots(loaded, limits, capacity, length), length=length)
-    pool = SlotPool(runner.store, capacity, reuse=limits.prefix_cache)
-    budget = Budget(limits.max_batch, limits.step_tokens, limits.step_tokens_beside)
+    pool = SlotPool(runner.kv_cache, capacity, reuse=limits.prefix_cache)
+    budget = Budget(limits.max_num_seqs, limits.max_num_batched_tokens, limits.max_num_batched_tokens_mixed)
     return runner, Scheduler(pool, runner.steering, loaded.anatomy.sizes, budget)
 
 
 def _capacity(loaded: ModelWithAnatomy, granted: int | None, length: int) -> int:
-    """Return how many tokens the granted bytes of memory hold.
+    """Return the number of tokens that ``granted`` bytes of KV cache hold.
 
     Raises:
-        ConfigError: fewer than one sequence of full length has.
+        ConfigError: they hold less than one sequence of full length.
     """
     per_token, least = bytes_per_token(loaded), padded_length(loaded, length)
     if granted is None:
-        granted = max(DEFAULT_KV_MEMORY, least * per_token)
+        granted = max(DEFAULT_KV_CACHE_MEMORY, least * per_token)
     if granted < least * per_token:
         raise ConfigError(
-            f"kv_memory is {granted / 2**20:.0f} MiB, but the keys and values of one sequence of {length} tokens take "
+            f"kv_cache_memory is {granted / 2**20:.0f} MiB, but the KV cache of one sequence of {length} tokens takes "
             f"{least * per_token / 2**20:.0f} MiB; raise it or lower max_model_len"
         )
     return granted // per_token
 
 
 def _slots(loaded: LoadedModel, limits: EngineLimits, capacity: int, length: int) -> int:
-    """Return how many sequences have a slot: those that run and, to be used again, as many that did."""
-    wanted = 2 * limits.max_batch
+    """Return the number of slots: one for each running sequence and as many again for the prefix cache."""
+    wanted = 2 * limits.max_num_seqs
     if all(device.type == "cpu" for device in loaded.layer_devices):
         return wanted
-    return max(1, min(wanted, capacity // padded_length(loaded, length)))  # a slot is memory there, used or not
+    return max(1, min(wanted, capacity // padded_length(loaded, length)))  # here a slot takes memory even when unused

@@ -1,4 +1,4 @@
-"""What changes a row's logits before a token is drawn: biases, penalties on tokens already seen, a minimum length."""
+"""Changes to logits before sampling: biases, penalties for tokens already seen, a minimum length."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from steering_server.generation.requests import SamplingParams
 
 
 @dataclass(eq=False)
-class History:
-    """The tokens that a row has seen."""
+class TokenHistory:
+    """The tokens that a sequence has so far."""
 
     prompt: frozenset[int]
     generated: Counter[int] = field(default_factory=Counter)
 
 
 def adjust(
-    logits: Tensor, params: Sequence[SamplingParams], histories: Sequence[History], end_tokens: frozenset[int]
+    logits: Tensor, params: Sequence[SamplingParams], histories: Sequence[TokenHistory], end_tokens: frozenset[int]
 ) -> Tensor:
-    """Return ``logits`` (``[rows, vocab]``) with each row's biases and penalties, or as they are if no row has any.
+    """Return ``logits`` (``[sequences, vocab]``) with each sequence's biases and penalties applied.
 
-    Each kind of change is made to all rows at once.
+    Each kind of change is made to all sequences at once. If no sequence has any, ``logits`` itself is returned.
     """
     rows = [(row, p, history) for row, (p, history) in enumerate(zip(params, histories, strict=True)) if _changes(p)]
     if not rows:
@@ -50,7 +50,7 @@ def _changes(p: SamplingParams) -> bool:
     return bool(penalised or p.logit_bias or p.min_tokens)
 
 
-def _repeated(p: SamplingParams, seen: History) -> frozenset[int]:
+def _repeated(p: SamplingParams, seen: TokenHistory) -> frozenset[int]:
     return seen.prompt | seen.generated.keys() if p.repetition_penalty != 1 else frozenset()
 
 

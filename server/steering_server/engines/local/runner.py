@@ -1,4 +1,4 @@
-"""One forward pass over many sequences: the stock model, packed input, per-row steering."""
+"""One forward pass over many sequences: the stock model, a ragged batch, steering per sequence."""
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,30 +12,31 @@ from steering_profiles.models import LoadedModel
 from steering_profiles.models.attention import attention_by
 from steering_profiles.steering import SteeringHandle, attach, is_open
 from steering_server.engines.local import attention
-from steering_server.engines.local.kv import KVStore
-from steering_server.engines.local.packed import RowInput, order, pack
-from steering_server.engines.local.packing import PackedLinears
+from steering_server.engines.local.kv_cache import KVCache
+from steering_server.engines.local.prepacking import PrepackedLinears
+from steering_server.engines.local.ragged import SequenceInput, build_batch, layout_order
 from steering_server.errors import EngineError
 
 
 @dataclass(frozen=True)
-class RowOutput:
-    """What one pass computed for one row."""
+class SequenceOutput:
+    """The result of one forward pass for one sequence."""
 
     logits: Tensor
     """``[wanted, vocab]``"""
     finite: bool
-    """Whether all of them are numbers."""
+    """Whether all logits are finite."""
 
 
 class Runner:
-    """A model with steering hooks and a key-value store, run one packed step at a time.
+    """A model with steering hooks and a KV cache, run one ragged batch at a time.
 
-    It takes the model over: its attention implementation and the order of its weights are replaced until :meth:`close`.
+    Until :meth:`close` the model belongs to the runner, which replaces its attention implementation and prepacks its
+    weights.
 
     Raises:
-        EngineError: another one has.
-        ConfigError: there is no memory for keys and values.
+        EngineError: another runner uses the model.
+        ConfigError: there is not enough memory for the KV cache.
     """
 
     def __init__(self, loaded: LoadedModel, *, slots: int, length: int) -> None:
@@ -44,67 +45,67 @@ class Runner:
         self._model = loaded.model
         self._device = loaded.input_device
         self._layers = len(loaded.anatomy.layers)
-        self.store = KVStore(loaded, slots, length)
+        self.kv_cache = KVCache(loaded, slots, length)
         self.steering: SteeringHandle = attach(loaded)
         self._attention = ExitStack()
         self._attention.enter_context(attention_by(self._model, loaded.anatomy, attention.NAME))
-        self._entries = [
-            layer.block.register_forward_pre_hook(_entry(index), with_kwargs=True)
+        self._hooks = [
+            layer.block.register_forward_pre_hook(_layer_entry_hook(index), with_kwargs=True)
             for index, layer in enumerate(loaded.anatomy.layers)
         ]
         self._wanted: Tensor | None = None
-        self._entries.append(loaded.anatomy.unembedding.register_forward_pre_hook(self._keep_wanted))
-        self._linears = PackedLinears(self._model)
+        self._hooks.append(loaded.anatomy.unembedding.register_forward_pre_hook(self._select_wanted))
+        self._linears = PrepackedLinears(self._model)
 
     @torch.inference_mode()
-    def run(self, rows: Sequence[RowInput]) -> list[RowOutput]:
-        """Compute the tokens of ``rows`` in one pass; return what was asked for, row by row, by their gates if any.
+    def run(self, inputs: Sequence[SequenceInput]) -> list[SequenceOutput]:
+        """Compute the tokens of ``inputs`` in one pass; return the wanted logits of each, chosen by its gate if any.
 
         Raises:
-            HookError: some row's steering did not take place.
-            EngineError: some layer did not attend as it should have.
+            HookError: the steering of some sequence was not applied.
+            EngineError: some layer did not use the engine's attention.
         """
-        repetitions = {i: again for i, row in enumerate(rows) if (again := row.repetition(self._layers)) is not None}
-        every = [*rows, *repetitions.values()]
-        places = order(every)
-        ordered = [every[index] for index in places]
-        own = all(self.steering.attends_to_itself(row.steering_row) for row in ordered)
-        packed = pack(self.store, ordered, self._layers, self._device, own=own)
-        filling = [0] * packed.padding
-        tokens = [token for row in ordered for token in row.tokens] + filling
-        steering_rows = [row.steering_row for row in ordered for _ in row.tokens] + filling
-        positions = torch.cat([packed.positions, packed.positions.new_zeros(packed.padding)])
-        self._wanted = self._tensor(_wanted(ordered))
+        gate_passes = {i: again for i, each in enumerate(inputs) if (again := each.gate_pass(self._layers)) is not None}
+        every = [*inputs, *gate_passes.values()]
+        order = layout_order(every)
+        ordered = [every[index] for index in order]
+        self_only = all(self.steering.attends_to_itself(each.steering_row) for each in ordered)
+        batch = build_batch(self.kv_cache, ordered, self._layers, self._device, self_only=self_only)
+        filling = [0] * batch.padding
+        tokens = [token for each in ordered for token in each.tokens] + filling
+        steering_rows = [each.steering_row for each in ordered for _ in each.tokens] + filling
+        positions = torch.cat([batch.positions, batch.positions.new_zeros(batch.padding)])
+        self._wanted = self._tensor(_wanted_tokens(ordered))
         with (
-            attention.attending(packed, self._layers),
-            self.steering.step(steering_rows, packed=True, seen=packed.seen),
+            attention.forward_context(batch, self._layers),
+            self.steering.step(steering_rows, ragged=True, tokens_per_layer=batch.tokens_per_layer),
         ):
             logits: Tensor = self._model(
                 input_ids=self._tensor(tokens).unsqueeze(0),
                 position_ids=positions.unsqueeze(0),
                 use_cache=False,
             ).logits
-        spans = _spans(places, ordered)
-        for repetition, index in enumerate(repetitions, len(rows)):
-            opened = rows[index].opened
-            if opened is not None:
+        spans = _logit_spans(order, ordered)
+        for gate_pass, index in enumerate(gate_passes, len(inputs)):
+            open_gate = inputs[index].open_gate
+            if open_gate is not None:
                 closed = logits[0, spans[index]]
-                chosen = is_open(closed, opened.gate)
-                closed[chosen] = logits[0, spans[repetition]][chosen]
-        finite = logits[0].amax(dim=-1).isfinite().tolist()  # a NaN is the greatest of all
-        return [RowOutput(logits[0, spans[index]], all(finite[spans[index]])) for index in range(len(rows))]
+                chosen = is_open(closed, open_gate.gate)
+                closed[chosen] = logits[0, spans[gate_pass]][chosen]
+        finite = logits[0].amax(dim=-1).isfinite().tolist()  # amax of a tensor with a NaN is NaN
+        return [SequenceOutput(logits[0, spans[index]], all(finite[spans[index]])) for index in range(len(inputs))]
 
     def close(self) -> None:
-        """Take the hooks off and give the model its own attention and weights back."""
+        """Remove the hooks and restore the model's own attention and weights."""
         self._linears.close()
         self.steering.remove()
-        for entry in self._entries:
-            entry.remove()
+        for hook in self._hooks:
+            hook.remove()
         self._attention.close()
 
-    def _keep_wanted(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Let only the tokens be unembedded whose logits are wanted, on whichever device they have come to."""
-        if attention.current_step() is None or self._wanted is None:
+    def _select_wanted(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Let the unembedding compute only the tokens whose logits are wanted."""
+        if attention.current_batch() is None or self._wanted is None:
             return args
         return (args[0][:, self._wanted.to(args[0].device)], *args[1:])
 
@@ -112,45 +113,46 @@ class Runner:
         return torch.tensor(values, dtype=torch.long, device=self._device)
 
 
-def _wanted(rows: Sequence[RowInput]) -> list[int]:
+def _wanted_tokens(inputs: Sequence[SequenceInput]) -> list[int]:
+    """Return the indices, in the batch, of the tokens whose logits are wanted."""
     wanted: list[int] = []
     start = 0
-    for row in rows:
-        wanted.extend(start + index for index in row.logits_for)
-        start += len(row.tokens)
+    for each in inputs:
+        wanted.extend(start + index for index in each.logits_for)
+        start += len(each.tokens)
     return wanted
 
 
-def _spans(places: Sequence[int], rows: Sequence[RowInput]) -> dict[int, slice]:
-    """Return where the logits of each row are, by the index that ``places`` gives it."""
+def _logit_spans(order: Sequence[int], inputs: Sequence[SequenceInput]) -> dict[int, slice]:
+    """Return the slice of the logits that belongs to each input, by the index that ``order`` gives it."""
     spans = {}
     start = 0
-    for index, row in zip(places, rows, strict=True):
-        spans[index] = slice(start, start + len(row.logits_for))
-        start += len(row.logits_for)
+    for index, each in zip(order, inputs, strict=True):
+        spans[index] = slice(start, start + len(each.logits_for))
+        start += len(each.logits_for)
     return spans
 
 
-def _entry(layer: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None]:
-    """Return a hook that hands block ``layer`` the tokens it computes, and what the model made per token for them."""
+def _layer_entry_hook(layer: int) -> Callable[..., tuple[tuple[Any, ...], dict[str, Any]] | None]:
+    """Return a hook that gives block ``layer`` the tokens it computes, and the per-token arguments for them."""
 
     def hook(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        packed = attention.current_step()
-        if packed is None or packed.seen is None:
+        batch = attention.current_batch()
+        if batch is None or batch.tokens_per_layer is None:
             return None
-        every, seen = len(packed.positions), packed.seen[layer]
-        if seen < every:
-            kwargs = {name: _first(value, every, seen) for name, value in kwargs.items()}
-        return (packed.enter(args[0], layer), *args[1:]), kwargs
+        total, count = len(batch.positions), batch.tokens_per_layer[layer]
+        if count < total:
+            kwargs = {name: _first_tokens(value, total, count) for name, value in kwargs.items()}
+        return (batch.enter_layer(args[0], layer), *args[1:]), kwargs
 
     return hook
 
 
-def _first(value: Any, every: int, seen: int) -> Any:
-    """Return, of a per-token tensor ``[1, tokens, ...]`` or a tuple of such, what is for the first tokens."""
+def _first_tokens(value: Any, total: int, count: int) -> Any:
+    """Return the first ``count`` tokens of a per-token tensor ``[1, total, ...]``, or of a tuple of such tensors."""
     if isinstance(value, tuple):
-        return tuple(_first(part, every, seen) for part in value)
-    is_per_token = isinstance(value, Tensor) and value.ndim > 1 and value.shape[:2] == (1, every)
-    return value[:, :seen] if is_per_token else value
+        return tuple(_first_tokens(part, total, count) for part in value)
+    is_per_token = isinstance(value, Tensor) and value.ndim > 1 and value.shape[:2] == (1, total)
+    return value[:, :count] if is_per_token else value

@@ -1,4 +1,4 @@
-"""Choose the next token of every row of a batch at once."""
+"""Sampling of the next token, for all sequences of a batch at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from torch import Tensor
 from steering_server.generation.requests import SamplingParams, TokenLogprob
 
 _CANDIDATES = 1024
-"""Likeliest tokens that a truncated draw looks at before the whole vocabulary is sorted."""
+"""Number of likeliest tokens that a truncated draw considers before it sorts the whole vocabulary."""
 
 
 def sample(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]) -> list[int]:
-    """Return one token per row of ``logits`` (``[rows, vocab]``).
+    """Return one token per sequence from ``logits`` (``[sequences, vocab]``).
 
-    ``uniforms`` are numbers in [0, 1) drawn by each row's own generator: a row's token depends on its logits, its
-    parameters and its number alone. Rows of temperature 0 take the likeliest token, the lowest id among equals.
+    ``uniforms`` are numbers in [0, 1) drawn by each sequence's own generator: a token depends only on the sequence's
+    logits, parameters and number. At temperature 0 it is the likeliest token, the lowest id among equals.
     """
-    tokens = logits.float().argmax(dim=-1)  # which is several times as fast as on bfloat16, conversion included
+    tokens = logits.float().argmax(dim=-1)  # several times as fast as argmax on bfloat16, conversion included
     warm = [row for row, p in enumerate(params) if p.temperature > 0]
     whole = [row for row in warm if not _is_truncated(params[row])]
     truncated = [row for row in warm if _is_truncated(params[row])]
@@ -36,9 +36,9 @@ def sample(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[
 
 
 def logprobs_of(logits: Tensor, tokens: Sequence[int], alternatives: Sequence[int]) -> list[TokenLogprob]:
-    """Return the log-probability of one token per row of ``logits`` (``[rows, vocab]``) and its likeliest alternatives.
+    """Return the log-probability of one token per row of ``logits`` (``[rows, vocab]``) and the likeliest tokens.
 
-    ``alternatives`` says how many of those each row wants.
+    ``alternatives`` is the number of likeliest tokens for each row.
     """
     if not tokens:
         return []
@@ -56,16 +56,16 @@ def logprobs_of(logits: Tensor, tokens: Sequence[int], alternatives: Sequence[in
 
 def _softmax(logits: Tensor, params: Sequence[SamplingParams], rows: Sequence[int]) -> Tensor:
     scaled = logits[rows].float()
-    # Subtracting the maximum first keeps tiny temperatures from overflowing to infinities.
+    # Subtracting the maximum first prevents infinities at tiny temperatures.
     scaled = scaled - scaled.amax(dim=-1, keepdim=True)
     temperatures = _column([p.temperature for p in params], rows, logits)
-    # One that float32 rounds to 0 would make 0 / 0 of the likeliest token.
+    # A temperature that float32 rounds to 0 would give 0 / 0 for the likeliest token.
     return (scaled / temperatures.clamp(min=torch.finfo(torch.float32).tiny)).softmax(dim=-1)
 
 
 @dataclass(frozen=True)
 class _Limits:
-    """Which tokens may be drawn; every tensor ``[rows, 1]``."""
+    """Truncation parameters; every tensor is ``[rows, 1]``."""
 
     top_p: Tensor
     top_k: Tensor
@@ -80,11 +80,11 @@ def _is_truncated(params: SamplingParams) -> bool:
 
 
 def _draw_truncated(probabilities: Tensor, limits: _Limits, u: Tensor) -> Tensor:
-    """Draw from the tokens within ``limits``; ``[rows]``."""
+    """Draw one token per row from those within ``limits``; returns ``[rows]``."""
     vocabulary = probabilities.shape[-1]
     values, ids = probabilities.topk(min(_CANDIDATES, vocabulary), dim=-1)
     tokens, unsure = _draw_sorted(values, ids, limits, u, vocabulary)
-    # Which rows need the whole vocabulary is told by each row for itself, so that no row's draw depends on another's.
+    # Each row decides by itself whether it needs the whole vocabulary, so that no draw depends on another row.
     if values.shape[-1] < vocabulary and bool(unsure.any()):
         values, ids = probabilities[unsure].sort(dim=-1, descending=True)
         tokens[unsure] = _draw_sorted(values, ids, limits.of(unsure), u[unsure], vocabulary)[0]
@@ -92,22 +92,25 @@ def _draw_truncated(probabilities: Tensor, limits: _Limits, u: Tensor) -> Tensor
 
 
 def _draw_sorted(values: Tensor, ids: Tensor, limits: _Limits, u: Tensor, vocabulary: int) -> tuple[Tensor, Tensor]:
-    """Draw from sorted probabilities; also tell for which rows tokens past the given ones might have counted.
+    """Draw from sorted probabilities; also return the rows for which tokens past the given ones may be needed.
 
-    As elsewhere, min_p and top_k come first and top_p is a share of what they leave.
+    As in vLLM, min_p and top_k apply first and top_p is a share of what they leave.
     """
     rank = torch.arange(values.shape[-1], device=values.device)
     left = (rank < limits.top_k) & (values >= limits.min_p * values[:, :1])
     narrowed = (limits.top_k < vocabulary) | (limits.min_p > 0)
     mass = torch.where(narrowed, (values * left).sum(dim=-1, keepdim=True), 1.0)
-    # A token is in the nucleus if those before it have not reached the limit yet; the first always is.
+    # A token is in the nucleus if those before it have not reached the limit; the first always is.
     kept = left & ((values.cumsum(dim=-1) - values < limits.top_p * mass) | (rank == 0))
     unsure = kept[:, -1] | (narrowed.squeeze(-1) & left[:, -1])
     return ids.gather(-1, _invert(values * kept, u).unsqueeze(-1)).squeeze(-1), unsure
 
 
 def _invert(weights: Tensor, u: Tensor) -> Tensor:
-    """Invert each row's cumulative distribution at ``u`` (``[rows, 1]``); weights need not sum to one; ``[rows]``."""
+    """Invert each row's cumulative distribution at ``u`` (``[rows, 1]``); returns ``[rows]``.
+
+    Weights need not sum to one.
+    """
     cumulative = weights.double().cumsum(dim=-1)
     target = u.double() * cumulative[:, -1:]
     found = torch.searchsorted(cumulative, target, right=True).squeeze(-1)

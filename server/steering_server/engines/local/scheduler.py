@@ -1,37 +1,37 @@
-"""Who runs, who waits, and what the next step computes.
+"""The scheduler: which sequences run, which wait, and the tokens of the next step.
 
-A step takes one token of every sequence that generates, and fills up with pieces of prompts. Sequences wait in turn:
-the request with the fewest running goes first, then the one that came first. Where memory for keys and values runs out,
-the youngest sequence gives its place back and waits again; what it had generated it keeps.
+A step computes one token of every sequence that generates and prompt chunks of the others. The next sequence to start
+belongs to the group with the fewest running sequences; among equals the oldest group comes first. Where memory for the
+KV cache runs out, the youngest sequence is preempted: it waits again and keeps the tokens it has generated.
 """
 
 from dataclasses import dataclass, replace
 
 from steering_profiles.models import Sizes
 from steering_profiles.steering import SteeringHandle, divergence_layer, kv_cache_key, split
-from steering_server.engines.local.packed import Fork, Opened, RowInput
-from steering_server.engines.local.sequence import Group, Place, SequenceState
+from steering_server.engines.local.ragged import Divergence, OpenGate, SequenceInput
+from steering_server.engines.local.sequence import Allocation, Group, SequenceState
 from steering_server.engines.local.slots import SlotPool
 from steering_server.errors import EngineError
 
-DOUBLE = 1024
-"""Position at which a prompt's token costs about twice what the first does, since it attends to all before it."""
+_DOUBLE_COST_POSITION = 1024
+"""Position at which a prompt token costs about twice as much as the first, since it attends to all tokens before it."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much is computed at a time."""
+    """Limits of one step."""
 
-    sequences: int
-    """That run at the same time."""
-    tokens: float
-    """Of prompts, in a step in which nothing is generated; fewer of those far into a prompt, which cost more."""
-    tokens_beside: float
-    """The same, in a step in which others get their next token and wait for its end."""
+    max_num_seqs: int
+    """Sequences that run at the same time."""
+    max_num_batched_tokens: float
+    """Prompt tokens in a step in which no sequence generates. Tokens far into a prompt count as more than one."""
+    max_num_batched_tokens_mixed: float
+    """The same in a step in which other sequences generate and wait for its end."""
 
 
 class Scheduler:
-    """The groups of an engine. Used by the engine's thread alone, save for :meth:`waiting`."""
+    """The groups of an engine. Only the engine's thread may use it, except for :attr:`waiting`."""
 
     def __init__(self, pool: SlotPool, steering: SteeringHandle, sizes: Sizes, budget: Budget) -> None:
         self._pool = pool
@@ -45,28 +45,28 @@ class Scheduler:
 
     @property
     def waiting(self) -> int:
-        """How many sequences wait for a place."""
+        """Number of waiting sequences."""
         return sum(len(group.waiting) for group in self._groups)
 
     @property
-    def places(self) -> int:
-        """How many more sequences could run."""
-        return self._budget.sequences - sum(len(group.running) for group in self._groups)
+    def available(self) -> int:
+        """Number of further sequences that may run."""
+        return self._budget.max_num_seqs - sum(len(group.running) for group in self._groups)
 
     def add(self, group: Group) -> None:
-        """Let a new group wait."""
+        """Add a new group to the queue."""
         self._groups.append(group)
 
     def drop_ended(self) -> None:
-        """Forget groups that are over or cancelled."""
+        """Remove groups that are finished or cancelled."""
         for group in self._groups:
             if group.cancelled:
                 self.release_all(group)
         self._groups = [group for group in self._groups if group.waiting or group.running]
 
     def admit(self) -> None:
-        """Let sequences begin to run while there is room for the one whose turn it is."""
-        while self.places > 0:
+        """Start waiting sequences, in order, while there is room for the next one."""
+        while self.available > 0:
             groups = [group for group in self._groups if group.waiting]
             if not groups:
                 return
@@ -74,132 +74,133 @@ class Scheduler:
             if not self._pool.has_room(len(group.waiting[0].tokens)):
                 return
             sequence = group.waiting[0]
-            sequence.start(self._find_place(sequence))
+            sequence.start(self._allocate(sequence))
             group.waiting.popleft()
             group.running.append(sequence)
 
-    def plan(self) -> list[tuple[SequenceState, RowInput]]:
+    def plan(self) -> list[tuple[SequenceState, SequenceInput]]:
         """Choose the tokens of the next step."""
         running = [sequence for group in self._groups for sequence in group.running]
         generating = [sequence for sequence in running if sequence.remaining <= 1]
-        prompts = [sequence for sequence in running if sequence.remaining > 1 and self._catch_up(sequence)]
-        most = self._budget.tokens_beside if generating else self._budget.tokens
-        planned: dict[SequenceState, RowInput] = {}
+        prompts = [sequence for sequence in running if sequence.remaining > 1 and self._is_ready(sequence)]
+        budget = self._budget.max_num_batched_tokens_mixed if generating else self._budget.max_num_batched_tokens
+        planned: dict[SequenceState, SequenceInput] = {}
         for sequence in generating:
-            if sequence.place is None:
-                continue  # it had to make room for one before it
-            self._put(planned, sequence, sequence.next_input(1))
+            if sequence.allocation is None:
+                continue  # it was preempted for an earlier one
+            self._plan(planned, sequence, sequence.next_input(1))
         for sequence in prompts:
-            if sequence.place is None or sequence in planned:
+            if sequence.allocation is None or sequence in planned:
                 continue
-            if most <= 0:
+            if budget <= 0:
                 break
-            followers = [one for one in prompts if one.place is not None and one.place.leader is sequence]
-            weight = (1 + len(followers)) * (1 + sequence.computed / DOUBLE)
-            row = sequence.next_input(max(1, int(most / weight)))
-            self._put(planned, sequence, row)
-            most -= len(row.tokens) * weight
-            for follower in followers:
-                if follower.place is not None and follower.place.leader is sequence:
-                    beside = follower.next_input(len(row.tokens))
-                    self._put(planned, follower, replace(beside, fork=Fork(follower.place.fork, row.slot)))
-        # One that was put in may have lost its place to a later one.
-        return [(sequence, row) for sequence, row in planned.items() if sequence.place is not None]
+            diverging = [one for one in prompts if _lower_layers_source(one) is sequence]
+            cost = (1 + len(diverging)) * (1 + sequence.computed / _DOUBLE_COST_POSITION)
+            chunk = sequence.next_input(max(1, int(budget / cost)))
+            self._plan(planned, sequence, chunk)
+            budget -= len(chunk.tokens) * cost
+            for other in diverging:
+                if other.allocation is not None and _lower_layers_source(other) is sequence:
+                    divergence = Divergence(other.allocation.divergence_layer, chunk.slot)
+                    self._plan(planned, other, replace(other.next_input(len(chunk.tokens)), divergence=divergence))
+        # A sequence may have been preempted for a later one after it was planned.
+        return [(sequence, chunk) for sequence, chunk in planned.items() if sequence.allocation is not None]
 
     def release(self, sequence: SequenceState, *, keep: bool = True) -> None:
-        """Take a sequence out of the running batch; ``keep`` what was computed for others to use."""
-        place = sequence.running
+        """Stop running a sequence; its KV cache stays available to others unless ``keep`` is false."""
+        allocation = sequence.allocated
         sequence.group.running.remove(sequence)
         for other in (one for group in self._groups for one in group.running):
-            if other.running.leader is sequence:
-                other.running.leader = None
-            if other.running.source is sequence:
+            if other.allocated.lower_layers_source is sequence:
+                other.allocated.lower_layers_source = None
+            if other.allocated.prefix_source is sequence:
                 if keep:
-                    self._copy_ready(other.running, place)
-                other.running.source = None
-        self._pool.release(place.slot, keep=keep)
-        self._steering.release(place.steering_row)
-        if place.opened is not None:
-            self._steering.release(place.opened.steering_row)
-        sequence.place = None
+                    self._copy_prefix(other.allocated, allocation)
+                other.allocated.prefix_source = None
+        self._pool.release(allocation.slot, keep=keep)
+        self._steering.release(allocation.steering_row)
+        if allocation.open_gate is not None:
+            self._steering.release(allocation.open_gate.steering_row)
+        sequence.allocation = None
 
     def release_all(self, group: Group, *, keep: bool = True) -> None:
-        """Take all of a group out of the running batch and the queue."""
+        """Stop all sequences of a group, running or waiting."""
         group.waiting.clear()
         for sequence in list(group.running):
             self.release(sequence, keep=keep)
 
     def fail(self, group: Group, error: EngineError) -> None:
-        """End a group with an error. What was computed for it may be wrong, and is kept for nobody."""
+        """End a group with an error. Its KV cache may be wrong and is not kept."""
         self.release_all(group, keep=False)
         group.report(0, error)
 
     def fail_all(self, error: EngineError) -> None:
-        """End everything with an error."""
+        """End all groups with an error."""
         groups, self._groups = self._groups, []
         for group in groups:
             if group.waiting or group.running:
                 self.fail(group, error)
 
-    def _find_place(self, sequence: SequenceState) -> Place:
+    def _allocate(self, sequence: SequenceState) -> Allocation:
         steering = sequence.request.steering
         gated = split(steering)
         row = self._steering.acquire(steering if gated is None else gated.closed)
-        opened = None if gated is None else Opened(gated.gate, self._steering.acquire(gated.opened))
-        slot, source_slot, shared = self._pool.acquire(
-            sequence.tokens, kv_cache_key(steering, self._sizes), sequence.most_shared
+        open_gate = None if gated is None else OpenGate(gated.gate, self._steering.acquire(gated.opened))
+        slot, prefix_slot, prefix_length = self._pool.acquire(
+            sequence.tokens, kv_cache_key(steering, self._sizes), sequence.max_shared
         )
-        place = Place(slot, row, opened)
-        if source_slot is not None:
-            place.source = self._owner(source_slot)
-            place.source_length = shared
+        allocation = Allocation(slot, row, open_gate)
+        if prefix_slot is not None:
+            allocation.prefix_source = self._owner(prefix_slot)
+            allocation.prefix_length = prefix_length
         elif slot.computed == 0:
-            place.leader, place.fork = self._leader(sequence)
-        return place
+            allocation.lower_layers_source, allocation.divergence_layer = self._find_lower_layers_source(sequence)
+        return allocation
 
     def _owner(self, slot: object) -> SequenceState:
-        return next(one for group in self._groups for one in group.running if one.running.slot is slot)
+        return next(one for group in self._groups for one in group.running if one.allocated.slot is slot)
 
-    def _leader(self, sequence: SequenceState) -> tuple[SequenceState | None, int]:
-        """Return who of the same group computes the same prompt, and the layer from which on it differs."""
+    def _find_lower_layers_source(self, sequence: SequenceState) -> tuple[SequenceState | None, int]:
+        """Return the sequence of the group, with the same prompt, that diverges latest, and the layer where it does."""
         candidates = [
             other
             for other in sequence.group.running
-            if other.tokens == sequence.tokens and other.computed == 0 and _is_independent(other.running)
+            if other.tokens == sequence.tokens and other.computed == 0 and other.allocated.is_independent
         ]
-        forks = [
+        layers = [
             divergence_layer(other.request.steering, sequence.request.steering, self._sizes) for other in candidates
         ]
-        best = max(range(len(forks)), key=forks.__getitem__, default=None)
-        if best is None or forks[best] == 0:
+        best = max(range(len(layers)), key=layers.__getitem__, default=None)
+        if best is None or layers[best] == 0:
             return None, 0
-        return candidates[best], min(forks[best], self._sizes.layers - 1)
+        return candidates[best], min(layers[best], self._sizes.layers - 1)
 
-    def _catch_up(self, sequence: SequenceState) -> bool:
-        """Copy what the sequence's source has computed by now; return whether that was all there is to wait for.
+    def _is_ready(self, sequence: SequenceState) -> bool:
+        """Copy what its prefix source has computed by now; return whether the sequence can be planned.
 
-        A follower goes with its leader and is not to be planned by itself.
+        Sequences that share lower layers are planned together while both have computed the same number of tokens.
         """
-        place = sequence.running
-        if place.source is not None:
-            self._copy_ready(place, place.source.running)
-            if place.slot.computed < place.source_length:
+        allocation = sequence.allocated
+        if allocation.prefix_source is not None:
+            self._copy_prefix(allocation, allocation.prefix_source.allocated)
+            if allocation.slot.computed < allocation.prefix_length:
                 return False
-            place.source = None
-        if place.leader is not None and place.leader.computed != place.slot.computed:
-            place.leader = None  # it goes alone from here
+            allocation.prefix_source = None
+        source = allocation.lower_layers_source
+        if source is not None and source.computed != allocation.slot.computed:
+            allocation.lower_layers_source = None
         return True
 
-    def _copy_ready(self, place: Place, source: Place) -> None:
-        ready = min(place.source_length, source.slot.computed)
-        if ready > place.slot.computed:
-            self._pool.copy(source.slot, place.slot, ready)
+    def _copy_prefix(self, allocation: Allocation, source: Allocation) -> None:
+        computed = min(allocation.prefix_length, source.slot.computed)
+        if computed > allocation.slot.computed:
+            self._pool.copy(source.slot, allocation.slot, computed)
 
-    def _put(self, planned: dict[SequenceState, RowInput], sequence: SequenceState, row: RowInput) -> None:
-        """Plan ``row``, if need be at the cost of the youngest, which may be ``sequence`` itself."""
-        while sequence.place is not None:
-            if self._pool.grow(sequence.place.slot, row.position + len(row.tokens)):
-                planned[sequence] = row
+    def _plan(self, planned: dict[SequenceState, SequenceInput], sequence: SequenceState, chunk: SequenceInput) -> None:
+        """Plan ``chunk``; while memory is short, preempt the youngest sequence, which may be ``sequence`` itself."""
+        while sequence.allocation is not None:
+            if self._pool.grow(sequence.allocation.slot, chunk.position + len(chunk.tokens)):
+                planned[sequence] = chunk
                 return
             self._preempt(self._youngest())
 
@@ -211,5 +212,5 @@ class Scheduler:
         sequence.group.waiting.appendleft(sequence)
 
 
-def _is_independent(place: Place) -> bool:
-    return place.source is None and place.leader is None
+def _lower_layers_source(sequence: SequenceState) -> SequenceState | None:
+    return None if sequence.allocation is None else sequence.allocation.lower_layers_source

@@ -1,4 +1,4 @@
-"""One sequence on its way through the engine, and the group it was asked for with."""
+"""The state of one sequence in the engine, and the group of sequences of one request."""
 
 import random
 from collections import deque
@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import structlog
 from torch import Tensor
 
-from steering_server.engines.local.packed import Opened, RowInput
-from steering_server.engines.local.penalties import History
+from steering_server.engines.local.penalties import TokenHistory
+from steering_server.engines.local.ragged import OpenGate, SequenceInput
 from steering_server.engines.local.sampling import logprobs_of
-from steering_server.engines.local.slots import Slot
+from steering_server.engines.local.slots import CacheSlot
 from steering_server.errors import EngineError
 from steering_server.generation.requests import Chunk, GenerationRequest, TokenLogprob
 from steering_server.generation.text import TextStream
@@ -19,12 +19,12 @@ from steering_server.generation.text import TextStream
 _log = structlog.get_logger("steering_server.engine")
 
 Emit = Callable[[int, Chunk | EngineError], None]
-"""Called in the engine's thread with a sequence's index in its group and what it has to report."""
+"""Called in the engine's thread with a sequence's index in its group and a chunk of its output, or the error."""
 
 
 @dataclass(eq=False)
 class Group:
-    """Sequences that were asked for together and report to the same place."""
+    """Sequences that were submitted together and report through the same ``emit``."""
 
     emit: Emit
     waiting: "deque[SequenceState]" = field(default_factory=deque)
@@ -32,34 +32,39 @@ class Group:
     cancelled: bool = False
 
     def report(self, index: int, report: Chunk | EngineError) -> None:
-        """Hand ``report`` to whoever asked. One who cannot take it, such as a closed event loop, has cancelled."""
+        """Pass ``report`` to ``emit``; if that fails, as with a closed event loop, the group counts as cancelled."""
         if self.cancelled:
             return
         try:
             self.emit(index, report)
-        except Exception:  # whatever it is, it must not stop the engine for everybody else
+        except Exception:  # any exception, since it must not stop the engine for the other groups
             _log.exception("report_failed")
             self.cancelled = True
 
 
 @dataclass(eq=False)
-class Place:
-    """What a sequence holds while it runs."""
+class Allocation:
+    """The resources of a running sequence, and the running sequences it shares computation with."""
 
-    slot: Slot
+    slot: CacheSlot
     steering_row: int
-    opened: Opened | None = None
-    """Of a sequence whose steering is gated."""
-    source: "SequenceState | None" = None
-    """A running sequence that begins with the same tokens and is steered alike: its state is copied, not computed."""
-    source_length: int = 0
-    leader: "SequenceState | None" = None
-    """A running sequence with the same prompt, steered alike below layer ``fork``: it computes for both up to there."""
-    fork: int = 0
+    open_gate: OpenGate | None = None
+    """Set for a sequence whose steering is gated."""
+    prefix_source: "SequenceState | None" = None
+    """A running sequence with the same prefix and the same steering, from which the KV cache is copied."""
+    prefix_length: int = 0
+    lower_layers_source: "SequenceState | None" = None
+    """A running sequence with the same prompt, which computes the layers below ``divergence_layer`` for both."""
+    divergence_layer: int = 0
+
+    @property
+    def is_independent(self) -> bool:
+        """Whether the sequence shares no computation with another one."""
+        return self.prefix_source is None and self.lower_layers_source is None
 
 
 class SequenceState:
-    """A sequence, waiting or running: what has been computed, what comes next, what has been reported."""
+    """A sequence, waiting or running: its tokens, how many of them are computed, and what has been reported."""
 
     def __init__(self, group: Group, index: int, request: GenerationRequest, text: TextStream) -> None:
         self.group = group
@@ -67,88 +72,88 @@ class SequenceState:
         self.request = request
         self.text = text
         self.tokens = list(request.prompt)
-        self.history = History(frozenset(request.prompt))
-        self.place: Place | None = None
+        self.history = TokenHistory(frozenset(request.prompt))
+        self.allocation: Allocation | None = None
         self._random = random.Random(request.sampling.seed)
         self._scored_from = request.sampling.prompt_logprobs_from
         self._prompt_logprobs: list[TokenLogprob | None] = []
 
     @property
-    def running(self) -> Place:
-        """What it holds.
+    def allocated(self) -> Allocation:
+        """The allocation of a running sequence.
 
         Raises:
-            RuntimeError: it holds nothing, since it does not run.
+            RuntimeError: the sequence is not running.
         """
-        if self.place is None:
-            raise RuntimeError("this sequence does not run")
-        return self.place
+        if self.allocation is None:
+            raise RuntimeError("this sequence is not running")
+        return self.allocation
 
     @property
     def computed(self) -> int:
-        """Of how many tokens the state is there."""
-        return self.place.slot.computed if self.place is not None else 0
+        """Number of tokens in the KV cache."""
+        return self.allocation.slot.computed if self.allocation is not None else 0
 
     @property
     def generated(self) -> int:
-        """How many tokens have been generated."""
+        """Number of tokens generated."""
         return len(self.tokens) - len(self.request.prompt)
 
     @property
     def remaining(self) -> int:
-        """How many known tokens have yet to be computed."""
+        """Number of known tokens that have yet to be computed."""
         return len(self.tokens) - self.computed
 
     @property
-    def is_read(self) -> bool:
-        """Whether nothing is left to compute: the prompt has been read and no token is wanted."""
+    def is_scored_only(self) -> bool:
+        """Whether the whole prompt has been computed and no token is to be generated."""
         return self.remaining == 0 and self.request.sampling.max_tokens == 0
 
     @property
-    def most_shared(self) -> int:
-        """How many tokens at most need not be computed here: those after them have logits that are wanted."""
-        most = len(self.tokens) - 1
-        return most if self._scored_from is None else min(most, max(self._scored_from - 1, 0))
+    def max_shared(self) -> int:
+        """Number of tokens that may be copied from another sequence; the logits of all later ones are wanted."""
+        limit = len(self.tokens) - 1
+        return limit if self._scored_from is None else min(limit, max(self._scored_from - 1, 0))
 
-    def start(self, place: Place) -> None:
-        """Take a place in the running batch, for the first time or again."""
-        self.place = place
-        # Nothing precedes the first token.
+    def start(self, allocation: Allocation) -> None:
+        """Begin to run with ``allocation``, for the first time or after a preemption."""
+        self.allocation = allocation
+        # The first token has no log-probability.
         self._prompt_logprobs = [None] if self._scored_from == 0 else []
 
     def emit(self, chunk: Chunk) -> None:
-        """Report ``chunk`` to whoever asked for this sequence."""
+        """Report ``chunk`` through the group."""
         self.group.report(self.index, chunk)
 
     def draw(self) -> float:
         """Return this sequence's next random number in [0, 1)."""
         return self._random.random()
 
-    def next_input(self, most: int) -> RowInput:
-        """Return the next tokens to compute, at most ``most``, with the logits wanted for them."""
-        place, computed = self.running, self.computed
-        end = min(len(self.tokens), computed + most)
+    def next_input(self, max_tokens: int) -> SequenceInput:
+        """Return the next tokens to compute, at most ``max_tokens``, and the logits wanted for them."""
+        allocation, computed = self.allocated, self.computed
+        end = min(len(self.tokens), computed + max_tokens)
         first = end - 1 if self._samples_at(end) else end
         if self._scored_from is not None:
             first = min(first, max(self._scored_from - 1, computed))
-        return RowInput(
+        return SequenceInput(
             tokens=self.tokens[computed:end],
             position=computed,
-            slot=place.slot.index,
-            steering_row=place.steering_row,
+            slot=allocation.slot.index,
+            steering_row=allocation.steering_row,
             logits_for=range(first - computed, end - computed),
-            opened=place.opened,
+            open_gate=allocation.open_gate,
         )
 
-    def advance(self, row: RowInput, logits: Tensor) -> Tensor | None:
-        """Take in the step that ``row`` was part of; return the logits to sample from, ``[vocab]``, if it is time."""
-        start = row.position + row.logits_for.start
-        self.running.slot.computed = row.position + len(row.tokens)
+    def advance(self, computed: SequenceInput, logits: Tensor) -> Tensor | None:
+        """Record a computed input and its logits; return the logits to sample from, ``[vocab]``, if it is complete."""
+        start = computed.position + computed.logits_for.start
+        self.allocated.slot.computed = computed.position + len(computed.tokens)
         self._score_prompt(start, logits)
         return logits[-1] if self._samples_at(self.computed) else None
 
     def push(self, token: int, logprob: TokenLogprob | None, *, is_end: bool) -> Chunk:
-        """Add a generated token; return what can be reported, the last chunk if the sequence ends with it."""
+        """Add a generated token; return the output that can be reported, with a finish reason if it is the last."""
         self.tokens.append(token)
         self.history.generated[token] += 1
         if is_end:

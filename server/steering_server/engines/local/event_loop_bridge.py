@@ -1,4 +1,4 @@
-"""From the engine's thread to the event loop: whatever has come since the last wake-up goes over in one."""
+"""Hand items from the engine's thread to queues of the event loop, with one wake-up for many items."""
 
 import asyncio
 import threading
@@ -7,10 +7,11 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Mailbox(Generic[T]):
-    """Puts items into queues of one event loop, from other threads.
+class EventLoopBridge(Generic[T]):
+    """Puts items into queues of one event loop from other threads.
 
-    Waking the loop costs more than what it is woken for, and a step of the engine has an item for every row.
+    Waking the loop costs more than handling an item, and a step of the engine has an item for every sequence, so items
+    that arrive before the loop wakes up are delivered together.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -19,7 +20,7 @@ class Mailbox(Generic[T]):
         self._items: list[tuple[asyncio.Queue[T], T]] = []
 
     def put(self, queue: asyncio.Queue[T], item: T) -> None:
-        """Add ``item`` to ``queue`` soon.
+        """Schedule ``item`` to be added to ``queue``.
 
         Raises:
             RuntimeError: the loop is closed.

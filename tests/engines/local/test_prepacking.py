@@ -1,10 +1,10 @@
-"""Packed linear layers compute what they did, and are given back bit for bit."""
+"""Prepacked linear layers compute the same as before and are restored bit for bit."""
 
 import pytest
 import torch
 from torch import nn
 
-from steering_server.engines.local.packing import PackedLinears
+from steering_server.engines.local.prepacking import PrepackedLinears
 from tests.builders import build_model
 
 
@@ -25,32 +25,32 @@ class Tied(nn.Module):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_packed_layers_compute_the_same_to_rounding_and_come_back_bit_for_bit(dtype: torch.dtype):
+def test_prepacked_layers_compute_the_same_up_to_rounding_and_are_restored_bit_for_bit(dtype: torch.dtype):
     model, tokens = Tied().to(dtype), torch.arange(40)
     with torch.inference_mode():
         before = model(tokens)
         weights = {name: weight.clone() for name, weight in model.state_dict().items()}
-        packed = PackedLinears(model)
+        prepacked = PrepackedLinears(model)
         torch.testing.assert_close(model(tokens), before)
-        packed.close()
+        prepacked.close()
         assert torch.equal(model(tokens), before)
     assert all(torch.equal(weight, weights[name]) for name, weight in model.state_dict().items())
     assert model.unembedding.weight is model.embedding.weight
 
 
-def test_a_weight_that_is_packed_takes_no_memory_of_its_own_and_cannot_be_read_by_mistake():
+def test_a_prepacked_weight_takes_no_memory_of_its_own_and_cannot_be_read_by_mistake():
     model = Tied()
-    packed = PackedLinears(model)
+    prepacked = PrepackedLinears(model)
     assert model.linear.weight.untyped_storage().nbytes() == model.linear.weight.element_size()
     assert model.linear.weight.shape == (24, 24)
     assert bool(model.linear.weight.isnan().all())
     assert not bool(model.embedding.weight.isnan().any())
-    packed.close()
+    prepacked.close()
 
 
 def test_types_without_such_kernels_are_left_alone():
     loaded = build_model("llama", dtype=torch.float64)
     weights = [parameter.data_ptr() for parameter in loaded.model.parameters()]
-    packed = PackedLinears(loaded.model)
+    prepacked = PrepackedLinears(loaded.model)
     assert [parameter.data_ptr() for parameter in loaded.model.parameters()] == weights
-    packed.close()
+    prepacked.close()

@@ -1,4 +1,4 @@
-"""Storage of keys and values: allocated once, one slot of full length per sequence."""
+"""The KV cache: keys and values of all layers, allocated once, with one slot of full length per sequence."""
 
 import math
 import mmap
@@ -12,10 +12,10 @@ from steering_server.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class LayerStore:
-    """One layer's keys and values, each ``[slots, kv_heads, length, head_dim]``.
+class LayerKVCache:
+    """Keys and values of one layer, each ``[slots, kv_heads, length, head_dim]``.
 
-    All finite at all times: what lies past a sequence's end is masked, but no mask hides a value that is no number.
+    All values are finite at all times: positions past a sequence's end are masked, but a mask does not hide a NaN.
     """
 
     keys: Tensor
@@ -23,29 +23,29 @@ class LayerStore:
 
 
 def bytes_per_token(loaded: ModelWithAnatomy) -> int:
-    """Return what one token's keys and values take, over all layers."""
+    """Return the bytes that one token takes in the KV cache, over all layers."""
     sizes = loaded.anatomy.sizes
     return 2 * sizes.layers * sizes.kv_heads * sizes.head_dim * loaded.dtype.itemsize
 
 
 def padded_length(loaded: ModelWithAnatomy, length: int) -> int:
     """Return ``length`` tokens rounded up to whole blocks, which begin at page boundaries."""
-    block = _block(loaded)
+    block = _block_size(loaded)
     return -(-length // block) * block
 
 
-def _block(loaded: ModelWithAnatomy) -> int:
+def _block_size(loaded: ModelWithAnatomy) -> int:
     return mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, loaded.anatomy.sizes.head_dim * loaded.dtype.itemsize)
 
 
-class KVStore:
-    """Slots for ``slots`` sequences of up to ``length`` tokens.
+class KVCache:
+    """KV cache with ``slots`` slots, each for one sequence of up to ``length`` tokens.
 
-    On a CPU it is address space that is reserved, and the system commits memory to what is written, in blocks of
-    ``block`` tokens, until :meth:`discard` gives it back. On other devices all of it is memory at once.
+    On a CPU it reserves address space, and the system commits memory to what is written, in blocks of ``block_size``
+    tokens, until :meth:`discard` gives it back. On other devices all of it is allocated at once.
 
     Raises:
-        ConfigError: there is not that much memory.
+        ConfigError: there is not enough memory.
     """
 
     def __init__(self, loaded: LoadedModel, slots: int, length: int) -> None:
@@ -53,40 +53,40 @@ class KVStore:
         self.slots = slots
         self.length = length
         self.dtype = loaded.dtype
-        self.block = _block(loaded)
+        self.block_size = _block_size(loaded)
         padded = padded_length(loaded, length)
         shape = (slots, sizes.kv_heads, padded, sizes.head_dim)
         try:
-            self._areas = [
-                _Area(shape, loaded.dtype, device) for device in loaded.layer_devices for _ in ("keys", "values")
+            self._buffers = [
+                _Buffer(shape, loaded.dtype, device) for device in loaded.layer_devices for _ in ("keys", "values")
             ]
         except (OSError, RuntimeError, MemoryError, OverflowError) as exc:
             size = slots * padded * bytes_per_token(loaded) / 2**30
             raise ConfigError(
-                f"there is no memory for {size:.1f} GiB of keys and values ({slots} sequences of {length} tokens); "
-                "lower max_batch or max_model_len"
+                f"not enough memory for {size:.1f} GiB of KV cache ({slots} sequences of {length} tokens); lower "
+                "max_num_seqs or max_model_len"
             ) from exc
-        tensors = [area.tensor for area in self._areas]
-        self.layers = tuple(LayerStore(*pair) for pair in zip(tensors[::2], tensors[1::2], strict=True))
+        tensors = [buffer.tensor for buffer in self._buffers]
+        self.layers = tuple(LayerKVCache(*pair) for pair in zip(tensors[::2], tensors[1::2], strict=True))
 
     def copy(self, source: int, target: int, start: int, end: int) -> None:
-        """Copy the state of tokens ``start..end`` from one slot to another, in every layer."""
-        for area in self._areas:
-            area.tensor[target, :, start:end] = area.tensor[source, :, start:end]
+        """Copy tokens ``start..end`` from one slot to another, in every layer."""
+        for buffer in self._buffers:
+            buffer.tensor[target, :, start:end] = buffer.tensor[source, :, start:end]
 
     def discard(self, slot: int) -> None:
         """Zero a slot and, where the device can, give its memory back."""
-        for area in self._areas:
-            area.discard(slot)
+        for buffer in self._buffers:
+            buffer.discard(slot)
 
 
-class _Area:
+class _Buffer:
     """One zeroed tensor whose first dimension is slots."""
 
     def __init__(self, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
         self._pages: mmap.mmap | None = None
         if device.type == "cpu" and hasattr(mmap, "MADV_DONTNEED"):
-            # MAP_NORESERVE is younger than the oldest Python served; the number is Linux's.
+            # MAP_NORESERVE was added after the oldest supported Python; the number is Linux's.
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0x4000)
             self._pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=flags)
             self.tensor = torch.frombuffer(self._pages, dtype=dtype).view(shape)
@@ -98,5 +98,5 @@ class _Area:
             self.tensor[slot].zero_()
         else:
             size = self.tensor[slot].nbytes
-            # On private pages this drops the content; what is read next is zeros.
+            # This drops the content of private pages; they read as zeros afterwards.
             self._pages.madvise(mmap.MADV_DONTNEED, slot * size, size)
