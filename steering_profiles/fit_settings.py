@@ -41,48 +41,67 @@ class StepwiseSettings:
     """
 
     step: float = 0.1
-    """By how much a scale is moved at first."""
-    least_step: float = 0.0125
-    """Below which the search ends."""
-    at_once: int = 3
-    """How many components are moved in one step."""
-    prompts: int = 176
-    """That the steps look at: train prompts and, as many of each as of others, those in the task's other shapes."""
-    windows: int = 6
-    """Windows of other text that they look at."""
+    """Change of a scale in one step, at the start of the search."""
+    min_step: float = 0.0125
+    """The search ends when its step is smaller than this."""
+    components_per_step: int = 3
+    """Number of components whose scales are changed in one step."""
+    batch_prompts: int = 176
+    """Prompts of the fitting batch: train prompts and an equal share of each of the task's other prompt formats."""
+    batch_windows: int = 6
+    """Windows of other text in the fitting batch."""
     text_weight: float = 5.0
-    """How much a nat of the other text's NLL counts, in nats of the answers' lead."""
-    steps: int = 40
-    watched: int = 400
-    """Prompts that a point of the path is measured on: dev and, as many of each as of others, the other shapes."""
-    measured_every: int = 4
-    most_components: int = 20
-    most_scale: float = 1.5
-    """No scale is farther from 1 than this."""
-    most_drift: float = 0.01
-    """By how much the NLL of other text may rise, as a share of what it was."""
+    """Weight of the other text's NLL in the loss, relative to the loss of the answers; both are in nats."""
+    max_steps: int = 40
+    validation_prompts: int = 400
+    """Prompts of the validation set: dev prompts and an equal share of each of the task's other prompt formats."""
+    validation_interval: int = 4
+    """Number of steps between two measurements on the validation set."""
+    max_components: int = 20
+    max_scale: float = 1.5
+    """No scale differs from 1 by more than this scale does."""
+    max_nll_increase: float = 0.01
+    """Largest allowed increase of the NLL of other text, as a share of the plain model's."""
     patience: int = 4
-    """Measured points without a mistake after which the search ends."""
+    """The search ends after this number of measurements without an error on the validation set."""
 
     def __post_init__(self) -> None:
         for name in (
-            "at_once",
-            "prompts",
-            "windows",
-            "watched",
-            "steps",
-            "measured_every",
-            "most_components",
+            "components_per_step",
+            "batch_prompts",
+            "batch_windows",
+            "validation_prompts",
+            "max_steps",
+            "validation_interval",
+            "max_components",
             "patience",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; allowed: whole numbers from 1")
-        if not 0 < self.least_step <= self.step < math.inf:
-            step, least = strength_text(self.step), strength_text(self.least_step)
+        if not 0 < self.min_step <= self.step < math.inf:
+            step, least = strength_text(self.step), strength_text(self.min_step)
             raise ValueError(f"step is {step}; allowed: finite numbers from {least}, above 0")
-        if not 1 + self.step <= self.most_scale + _ROUNDING < math.inf:
-            most, least = strength_text(self.most_scale), strength_text(1 + self.step)
+        if not 1 + self.step <= self.max_scale + _ROUNDING < math.inf:
+            most, least = strength_text(self.max_scale), strength_text(1 + self.step)
             raise ValueError(f"max scale is {most}; allowed: finite numbers from {least}")
+
+    def to_json(self) -> dict[str, int | float]:
+        """Return the settings by the names that the provenance of a profile has for them."""
+        return {
+            "step": self.step,
+            "least_step": self.min_step,
+            "at_once": self.components_per_step,
+            "prompts": self.batch_prompts,
+            "windows": self.batch_windows,
+            "text_weight": self.text_weight,
+            "steps": self.max_steps,
+            "watched": self.validation_prompts,
+            "measured_every": self.validation_interval,
+            "most_components": self.max_components,
+            "most_scale": self.max_scale,
+            "most_drift": self.max_nll_increase,
+            "patience": self.patience,
+        }
 
 
 @dataclass(frozen=True)
@@ -138,9 +157,9 @@ class FinalLayerSettings:
     sources: tuple[Source, ...] = SOURCES
     gates: bool = False
     """Whether points are tried behind gates too."""
-    most_lost: float = 1.0
-    """Percentage points of accuracy that a group of dev, or another shape, may lose."""
-    most_drift: float = 0.01
+    max_lost: float = 1.0
+    """Percentage points of accuracy that a group of dev, or another prompt format, may lose."""
+    max_nll_increase: float = 0.01
     """By how much the NLL of other text may rise, as a share of what it was."""
 
     def __post_init__(self) -> None:
@@ -152,10 +171,12 @@ class FinalLayerSettings:
         for scale in self.lambdas:
             if not -10 <= scale <= 10:
                 raise ValueError(f"lambda is {strength_text(scale)}; allowed: numbers in -10..10")
-        if not 0 <= self.most_lost <= 100:
-            raise ValueError(f"max lost is {strength_text(self.most_lost)}; allowed: percentage points, 0..100")
-        if not 0 <= self.most_drift < math.inf:
-            raise ValueError(f"max drift is {strength_text(self.most_drift)}; allowed: finite numbers from 0")
+        if not 0 <= self.max_lost <= 100:
+            raise ValueError(f"max lost is {strength_text(self.max_lost)}; allowed: percentage points, 0..100")
+        if not 0 <= self.max_nll_increase < math.inf:
+            raise ValueError(
+                f"max NLL increase is {strength_text(self.max_nll_increase)}; allowed: finite numbers from 0"
+            )
         if not set(self.sources) <= set(SOURCES):
             raise ValueError(f"intercept is {', '.join(self.sources)}; allowed: {', '.join(SOURCES)}")
 

@@ -1,9 +1,9 @@
 """Make profiles, and explain what a model does on a task. Offline only."""
 
 from steering_profiles.fit_settings import METHODS, FinalLayerSettings, FitSettings, StepwiseSettings
+from steering_profiles.fitting.checkpoint import FitCheckpoint, fit_key
 from steering_profiles.fitting.explanation import Explanation, explain
 from steering_profiles.fitting.final_layer import FinalLayerResult, fit_final_layer
-from steering_profiles.fitting.journal import Journal, fit_key
 from steering_profiles.fitting.rasteer import FitResult, fit, rank_components
 
 __all__ = [
@@ -11,9 +11,9 @@ __all__ = [
     "Explanation",
     "FinalLayerResult",
     "FinalLayerSettings",
+    "FitCheckpoint",
     "FitResult",
     "FitSettings",
-    "Journal",
     "StepwiseSettings",
     "explain",
     "fit",

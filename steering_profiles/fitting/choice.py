@@ -7,8 +7,8 @@ from pydantic import JsonValue
 
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.fitting.components import Scales
-from steering_profiles.fitting.grid import Measured
-from steering_profiles.fitting.stepwise import PathPoint
+from steering_profiles.fitting.grid import MeasuredPoint
+from steering_profiles.fitting.stepwise import SearchStep
 from steering_profiles.schema import HeadScale, ModelIdentity, NeuronScale, Profile
 from steering_profiles.steering import ProfileAtStrength, Steering
 
@@ -22,8 +22,8 @@ class Choice:
     """On the prompts that the choice was made on."""
     facts: dict[str, JsonValue]
     """What was chosen, for the profile's provenance."""
-    grid: Sequence[Measured] = ()
-    path: Sequence[PathPoint] = field(default=())
+    grid: Sequence[MeasuredPoint] = ()
+    path: Sequence[SearchStep] = field(default=())
 
 
 def profile_of(scales: Scales, model: ModelIdentity, name: str, task: str) -> Profile:

@@ -6,13 +6,13 @@ regression (:mod:`steering_profiles.fitting.decomposition`) or the plain mean of
 
 The rule of choice, on dev: of the points of the grid that are *allowed*, the one with the least NLL of the correct
 answer, averaged over the task's groups; of equals the one that changes least. The plain model is always allowed. Any
-other point is if by it
+other candidate is if by it
 
-* no group of dev loses more than ``most_lost`` percentage points of accuracy;
-* none of the task's other shapes, such as few-shot prompts, does either, nor has a higher NLL than before;
-* the NLL of no other text rises by more than ``most_drift``.
+* no group of dev loses more than ``max_lost`` percentage points of accuracy;
+* none of the task's other prompt formats, such as few-shot prompts, does either, nor has a higher NLL than before;
+* the NLL of no other text rises by more than ``max_nll_increase``.
 
-With gates (:class:`steering_profiles.schema.Gate`) every point that is no worse on dev than the plain model is also
+With gates (:class:`steering_profiles.schema.Gate`) every candidate that is no worse on dev than the plain model is also
 tried behind the best allowed band of :data:`.gating.EDGES`. Since a gate chooses between two results that are known,
 that takes no further pass.
 """
@@ -43,9 +43,9 @@ from steering_profiles.evaluation import (
     tune_temperature,
 )
 from steering_profiles.fit_settings import FinalLayerSettings, Source
+from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.decomposition import decompose, record_layer
 from steering_profiles.fitting.gating import Answers, Evidence, Score, possible_gates
-from steering_profiles.fitting.journal import Journal
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.schema import (
@@ -64,7 +64,7 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class Point:
+class FinalLayerCandidate:
     """One setting of the final layer."""
 
     self_only_attention: float
@@ -80,39 +80,39 @@ class Point:
         return f"self-only attention {strength_text(self.self_only_attention)}{intercept}{gate}"
 
     @property
-    def disturbance(self) -> float:
+    def total_change(self) -> float:
         """How much is changed in all."""
         return round(self.self_only_attention + abs(self.intercept_scale), 9)
 
 
-PLAIN = Point(0.0, 0.0, None)
+PLAIN = FinalLayerCandidate(0.0, 0.0, None)
 
 
 @dataclass(frozen=True)
-class Elsewhere:
-    """What a point does besides dev."""
+class OtherMeasurements:
+    """What a candidate does besides dev."""
 
-    shapes: Mapping[str, Score]
-    """To the task's other shapes."""
-    drift: float
+    fit_formats: Mapping[str, Score]
+    """Scores on the task's other prompt formats, by format."""
+    nll_increase: float
     """By how much the NLL of the text that suffers most rises, as a share of what it was."""
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What a point does."""
+class MeasuredCandidate:
+    """What a candidate does."""
 
-    point: Point
+    candidate: FinalLayerCandidate
     dev: Score
-    elsewhere: Elsewhere | None
-    """None for a point that is worse on dev than the plain model, and so out of the question."""
+    other: OtherMeasurements | None
+    """None for a candidate that is worse on dev than the plain model, and so out of the question."""
 
 
 @dataclass(frozen=True)
-class Refused:
-    """A point that may not be chosen, and why."""
+class RejectedCandidate:
+    """A candidate that may not be chosen, and why."""
 
-    measured: Measured
+    measured: MeasuredCandidate
     reasons: tuple[str, ...]
 
 
@@ -130,9 +130,9 @@ class FinalLayerResult:
 
     profile: Profile
     settings: FinalLayerSettings
-    grid: Sequence[Measured]
-    chosen: Measured
-    without_drift_limit: Measured
+    grid: Sequence[MeasuredCandidate]
+    chosen: MeasuredCandidate
+    without_nll_limit: MeasuredCandidate
     """What would have been chosen without gates if other text did not count."""
     r2: float | None
     """Share of the variance of the final MLP's output on train that the regression explains; None without one."""
@@ -143,9 +143,9 @@ class FinalLayerResult:
     """None where the choice has no gate."""
 
     @property
-    def refused(self) -> Refused | None:
+    def rejected(self) -> RejectedCandidate | None:
         """What would have been chosen if everything were allowed; None if it is allowed."""
-        return best_refused(self.grid, self.settings)
+        return best_rejected(self.grid, self.settings)
 
 
 def fit_final_layer(
@@ -155,43 +155,43 @@ def fit_final_layer(
     name: str,
     command: str,
     settings: FinalLayerSettings = FinalLayerSettings(),
-    journal: Journal | None = None,
+    checkpoint: FitCheckpoint | None = None,
     progress: Progress | None = None,
 ) -> FinalLayerResult:
     """Fit a profile of the final layer's two settings for ``task``.
 
     ``command`` is recorded as what makes the profile again. The same model, task and settings give the same profile.
-    What ``journal`` holds of the same fit is not computed again.
+    What ``checkpoint`` holds of the same fit is not computed again.
 
     Raises:
         FitError: the train prompts do not determine the regression's intercept, if that is asked for.
     """
-    journal = Journal() if journal is None else journal  # an empty one is false
+    checkpoint = FitCheckpoint() if checkpoint is None else checkpoint  # an empty one is false
     progress = progress or Silent()
-    recorded = journal.recall("intercepts", lambda: _intercepts(loaded, task, settings, progress))
+    recorded = checkpoint.recall("intercepts", lambda: _intercepts(loaded, task, settings, progress))
     intercepts = recorded["vectors"]
 
-    def profile_at(point: Point) -> Profile:
-        return _profile(point, intercepts, loaded.identity, name, task)
+    def profile_at(candidate: FinalLayerCandidate) -> Profile:
+        return _profile(candidate, intercepts, loaded.identity, name, task)
 
-    def steering_at(point: Point) -> Steering:
-        return UNSTEERED if point == PLAIN else (ProfileAtStrength(profile_at(point)),)
+    def steering_at(candidate: FinalLayerCandidate) -> Steering:
+        return UNSTEERED if candidate == PLAIN else (ProfileAtStrength(profile_at(candidate)),)
 
     replay = FinalLayerReplay(loaded)
     texts = {name: text_windows(loaded, text) for name, text in fitting_texts().items()}
     with TokenPredictor(loaded, replay) as predictor, TextPredictor(loaded, replay) as text_predictor:
         trial = _Trial(task, texts, predictor, text_predictor, settings)
-        points = make_grid(settings)
-        progress.stage("measuring the grid on dev", len(points))
-        grid: list[Measured] = []
-        for point in points:
+        candidates = make_candidates(settings)
+        progress.stage("measuring the grid on dev", len(candidates))
+        grid: list[MeasuredCandidate] = []
+        for candidate in candidates:
             plain = grid[0] if grid else None
-            found = journal.recall(str(point), partial(trial.measure, point, steering_at(point), plain))
-            grid += _all_measured(point, found)
+            found = checkpoint.recall(str(candidate), partial(trial.measure, candidate, steering_at(candidate), plain))
+            grid += _all_measured(candidate, found)
             progress.advance()
-        chosen = choose(grid, settings)
-        steering = steering_at(chosen.point)
-        ungated = None if chosen.point.gate is None else steering_at(replace(chosen.point, gate=None))
+        chosen = choose_candidate(grid, settings)
+        steering = steering_at(chosen.candidate)
+        ungated = None if chosen.candidate.gate is None else steering_at(replace(chosen.candidate, gate=None))
         passes = 4 * len(task.dev) + (2 if ungated is None else 4) * len(task.test)
         progress.stage("measuring dev and test beside a temperature", passes)
         temperature, _ = tune_temperature(predictor, task.dev, progress)
@@ -217,11 +217,11 @@ def fit_final_layer(
         side_effects=side_effects.record(),
     )
     return FinalLayerResult(
-        profile=profile_at(chosen.point).model_copy(update={"provenance": provenance}),
+        profile=profile_at(chosen.candidate).model_copy(update={"provenance": provenance}),
         settings=settings,
         grid=grid,
         chosen=chosen,
-        without_drift_limit=choose([m for m in grid if m.point.gate is None], settings, limit_drift=False),
+        without_nll_limit=choose_candidate([m for m in grid if m.candidate.gate is None], settings, limit_nll=False),
         r2=recorded["r2"],
         dev=dev,
         test=test,
@@ -230,55 +230,59 @@ def fit_final_layer(
     )
 
 
-def make_grid(settings: FinalLayerSettings) -> list[Point]:
-    """Return every point once, the plain model first. Without an intercept it does not matter whose it would be."""
-    points = [
-        Point(own, scale, source if scale else None)
+def make_candidates(settings: FinalLayerSettings) -> list[FinalLayerCandidate]:
+    """Return every candidate once, the plain model first. Without an intercept it does not matter whose it would be."""
+    candidates = [
+        FinalLayerCandidate(own, scale, source if scale else None)
         for own in sorted({0.0, *settings.self_only_attention})
         for scale in sorted({0.0, *settings.lambdas})
         for source in settings.sources
     ]
-    return list(dict.fromkeys([PLAIN, *points]))
+    return list(dict.fromkeys([PLAIN, *candidates]))
 
 
-def choose(grid: Sequence[Measured], settings: FinalLayerSettings, *, limit_drift: bool = True) -> Measured:
-    """Return the point that the rule at the top of this module chooses; ``grid`` has the plain model."""
-    plain = next(measured for measured in grid if measured.point == PLAIN)
-    allowed = [measured for measured in grid if is_allowed(measured, plain, settings, limit_drift=limit_drift)]
-    return min(allowed, key=lambda one: (round(one.dev.nll, 9), one.point.disturbance))
+def choose_candidate(
+    grid: Sequence[MeasuredCandidate], settings: FinalLayerSettings, *, limit_nll: bool = True
+) -> MeasuredCandidate:
+    """Return the candidate that the rule at the top of this module chooses; ``grid`` has the plain model."""
+    plain = next(measured for measured in grid if measured.candidate == PLAIN)
+    allowed = [measured for measured in grid if is_allowed(measured, plain, settings, limit_nll=limit_nll)]
+    return min(allowed, key=lambda one: (round(one.dev.nll, 9), one.candidate.total_change))
 
 
-def is_allowed(measured: Measured, plain: Measured, settings: FinalLayerSettings, *, limit_drift: bool = True) -> bool:
+def is_allowed(
+    measured: MeasuredCandidate, plain: MeasuredCandidate, settings: FinalLayerSettings, *, limit_nll: bool = True
+) -> bool:
     """Return whether the rule at the top of this module lets ``measured`` be chosen."""
-    return not any(_reasons_against(measured, plain, settings, limit_drift))
+    return not any(_reasons_against(measured, plain, settings, limit_nll))
 
 
-def best_refused(grid: Sequence[Measured], settings: FinalLayerSettings) -> Refused | None:
-    """Return the point that would be chosen if everything were allowed; None if it is allowed."""
-    plain = next(measured for measured in grid if measured.point == PLAIN)
-    best = min(grid, key=lambda one: (round(one.dev.nll, 9), one.point.disturbance))
-    reasons = tuple(_reasons_against(best, plain, settings, limit_drift=True))
-    return Refused(best, reasons) if reasons else None
+def best_rejected(grid: Sequence[MeasuredCandidate], settings: FinalLayerSettings) -> RejectedCandidate | None:
+    """Return the candidate that would be chosen if everything were allowed; None if it is allowed."""
+    plain = next(measured for measured in grid if measured.candidate == PLAIN)
+    best = min(grid, key=lambda one: (round(one.dev.nll, 9), one.candidate.total_change))
+    reasons = tuple(_reasons_against(best, plain, settings, limit_nll=True))
+    return RejectedCandidate(best, reasons) if reasons else None
 
 
 def _reasons_against(
-    measured: Measured, plain: Measured, settings: FinalLayerSettings, limit_drift: bool
+    measured: MeasuredCandidate, plain: MeasuredCandidate, settings: FinalLayerSettings, limit_nll: bool
 ) -> Iterator[str]:
     """Yield, in words, what of the rule at the top of this module keeps ``measured`` from being chosen."""
     if measured is plain:
         return
-    there, before = measured.elsewhere, plain.elsewhere
+    there, before = measured.other, plain.other
     if there is None or before is None:
         yield "it is worse on dev than the plain model"
         return
-    if limit_drift and there.drift > settings.most_drift:
-        yield f"the NLL of other text rises by {there.drift:.2%}, more than {settings.most_drift:.2%}"
-    yield from _losses(measured.dev.accuracy, plain.dev.accuracy, settings.most_lost)
-    for name, shape in there.shapes.items():
-        if shape.nll > before.shapes[name].nll:
-            yield f"the NLL on {name} rises by {shape.nll - before.shapes[name].nll:.4f}"
+    if limit_nll and there.nll_increase > settings.max_nll_increase:
+        yield f"the NLL of other text rises by {there.nll_increase:.2%}, more than {settings.max_nll_increase:.2%}"
+    yield from _losses(measured.dev.accuracy, plain.dev.accuracy, settings.max_lost)
+    for name, score in there.fit_formats.items():
+        if score.nll > before.fit_formats[name].nll:
+            yield f"the NLL on {name} rises by {score.nll - before.fit_formats[name].nll:.4f}"
         yield from _losses(
-            _pooled(shape.accuracy, name), _pooled(before.shapes[name].accuracy, name), settings.most_lost
+            _pooled(score.accuracy, name), _pooled(before.fit_formats[name].accuracy, name), settings.max_lost
         )
 
 
@@ -307,18 +311,24 @@ def _intercepts(loaded: LoadedModel, task: Task, settings: FinalLayerSettings, p
 
 
 def _profile(
-    point: Point, intercepts: Mapping[str, Sequence[float]], model: ModelIdentity, name: str, task: Task
+    candidate: FinalLayerCandidate,
+    intercepts: Mapping[str, Sequence[float]],
+    model: ModelIdentity,
+    name: str,
+    task: Task,
 ) -> Profile:
     tensors = {}
-    if point.source is not None:
-        tensors[INTERCEPT_TENSOR] = np.asarray(intercepts[point.source], dtype=np.float32)
+    if candidate.source is not None:
+        tensors[INTERCEPT_TENSOR] = np.asarray(intercepts[candidate.source], dtype=np.float32)
     return Profile(
         name=name,
         description=f"Changes the final layer so that the right answers on {task.name} become likelier.",
         method="final-layer",
         model=model,
         final_layer=FinalLayer(
-            self_only_attention=point.self_only_attention, intercept_scale=point.intercept_scale, gate=point.gate
+            self_only_attention=candidate.self_only_attention,
+            intercept_scale=candidate.intercept_scale,
+            gate=candidate.gate,
         ),
         tensors=tensors,
     )
@@ -326,7 +336,7 @@ def _profile(
 
 @dataclass
 class _Trial:
-    """What a point is measured with."""
+    """What a candidate is measured with."""
 
     task: Task
     texts: Mapping[str, Sequence[Window]]
@@ -335,21 +345,22 @@ class _Trial:
     text_predictor: TextPredictor
     settings: FinalLayerSettings
 
-    def measure(self, point: Point, steering: Steering, plain: Measured | None) -> list[Any]:
-        """Return what ``point`` does and, if gates are wanted, what it does behind the best one, as plain data."""
+    def measure(self, candidate: FinalLayerCandidate, steering: Steering, plain: MeasuredCandidate | None) -> list[Any]:
+        """Return what ``candidate`` does and, if gates are wanted, what it does behind the best one, as plain data."""
         dev = self._on_dev(steering)
         if plain is not None and dev.score.nll > plain.dev.nll:
-            return [_to_json(Measured(point, dev.score, None))]
+            return [_to_json(MeasuredCandidate(candidate, dev.score, None))]
         before = self._plain
         evidence = self._evidence(dev, steering)
-        found = [_measured(point, evidence, before)]
+        found = [_measured(candidate, evidence, before)]
         if self.settings.gates and plain is not None:
             behind = (
-                _measured(replace(point, gate=gate), evidence.behind(gate, before), before) for gate in possible_gates()
+                _measured(replace(candidate, gate=gate), evidence.behind(gate, before), before)
+                for gate in possible_gates()
             )
             allowed = [one for one in behind if is_allowed(one, plain, self.settings)]
             # Of equals the narrowest: it changes least.
-            found += sorted(allowed, key=lambda one: (round(one.dev.nll, 9), _breadth(one.point)))[:1]
+            found += sorted(allowed, key=lambda one: (round(one.dev.nll, 9), _breadth(one.candidate)))[:1]
         return list(map(_to_json, found))
 
     @cached_property
@@ -362,61 +373,68 @@ class _Trial:
     def _evidence(self, dev: Answers, steering: Steering) -> Evidence:
         return Evidence(
             dev=dev,
-            shapes={n: Answers.of(self.predictor.answers(some, steering)) for n, some in self.task.shapes.items()},
+            fit_formats={
+                name: Answers.of(self.predictor.answers(some, steering)) for name, some in self.task.fit_formats.items()
+            },
             texts={name: self.text_predictor.token_scores(some, steering) for name, some in self.texts.items()},
         )
 
 
-def _measured(point: Point, evidence: Evidence, plain: Evidence) -> Measured:
-    shapes = {name: answers.score for name, answers in evidence.shapes.items()}
-    return Measured(point, evidence.dev.score, Elsewhere(shapes, evidence.drift(plain)))
+def _measured(candidate: FinalLayerCandidate, evidence: Evidence, plain: Evidence) -> MeasuredCandidate:
+    fit_formats = {name: answers.score for name, answers in evidence.fit_formats.items()}
+    return MeasuredCandidate(
+        candidate, evidence.dev.score, OtherMeasurements(fit_formats, evidence.nll_increase(plain))
+    )
 
 
-def _breadth(point: Point) -> float:
-    return 1.0 if point.gate is None else point.gate.high - point.gate.low
+def _breadth(candidate: FinalLayerCandidate) -> float:
+    return 1.0 if candidate.gate is None else candidate.gate.high - candidate.gate.low
 
 
-def _to_json(measured: Measured) -> dict[str, Any]:
-    gate, there = measured.point.gate, measured.elsewhere
+def _to_json(measured: MeasuredCandidate) -> dict[str, Any]:
+    gate, there = measured.candidate.gate, measured.other
     return {
         "gate": None if gate is None else [gate.low, gate.high],
         "dev": measured.dev.to_json(),
-        "elsewhere": there
-        and {"shapes": {name: score.to_json() for name, score in there.shapes.items()}, "drift": there.drift},
+        "other": there
+        and {
+            "fit_formats": {name: score.to_json() for name, score in there.fit_formats.items()},
+            "nll_increase": there.nll_increase,
+        },
     }
 
 
-def _all_measured(point: Point, found: Sequence[Any]) -> Iterator[Measured]:
-    """Yield what :meth:`_Trial.measure` found of ``point``."""
+def _all_measured(candidate: FinalLayerCandidate, found: Sequence[Any]) -> Iterator[MeasuredCandidate]:
+    """Yield what :meth:`_Trial.measure` found of ``candidate``."""
     for one in found:
-        there = one["elsewhere"]
+        there = one["other"]
         if there is not None:
-            shapes = {name: Score.from_json(score) for name, score in there["shapes"].items()}
-            there = Elsewhere(shapes, there["drift"])
+            fit_formats = {name: Score.from_json(score) for name, score in there["fit_formats"].items()}
+            there = OtherMeasurements(fit_formats, there["nll_increase"])
         gate = None if one["gate"] is None else Gate(low=one["gate"][0], high=one["gate"][1])
-        yield Measured(replace(point, gate=gate), Score.from_json(one["dev"]), there)
+        yield MeasuredCandidate(replace(candidate, gate=gate), Score.from_json(one["dev"]), there)
 
 
-def _searched(settings: FinalLayerSettings, grid: Sequence[Measured]) -> dict[str, JsonValue]:
-    """Return what was searched, and every point that was measured."""
+def _searched(settings: FinalLayerSettings, grid: Sequence[MeasuredCandidate]) -> dict[str, JsonValue]:
+    """Return what was searched, and every candidate that was measured."""
     points: list[JsonValue] = [
         [
-            m.point.self_only_attention,
-            m.point.intercept_scale,
-            m.point.source,
+            m.candidate.self_only_attention,
+            m.candidate.intercept_scale,
+            m.candidate.source,
             round(m.dev.nll, 5),
             round(m.dev.probability, 5),
             m.dev.accuracy.correct,
             m.dev.accuracy.total,
-            None if m.elsewhere is None else round(m.elsewhere.drift, 5),
-            None if m.point.gate is None else [m.point.gate.low, m.point.gate.high],
+            None if m.other is None else round(m.other.nll_increase, 5),
+            None if m.candidate.gate is None else [m.candidate.gate.low, m.candidate.gate.high],
         ]
         for m in grid
     ]
     return {
         "method": "final-layer",
-        "most_lost": settings.most_lost,
-        "most_drift": settings.most_drift,
+        "most_lost": settings.max_lost,
+        "most_drift": settings.max_nll_increase,
         "columns": [
             *("own_attention", "lambda", "intercept", "dev NLL", "dev P(correct)", "right", "asked", "drift", "gate")
         ],
@@ -424,14 +442,14 @@ def _searched(settings: FinalLayerSettings, grid: Sequence[Measured]) -> dict[st
     }
 
 
-def _chosen(chosen: Measured, r2: float | None, temperature: float) -> dict[str, JsonValue]:
+def _chosen(chosen: MeasuredCandidate, r2: float | None, temperature: float) -> dict[str, JsonValue]:
     return {
-        "own_attention": chosen.point.self_only_attention,
-        "lambda": chosen.point.intercept_scale,
-        "intercept": chosen.point.source,
-        "gate": None if chosen.point.gate is None else str(chosen.point.gate),
+        "own_attention": chosen.candidate.self_only_attention,
+        "lambda": chosen.candidate.intercept_scale,
+        "intercept": chosen.candidate.source,
+        "gate": None if chosen.candidate.gate is None else str(chosen.candidate.gate),
         "r2": None if r2 is None else round(r2, 5),
-        "drift": None if chosen.elsewhere is None else round(chosen.elsewhere.drift, 5),
+        "drift": None if chosen.other is None else round(chosen.other.nll_increase, 5),
         "temperature": round(temperature, 5),
     }
 

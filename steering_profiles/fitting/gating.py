@@ -89,18 +89,18 @@ class Evidence:
     """All that is known of a setting."""
 
     dev: Answers
-    shapes: Mapping[str, Answers]
+    fit_formats: Mapping[str, Answers]
     texts: Mapping[str, TokenScores]
 
     def behind(self, gate: Gate, plain: "Evidence") -> "Evidence":
         """Return what the setting does behind ``gate``, the ``plain`` model being what shows elsewhere."""
         return Evidence(
             self.dev.behind(gate, plain.dev),
-            {name: answers.behind(gate, plain.shapes[name]) for name, answers in self.shapes.items()},
+            {name: answers.behind(gate, plain.fit_formats[name]) for name, answers in self.fit_formats.items()},
             {name: _text_behind(gate, scores, plain.texts[name]) for name, scores in self.texts.items()},
         )
 
-    def drift(self, plain: "Evidence") -> float:
+    def nll_increase(self, plain: "Evidence") -> float:
         """Return by how much the NLL of the text that suffers most rises, as a share of what it was."""
         return max(
             float(scores.nll.double().sum() / plain.texts[name].nll.double().sum()) - 1

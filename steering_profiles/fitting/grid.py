@@ -22,23 +22,23 @@ SLICE = 100
 
 
 @dataclass(frozen=True)
-class Point:
+class GridPoint:
     """One setting: the ``k`` best components scaled by ``alpha``. ``k`` = 0 is the plain model."""
 
     k: int
     alpha: float
 
     @property
-    def disturbance(self) -> float:
+    def total_change(self) -> float:
         """How much is changed in all."""
         return round(self.k * (self.alpha - 1), 9)
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredPoint:
     """A point and its accuracy on as much of dev as it was measured on."""
 
-    point: Point
+    point: GridPoint
     accuracy: Accuracy
 
     @property
@@ -47,18 +47,18 @@ class Measured:
         return self.accuracy.total - self.accuracy.correct
 
 
-Measure = Callable[[Point, Sequence[Example]], Accuracy]
+Measure = Callable[[GridPoint, Sequence[Example]], Accuracy]
 
 
-def make_grid(top_k: Sequence[int] = TOP_K, alphas: Sequence[float] = ALPHA) -> list[Point]:
+def make_grid(top_k: Sequence[int] = TOP_K, alphas: Sequence[float] = ALPHA) -> list[GridPoint]:
     """Return every point of the grid once, in order; those with ``k`` = 0 are one and the same."""
-    plain = [Point(0, 1.0)] if 0 in top_k else []
-    return plain + [Point(k, alpha) for k in sorted(set(top_k)) if k for alpha in sorted(set(alphas))]
+    plain = [GridPoint(0, 1.0)] if 0 in top_k else []
+    return plain + [GridPoint(k, alpha) for k in sorted(set(top_k)) if k for alpha in sorted(set(alphas))]
 
 
 def search(
-    points: Sequence[Point], dev: Sequence[Example], measure: Measure, progress: Progress | None = None
-) -> tuple[Measured, list[Measured]]:
+    points: Sequence[GridPoint], dev: Sequence[Example], measure: Measure, progress: Progress | None = None
+) -> tuple[MeasuredPoint, list[MeasuredPoint]]:
     """Return the best of ``points`` on ``dev`` and what was measured of each, in the order given."""
     if not points:
         raise ValueError("the grid has no points")
@@ -84,25 +84,25 @@ def search(
 class _Ledger:
     """What is known of each point so far."""
 
-    def __init__(self, points: Sequence[Point], slices: Sequence[Sequence[Example]], measure: Measure) -> None:
+    def __init__(self, points: Sequence[GridPoint], slices: Sequence[Sequence[Example]], measure: Measure) -> None:
         self._slices = slices
         self._measure = measure
         self._done = dict.fromkeys(points, 0)
         self._accuracy = {point: Accuracy({}) for point in points}
         self._judged_by = {point: [point, *_neighbours(point, points)] for point in points}
 
-    def standing(self, point: Point) -> tuple[int, float, int]:
+    def standing(self, point: GridPoint) -> tuple[int, float, int]:
         """Return how ``point`` compares, less being better; with more measured it can only get worse."""
-        return max(self.measured(p).errors for p in self._judged_by[point]), point.disturbance, point.k
+        return max(self.measured(p).errors for p in self._judged_by[point]), point.total_change, point.k
 
-    def measured(self, point: Point) -> Measured:
-        return Measured(point, self._accuracy[point])
+    def measured(self, point: GridPoint) -> MeasuredPoint:
+        return MeasuredPoint(point, self._accuracy[point])
 
-    def measure_slice(self, point: Point) -> None:
+    def measure_slice(self, point: GridPoint) -> None:
         self._accuracy[point] += self._measure(point, self._slices[self._done[point]])
         self._done[point] += 1
 
-    def measure_more(self, point: Point) -> bool:
+    def measure_more(self, point: GridPoint) -> bool:
         """Measure one more slice of whatever ``point`` is judged by; return whether there was one left."""
         unfinished = [p for p in self._judged_by[point] if self._done[p] < len(self._slices)]
         if unfinished:
@@ -110,10 +110,10 @@ class _Ledger:
         return bool(unfinished)
 
 
-def _neighbours(point: Point, points: Sequence[Point]) -> list[Point]:
+def _neighbours(point: GridPoint, points: Sequence[GridPoint]) -> list[GridPoint]:
     alphas = sorted({p.alpha for p in points if p.k == point.k})
     at = alphas.index(point.alpha)
-    return [Point(point.k, alphas[i]) for i in (at - 1, at + 1) if 0 <= i < len(alphas)]
+    return [GridPoint(point.k, alphas[i]) for i in (at - 1, at + 1) if 0 <= i < len(alphas)]
 
 
 def _balanced_slices(dev: Sequence[Example]) -> list[list[Example]]:

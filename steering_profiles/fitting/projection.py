@@ -18,8 +18,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steering_profiles.fitting.answer_tokens import AnswerTokens
 from steering_profiles.fitting.components import Component
-from steering_profiles.fitting.questions import Questions
 from steering_profiles.models import LoadedModel, recorded
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.tasks.batches import equal_length_batches
@@ -56,7 +56,7 @@ class Projection:
 
 @torch.inference_mode()
 def project_heads(
-    loaded: LoadedModel, activations: "Activations", asked: Questions, progress: Progress | None = None
+    loaded: LoadedModel, activations: "Activations", asked: AnswerTokens, progress: Progress | None = None
 ) -> Projection:
     """Project every head at the last position of every prompt."""
     progress = progress or Silent()
@@ -84,7 +84,7 @@ def project_heads(
 
 
 @torch.inference_mode()
-def select_neurons(loaded: LoadedModel, asked: Questions, progress: Progress | None = None) -> dict[int, Tensor]:
+def select_neurons(loaded: LoadedModel, asked: AnswerTokens, progress: Progress | None = None) -> dict[int, Tensor]:
     """Return per layer the neurons that write some answer among their top or bottom ``STATIC_RANK`` tokens.
 
     RASteer's static filter: whatever a neuron's activation, it can promote no other.
@@ -111,7 +111,7 @@ def select_neurons(loaded: LoadedModel, asked: Questions, progress: Progress | N
 
 @torch.inference_mode()
 def project_neurons(
-    loaded: LoadedModel, activations: "Activations", selected: Mapping[int, Tensor], asked: Questions
+    loaded: LoadedModel, activations: "Activations", selected: Mapping[int, Tensor], asked: AnswerTokens
 ) -> Projection:
     """Project the ``selected`` neurons, per layer, which are those recorded, at the last position of every prompt."""
     unembedding = loaded.anatomy.unembedding_weight()

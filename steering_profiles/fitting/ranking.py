@@ -10,9 +10,9 @@ from pydantic import JsonValue
 from torch import Tensor
 
 from steering_profiles.fit_settings import ACCURACY_THRESHOLD, METRICS, Metric
+from steering_profiles.fitting.answer_tokens import AnswerTokens
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.projection import Projection
-from steering_profiles.fitting.questions import Questions
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Reliability:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class ComponentRanking:
     """Components, the most reliable first, and what they are ranked by."""
 
     components: tuple[Component, ...]
@@ -52,7 +52,7 @@ class Ranking:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Ranking":
+    def from_json(cls, data: Mapping[str, Any]) -> "ComponentRanking":
         """Make it of what :meth:`to_json` returned."""
         count = len(data["components"])
         return cls(
@@ -65,7 +65,7 @@ class Ranking:
         )
 
 
-def measure_reliability(projection: Projection, asked: Questions, seed: int = 0) -> Reliability:
+def measure_reliability(projection: Projection, asked: AnswerTokens, seed: int = 0) -> Reliability:
     """Compute accuracy, precision, recall and F1 of components from their projected logits.
 
     A component's precision and recall on a sub-task are taken over a balanced set: the sub-task's own prompts, and
@@ -102,12 +102,12 @@ def measure_reliability(projection: Projection, asked: Questions, seed: int = 0)
 
 def rank(
     projection: Projection,
-    asked: Questions,
+    asked: AnswerTokens,
     *,
     metric: Metric = "f1",
     threshold: float = ACCURACY_THRESHOLD,
     seed: int = 0,
-) -> Ranking:
+) -> ComponentRanking:
     """Rank the components of ``projection``: by generalisability, then by ``metric``, then by where they are.
 
     A task without sub-tasks is ranked by recall alone, whatever the metric.
@@ -117,7 +117,7 @@ def rank(
     values: list[float] = getattr(reliability, metric if asked.groups else "recall").tolist()
     components = projection.components
     order = sorted(range(len(values)), key=lambda i: (-generalisability[i], -values[i], components[i]))
-    return Ranking(
+    return ComponentRanking(
         components=tuple(components[i] for i in order),
         reliability=Reliability(
             reliability.accuracy[order], reliability.precision[order], reliability.recall[order], reliability.f1[order]

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from pydantic import JsonValue
 
@@ -19,11 +19,12 @@ from steering_profiles.evaluation import (
     text_windows,
 )
 from steering_profiles.fit_settings import FitSettings
+from steering_profiles.fitting.answer_tokens import answer_tokens
+from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.choice import Choice, profile_of, steering_of
 from steering_profiles.fitting.circuit import rank_by_patching
 from steering_profiles.fitting.components import Component, Scales
-from steering_profiles.fitting.grid import Point, make_grid, search
-from steering_profiles.fitting.journal import Journal
+from steering_profiles.fitting.grid import GridPoint, make_grid, search
 from steering_profiles.fitting.projection import (
     PROMOTION_THRESHOLD,
     Projection,
@@ -32,9 +33,8 @@ from steering_profiles.fitting.projection import (
     record_activations,
     select_neurons,
 )
-from steering_profiles.fitting.questions import questions
-from steering_profiles.fitting.ranking import Ranking, rank
-from steering_profiles.fitting.stepwise import choose, search_path, watched
+from steering_profiles.fitting.ranking import ComponentRanking, rank
+from steering_profiles.fitting.stepwise import choose_step, search_path, validation_set
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.schema import Profile, Provenance, strength_text
@@ -50,7 +50,7 @@ class FitResult:
     profile: Profile
     settings: FitSettings
     choice: Choice
-    ranking: Ranking
+    ranking: ComponentRanking
     before: Accuracy
     """Test accuracy of the plain model."""
     after: Accuracy
@@ -65,15 +65,15 @@ def fit(
     name: str,
     command: str,
     settings: FitSettings = FitSettings(),
-    ranking: Ranking | None = None,
-    journal: Journal | None = None,
+    ranking: ComponentRanking | None = None,
+    checkpoint: FitCheckpoint | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
     """Fit a profile of component scales for ``task``.
 
     ``command`` is recorded as what makes the profile again. The same model, task and settings give the same profile.
-    What ``journal`` holds of the same fit is not computed again, nor is a ``ranking`` that another fit of the task with
-    the same components and metric made.
+    Results in ``checkpoint``, if it is of the same fit, are not computed again. ``ranking`` may be that of another fit
+    of the task with the same components and metric.
 
     Raises:
         TaskError: the method needs counterfactual prompts, which the task does not have.
@@ -81,21 +81,21 @@ def fit(
     """
     if "neuron" in settings.kinds:
         loaded.anatomy.require_neurons()
-    journal = Journal() if journal is None else journal  # an empty one is false
+    checkpoint = FitCheckpoint() if checkpoint is None else checkpoint  # an empty one is false
     progress = progress or Silent()
     if settings.method == "circuit" and not task.pairs:
         raise TaskError(f"method is circuit, which needs counterfactual prompts; {task.name} has none")
-    ranking = ranking or Ranking.from_json(
-        journal.recall("ranking", lambda: rank_components(loaded, task, settings, progress).to_json())
+    ranking = ranking or ComponentRanking.from_json(
+        checkpoint.recall("ranking", lambda: rank_components(loaded, task, settings, progress).to_json())
     )
     texts = {name: text_windows(loaded, text, _WINDOW) for name, text in fitting_texts().items()}
     with TokenPredictor(loaded) as predictor, TextPredictor(loaded) as text_predictor:
         trial = _Trial(loaded, task, texts, predictor, text_predictor)
         if settings.method == "stepwise":
-            choice = _choose_stepwise(trial, settings, journal, progress)
+            choice = _choose_stepwise(trial, settings, checkpoint, progress)
         else:
             choice = _choose_on_grid(
-                trial, _order(loaded, task, settings, ranking, progress), settings, journal, progress
+                trial, _order(loaded, task, settings, ranking, progress), settings, checkpoint, progress
             )
         profile = profile_of(choice.scales, loaded.identity, name, task.name)
         steering = steering_of(choice.scales, loaded.identity)
@@ -122,9 +122,9 @@ def fit(
 
 def rank_components(
     loaded: LoadedModel, task: Task, settings: FitSettings, progress: Progress | None = None
-) -> Ranking:
+) -> ComponentRanking:
     """Rank the model's heads, its neurons or both on the task's train split, the most reliable first."""
-    asked = questions(task, task.train)
+    asked = answer_tokens(task, task.train)
     neurons = select_neurons(loaded, asked, progress) if "neuron" in settings.kinds else {}
     recorded = record_activations(loaded, task.train, neurons, progress)
     parts: list[Projection] = []
@@ -150,16 +150,16 @@ class _Trial:
     def accuracy(self, scales: Scales, examples: Sequence[Example]) -> Accuracy:
         return self.predictor.accuracy(examples, steering_of(scales, self.loaded.identity))
 
-    def drift(self, scales: Scales) -> float:
+    def nll_increase(self, scales: Scales) -> float:
         """How much the NLL of the text that suffers most rises, as a share of what it was."""
         return self.text_predictor.measure(self.texts, steering_of(scales, self.loaded.identity)).worst.nll_increase
 
 
-def _choose_stepwise(trial: _Trial, settings: FitSettings, journal: Journal, progress: Progress) -> Choice:
-    prompts = watched(trial.task, settings.stepwise)
+def _choose_stepwise(trial: _Trial, settings: FitSettings, checkpoint: FitCheckpoint, progress: Progress) -> Choice:
+    prompts = validation_set(trial.task, settings.stepwise)
 
     def measure(scales: Scales) -> tuple[Accuracy, float]:
-        return trial.accuracy(scales, prompts), trial.drift(scales)
+        return trial.accuracy(scales, prompts), trial.nll_increase(scales)
 
     path = search_path(
         trial.loaded,
@@ -168,30 +168,30 @@ def _choose_stepwise(trial: _Trial, settings: FitSettings, journal: Journal, pro
         settings.kinds,
         measure,
         settings=settings.stepwise,
-        journal=journal,
+        checkpoint=checkpoint,
         progress=progress,
     )
-    best = choose(path, settings.stepwise.most_drift)
+    best = choose_step(path, settings.stepwise.max_nll_increase)
     facts: dict[str, JsonValue] = {
         "step": best.step,
         "components": len(best.scales),
-        "disturbance": best.disturbance,
-        "drift": round(best.drift, 5),
+        "disturbance": best.total_change,
+        "drift": round(best.nll_increase, 5),
     }
     return Choice(best.scales, trial.accuracy(best.scales, trial.task.dev), facts, path=path)
 
 
 def _choose_on_grid(
-    trial: _Trial, order: Sequence[Component], settings: FitSettings, journal: Journal, progress: Progress
+    trial: _Trial, order: Sequence[Component], settings: FitSettings, checkpoint: FitCheckpoint, progress: Progress
 ) -> Choice:
-    measured_parts: dict[Point, int] = {}
+    measured_parts: dict[GridPoint, int] = {}
 
-    def scales_at(point: Point) -> Scales:
+    def scales_at(point: GridPoint) -> Scales:
         return dict.fromkeys(order[: point.k], point.alpha)
 
-    def measure(point: Point, examples: Sequence[Example]) -> Accuracy:
+    def measure(point: GridPoint, examples: Sequence[Example]) -> Accuracy:
         part = measured_parts[point] = measured_parts.get(point, 0) + 1
-        found = journal.recall(
+        found = checkpoint.recall(
             f"grid {point.k} {strength_text(point.alpha)} {part}",
             lambda: trial.accuracy(scales_at(point), examples).to_json(),
         )
@@ -208,7 +208,7 @@ def _choose_on_grid(
 
 
 def _order(
-    loaded: LoadedModel, task: Task, settings: FitSettings, ranking: Ranking, progress: Progress
+    loaded: LoadedModel, task: Task, settings: FitSettings, ranking: ComponentRanking, progress: Progress
 ) -> Sequence[Component]:
     if settings.method == "circuit":
         return rank_by_patching(loaded, task.pairs, progress)
@@ -229,9 +229,9 @@ def _searched(settings: FitSettings, choice: Choice) -> dict[str, JsonValue]:
         "accuracy_threshold": settings.accuracy_threshold,
     }
     if choice.path:
-        searched["stepwise"] = asdict(settings.stepwise)
+        searched["stepwise"] = {**settings.stepwise.to_json()}
         searched["path"] = [
-            [p.step, len(p.scales), p.disturbance, p.accuracy.correct, p.accuracy.total, round(p.drift, 5)]
+            [p.step, len(p.scales), p.total_change, p.accuracy.correct, p.accuracy.total, round(p.nll_increase, 5)]
             for p in choice.path
         ]
     else:

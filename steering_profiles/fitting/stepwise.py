@@ -7,7 +7,7 @@ been moved before, with what other text loses by it taken off. A backward pass g
 (:mod:`steering_profiles.fitting.gradient`). Where a step has not helped, those after it are half as long.
 
 The course of the search is a path from the plain model on. The point of it is chosen on dev and, where the task has
-them, on prompts in other shapes; text that has nothing to do with the task says how far a point may go. As in the grid
+them, on prompts in other formats; text that has nothing to do with the task says how far a point may go. As in the grid
 a point counts as good as the worst of itself and its neighbours, and of equals the one that disturbs least is chosen.
 """
 
@@ -22,9 +22,9 @@ from pydantic import JsonValue
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.fit_settings import Kind, StepwiseSettings
+from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.components import Component, Scales
 from steering_profiles.fitting.gradient import DifferentiableScales
-from steering_profiles.fitting.journal import Journal
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.tasks.task import Example, Task, balanced, round_robin
@@ -33,14 +33,14 @@ _ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
-class PathPoint:
+class SearchStep:
     """Where the search was after ``step`` steps."""
 
     step: int
     scales: Scales
     accuracy: Accuracy
-    """On dev and the task's other shapes."""
-    drift: float
+    """On the validation set."""
+    nll_increase: float
     """How much the NLL of other text rose, as a share of what it was."""
 
     @property
@@ -49,13 +49,13 @@ class PathPoint:
         return self.accuracy.total - self.accuracy.correct
 
     @property
-    def disturbance(self) -> float:
+    def total_change(self) -> float:
         """How much is changed in all: the sum of what the scales differ from 1 by."""
         return round(sum(abs(scale - 1) for scale in self.scales.values()), 9)
 
 
 Measure = Callable[[Scales], tuple[Accuracy, float]]
-"""Accuracy on dev and the other shapes, and drift."""
+"""Accuracy on the validation set, and increase of the NLL of other text."""
 
 
 def search_path(
@@ -66,30 +66,30 @@ def search_path(
     measure: Measure,
     *,
     settings: StepwiseSettings = StepwiseSettings(),
-    journal: Journal | None = None,
+    checkpoint: FitCheckpoint | None = None,
     progress: Progress | None = None,
-) -> list[PathPoint]:
+) -> list[SearchStep]:
     """Return the points of the path, the plain model first. ``texts`` have nothing to do with the task."""
-    journal = Journal() if journal is None else journal  # an empty one is false
+    checkpoint = FitCheckpoint() if checkpoint is None else checkpoint  # an empty one is false
     progress = progress or Silent()
-    lessons = _lessons(task, texts, settings)
+    batch = _fitting_batch(task, texts, settings)
     scales: dict[Component, float] = {}
-    path: list[PathPoint] = []
+    path: list[SearchStep] = []
 
     def measure_here(step: int) -> None:
         def made() -> dict[str, JsonValue]:
-            accuracy, drift = measure(scales)
-            return {"accuracy": accuracy.to_json(), "drift": drift}
+            accuracy, nll_increase = measure(scales)
+            return {"accuracy": accuracy.to_json(), "nll_increase": nll_increase}
 
-        found: Any = journal.recall(f"path {step}", made)
-        path.append(PathPoint(step, dict(scales), Accuracy.from_json(found["accuracy"]), found["drift"]))
+        found: Any = checkpoint.recall(f"path {step}", made)
+        path.append(SearchStep(step, dict(scales), Accuracy.from_json(found["accuracy"]), found["nll_increase"]))
 
-    progress.stage("moving scales step by step", settings.steps)
+    progress.stage("moving scales step by step", settings.max_steps)
     measure_here(0)
     least, size = math.inf, settings.step
     with DifferentiableScales(loaded, kinds) as model:
-        for step in range(1, settings.steps + 1):
-            loss, ahead = journal.recall(f"step {step}", partial(_look, model, lessons, scales, settings))
+        for step in range(1, settings.max_steps + 1):
+            loss, ahead = checkpoint.recall(f"step {step}", partial(_look, model, batch, scales, settings))
             size = size if loss < least else size / 2
             least = min(loss, least)
             moves = _moves([(Component(*place), gain) for place, gain in ahead], scales, size, settings)
@@ -98,55 +98,57 @@ def search_path(
                 if scales[component] == 1:
                     del scales[component]
             progress.advance()
-            ends = not moves or size < settings.least_step
-            if step % settings.measured_every == 0 or ends:
+            ends = not moves or size < settings.min_step
+            if step % settings.validation_interval == 0 or ends:
                 measure_here(step)
             if ends or _is_over(path, settings):
                 break
     return path
 
 
-def choose(path: Sequence[PathPoint], most_drift: float) -> PathPoint:
-    """Return the best point of a path among those whose drift is at most ``most_drift``; the plain model always is."""
+def choose_step(path: Sequence[SearchStep], max_nll_increase: float) -> SearchStep:
+    """Return the best point of a path with at most ``max_nll_increase``; the plain model is always one of them."""
 
     def standing(index: int) -> tuple[int, float]:
         around = path[max(0, index - 1) : index + 2]
-        return max(point.errors for point in around), path[index].disturbance
+        return max(point.errors for point in around), path[index].total_change
 
-    return path[min((i for i, point in enumerate(path) if i == 0 or point.drift <= most_drift), key=standing)]
+    return path[
+        min((i for i, point in enumerate(path) if i == 0 or point.nll_increase <= max_nll_increase), key=standing)
+    ]
 
 
-_Lessons = tuple[Sequence[Example], Sequence[Window]]
+_FittingBatch = tuple[Sequence[Example], Sequence[Window]]
 _Place = tuple[Kind, int, int]
 
 
-def _lessons(task: Task, texts: Sequence[Window], settings: StepwiseSettings) -> _Lessons:
+def _fitting_batch(task: Task, texts: Sequence[Window], settings: StepwiseSettings) -> _FittingBatch:
     """Return what every step looks at: always the same, so that the loss of one step can be compared with the last."""
-    return _mixed(task.train, task)[: settings.prompts], texts[: settings.windows]
+    return _mixed(task.train, task)[: settings.batch_prompts], texts[: settings.batch_windows]
 
 
-def watched(task: Task, settings: StepwiseSettings) -> list[Example]:
+def validation_set(task: Task, settings: StepwiseSettings) -> list[Example]:
     """Return the prompts that points of the path are measured on."""
-    return _mixed(task.dev, task)[: settings.watched]
+    return _mixed(task.dev, task)[: settings.validation_prompts]
 
 
 def _mixed(split: Sequence[Example], task: Task) -> list[Example]:
-    """Return a split and the task's other shapes in turns, two of the split to one of each shape."""
+    """Return a split and the task's other prompt formats in turns, two of the split to one of each format."""
     ordered = balanced(split)
-    return round_robin([ordered[::2], ordered[1::2], *(balanced(examples) for examples in task.shapes.values())])
+    return round_robin([ordered[::2], ordered[1::2], *(balanced(examples) for examples in task.fit_formats.values())])
 
 
 def _look(
-    model: DifferentiableScales, lessons: _Lessons, scales: Scales, settings: StepwiseSettings
+    model: DifferentiableScales, batch: _FittingBatch, scales: Scales, settings: StepwiseSettings
 ) -> tuple[float, list[tuple[_Place, float]]]:
     """Return the loss at ``scales`` and what it would fall by, per unit of scale, where that is most."""
-    prompts, texts = lessons
+    prompts, texts = batch
     of_answers, of_texts = model.of_answers(prompts, scales), model.of_texts(texts, scales)
     ahead: dict[_Place, float] = {}
     for kind, slope in of_answers.by_kind.items():
         gains = -(slope + settings.text_weight * of_texts.by_kind[kind])
         # What is at its limit cannot be moved on, so as many more as may be there already.
-        count = min(gains.numel(), settings.at_once + len(scales))
+        count = min(gains.numel(), settings.components_per_step + len(scales))
         places = [divmod(place, gains.shape[1]) for place in gains.flatten().abs().topk(count).indices.tolist()]
         places += [(component.layer, component.index) for component in scales if component.kind == kind]
         ahead |= {(kind, layer, index): float(gains[layer, index]) for layer, index in places}
@@ -158,17 +160,17 @@ def _moves(
 ) -> dict[Component, float]:
     """Return the moves that gain most within the limits."""
     moves: dict[Component, float] = {}
-    room = settings.most_components - len(scales)
+    room = settings.max_components - len(scales)
     for component, gain in sorted(ahead, key=lambda one: (-abs(one[1]), one[0])):
         by, is_new = math.copysign(size, gain), component not in scales
-        far = abs(scales.get(component, 1.0) + by - 1) > settings.most_scale - 1 + _ROUNDING
-        if gain and not far and (room > 0 or not is_new) and len(moves) < settings.at_once:
+        far = abs(scales.get(component, 1.0) + by - 1) > settings.max_scale - 1 + _ROUNDING
+        if gain and not far and (room > 0 or not is_new) and len(moves) < settings.components_per_step:
             moves[component] = by
             room -= is_new
     return moves
 
 
-def _is_over(path: Sequence[PathPoint], settings: StepwiseSettings) -> bool:
+def _is_over(path: Sequence[SearchStep], settings: StepwiseSettings) -> bool:
     last = path[-settings.patience :]
     faultless = len(last) == settings.patience and not any(point.errors for point in last)
-    return faultless or path[-1].drift > 2 * settings.most_drift
+    return faultless or path[-1].nll_increase > 2 * settings.max_nll_increase

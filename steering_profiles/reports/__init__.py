@@ -5,10 +5,10 @@ from steering_profiles.reports.fit_report import report_of_final_layer, report_o
 from steering_profiles.reports.report import (
     FinalLayerSearch,
     MethodResult,
-    PathPoint,
     RankedComponent,
-    Ranking,
     Report,
+    ReportedRanking,
+    ReportedStep,
     recorded_grid,
 )
 from steering_profiles.reports.writing import render_html, render_markdown, write_explanation, write_report
@@ -17,10 +17,10 @@ __all__ = [
     "FinalLayerSearch",
     "HeadAttention",
     "MethodResult",
-    "PathPoint",
     "RankedComponent",
-    "Ranking",
     "Report",
+    "ReportedRanking",
+    "ReportedStep",
     "attention_patterns",
     "recorded_grid",
     "render_html",

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from steering_profiles.evaluation.calibration import Calibration, CalibrationComparison
-from steering_profiles.fitting.final_layer import PLAIN, Measured
+from steering_profiles.fitting.final_layer import PLAIN, MeasuredCandidate
 from steering_profiles.reports.report import FinalLayerSearch
 from steering_profiles.reports.tables import ALL, Cell, Column, Table, Tone
 from steering_profiles.reports.text import number, percent, signed_percent
@@ -81,36 +81,40 @@ def sharpens_only(compared: CalibrationComparison) -> bool:
 
 def search_sentences(search: FinalLayerSearch) -> Iterator[tuple[str, Tone]]:
     """Say what was chosen of the final layer's settings, and what the limit on other text's NLL cost."""
-    chosen, unlimited = search.chosen, search.without_drift_limit
-    if chosen.point == PLAIN:
+    chosen, unlimited = search.chosen, search.without_nll_limit
+    if chosen.candidate == PLAIN:
         yield "Nothing that is allowed is better on dev than the plain model: this profile changes nothing.", "worse"
     else:
         yield f"Chosen on dev: {_outcome(chosen)}.", ""
-    if unlimited.point != chosen.point:
-        gates = " and without gates" if chosen.point.gate is not None else ""
+    if unlimited.candidate != chosen.candidate:
+        gates = " and without gates" if chosen.candidate.gate is not None else ""
         yield f"Without the limit on other text{gates}, the choice would have been {_outcome(unlimited)}.", ""
-    if search.refused is not None:
-        best = search.refused.measured
-        yield f"The best on dev is not allowed, {_outcome(best)}: {'; '.join(search.refused.reasons)}.", ""
+    if search.rejected is not None:
+        best = search.rejected.measured
+        yield f"The best on dev is not allowed, {_outcome(best)}: {'; '.join(search.rejected.reasons)}.", ""
 
 
-def final_layer_table(grid: Sequence[Measured]) -> Table:
+def final_layer_table(grid: Sequence[MeasuredCandidate]) -> Table:
     """Every point of a search over the final layer's settings, the best on dev first."""
-    shapes = list(dict.fromkeys(name for m in grid if m.elsewhere for name in m.elsewhere.shapes))
+    formats = list(dict.fromkeys(name for m in grid if m.other for name in m.other.fit_formats))
     rows = []
-    for m in sorted(grid, key=lambda m: (m.dev.nll, m.point.disturbance)):
-        there = m.elsewhere
-        besides = [signed_percent(there.drift), *(f"{there.shapes[name].nll:.4f}" for name in shapes)] if there else []
+    for m in sorted(grid, key=lambda m: (m.dev.nll, m.candidate.total_change)):
+        there = m.other
+        besides = (
+            [signed_percent(there.nll_increase), *(f"{there.fit_formats[name].nll:.4f}" for name in formats)]
+            if there
+            else []
+        )
         rows.append(
             (
-                Cell(number(m.point.self_only_attention)),
-                Cell(number(m.point.intercept_scale)),
-                Cell(m.point.source or "–"),
-                Cell("–" if m.point.gate is None else str(m.point.gate)),
+                Cell(number(m.candidate.self_only_attention)),
+                Cell(number(m.candidate.intercept_scale)),
+                Cell(m.candidate.source or "–"),
+                Cell("–" if m.candidate.gate is None else str(m.candidate.gate)),
                 Cell(f"{m.dev.nll:.4f}"),
                 Cell(f"{m.dev.probability:.3f}"),
                 Cell(percent(m.dev.accuracy.correct / m.dev.accuracy.total)),
-                *map(Cell, besides or ["–"] * (1 + len(shapes))),
+                *map(Cell, besides or ["–"] * (1 + len(formats))),
             )
         )
     columns = (
@@ -122,7 +126,7 @@ def final_layer_table(grid: Sequence[Measured]) -> Table:
         Column("P(correct)"),
         Column("accuracy, %"),
         Column("NLL of other text"),
-        *(Column(f"NLL, {name}") for name in shapes),
+        *(Column(f"NLL, {name}") for name in formats),
     )
     caption = (
         "Points of the search, the best on dev first; nothing more was measured of those worse than the plain model"
@@ -130,9 +134,11 @@ def final_layer_table(grid: Sequence[Measured]) -> Table:
     return Table(caption, columns, tuple(rows))
 
 
-def _outcome(measured: Measured) -> str:
-    drift = "" if measured.elsewhere is None else f", NLL of other text {signed_percent(measured.elsewhere.drift)}"
-    return f"{measured.point} (NLL {measured.dev.nll:.4f}, P(correct) {measured.dev.probability:.3f}{drift})"
+def _outcome(measured: MeasuredCandidate) -> str:
+    nll_increase = (
+        "" if measured.other is None else f", NLL of other text {signed_percent(measured.other.nll_increase)}"
+    )
+    return f"{measured.candidate} (NLL {measured.dev.nll:.4f}, P(correct) {measured.dev.probability:.3f}{nll_increase})"
 
 
 def _rows(title: str, arms: Sequence[Calibration], temperature: float) -> list[tuple[Cell, ...]]:

@@ -14,10 +14,10 @@ from steering_profiles.reports.report import (
     TEST,
     FinalLayerSearch,
     MethodResult,
-    PathPoint,
     RankedComponent,
-    Ranking,
     Report,
+    ReportedRanking,
+    ReportedStep,
 )
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength
 from steering_profiles.tasks.task import Example, Task
@@ -28,14 +28,14 @@ _HEADS_SHOWN = 6
 def report_of_fit(
     loaded: LoadedModel,
     task: Task,
-    variants: Mapping[str, Sequence[Example]],
+    held_out: Mapping[str, Sequence[Example]],
     result: FitResult,
     others: Sequence[FitResult] = (),
     progress: Progress | None = None,
 ) -> Report:
     """Return the report of ``result``, beside ``others`` that other methods found on the same splits.
 
-    ``variants`` are prompts in shapes that no fit sees: what is measured on them here was used for nothing.
+    ``held_out`` are prompts in held-out formats: what is measured on them here was used for nothing.
     """
     progress = progress or Silent()
     heads = sorted(
@@ -43,19 +43,19 @@ def report_of_fit(
         key=lambda component: (-abs(result.choice.scales[component] - 1), component),
     )
     provenance = result.profile.provenance
-    progress.stage("measuring shapes that no fit saw", (2 + len(others)) * sum(map(len, variants.values())))
+    progress.stage("measuring held-out formats", (2 + len(others)) * sum(map(len, held_out.values())))
     with TokenPredictor(loaded) as predictor:
 
-        def on_variants(scales: Mapping[Component, float]) -> dict[str, Accuracy]:
+        def on_held_out(scales: Mapping[Component, float]) -> dict[str, Accuracy]:
             steering = steering_of(scales, loaded.identity)
-            return {name: predictor.accuracy(examples, steering, progress) for name, examples in variants.items()}
+            return {name: predictor.accuracy(examples, steering, progress) for name, examples in held_out.items()}
 
-        plain, steered = on_variants({}), on_variants(result.choice.scales)
-        of_others = [on_variants(other.choice.scales) for other in others]
+        plain, steered = on_held_out({}), on_held_out(result.choice.scales)
+        of_others = [on_held_out(other.choice.scales) for other in others]
     return Report(
         profile=result.profile,
         command=provenance.command if provenance is not None else "",
-        accuracy={TEST: (result.before, result.after)} | {name: (plain[name], steered[name]) for name in variants},
+        accuracy={TEST: (result.before, result.after)} | {name: (plain[name], steered[name]) for name in held_out},
         side_effects=result.side_effects,
         ranking=_ranking(result),
         grid=result.choice.grid,
@@ -69,17 +69,17 @@ def report_of_fit(
 
 def report_of_final_layer(
     loaded: LoadedModel,
-    variants: Mapping[str, Sequence[Example]],
+    held_out: Mapping[str, Sequence[Example]],
     result: FinalLayerResult,
     progress: Progress | None = None,
 ) -> Report:
-    """Return the report of ``result``. ``variants`` are prompts in shapes that no fit sees."""
+    """Return the report of ``result``. ``held_out`` are prompts in held-out formats."""
     progress = progress or Silent()
-    steering = UNSTEERED if result.chosen.point == PLAIN else (ProfileAtStrength(result.profile),)
-    progress.stage("measuring shapes that no fit saw", 2 * sum(map(len, variants.values())))
+    steering = UNSTEERED if result.chosen.candidate == PLAIN else (ProfileAtStrength(result.profile),)
+    progress.stage("measuring held-out formats", 2 * sum(map(len, held_out.values())))
     compared = {TEST: result.test}
     with TokenPredictor(loaded) as predictor:
-        for name, examples in variants.items():
+        for name, examples in held_out.items():
             compared[name] = compare_calibration(predictor, examples, steering, result.test.temperature, progress)
     provenance = result.profile.provenance
     return Report(
@@ -91,14 +91,14 @@ def report_of_final_layer(
         },
         side_effects=result.side_effects,
         calibration=compared,
-        final_layer=FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit, result.refused),
+        final_layer=FinalLayerSearch(result.grid, result.chosen, result.without_nll_limit, result.rejected),
         without_gate=result.without_gate,
     )
 
 
-def _ranking(result: FitResult) -> Ranking:
+def _ranking(result: FitResult) -> ReportedRanking:
     found, scales = result.ranking.reliability, result.choice.scales
-    return Ranking(
+    return ReportedRanking(
         groups=result.ranking.groups,
         components=tuple(
             RankedComponent(component, tuple(accuracy), precision, recall, f1, scales.get(component))
@@ -115,30 +115,30 @@ def _ranking(result: FitResult) -> Ranking:
     )
 
 
-def _path(result: FitResult) -> list[PathPoint]:
+def _path(result: FitResult) -> list[ReportedStep]:
     chosen = result.choice.facts.get("step")
     return [
-        PathPoint(
+        ReportedStep(
             step=point.step,
             components=len(point.scales),
-            disturbance=point.disturbance,
+            total_change=point.total_change,
             errors=point.errors,
             total=point.accuracy.total,
-            drift=point.drift,
+            nll_increase=point.nll_increase,
             chosen=point.step == chosen,
         )
         for point in result.choice.path
     ]
 
 
-def _method(result: FitResult, variants: Mapping[str, Accuracy]) -> MethodResult:
+def _method(result: FitResult, held_out: Mapping[str, Accuracy]) -> MethodResult:
     scales = sorted(result.choice.scales.values())
-    pooled = {f"{name}: {group}": counts for name, one in variants.items() for group, counts in one.counts.items()}
+    pooled = {f"{name}: {group}": counts for name, one in held_out.items() for group, counts in one.counts.items()}
     return MethodResult(
         name=result.settings.method,
         components=len(scales),
         scale="" if not scales else f"{scales[0]:g}" if scales[0] == scales[-1] else f"{scales[0]:g}..{scales[-1]:g}",
         accuracy=result.after,
-        variants=Accuracy(pooled) if pooled else None,
-        drift=result.side_effects.worst.nll_increase,
+        held_out=Accuracy(pooled) if pooled else None,
+        nll_increase=result.side_effects.worst.nll_increase,
     )

@@ -8,9 +8,8 @@ from steering_profiles.evaluation.calibration import CalibrationComparison
 from steering_profiles.evaluation.side_effects import SideEffects
 from steering_profiles.fit_settings import ACCURACY_THRESHOLD
 from steering_profiles.fitting.components import Component
-from steering_profiles.fitting.final_layer import Measured as MeasuredFinalLayer
-from steering_profiles.fitting.final_layer import Refused, WithoutGate
-from steering_profiles.fitting.grid import Measured, Point
+from steering_profiles.fitting.final_layer import MeasuredCandidate, RejectedCandidate, WithoutGate
+from steering_profiles.fitting.grid import GridPoint, MeasuredPoint
 from steering_profiles.reports.attention import HeadAttention
 from steering_profiles.schema import Profile
 
@@ -24,7 +23,7 @@ class RankedComponent:
 
     component: Component
     accuracy: tuple[float, ...]
-    """Share of prompts on which it is right, 0..1, one per group of the :class:`Ranking`."""
+    """Share of prompts on which it is right, 0..1, one per group of the :class:`ReportedRanking`."""
     precision: float
     recall: float
     f1: float
@@ -33,7 +32,7 @@ class RankedComponent:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class ReportedRanking:
     """Every component that was ranked, best first.
 
     Raises:
@@ -64,17 +63,17 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class PathPoint:
+class ReportedStep:
     """One point on the course of a stepwise search."""
 
     step: int
     components: int
-    disturbance: float
+    total_change: float
     """How much is changed in all: the sum of ``|scale - 1|``."""
     errors: int
     """Wrong answers on dev, out of ``total``."""
     total: int
-    drift: float
+    nll_increase: float
     """Rise of the NLL of neutral text, as a share of what it was."""
     chosen: bool = False
 
@@ -83,11 +82,11 @@ class PathPoint:
 class FinalLayerSearch:
     """A search over the settings of the final layer."""
 
-    grid: Sequence[MeasuredFinalLayer]
-    chosen: MeasuredFinalLayer
-    without_drift_limit: MeasuredFinalLayer
+    grid: Sequence[MeasuredCandidate]
+    chosen: MeasuredCandidate
+    without_nll_limit: MeasuredCandidate
     """What would have been chosen without gates if other text did not count."""
-    refused: Refused | None = None
+    rejected: RejectedCandidate | None = None
     """What would have been chosen if everything were allowed, if that is not."""
 
 
@@ -101,9 +100,9 @@ class MethodResult:
     """In words: ``1.5``, ``1.2..1.6``."""
     accuracy: Accuracy
     """On test."""
-    variants: Accuracy | None = None
-    """On the shapes that no fit sees, pooled."""
-    drift: float | None = None
+    held_out: Accuracy | None = None
+    """On the held-out formats, pooled."""
+    nll_increase: float | None = None
     """Rise of the NLL of neutral text, as a share of what it was."""
 
 
@@ -117,9 +116,9 @@ class Report:
     accuracy: Mapping[str, tuple[Accuracy, Accuracy]] = field(default_factory=dict)
     """Prompt set, such as ``test`` or ``5 digits``, to accuracy without and with the profile."""
     side_effects: SideEffects | None = None
-    ranking: Ranking | None = None
-    grid: Sequence[Measured] = ()
-    path: Sequence[PathPoint] = ()
+    ranking: ReportedRanking | None = None
+    grid: Sequence[MeasuredPoint] = ()
+    path: Sequence[ReportedStep] = ()
     final_layer: FinalLayerSearch | None = None
     calibration: Mapping[str, CalibrationComparison] = field(default_factory=dict)
     """Prompt set to how sure and how right three arms are: the plain model, the steered one, and a temperature."""
@@ -131,7 +130,7 @@ class Report:
     """The strength at which the profile was measured."""
 
 
-def recorded_grid(profile: Profile) -> tuple[Measured, ...]:
+def recorded_grid(profile: Profile) -> tuple[MeasuredPoint, ...]:
     """Return the (k, alpha) grid that the provenance of ``profile`` records, for a report made without a fit.
 
     Only totals over the groups are recorded, as ``[k, alpha, correct, total]``. Empty if the provenance has no such
@@ -144,7 +143,7 @@ def recorded_grid(profile: Profile) -> tuple[Measured, ...]:
     for point in points:
         match point:
             case [int(k), float() | int() as alpha, int(correct), int(total)] if total > 0:
-                measured.append(Measured(Point(k, float(alpha)), Accuracy({"all": (correct, total)})))
+                measured.append(MeasuredPoint(GridPoint(k, float(alpha)), Accuracy({"all": (correct, total)})))
             case _:
                 return ()
     return tuple(measured)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from steering_profiles.evaluation.calibration import CalibrationComparison
-from steering_profiles.fitting.grid import Point
+from steering_profiles.fitting.grid import GridPoint
 from steering_profiles.reports import plots, tables
 from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Paragraph, Plot, Section
 from steering_profiles.reports.calibration import calibration_table, final_layer_table, search_sentences, verdict
@@ -270,10 +270,10 @@ def _collapsed_if_long(table: Table) -> Table | Details:
     return table if len(table.rows) <= _LONG_TABLE else Details(f"{table.caption} ({len(table.rows)} rows)", table)
 
 
-def _chosen_point(report: Report) -> Point | None:
+def _chosen_point(report: Report) -> GridPoint | None:
     """Return the chosen grid point that the provenance records, if any."""
     chosen = report.profile.provenance.chosen if report.profile.provenance is not None else {}
     match chosen.get("k"), chosen.get("alpha"):
         case int(k), float() | int() as alpha:
-            return Point(k, float(alpha))
+            return GridPoint(k, float(alpha))
     return None

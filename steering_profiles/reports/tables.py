@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from steering_profiles.evaluation.accuracy import Accuracy
 from steering_profiles.reports.attention import HeadAttention
-from steering_profiles.reports.report import RankedComponent, Ranking, Report
+from steering_profiles.reports.report import RankedComponent, Report, ReportedRanking
 from steering_profiles.reports.text import number, percent, shortened, signed_percent, visible
 from steering_profiles.side_effect_warnings import NLL_LIMIT, is_beyond
 from steering_profiles.store import content_hash
@@ -179,27 +179,27 @@ def methods_table(report: Report) -> Table:
     """Ways of choosing components, side by side."""
     groups = groups_of(method.accuracy for method in report.comparison)
     shown = groups if 1 < len(groups) <= MOST_COLUMNS else []
-    has_variants = any(method.variants is not None for method in report.comparison)
-    has_drift = any(method.drift is not None for method in report.comparison)
+    has_held_out = any(method.held_out is not None for method in report.comparison)
+    has_nll_increase = any(method.nll_increase is not None for method in report.comparison)
     rows = []
     for method in report.comparison:
         accuracy = method.accuracy
         cells = [Cell(method.name), Cell(str(method.components)), Cell(method.scale)]
         cells += [_share_cell(*accuracy.counts.get(group, (0, 0))) for group in shown]
         cells.append(_interval_cell(accuracy.correct, accuracy.total))
-        if has_variants:
-            pooled = method.variants
+        if has_held_out:
+            pooled = method.held_out
             cells.append(Cell("–") if pooled is None else _interval_cell(pooled.correct, pooled.total))
-        if has_drift:
-            past = method.drift is not None and is_beyond(method.drift)
-            shown_drift = "–" if method.drift is None else signed_percent(method.drift)
-            cells.append(Cell(shown_drift, f"past {NLL_LIMIT:.0%}" if past else "", _tone_if(past)))
+        if has_nll_increase:
+            past = method.nll_increase is not None and is_beyond(method.nll_increase)
+            increase = "–" if method.nll_increase is None else signed_percent(method.nll_increase)
+            cells.append(Cell(increase, f"past {NLL_LIMIT:.0%}" if past else "", _tone_if(past)))
         rows.append(tuple(cells))
     columns = [Column("method", numeric=False), Column("components"), Column("scale")]
     columns += [Column(group, code_heading=True) for group in shown]
     columns.append(Column("test"))
-    columns += [Column("variants")] if has_variants else []
-    columns += [Column("NLL of neutral text")] if has_drift else []
+    columns += [Column("held-out formats")] if has_held_out else []
+    columns += [Column("NLL of neutral text")] if has_nll_increase else []
     return Table("Test accuracy of each method, % (in brackets: 95% interval)", tuple(columns), tuple(rows))
 
 
@@ -233,7 +233,7 @@ def path_table(report: Report) -> Table:
         (
             Column("step"),
             Column("components"),
-            Column("disturbance"),
+            Column("total change (L1)"),
             Column("dev errors"),
             Column("of"),
             Column("NLL of neutral text"),
@@ -243,10 +243,10 @@ def path_table(report: Report) -> Table:
             (
                 Cell(str(point.step)),
                 Cell(str(point.components)),
-                Cell(number(point.disturbance)),
+                Cell(number(point.total_change)),
                 Cell(str(point.errors)),
                 Cell(str(point.total)),
-                Cell(signed_percent(point.drift)),
+                Cell(signed_percent(point.nll_increase)),
                 Cell("chosen" if point.chosen else ""),
             )
             for point in report.path
@@ -272,7 +272,7 @@ def scales_table(report: Report) -> Table:
     return Table("Components that the profile scales", columns + _ranking_columns(ranking), tuple(rows))
 
 
-def ranking_table(ranking: Ranking) -> Table:
+def ranking_table(ranking: ReportedRanking) -> Table:
     """The best of the ranking, scaled or not."""
     ranked = ranking.components
     rows = [
@@ -383,7 +383,7 @@ def _facts_table(caption: str, facts: Sequence[tuple[str, str]]) -> Table:
     return Table(caption, (Column("", numeric=False), Column("", numeric=False, code=True)), rows)
 
 
-def _ranking_columns(ranking: Ranking | None) -> tuple[Column, ...]:
+def _ranking_columns(ranking: ReportedRanking | None) -> tuple[Column, ...]:
     if ranking is None:
         return ()
     groups = ranking.groups if len(ranking.groups) <= MOST_COLUMNS else ()
@@ -392,7 +392,7 @@ def _ranking_columns(ranking: Ranking | None) -> tuple[Column, ...]:
     return (Column("rank"), *counted, *by_group, Column("precision"), Column("recall"), Column("F1"))
 
 
-def _ranking_cells(ranking: Ranking, place: int, ranked: RankedComponent) -> tuple[Cell, ...]:
+def _ranking_cells(ranking: ReportedRanking, place: int, ranked: RankedComponent) -> tuple[Cell, ...]:
     shares = [Cell(percent(share)) for share in ranked.accuracy] if len(ranking.groups) <= MOST_COLUMNS else []
     counted = [Cell(str(ranking.generalisability(ranked)))] if ranking.groups else []
     metrics = [Cell(f"{value:.2f}") for value in (ranked.precision, ranked.recall, ranked.f1)]

@@ -2,36 +2,36 @@
 
 from steering_profiles.tasks.arithmetic import arithmetic
 from steering_profiles.tasks.catalogue import (
+    HELD_OUT_FORMATS,
     TASKS,
-    VARIANTS,
     every_prompt_of,
+    held_out_formats_of,
     make_task,
     require_countable,
     require_known,
     task_name,
-    variants_of,
 )
-from steering_profiles.tasks.factual_recall import RECALL_TASKS, factual_recall, factual_recall_variants
+from steering_profiles.tasks.factual_recall import RECALL_TASKS, factual_recall, factual_recall_held_out_formats
 from steering_profiles.tasks.jsonl import jsonl_task
-from steering_profiles.tasks.parentheses import parentheses, parentheses_variants
+from steering_profiles.tasks.parentheses import parentheses, parentheses_held_out_formats
 from steering_profiles.tasks.task import Example, Task
 
 __all__ = [
+    "HELD_OUT_FORMATS",
     "RECALL_TASKS",
     "TASKS",
-    "VARIANTS",
     "Example",
     "Task",
     "arithmetic",
     "every_prompt_of",
     "factual_recall",
-    "factual_recall_variants",
+    "factual_recall_held_out_formats",
+    "held_out_formats_of",
     "jsonl_task",
     "make_task",
     "parentheses",
-    "parentheses_variants",
+    "parentheses_held_out_formats",
     "require_countable",
     "require_known",
     "task_name",
-    "variants_of",
 ]

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from steering_profiles.errors import TaskError
 from steering_profiles.tasks.arithmetic import arithmetic
-from steering_profiles.tasks.factual_recall import RECALL_TASKS, factual_recall, factual_recall_variants
+from steering_profiles.tasks.context_limit import formats_within_context, within_context
+from steering_profiles.tasks.factual_recall import RECALL_TASKS, factual_recall, factual_recall_held_out_formats
 from steering_profiles.tasks.jsonl import jsonl_task, name_of
-from steering_profiles.tasks.parentheses import every_parentheses, parentheses, parentheses_variants
-from steering_profiles.tasks.room import shapes_within_context, within_context
+from steering_profiles.tasks.parentheses import every_parentheses, parentheses, parentheses_held_out_formats
 from steering_profiles.tasks.task import Example, Task
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ TASKS: dict[str, Callable[["PreTrainedTokenizerBase", int], Task]] = {
 }
 """What makes each named task, from a tokenizer and a seed."""
 
-VARIANTS: dict[str, Callable[["PreTrainedTokenizerBase", int], dict[str, tuple[Example, ...]]]] = {
-    "parentheses": parentheses_variants,
-    **{name: partial(factual_recall_variants, task=name) for name in RECALL_TASKS},
+HELD_OUT_FORMATS: dict[str, Callable[["PreTrainedTokenizerBase", int], dict[str, tuple[Example, ...]]]] = {
+    "parentheses": parentheses_held_out_formats,
+    **{name: partial(factual_recall_held_out_formats, task=name) for name in RECALL_TASKS},
 }
-"""What makes the prompts of a task that no fit sees, where it has some."""
+"""Functions that make the prompts of a task in formats that no fit sees, for tasks that have such formats."""
 
 EVERY: dict[str, Callable[["PreTrainedTokenizerBase"], tuple[Example, ...]]] = {"parentheses": every_parentheses}
 """What makes all the prompts of a task's own shape, where they can be counted."""
@@ -75,19 +75,19 @@ def task_name(source: str) -> str:
     return source if source in TASKS else name_of(source)
 
 
-def variants_of(
+def held_out_formats_of(
     source: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0, context: int | None = None
 ) -> dict[str, tuple[Example, ...]]:
-    """Return the prompts of the task that no fit sees, by variant; empty for a task that has none.
+    """Return the prompts of the task's held-out formats, by format; empty for a task that has none.
 
-    A variant with a prompt longer than ``context`` tokens is left out.
+    A format with a prompt longer than ``context`` tokens is left out.
 
     Raises:
         TaskError: there is no such task.
     """
     require_known(source)
-    made = VARIANTS[source](tokenizer, seed) if source in VARIANTS else {}
-    return made if context is None else shapes_within_context(made, context)
+    made = HELD_OUT_FORMATS[source](tokenizer, seed) if source in HELD_OUT_FORMATS else {}
+    return made if context is None else formats_within_context(made, context)
 
 
 def require_countable(source: str) -> None:

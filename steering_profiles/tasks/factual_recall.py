@@ -39,7 +39,7 @@ MOST = {"train": 1500, "dev": 750, "test": 1500}
 """Prompts of a split, over all domains; where more could be made, topics and templates are used evenly."""
 SHOTS = {"1 shot": 1, "4 shots": 4}
 """Facts that a prompt shows before it asks, by shape."""
-MOST_IN_SHAPE = 240
+MOST_IN_FORMAT = 240
 """Prompts of a shape, over all domains."""
 
 
@@ -87,11 +87,11 @@ def factual_recall(tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: st
         dev=tuple(splits["dev"]),
         test=tuple(splits["test"]),
         left_out=tuple(left_out),
-        shapes=_with_shots(tokenizer, seed, usable, "dev"),
+        fit_formats=_with_shots(tokenizer, seed, usable, "dev"),
     )
 
 
-def factual_recall_variants(
+def factual_recall_held_out_formats(
     tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: str = "factual-recall"
 ) -> dict[str, tuple[Example, ...]]:
     """Make prompts that show one or four facts of train, then ask for one of test.
@@ -233,7 +233,7 @@ def _with_shots(
             train, group = one.splits["train"], one.domain.name
             draw = random.Random(f"{group} {seed} {split} {name}")
             templates = [_showing(draw.sample(train, shots), template) for template in one.domain.templates]
-            most = MOST_IN_SHAPE // len(usable)
+            most = MOST_IN_FORMAT // len(usable)
             made[name] += _known(_ask(tokenizer, group, templates, one.splits[split], most, draw))
     return {name: tuple(examples) for name, examples in made.items()}
 

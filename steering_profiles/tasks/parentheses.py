@@ -26,12 +26,12 @@ SPLIT_SIZES = {"train": 350, "dev": 150, "test": 150}
 MOST_PARENTHESES = 4
 _PAIRS = 32
 """Counterfactual twins per sub-task; the mean effect of patching is steady long before."""
-_SHAPE_SIZE = 25
+_FIT_FORMAT_SIZE = 25
 """Prompts per sub-task in each shape that a fit may look at."""
 
 
 @dataclass(frozen=True)
-class _Shape:
+class _Format:
     """How a prompt is written."""
 
     digits: int = 3
@@ -58,11 +58,11 @@ class _Shape:
         return f"{self.before}#print the string {number}\nprint({f'{self.function}(' * (depth - 1)}{number}"
 
 
-_AS_IN_THE_PAPER = _Shape()
-_SHAPES = (
-    {f"{digits} digits": _Shape(digits=digits) for digits in (2, 7)}
-    | {f"{name}(": _Shape(function=name) for name in ("int", "float", "set", "tuple", "abs", "bar")}
-    | {"a sum before": _Shape(before="total = 0\nfor value in (3, 4, 5):\n    total += value ** 2\n\n\n")}
+_AS_IN_THE_PAPER = _Format()
+_FIT_FORMATS = (
+    {f"{digits} digits": _Format(digits=digits) for digits in (2, 7)}
+    | {f"{name}(": _Format(function=name) for name in ("int", "float", "set", "tuple", "abs", "bar")}
+    | {"a sum before": _Format(before="total = 0\nfor value in (3, 4, 5):\n    total += value ** 2\n\n\n")}
 )
 """What a fit may look at besides its splits."""
 _CODE = '''def area(width, height):
@@ -73,11 +73,11 @@ _CODE = '''def area(width, height):
 
 
 '''
-_VARIANTS = (
-    {f"{digits} digits": _Shape(digits=digits) for digits in (4, 5, 6)}
-    | {f"{name}(": _Shape(function=name) for name in ("len", "repr", "list", "max", "sorted", "foo")}
-    | {f"brackets {pair[0]}": _Shape(brackets=pair) for pair in ("[]", "{}")}
-    | {"code before": _Shape(before=_CODE)}
+_HELD_OUT_FORMATS = (
+    {f"{digits} digits": _Format(digits=digits) for digits in (4, 5, 6)}
+    | {f"{name}(": _Format(function=name) for name in ("len", "repr", "list", "max", "sorted", "foo")}
+    | {f"brackets {pair[0]}": _Format(brackets=pair) for pair in ("[]", "{}")}
+    | {"code before": _Format(before=_CODE)}
 )
 """What no fit sees: for reporting only, never for choosing."""
 
@@ -111,7 +111,7 @@ def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
         dev=tuple(splits["dev"]),
         test=tuple(splits["test"]),
         left_out=tuple(f"{group}: not one token in this tokenizer" for group in answers if group not in known),
-        shapes=_in_shapes(tokenizer, _SHAPES, f"parentheses shape {seed}", _SHAPE_SIZE),
+        fit_formats=_in_formats(tokenizer, _FIT_FORMATS, f"parentheses shape {seed}", _FIT_FORMAT_SIZE),
         pairs=_pairs(tokenizer, known, splits["train"]),
     )
 
@@ -126,14 +126,14 @@ def every_parentheses(tokenizer: "PreTrainedTokenizerBase") -> tuple[Example, ..
     )
 
 
-def parentheses_variants(
+def parentheses_held_out_formats(
     tokenizer: "PreTrainedTokenizerBase", seed: int = 0, size: int = 50
 ) -> dict[str, tuple[Example, ...]]:
     """Make ``size`` prompts per sub-task for each shape that no fit sees: ``5 digits``, ``len(``, ...
 
     They tell how far a profile generalises. A shape of which this tokenizer has fewer than two answers is left out.
     """
-    return _in_shapes(tokenizer, _VARIANTS, f"parentheses variant {seed}", size)
+    return _in_formats(tokenizer, _HELD_OUT_FORMATS, f"parentheses variant {seed}", size)
 
 
 def _pairs(tokenizer: "PreTrainedTokenizerBase", known: Mapping[str, int], train: list[Example]) -> tuple[Pair, ...]:
@@ -149,29 +149,33 @@ def _pairs(tokenizer: "PreTrainedTokenizerBase", known: Mapping[str, int], train
     return tuple(pairs)
 
 
-def _in_shapes(
-    tokenizer: "PreTrainedTokenizerBase", shapes: Mapping[str, _Shape], seed: str, size: int
+def _in_formats(
+    tokenizer: "PreTrainedTokenizerBase", formats: Mapping[str, _Format], seed: str, size: int
 ) -> dict[str, tuple[Example, ...]]:
     made: dict[str, tuple[Example, ...]] = {}
-    for name, shape in shapes.items():
-        known = {group: token for group, token in _tokens(tokenizer, shape).items() if token is not None}
+    for name, prompt_format in formats.items():
+        known = {group: token for group, token in _tokens(tokenizer, prompt_format).items() if token is not None}
         examples: list[Example] = []
-        for group in (group for group in known if len(group) >= shape.least):
+        for group in (group for group in known if len(group) >= prompt_format.least):
             draw = random.Random(f"{seed} {name} {group}")
-            numbers = draw.sample(range(10 ** (shape.digits - 1), 10**shape.digits), size)
-            examples += _examples(tokenizer, shape, known, group, numbers)
+            numbers = draw.sample(range(10 ** (prompt_format.digits - 1), 10**prompt_format.digits), size)
+            examples += _examples(tokenizer, prompt_format, known, group, numbers)
         if len(known) >= 2:
             made[name] = tuple(examples)
     return made
 
 
-def _tokens(tokenizer: "PreTrainedTokenizerBase", shape: _Shape) -> dict[str, int | None]:
-    return {group: single_token(tokenizer, text) for group, text in shape.answers().items()}
+def _tokens(tokenizer: "PreTrainedTokenizerBase", prompt_format: _Format) -> dict[str, int | None]:
+    return {group: single_token(tokenizer, text) for group, text in prompt_format.answers().items()}
 
 
 def _examples(
-    tokenizer: "PreTrainedTokenizerBase", shape: _Shape, known: Mapping[str, int], group: str, numbers: list[int]
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt_format: _Format,
+    known: Mapping[str, int],
+    group: str,
+    numbers: list[int],
 ) -> list[Example]:
-    texts = [shape.prompt(len(group), str(number)) for number in numbers]
+    texts = [prompt_format.prompt(len(group), str(number)) for number in numbers]
     candidates = tuple(known.values())
     return [Example(group, text, encode_prompt(tokenizer, text), known[group], candidates) for text in texts]

@@ -50,8 +50,8 @@ class Task:
     test: tuple[Example, ...]
     left_out: tuple[str, ...] = ()
     """What could not be used with this tokenizer, each with the reason."""
-    shapes: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
-    """Prompts of the same kind in other shapes, by shape: a fit may look at them to choose what generalises."""
+    fit_formats: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
+    """Prompts of the same task in other formats, by format: a fit uses them to find a profile that generalises."""
     pairs: tuple[Pair, ...] = ()
     """Train prompts with their counterfactual twins, where the task has such."""
 

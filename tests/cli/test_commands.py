@@ -132,7 +132,7 @@ def test_fit_writes_a_profile_that_evaluate_measures(folder: Path, tmp_path: Pat
     assert "--name mine" in profile.provenance.command
     assert "<html" in (tmp_path / "mine.html").read_text()
     assert "parentheses" in (tmp_path / "mine.md").read_text()
-    assert not list(tmp_path.glob(".*"))  # the journal of a fit that is done is gone
+    assert not list(tmp_path.glob(".*"))  # the checkpoint of a fit that is done is gone
     figures = tmp_path / "figures.json"
     measured = steer("evaluate", str(tmp_path / "mine.json"), *model, "--no-side-effects", "--json", str(figures))
     assert measured.returncode == 0, measured.stderr

@@ -1,13 +1,17 @@
-"""What ``steer fit`` prints of a fit of the final layer's settings."""
+"""``steer fit`` with the final layer's settings: its options, and what it prints."""
 
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 
 from rich.console import Console
+from typer.testing import CliRunner
 
 from steering_profiles.fitting import FinalLayerResult, FinalLayerSettings
 from steering_profiles.fitting.final_layer import WithoutGate
+from steering_server.cli import app
 from steering_server.cli.fit_final_layer import FittedFinalLayer
+from steering_server.errors import ConfigError
 from tests.reports.samples import profile
 from tests.reports.test_calibration import GRID
 from tests.reports.test_gate import BEHIND, GATED, OPENED, WITHOUT
@@ -17,7 +21,7 @@ GATED_FIT = FinalLayerResult(
     settings=FinalLayerSettings(),
     grid=GRID,
     chosen=GRID[2],
-    without_drift_limit=GRID[1],
+    without_nll_limit=GRID[1],
     r2=None,
     dev=BEHIND,
     test=BEHIND,
@@ -37,3 +41,17 @@ def test_what_the_gate_buys_is_said_where_there_is_one():
     assert "accuracy by −25.0 points without the gate and by +25.0 behind it" in said
     assert "+3.00% at worst (prose) without the gate, by +0.40% (code) behind it" in said
     assert "the gate" not in shown(replace(GATED_FIT, without_gate=None))
+
+
+def test_an_option_by_its_old_name_counts_and_is_warned_of(tmp_path: Path):
+    args = ["fit", "capitals", "--out", str(tmp_path), "--max-drift", "nan"]
+    result = CliRunner().invoke(app, args)
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception) == "max NLL increase is nan; allowed: finite numbers from 0"
+    assert result.stderr == "warning: --max-drift is now called --max-nll-increase\n"
+
+
+def test_an_option_by_its_new_name_is_not_warned_of(tmp_path: Path):
+    result = CliRunner().invoke(app, ["fit", "capitals", "--out", str(tmp_path), "--max-nll-increase", "-1"])
+    assert str(result.exception) == "max NLL increase is -1; allowed: finite numbers from 0"
+    assert result.stderr == ""

@@ -38,10 +38,12 @@ def interrupted(*arguments: str, when: Callable[[], bool]) -> str:
 
 
 def test_a_fit_says_what_it_keeps_and_the_same_command_goes_on_from_there(model: tuple[str, ...], tmp_path: Path):
-    journal = tmp_path / ".parentheses.fit"
+    checkpoint = tmp_path / ".parentheses.fit"
 
     def kept() -> int:
-        return max(0, len(journal.read_text().splitlines()) - 1) if journal.exists() else 0  # less that of the key
+        return (
+            max(0, len(checkpoint.read_text().splitlines()) - 1) if checkpoint.exists() else 0
+        )  # less that of the key
 
     command = ("fit", "parentheses", "--method", "paper", "--out", str(tmp_path), *model)
     line = interrupted(*command, when=lambda: kept() > 2)

@@ -15,7 +15,9 @@ from tests.builders import build_model
 from tests.fitting.test_fit import small_task
 from tests.rewritten import ARCHITECTURES, rewritten
 
-STEPS = FitSettings(stepwise=StepwiseSettings(steps=6, measured_every=2, prompts=8, watched=40))
+STEPS = FitSettings(
+    stepwise=StepwiseSettings(max_steps=6, validation_interval=2, batch_prompts=8, validation_prompts=40)
+)
 
 
 def fitted(loaded: LoadedModel) -> FitResult:

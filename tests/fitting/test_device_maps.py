@@ -57,7 +57,9 @@ def steerings(loaded: LoadedModel) -> list[Steering]:
 
 
 def test_a_fit_ranks_components_alike_and_takes_the_same_steps(whole: LoadedModel, placed: LoadedModel):
-    settings = FitSettings(kinds=("head", "neuron"), stepwise=StepwiseSettings(steps=2, measured_every=2, prompts=4))
+    settings = FitSettings(
+        kinds=("head", "neuron"), stepwise=StepwiseSettings(max_steps=2, validation_interval=2, batch_prompts=4)
+    )
     one, other = (
         fit(loaded, small_task(loaded), name="tiny", command="steer fit", settings=settings)
         for loaded in (whole, placed)

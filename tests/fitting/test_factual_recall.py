@@ -9,7 +9,14 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from steering_profiles.errors import TaskError
 from steering_profiles.models import LoadedModel
-from steering_profiles.tasks import Example, Task, factual_recall, factual_recall_variants, make_task, variants_of
+from steering_profiles.tasks import (
+    Example,
+    Task,
+    factual_recall,
+    factual_recall_held_out_formats,
+    held_out_formats_of,
+    make_task,
+)
 from steering_profiles.tasks.domains import DOMAINS, FOLDER, TOPIC, read_domain
 from tests.builders import build_tokenizer
 
@@ -28,8 +35,8 @@ def task(tokenizer: PreTrainedTokenizerBase) -> Task:
 
 
 @pytest.fixture(scope="module")
-def variants(tokenizer: PreTrainedTokenizerBase) -> dict[str, tuple[Example, ...]]:
-    return factual_recall_variants(tokenizer)
+def held_out(tokenizer: PreTrainedTokenizerBase) -> dict[str, tuple[Example, ...]]:
+    return factual_recall_held_out_formats(tokenizer)
 
 
 def splits_of(task: Task) -> dict[str, tuple[Example, ...]]:
@@ -153,8 +160,8 @@ def test_a_domain_is_split_alike_alone_and_with_the_others(tokenizer: PreTrained
 def test_the_seed_decides_the_prompts(tokenizer: PreTrainedTokenizerBase, task: Task):
     assert factual_recall(tokenizer) == task
     assert factual_recall(tokenizer, 1).test != task.test
-    assert factual_recall_variants(tokenizer) == variants_of("factual-recall", tokenizer)
-    assert factual_recall_variants(tokenizer, 1) != factual_recall_variants(tokenizer)
+    assert factual_recall_held_out_formats(tokenizer) == held_out_formats_of("factual-recall", tokenizer)
+    assert factual_recall_held_out_formats(tokenizer, 1) != factual_recall_held_out_formats(tokenizer)
 
 
 def test_the_catalogue_has_all_together_and_each_domain(tokenizer: PreTrainedTokenizerBase, task: Task):
@@ -165,15 +172,15 @@ def test_the_catalogue_has_all_together_and_each_domain(tokenizer: PreTrainedTok
 # The tokens.
 
 
-def everything(task: Task, variants: dict[str, tuple[Example, ...]]) -> list[Example]:
-    sets = [*splits_of(task).values(), *task.shapes.values(), *variants.values()]
+def everything(task: Task, held_out: dict[str, tuple[Example, ...]]) -> list[Example]:
+    sets = [*splits_of(task).values(), *task.fit_formats.values(), *held_out.values()]
     return [example for examples in sets for example in examples]
 
 
 def test_the_span_is_that_of_the_topic(
-    tokenizer: PreTrainedTokenizerBase, task: Task, variants: dict[str, tuple[Example, ...]]
+    tokenizer: PreTrainedTokenizerBase, task: Task, held_out: dict[str, tuple[Example, ...]]
 ):
-    for example in everything(task, variants):
+    for example in everything(task, held_out):
         assert example.topic is not None
         start, end = example.topic
         assert tokenizer.decode(example.prompt[start:end]).strip() == topic_of(example)
@@ -181,9 +188,9 @@ def test_the_span_is_that_of_the_topic(
 
 
 def test_the_answer_is_the_first_token_of_what_follows_the_prompt(
-    tokenizer: PreTrainedTokenizerBase, task: Task, variants: dict[str, tuple[Example, ...]]
+    tokenizer: PreTrainedTokenizerBase, task: Task, held_out: dict[str, tuple[Example, ...]]
 ):
-    for example in everything(task, variants):
+    for example in everything(task, held_out):
         answer = FACTS[example.group][topic_of(example)]
         whole = tuple(tokenizer.encode(f"{example.text} {answer}"))
         assert example.prompt == tuple(tokenizer.encode(example.text))
@@ -221,7 +228,7 @@ def test_a_domain_with_too_few_answers_is_left_out_and_said_so():
 
 @pytest.mark.parametrize("name", ["factual-recall", "sports"])
 def test_a_tokenizer_that_leaves_no_domain_is_refused(name: str):
-    for make in (factual_recall, factual_recall_variants):
+    for make in (factual_recall, factual_recall_held_out_formats):
         with pytest.raises(TaskError, match=r"no domain can be used .*sports: 0 answers .*basketball: its first token"):
             make(build_tokenizer(), 0, name)
 
@@ -233,10 +240,10 @@ def test_a_tokenizer_that_leaves_no_domain_is_refused(name: str):
 def test_shots_show_train_facts_in_the_words_that_ask_for_one_of_dev_or_of_test(
     tokenizer: PreTrainedTokenizerBase, seed: int
 ):
-    task, variants = factual_recall(tokenizer, seed), factual_recall_variants(tokenizer, seed)
-    for split, shapes in ((task.dev, task.shapes), (task.test, variants)):
-        assert set(shapes) == {"1 shot", "4 shots"}
-        for name, examples in shapes.items():
+    task, held_out = factual_recall(tokenizer, seed), factual_recall_held_out_formats(tokenizer, seed)
+    for split, formats in ((task.dev, task.fit_formats), (task.test, held_out)):
+        assert set(formats) == {"1 shot", "4 shots"}
+        for name, examples in formats.items():
             assert Counter(example.group for example in examples) == dict.fromkeys(DOMAINS, 40)
             for example in examples:
                 train = {topic: FACTS[example.group][topic] for topic in topics_of(task.train, example.group)}
@@ -250,7 +257,7 @@ def test_shots_show_train_facts_in_the_words_that_ask_for_one_of_dev_or_of_test(
 
 
 def test_prompts_of_one_shape_and_template_differ_in_the_topic_alone(task: Task):
-    for examples in task.shapes.values():
+    for examples in task.fit_formats.values():
         for domain in DOMAINS:
             templates = {example.template for example in examples if example.group == domain}
             assert len(templates) == len(read_domain(domain).templates)

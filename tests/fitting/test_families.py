@@ -20,7 +20,7 @@ from tests.fitting.test_circuit import effect, last_logits
 from tests.fitting.test_fit import small_task
 from tests.library.precision import InDouble
 
-STEPWISE = StepwiseSettings(steps=2, measured_every=2, prompts=4)
+STEPWISE = StepwiseSettings(max_steps=2, validation_interval=2, batch_prompts=4)
 TEXT = "a text of a few words"
 
 
@@ -75,7 +75,7 @@ def test_a_profile_is_fitted(case: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(held_out, "held_out_texts", lambda: {"other": TEXT})
     loaded = build_family(case)
     whole = small_task(loaded)
-    task = replace(whole, train=whole.train[::4], dev=whole.dev[::4], test=whole.test[::4], shapes={})
+    task = replace(whole, train=whole.train[::4], dev=whole.dev[::4], test=whole.test[::4], fit_formats={})
     kinds = ("head",) if loaded.anatomy.neurons_refused else ("head", "neuron")
     settings = FitSettings(kinds=kinds, stepwise=STEPWISE)
     result = fit(loaded, task, name="tiny", command="steer fit", settings=settings)

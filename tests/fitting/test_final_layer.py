@@ -14,20 +14,20 @@ from steering_profiles.evaluation.calibration import calibrate_arm
 from steering_profiles.fitting import (
     FinalLayerResult,
     FinalLayerSettings,
-    Journal,
+    FitCheckpoint,
     final_layer,
     fit_final_layer,
     fit_key,
 )
 from steering_profiles.fitting.final_layer import (
     PLAIN,
-    Elsewhere,
-    Measured,
-    Point,
-    Refused,
-    best_refused,
-    choose,
-    make_grid,
+    FinalLayerCandidate,
+    MeasuredCandidate,
+    OtherMeasurements,
+    RejectedCandidate,
+    best_rejected,
+    choose_candidate,
+    make_candidates,
 )
 from steering_profiles.fitting.gating import Answers, Evidence, Score
 from steering_profiles.models import LoadedModel
@@ -39,7 +39,11 @@ from steering_profiles.tasks.batches import equal_length_batches
 from tests.builders import FAMILIES, build_model, build_profile, steer
 
 SMALL = FinalLayerSettings(
-    self_only_attention=(0.0, 0.5, 1.0), lambdas=(-4.0, 0.0, 4.0), sources=("mean",), most_lost=100.0, most_drift=10.0
+    self_only_attention=(0.0, 0.5, 1.0),
+    lambdas=(-4.0, 0.0, 4.0),
+    sources=("mean",),
+    max_lost=100.0,
+    max_nll_increase=10.0,
 )
 """The limits are tested by themselves."""
 
@@ -75,7 +79,7 @@ def task_answered_by(loaded: LoadedModel, own: float = 0.0, scale: float = 0.0, 
         train=tuple(train),
         dev=tuple(answered(loaded, prompts(2, count), steer(profile))),
         test=tuple(answered(loaded, prompts(3, count), steer(profile))),
-        shapes={"longer": tuple(answered(loaded, [p + p for p in prompts(4, 20)], steer(profile)))},
+        fit_formats={"longer": tuple(answered(loaded, [p + p for p in prompts(4, 20)], steer(profile)))},
     )
 
 
@@ -101,13 +105,13 @@ def mean_mlp_output(loaded: LoadedModel, examples: list[Example]) -> np.ndarray:
     return torch.stack(outputs).mean(dim=0).numpy()
 
 
-def small_fit(loaded: LoadedModel, task: Task, journal: Journal | None = None) -> FinalLayerResult:
-    return fit_final_layer(loaded, task, name="tiny", command="steer fit here", settings=SMALL, journal=journal)
+def small_fit(loaded: LoadedModel, task: Task, checkpoint: FitCheckpoint | None = None) -> FinalLayerResult:
+    return fit_final_layer(loaded, task, name="tiny", command="steer fit here", settings=SMALL, checkpoint=checkpoint)
 
 
 @pytest.mark.parametrize(("own", "scale"), [(1.0, 0.0), (0.0, -4.0), (0.0, 4.0), (0.5, -4.0), (0.0, 0.0)])
 def test_settings_known_to_be_right_are_found(tiny: LoadedModel, own: float, scale: float):
-    task = replace(task_answered_by(tiny, own, scale, count=400), shapes={})
+    task = replace(task_answered_by(tiny, own, scale, count=400), fit_formats={})
     result = small_fit(tiny, task)
     found = result.profile.final_layer
     assert (found.self_only_attention, found.intercept_scale) == (own, scale)
@@ -120,9 +124,9 @@ def test_settings_known_to_be_right_are_found(tiny: LoadedModel, own: float, sca
 
 
 def test_the_figures_are_those_of_the_whole_model_under_the_saved_profile(tiny: LoadedModel):
-    task = replace(task_answered_by(tiny, 1.0, count=200), shapes={})
+    task = replace(task_answered_by(tiny, 1.0, count=200), fit_formats={})
     result = small_fit(tiny, task)
-    assert result.chosen.point != PLAIN
+    assert result.chosen.candidate != PLAIN
     with TokenPredictor(tiny) as predictor:
         answers = predictor.answers(task.test, (ProfileAtStrength(result.profile),))
     every = result.test.profile.all_prompts.pooled
@@ -146,7 +150,7 @@ def test_a_fitted_profile_says_what_it_was_made_by_and_fits_its_model(tiny: Load
     assert result.profile.method == "final-layer"
     assert provenance is not None
     assert (provenance.task, provenance.seed, provenance.command) == ("constructed", 0, "steer fit here")
-    assert len(provenance.grid["points"]) == len(make_grid(SMALL)) == len(result.grid)
+    assert len(provenance.grid["points"]) == len(make_candidates(SMALL)) == len(result.grid)
     assert provenance.chosen["own_attention"] == result.profile.final_layer.self_only_attention
     assert provenance.test["after"] == result.test.profile.all_prompts.accuracy.percent
     assert provenance.test["after: calibration"]["nll"] == round(result.test.profile.all_prompts.pooled.nll, 5)
@@ -166,7 +170,7 @@ class Interrupted(Exception):
     pass
 
 
-class InterruptedJournal(Journal):
+class InterruptedCheckpoint(FitCheckpoint):
     """Ends the fit when so many results have been found."""
 
     after = 0
@@ -182,14 +186,14 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_pat
     task = task_answered_by(tiny, 0.0, -4.0)
     whole = small_fit(tiny, task)
     path, key = tmp_path / "fit.jsonl", fit_key(tiny, task, SMALL)
-    interrupted = InterruptedJournal(path, key)
+    interrupted = InterruptedCheckpoint(path, key)
     interrupted.after = after
     with pytest.raises(Interrupted):
         small_fit(tiny, task, interrupted)
     monkeypatch.setattr("steering_profiles.fitting.final_layer.record_layer", None)  # this stage was done
-    journal = Journal(path, key)
-    assert len(journal) == after
-    again = small_fit(tiny, task, journal)
+    checkpoint = FitCheckpoint(path, key)
+    assert len(checkpoint) == after
+    again = small_fit(tiny, task, checkpoint)
     save_profile(whole.profile, tmp_path / "whole")
     save_profile(again.profile, tmp_path / "again")
     for name in ("tiny.json", "tiny.safetensors"):
@@ -209,7 +213,7 @@ def test_too_few_prompts_for_a_regression_are_refused_and_do_for_the_mean(tiny: 
 def test_both_intercepts_are_tried_where_both_are_asked_for(tiny: LoadedModel):
     settings = replace(SMALL, sources=("regression", "mean"), self_only_attention=(0.0,))
     result = fit_final_layer(tiny, task_answered_by(tiny, 0.0, -4.0), name="tiny", command="", settings=settings)
-    at = {m.point.source: m.dev.nll for m in result.grid if m.point.intercept_scale == -4.0}
+    at = {m.candidate.source: m.dev.nll for m in result.grid if m.candidate.intercept_scale == -4.0}
     assert at["regression"] != at["mean"]
     assert result.r2 is not None
     assert result.r2 < 1
@@ -232,10 +236,10 @@ def test_what_is_known_of_a_point_behind_a_gate_is_what_the_whole_model_does_the
     found = steered.behind(gate, plain)
     np.testing.assert_allclose(found.dev.log_probability, gated.dev.log_probability, rtol=1e-12)
     assert (found.dev.correct == gated.dev.correct).all()
-    assert found.drift(plain) == pytest.approx(gated.drift(plain), rel=1e-9)
+    assert found.nll_increase(plain) == pytest.approx(gated.nll_increase(plain), rel=1e-9)
     for other in (plain, steered):
         assert found.dev.score.nll != other.dev.score.nll
-        assert found.drift(plain) != other.drift(plain)
+        assert found.nll_increase(plain) != other.nll_increase(plain)
 
 
 @cache
@@ -252,7 +256,7 @@ def fit_with_gates(family: str) -> tuple[LoadedModel, Task, FinalLayerResult, fl
         replace(example, answer=token) if answer.confidence > middle else example
         for example, answer, token in zip(task.dev, plain, sure, strict=True)
     ]
-    task = replace(task, dev=tuple(dev), shapes={})
+    task = replace(task, dev=tuple(dev), fit_formats={})
     settings = replace(SMALL, lambdas=(0.0,), gates=True)
     return loaded, task, fit_final_layer(loaded, task, name="tiny", command="", settings=settings), middle
 
@@ -266,7 +270,7 @@ def test_a_gate_is_chosen_where_steering_helps_only_the_unsure(family: str):
     assert abs(gate.high - middle) <= 0.1
     chosen = result.chosen
     assert chosen.dev.nll == pytest.approx(result.dev.profile.all_prompts.balanced_nll, rel=1e-9)
-    assert chosen.dev.nll < min(m.dev.nll for m in result.grid if m.point.gate is None)
+    assert chosen.dev.nll < min(m.dev.nll for m in result.grid if m.candidate.gate is None)
     assert result.profile.provenance is not None
     assert result.profile.provenance.chosen["gate"] == str(gate)
 
@@ -293,7 +297,7 @@ def test_without_a_gate_there_is_nothing_to_set_beside_it(tiny: LoadedModel):
 
 
 def test_the_grid_has_every_point_once_and_the_plain_model_first():
-    points = make_grid(FinalLayerSettings(self_only_attention=(1.0,), lambdas=(0.5, -0.5)))
+    points = make_candidates(FinalLayerSettings(self_only_attention=(1.0,), lambdas=(0.5, -0.5)))
     assert points[0] == PLAIN
     assert len(points) == len(set(points)) == 2 * (2 * 2 + 1)
     assert all((point.source is None) == (point.intercept_scale == 0) for point in points)
@@ -301,17 +305,30 @@ def test_the_grid_has_every_point_once_and_the_plain_model_first():
 
 def test_points_that_differ_little_have_names_of_their_own():
     """A fit that was interrupted finds by them what it has measured."""
-    points = [Point(0.5, 0.1, "mean"), Point(0.50000001, 0.1, "mean"), Point(0.5, 0.10000001, "mean")]
-    points += [Point(0.5, 0.0, None, Gate(low=0.1, high=high)) for high in (0.6, 0.60000001)]
+    points = [
+        FinalLayerCandidate(0.5, 0.1, "mean"),
+        FinalLayerCandidate(0.50000001, 0.1, "mean"),
+        FinalLayerCandidate(0.5, 0.10000001, "mean"),
+    ]
+    points += [FinalLayerCandidate(0.5, 0.0, None, Gate(low=0.1, high=high)) for high in (0.6, 0.60000001)]
     assert len({str(point) for point in points}) == len(points)
 
 
 def measured(
-    own: float, nll: float, right: int = 50, *, other: int = 50, drift: float = 0.0, shape: float = 1.0, shots: int = 50
-) -> Measured:
-    point = PLAIN if own == 0 else Point(own, 0.0, None)
+    own: float,
+    nll: float,
+    right: int = 50,
+    *,
+    other: int = 50,
+    nll_increase: float = 0.0,
+    format_nll: float = 1.0,
+    shots: int = 50,
+) -> MeasuredCandidate:
+    point = PLAIN if own == 0 else FinalLayerCandidate(own, 0.0, None)
     dev = Score(Accuracy({"a": (right, 100), "b": (other, 100)}), nll, 0.5)
-    return Measured(point, dev, Elsewhere({"few": Score(Accuracy({"a": (shots, 100)}), shape, 0.5)}, drift))
+    return MeasuredCandidate(
+        point, dev, OtherMeasurements({"few": Score(Accuracy({"a": (shots, 100)}), format_nll, 0.5)}, nll_increase)
+    )
 
 
 CHOICES = {
@@ -320,23 +337,26 @@ CHOICES = {
     "nothing where nothing is better": ([measured(0.5, 1.1), measured(1.0, 1.0)], 0.0),
     "not what costs a group more than a point": ([measured(1.0, 0.5, 70, other=48), measured(0.5, 0.9)], 0.5),
     "what costs a group a point": ([measured(1.0, 0.5, other=49), measured(0.5, 0.9)], 1.0),
-    "not what costs other text too much": ([measured(1.0, 0.5, drift=0.011), measured(0.5, 0.9, drift=0.01)], 0.5),
-    "not what makes another shape less likely": ([measured(1.0, 0.5, shape=1.01), measured(0.5, 0.9)], 0.5),
-    "not what makes another shape wrong": ([measured(1.0, 0.5, shots=48), measured(0.5, 0.9, shots=49)], 0.5),
-    "not what was ruled out": ([replace(measured(1.0, 0.5), elsewhere=None), measured(0.5, 0.9)], 0.5),
+    "not what costs other text too much": (
+        [measured(1.0, 0.5, nll_increase=0.011), measured(0.5, 0.9, nll_increase=0.01)],
+        0.5,
+    ),
+    "not what makes another format less likely": ([measured(1.0, 0.5, format_nll=1.01), measured(0.5, 0.9)], 0.5),
+    "not what makes another format wrong": ([measured(1.0, 0.5, shots=48), measured(0.5, 0.9, shots=49)], 0.5),
+    "not what was ruled out": ([replace(measured(1.0, 0.5), other=None), measured(0.5, 0.9)], 0.5),
 }
 
 
 @pytest.mark.parametrize("case", CHOICES)
 def test_the_rule_chooses(case: str):
     points, expected = CHOICES[case]
-    assert choose([measured(0, 1.0), *points], FinalLayerSettings()).point.self_only_attention == expected
+    assert choose_candidate([measured(0, 1.0), *points], FinalLayerSettings()).candidate.self_only_attention == expected
 
 
 REFUSALS = {
-    "the NLL of other text rises by 1.10%, more than 1.00%": measured(1.0, 0.5, drift=0.011),
+    "the NLL of other text rises by 1.10%, more than 1.00%": measured(1.0, 0.5, nll_increase=0.011),
     "b loses 2.0 points of accuracy": measured(1.0, 0.5, other=48),
-    "the NLL on few rises by 0.0100": measured(1.0, 0.5, shape=1.01),
+    "the NLL on few rises by 0.0100": measured(1.0, 0.5, format_nll=1.01),
     "few loses 2.0 points of accuracy": measured(1.0, 0.5, shots=48),
 }
 
@@ -344,13 +364,13 @@ REFUSALS = {
 @pytest.mark.parametrize("reason", REFUSALS)
 def test_why_the_best_on_dev_is_not_chosen_is_known(reason: str):
     grid = [measured(0, 1.0), REFUSALS[reason], measured(0.5, 0.9)]
-    assert best_refused(grid, FinalLayerSettings()) == Refused(grid[1], (reason,))
-    assert best_refused([grid[0], grid[2]], FinalLayerSettings()) is None
+    assert best_rejected(grid, FinalLayerSettings()) == RejectedCandidate(grid[1], (reason,))
+    assert best_rejected([grid[0], grid[2]], FinalLayerSettings()) is None
 
 
 def test_without_the_limit_other_text_does_not_count():
-    grid = [measured(0, 1.0), measured(1.0, 0.5, drift=0.5), measured(0.5, 0.9)]
-    assert choose(grid, FinalLayerSettings(), limit_drift=False).point.self_only_attention == 1.0
+    grid = [measured(0, 1.0), measured(1.0, 0.5, nll_increase=0.5), measured(0.5, 0.9)]
+    assert choose_candidate(grid, FinalLayerSettings(), limit_nll=False).candidate.self_only_attention == 1.0
 
 
 @pytest.mark.parametrize(
@@ -360,8 +380,8 @@ def test_without_the_limit_other_text_does_not_count():
         ({"self_only_attention": (float("nan"),)}, "self-only attention is nan"),
         ({"lambdas": (float("inf"),)}, "lambda is inf"),
         ({"sources": ("median",)}, "intercept is median; allowed: regression, mean"),
-        ({"most_lost": -1.0}, "max lost is -1"),
-        ({"most_drift": float("nan")}, "max drift is nan"),
+        ({"max_lost": -1.0}, "max lost is -1"),
+        ({"max_nll_increase": float("nan")}, "max NLL increase is nan"),
         ({"lambdas": ()}, "at least one value"),
     ],
 )

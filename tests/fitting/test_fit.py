@@ -10,14 +10,14 @@ import torch
 from steering_profiles.compatibility import check_compatibility
 from steering_profiles.errors import TaskError
 from steering_profiles.evaluation import TokenPredictor, humaneval
-from steering_profiles.fitting import METHODS, FitResult, FitSettings, Journal, StepwiseSettings, fit, fit_key
+from steering_profiles.fitting import METHODS, FitCheckpoint, FitResult, FitSettings, StepwiseSettings, fit, fit_key
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import ProfileAtStrength
 from steering_profiles.store import SHIPPED, Catalogue, content_hash, load_profile, save_profile
 from steering_profiles.tasks import Task, parentheses
 from tests.builders import build_model
 
-STEPWISE = StepwiseSettings(steps=6, measured_every=2, prompts=8)
+STEPWISE = StepwiseSettings(max_steps=6, validation_interval=2, batch_prompts=8)
 
 
 @pytest.fixture(autouse=True)
@@ -29,13 +29,15 @@ def _without_humaneval(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
 
 def small_task(loaded: LoadedModel) -> Task:
     task = parentheses(loaded.tokenizer)
-    shapes = {name: examples[::20] for name, examples in task.shapes.items()}
-    return replace(task, train=task.train[::40], dev=task.dev[::20], test=task.test[::20], shapes=shapes)
+    formats = {name: examples[::20] for name, examples in task.fit_formats.items()}
+    return replace(task, train=task.train[::40], dev=task.dev[::20], test=task.test[::20], fit_formats=formats)
 
 
-def small_fit(loaded: LoadedModel, method: str = "stepwise", journal: Journal | None = None) -> FitResult:
+def small_fit(loaded: LoadedModel, method: str = "stepwise", checkpoint: FitCheckpoint | None = None) -> FitResult:
     settings = FitSettings(method=method, top_k=(0, 2, 5), alphas=(1.2, 1.6), stepwise=STEPWISE)
-    return fit(loaded, small_task(loaded), name="tiny", command="steer fit here", settings=settings, journal=journal)
+    return fit(
+        loaded, small_task(loaded), name="tiny", command="steer fit here", settings=settings, checkpoint=checkpoint
+    )
 
 
 WITHOUT_PAIRS = [method for method in METHODS if method != "circuit"]  # a random model answers nothing right
@@ -85,7 +87,7 @@ class Interrupted(Exception):
     pass
 
 
-class InterruptedJournal(Journal):
+class InterruptedCheckpoint(FitCheckpoint):
     """Ends the fit when so many results have been found."""
 
     after = 0
@@ -97,11 +99,11 @@ class InterruptedJournal(Journal):
 
 
 def test_scales_that_differ_little_are_measured_apart(tiny: LoadedModel):
-    journal = Journal()
+    checkpoint = FitCheckpoint()
     alphas = (1.5, 1.50000001)
     settings = FitSettings(method="paper", top_k=(2,), alphas=alphas)
-    fit(tiny, small_task(tiny), name="tiny", command="steer fit here", settings=settings, journal=journal)
-    assert len(journal) == 1 + len(alphas)
+    fit(tiny, small_task(tiny), name="tiny", command="steer fit here", settings=settings, checkpoint=checkpoint)
+    assert len(checkpoint) == 1 + len(alphas)
 
 
 @pytest.mark.parametrize("method", ["stepwise", "paper"])
@@ -109,7 +111,7 @@ def test_scales_that_differ_little_are_measured_apart(tiny: LoadedModel):
 def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_path, monkeypatch, method, after):
     whole = small_fit(tiny, method).profile
     path, key = tmp_path / "fit.jsonl", fit_key(tiny, small_task(tiny), FitSettings(method=method))
-    interrupted = InterruptedJournal(path, key)
+    interrupted = InterruptedCheckpoint(path, key)
     interrupted.after = after
     with pytest.raises(Interrupted):
         small_fit(tiny, method, interrupted)
@@ -118,8 +120,8 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_pat
         raise AssertionError("this stage was done")
 
     monkeypatch.setattr("steering_profiles.fitting.rasteer.rank_components", refuse)
-    assert len(journal := Journal(path, key)) == after
-    assert small_fit(tiny, method, journal).profile == whole
+    assert len(checkpoint := FitCheckpoint(path, key)) == after
+    assert small_fit(tiny, method, checkpoint).profile == whole
 
 
 def test_fits_that_differ_in_anything_have_keys_that_differ(tiny: LoadedModel):

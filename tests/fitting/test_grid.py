@@ -7,17 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steering_profiles.evaluation import Accuracy
-from steering_profiles.fitting.grid import ALPHA, SLICE, TOP_K, Point, make_grid, search
+from steering_profiles.fitting.grid import ALPHA, SLICE, TOP_K, GridPoint, make_grid, search
 from steering_profiles.tasks.task import Example
 
 DEV = [Example(group, "", (1,), 1) for group in "ab" for _ in range(125)]
 
 
-def chooser(errors: dict[Point, int], calls: list[Point] | None = None):
+def chooser(errors: dict[GridPoint, int], calls: list[GridPoint] | None = None):
     """A measurement in which a point gets the first of its prompts wrong, as many as ``errors`` says."""
     wrong = {point: {id(example) for example in DEV[-count:]} if count else set() for point, count in errors.items()}
 
-    def measure(point: Point, examples: Sequence[Example]) -> Accuracy:
+    def measure(point: GridPoint, examples: Sequence[Example]) -> Accuracy:
         if calls is not None:
             calls.append(point)
         groups = {example.group for example in examples}
@@ -34,13 +34,13 @@ def chooser(errors: dict[Point, int], calls: list[Point] | None = None):
     return measure
 
 
-def exhaustive(errors: dict[Point, int]) -> Point:
-    """The rule, written out: worst of a point and its neighbours in alpha; then disturbance; then k."""
+def exhaustive(errors: dict[GridPoint, int]) -> GridPoint:
+    """The rule, written out: worst of a point and its neighbours in alpha; then total change; then k."""
 
-    def standing(point: Point) -> tuple[int, float, int]:
+    def standing(point: GridPoint) -> tuple[int, float, int]:
         row = sorted((p for p in errors if p.k == point.k), key=lambda p: p.alpha)
         at = row.index(point)
-        return max(errors[p] for p in row[max(0, at - 1) : at + 2]), point.disturbance, point.k
+        return max(errors[p] for p in row[max(0, at - 1) : at + 2]), point.total_change, point.k
 
     return min(errors, key=standing)
 
@@ -67,17 +67,17 @@ def test_a_point_whose_neighbour_fails_is_not_chosen_over_one_inside_the_plateau
     row = make_grid((5,), (1.1, 1.2, 1.3, 1.4))
     errors = dict(zip(row, [9, 0, 0, 0], strict=True))
     best, _ = search(row, DEV, chooser(errors))
-    assert best.point == Point(5, 1.3)
+    assert best.point == GridPoint(5, 1.3)
 
 
-def test_of_equals_the_one_that_disturbs_least_is_chosen():
+def test_of_equals_the_one_that_changes_least_is_chosen():
     best, _ = search(POINTS, DEV, chooser(dict.fromkeys(POINTS, 0)))
-    assert best.point == Point(0, 1.0)
+    assert best.point == GridPoint(0, 1.0)
 
 
 def test_points_that_cannot_win_any_more_are_not_measured_to_the_end():
     errors = {point: 0 if point.k == 0 else 240 for point in POINTS}
-    calls: list[Point] = []
+    calls: list[GridPoint] = []
     _, measured = search(POINTS, DEV, chooser(errors, calls))
     assert all(m.accuracy.total == SLICE for m in measured if m.point.k)
 

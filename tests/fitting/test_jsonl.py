@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast
 from steering_profiles.errors import TaskError
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import BASELINE, ProfileName
-from steering_profiles.tasks import Example, Task, jsonl_task, make_task, require_known, task_name, variants_of
+from steering_profiles.tasks import Example, Task, held_out_formats_of, jsonl_task, make_task, require_known, task_name
 from steering_profiles.tasks.jsonl import MAX_FILE_BYTES, name_of
 from tests.builders import build_tokenizer
 
@@ -300,11 +300,11 @@ def test_the_catalogue_knows_tasks_by_name_and_by_file(tmp_path):
         assert task_name(source) == make_task(source, tokenizer, 5).name == name
 
 
-def test_only_a_task_with_variants_has_some(tmp_path):
+def test_only_a_task_with_held_out_formats_has_some(tmp_path):
     tokenizer = build_word_tokenizer()
-    assert "5 digits" in variants_of("parentheses", tokenizer)
-    assert variants_of("arithmetic", tokenizer) == {}
-    assert variants_of(str(write(tmp_path, lines(20))), tokenizer) == {}
+    assert "5 digits" in held_out_formats_of("parentheses", tokenizer)
+    assert held_out_formats_of("arithmetic", tokenizer) == {}
+    assert held_out_formats_of(str(write(tmp_path, lines(20))), tokenizer) == {}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from steering_profiles.errors import TaskError
-from steering_profiles.tasks import Example, parentheses, parentheses_variants
+from steering_profiles.tasks import Example, parentheses, parentheses_held_out_formats
 from tests.builders import build_tokenizer
 
 
@@ -54,38 +54,40 @@ def test_the_seed_decides_the_prompts():
 def test_a_fit_may_look_at_other_shapes():
     tokenizer = build_tokenizer()
     task = parentheses(tokenizer)
-    assert {"2 digits", "7 digits", "int(", "set(", "bar(", "a sum before"} <= set(task.shapes)
-    for name, examples in task.shapes.items():
+    assert {"2 digits", "7 digits", "int(", "set(", "bar(", "a sum before"} <= set(task.fit_formats)
+    for name, examples in task.fit_formats.items():
         ones = 0 if name.endswith("(") else 25  # with one to close no function is called
         assert [sum(example.group == group for example in examples) for group in task.groups] == [ones, 25, 25, 25]
-    assert re.fullmatch(r"#print the string \d\d\nprint\(str\(\d\d", find(task.shapes["2 digits"], "))"))
-    assert re.fullmatch(r"#print the string (\d{3})\nprint\(set\(set\(\1", find(task.shapes["set("], ")))"))
+    assert re.fullmatch(r"#print the string \d\d\nprint\(str\(\d\d", find(task.fit_formats["2 digits"], "))"))
+    assert re.fullmatch(r"#print the string (\d{3})\nprint\(set\(set\(\1", find(task.fit_formats["set("], ")))"))
 
 
-def test_variants_have_longer_numbers_other_functions_and_code_before():
-    variants = parentheses_variants(build_tokenizer(), size=10)
-    assert {name: len(examples) for name, examples in variants.items()} == {
-        name: 30 if name.endswith("(") else 40 for name in variants
+def test_held_out_formats_have_longer_numbers_other_functions_and_code_before():
+    held_out = parentheses_held_out_formats(build_tokenizer(), size=10)
+    assert {name: len(examples) for name, examples in held_out.items()} == {
+        name: 30 if name.endswith("(") else 40 for name in held_out
     }
     for digits in (4, 5, 6):
         number = rf"(\d{{{digits}}})"
-        assert re.fullmatch(rf"#print the string {number}\nprint\(str\(\1", find(variants[f"{digits} digits"], "))"))
+        assert re.fullmatch(rf"#print the string {number}\nprint\(str\(\1", find(held_out[f"{digits} digits"], "))"))
     for function in ("len", "repr", "list", "max", "sorted", "foo"):
         prompt = rf"#print the string (\d{{3}})\nprint\({function}\({function}\(\1"
-        assert re.fullmatch(prompt, find(variants[f"{function}("], ")))"))
-    before, prompt = find(variants["code before"], "))").split("#print")
+        assert re.fullmatch(prompt, find(held_out[f"{function}("], ")))"))
+    before, prompt = find(held_out["code before"], "))").split("#print")
     compile(before, "code before", "exec")
     assert re.fullmatch(r" the string (\d{3})\nprint\(str\(\1", prompt)
 
 
 @pytest.mark.parametrize("pair", ["[]", "{}"])
-def test_other_brackets_are_a_variant_where_the_tokenizer_has_tokens_for_them(pair: str):
+def test_other_brackets_are_a_held_out_format_where_the_tokenizer_has_tokens_for_them(pair: str):
     opening, closing = pair
     name = f"brackets {opening}"
     tokenizer = build_tokenizer()
-    assert name not in parentheses_variants(tokenizer)  # one of them is a token, but there is nothing to tell apart
+    assert name not in parentheses_held_out_formats(
+        tokenizer
+    )  # one of them is a token, but there is nothing to tell apart
     tokenizer.add_tokens([closing * 2, closing * 3])
-    examples = parentheses_variants(tokenizer)[name]
+    examples = parentheses_held_out_formats(tokenizer)[name]
     assert {example.group for example in examples} == {")", "))", ")))"}  # the sub-tasks stay those of the task
     for example in examples:
         assert tokenizer.decode([example.answer]) == closing * len(example.group)
@@ -97,18 +99,30 @@ def test_other_brackets_are_a_variant_where_the_tokenizer_has_tokens_for_them(pa
 def test_every_answer_is_among_the_candidates_which_are_those_of_all_sub_tasks():
     tokenizer = build_tokenizer(closers=3)
     task = parentheses(tokenizer)
-    sets = [task.train, task.dev, task.test, *task.shapes.values(), *parentheses_variants(tokenizer).values()]
+    sets = [
+        task.train,
+        task.dev,
+        task.test,
+        *task.fit_formats.values(),
+        *parentheses_held_out_formats(tokenizer).values(),
+    ]
     for example in (example for examples in sets for example in examples):
         assert example.answer in example.candidates
         assert [tokenizer.decode([token]) for token in example.candidates] == [")", "))", ")))"]
     assert task.answers == dict(zip(task.groups, task.train[0].candidates, strict=True))
 
 
-def test_splits_shapes_and_variants_share_no_prompt():
+def test_splits_and_formats_share_no_prompt():
     tokenizer = build_tokenizer()
     tokenizer.add_tokens(["]]", "]]]", "]]]]", "}}", "}}}", "}}}}"])
     task = parentheses(tokenizer)
-    sets = [task.train, task.dev, task.test, *task.shapes.values(), *parentheses_variants(tokenizer).values()]
+    sets = [
+        task.train,
+        task.dev,
+        task.test,
+        *task.fit_formats.values(),
+        *parentheses_held_out_formats(tokenizer).values(),
+    ]
     assert len(sets) == 3 + 9 + 12
     texts = [[example.text for example in examples] for examples in sets]
     assert sum(map(len, texts)) == len({text for examples in texts for text in examples})

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from steering_profiles.fitting.answer_tokens import AnswerTokens
 from steering_profiles.fitting.projection import (
     PROMOTION_THRESHOLD,
     Projection,
@@ -12,7 +13,6 @@ from steering_profiles.fitting.projection import (
     record_activations,
     select_neurons,
 )
-from steering_profiles.fitting.questions import Questions
 from steering_profiles.models import LoadedModel, head_contributions, recorded
 from steering_profiles.models.projections import input_major
 from steering_profiles.tasks.task import Example
@@ -22,9 +22,9 @@ EXAMPLES = [Example("x", "", prompt, 1) for prompt in [(5, 6, 7), (8, 9), (10, 1
 TOKENS = torch.tensor([[3, 200, 17], [200, 3, 3], [9, 40, 41], [250, 1, 2]])
 
 
-def asked(tokens: Tensor = TOKENS) -> Questions:
+def asked(tokens: Tensor = TOKENS) -> AnswerTokens:
     nothing = torch.empty(len(tokens), 0, dtype=torch.long)
-    return Questions(tokens, torch.ones_like(tokens, dtype=torch.bool), (), torch.zeros(len(tokens)), nothing)
+    return AnswerTokens(tokens, torch.ones_like(tokens, dtype=torch.bool), (), torch.zeros(len(tokens)), nothing)
 
 
 @torch.no_grad()

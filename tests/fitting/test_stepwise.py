@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from steering_profiles.evaluation import Accuracy, Window
+from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.components import Component, Scales
 from steering_profiles.fitting.gradient import DifferentiableScales
-from steering_profiles.fitting.journal import Journal
-from steering_profiles.fitting.stepwise import PathPoint, StepwiseSettings, choose, search_path
+from steering_profiles.fitting.stepwise import SearchStep, StepwiseSettings, choose_step, search_path
 from steering_profiles.models import LoadedModel
 from steering_profiles.tasks.task import Example, Task
 
@@ -22,24 +22,26 @@ EXAMPLES = tuple(
 )
 TASK = Task(name="t", seed=0, groups=("a", "b"), train=EXAMPLES, dev=EXAMPLES, test=EXAMPLES)
 TEXTS = [Window((5, 6, 7, 8), 1), Window((9, 10, 11), 1)]
-SETTINGS = StepwiseSettings(prompts=8, steps=12, measured_every=3, most_components=4, at_once=2)
+SETTINGS = StepwiseSettings(
+    batch_prompts=8, max_steps=12, validation_interval=3, max_components=4, components_per_step=2
+)
 
 
 def search(
     loaded: LoadedModel,
     settings: StepwiseSettings = SETTINGS,
     errors: Sequence[int] = (),
-    drift: float = 0.0,
-    journal: Journal | None = None,
-) -> tuple[list[PathPoint], list[Scales]]:
+    nll_increase: float = 0.0,
+    checkpoint: FitCheckpoint | None = None,
+) -> tuple[list[SearchStep], list[Scales]]:
     seen: list[Scales] = []
 
     def measure(scales: Scales) -> tuple[Accuracy, float]:
         wrong = errors[len(seen)] if len(seen) < len(errors) else 3
         seen.append(dict(scales))
-        return Accuracy({"a": (10 - wrong, 10)}), drift * sum(abs(scale - 1) for scale in scales.values())
+        return Accuracy({"a": (10 - wrong, 10)}), nll_increase * sum(abs(scale - 1) for scale in scales.values())
 
-    return search_path(loaded, TASK, TEXTS, ["head"], measure, settings=settings, journal=journal), seen
+    return search_path(loaded, TASK, TEXTS, ["head"], measure, settings=settings, checkpoint=checkpoint), seen
 
 
 def test_the_path_begins_at_the_plain_model_and_is_measured_as_often_as_said(tiny: LoadedModel):
@@ -56,21 +58,28 @@ def steepest(slope: Tensor) -> Scales:
 
 
 def test_every_step_moves_what_the_loss_falls_most_by(tiny: LoadedModel):
-    path, _ = search(tiny, StepwiseSettings(prompts=16, steps=1, measured_every=1, at_once=1, text_weight=0.0))
+    path, _ = search(
+        tiny,
+        StepwiseSettings(batch_prompts=16, max_steps=1, validation_interval=1, components_per_step=1, text_weight=0.0),
+    )
     with DifferentiableScales(tiny, ["head"]) as model:
         slope = model.of_answers(EXAMPLES, {}).by_kind["head"]
     assert path[1].scales == steepest(slope)
 
 
 def test_what_other_text_loses_counts_against_a_move(tiny: LoadedModel):
-    settings = StepwiseSettings(prompts=16, steps=1, measured_every=1, at_once=1, text_weight=1000.0)
+    settings = StepwiseSettings(
+        batch_prompts=16, max_steps=1, validation_interval=1, components_per_step=1, text_weight=1000.0
+    )
     path, _ = search(tiny, settings)
     with DifferentiableScales(tiny, ["head"]) as model:
         slope = model.of_texts(TEXTS, {}).by_kind["head"]
     assert path[1].scales == steepest(slope)
 
 
-LONG_STEPS = StepwiseSettings(prompts=16, steps=30, measured_every=1, at_once=2, step=0.4, most_scale=1.8)
+LONG_STEPS = StepwiseSettings(
+    batch_prompts=16, max_steps=30, validation_interval=1, components_per_step=2, step=0.4, max_scale=1.8
+)
 
 
 def test_after_a_step_that_did_not_help_the_next_ones_are_half_as_long(tiny: LoadedModel):
@@ -86,7 +95,9 @@ def test_after_a_step_that_did_not_help_the_next_ones_are_half_as_long(tiny: Loa
     assert len(set(expected)) > 3
     for before, after, size in zip(path, path[1:], expected, strict=False):
         moved = {c: after.scales.get(c, 1.0) - before.scales.get(c, 1.0) for c in {*before.scales, *after.scales}}
-        assert [abs(by) for by in moved.values() if by] == pytest.approx([size] * LONG_STEPS.at_once, abs=2e-6)
+        assert [abs(by) for by in moved.values() if by] == pytest.approx(
+            [size] * LONG_STEPS.components_per_step, abs=2e-6
+        )
 
 
 def test_a_component_that_is_back_where_it_was_is_no_longer_counted(tiny: LoadedModel):
@@ -95,22 +106,28 @@ def test_a_component_that_is_back_where_it_was_is_no_longer_counted(tiny: Loaded
 
 
 def test_no_more_components_are_moved_and_no_further_than_allowed(tiny: LoadedModel):
-    path, _ = search(tiny, StepwiseSettings(prompts=8, steps=40, measured_every=1, most_components=2, most_scale=1.25))
+    path, _ = search(
+        tiny, StepwiseSettings(batch_prompts=8, max_steps=40, validation_interval=1, max_components=2, max_scale=1.25)
+    )
     assert max(len(point.scales) for point in path) == 2
     assert max(abs(scale - 1) for point in path for scale in point.scales.values()) <= 0.25
     assert path[-1].step < 40  # nothing more could be raised
 
 
 def test_the_search_ends_when_a_while_was_without_a_mistake(tiny: LoadedModel):
-    settings = StepwiseSettings(prompts=8, steps=40, measured_every=1, patience=3)
+    settings = StepwiseSettings(batch_prompts=8, max_steps=40, validation_interval=1, patience=3)
     path, _ = search(tiny, settings, errors=[5, 2, 0, 1, 0, 0, 0, 9])
     assert [point.errors for point in path] == [5, 2, 0, 1, 0, 0, 0]
 
 
 def test_the_search_ends_where_other_text_has_suffered_too_much(tiny: LoadedModel):
-    path, _ = search(tiny, StepwiseSettings(prompts=8, steps=40, measured_every=1, most_drift=0.01), drift=0.05)
-    assert path[-1].drift > 0.02
-    assert all(point.drift <= 0.02 for point in path[:-1])
+    path, _ = search(
+        tiny,
+        StepwiseSettings(batch_prompts=8, max_steps=40, validation_interval=1, max_nll_increase=0.01),
+        nll_increase=0.05,
+    )
+    assert path[-1].nll_increase > 0.02
+    assert all(point.nll_increase <= 0.02 for point in path[:-1])
 
 
 def test_an_interrupted_search_goes_on_where_it_was(tiny: LoadedModel, tmp_path):
@@ -129,32 +146,34 @@ def test_an_interrupted_search_goes_on_where_it_was(tiny: LoadedModel, tmp_path)
         return Accuracy({"a": (7, 10)}), 0.0
 
     with pytest.raises(Interrupted):
-        search_path(tiny, TASK, TEXTS, ["head"], measure, settings=SETTINGS, journal=Journal(tmp_path / "j", "k"))
-    again, seen = search(tiny, journal=Journal(tmp_path / "j", "k"))
+        search_path(
+            tiny, TASK, TEXTS, ["head"], measure, settings=SETTINGS, checkpoint=FitCheckpoint(tmp_path / "j", "k")
+        )
+    again, seen = search(tiny, checkpoint=FitCheckpoint(tmp_path / "j", "k"))
     assert again == whole
     assert len(seen) == len(whole) - 2
 
 
-def point(step: int, errors: int, drift: float = 0.0) -> PathPoint:
+def point(step: int, errors: int, nll_increase: float = 0.0) -> SearchStep:
     scales = {Component("head", 0, index): 1.1 for index in range(step)}
-    return PathPoint(step, scales, Accuracy({"a": (250 - errors, 250)}), drift)
+    return SearchStep(step, scales, Accuracy({"a": (250 - errors, 250)}), nll_increase)
 
 
 def test_a_point_counts_as_good_as_the_worst_of_itself_and_its_neighbours():
-    assert choose([point(0, 9), point(1, 0), point(2, 4), point(3, 0), point(4, 0), point(5, 1)], 0.01).step == 4
+    assert choose_step([point(0, 9), point(1, 0), point(2, 4), point(3, 0), point(4, 0), point(5, 1)], 0.01).step == 4
 
 
-def test_of_equals_the_one_that_disturbs_least_is_chosen():
-    assert choose([point(0, 5), point(1, 0), point(2, 0), point(3, 0), point(4, 0)], 0.01).step == 2
+def test_of_equals_the_one_that_changes_least_is_chosen():
+    assert choose_step([point(0, 5), point(1, 0), point(2, 0), point(3, 0), point(4, 0)], 0.01).step == 2
 
 
 def test_a_point_at_which_other_text_suffers_too_much_is_never_chosen():
-    assert choose([point(0, 5), point(1, 3), point(2, 3), point(3, 0, 0.02), point(4, 0, 0.02)], 0.01).step == 2
+    assert choose_step([point(0, 5), point(1, 3), point(2, 3), point(3, 0, 0.02), point(4, 0, 0.02)], 0.01).step == 2
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.floats(0, 0.03)), min_size=1, max_size=9))
 def test_the_choice_is_never_worse_than_the_plain_model(points: list[tuple[int, float]]):
-    path = [point(step, errors, drift if step else 0.0) for step, (errors, drift) in enumerate(points)]
-    chosen = choose(path, 0.01)
+    path = [point(step, errors, nll_increase if step else 0.0) for step, (errors, nll_increase) in enumerate(points)]
+    chosen = choose_step(path, 0.01)
     assert chosen.errors <= max(one.errors for one in path[:2])
-    assert chosen.drift <= 0.01
+    assert chosen.nll_increase <= 0.01

@@ -7,8 +7,15 @@ import numpy as np
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
 from steering_profiles.fitting.components import Component
-from steering_profiles.fitting.grid import Measured, Point
-from steering_profiles.reports import HeadAttention, MethodResult, PathPoint, RankedComponent, Ranking, Report
+from steering_profiles.fitting.grid import GridPoint, MeasuredPoint
+from steering_profiles.reports import (
+    HeadAttention,
+    MethodResult,
+    RankedComponent,
+    Report,
+    ReportedRanking,
+    ReportedStep,
+)
 from steering_profiles.schema import HeadScale, ModelIdentity, NeuronScale, Profile, Provenance
 
 HOSTILE = "<script>alert(1)</script> & \"a\" 'b' | `c` \\| **d** [e](f) $g$ \u202e\x1b[31m"
@@ -52,10 +59,10 @@ def profile(**changes: Any) -> Profile:
     return Profile(**content | changes)
 
 
-def ranking(groups: tuple[str, ...] = GROUPS, count: int = 12) -> Ranking:
+def ranking(groups: tuple[str, ...] = GROUPS, count: int = 12) -> ReportedRanking:
     draw = np.random.default_rng(0)
     scales = {(h.layer, h.head): h.scale for h in HEADS}
-    return Ranking(
+    return ReportedRanking(
         groups,
         tuple(
             RankedComponent(
@@ -88,11 +95,11 @@ def whole(**changes: Any) -> Report:
             (TextEffect("prose", 1234, 3.1234, 3.1301, 0.987), TextEffect("code", 2345, 2.1, 2.4321, 0.876))
         ),
         "ranking": ranking(),
-        "grid": tuple(Measured(Point(k, alpha), Accuracy({"all": (r, n)})) for k, alpha, r, n in POINTS),
+        "grid": tuple(MeasuredPoint(GridPoint(k, alpha), Accuracy({"all": (r, n)})) for k, alpha, r, n in POINTS),
         "path": (
-            PathPoint(0, 0, 0.0, 29, 90, 0.0),
-            PathPoint(1, 1, 0.5, 11, 90, 0.0021),
-            PathPoint(2, 2, 1.25, 2, 90, 0.0043, chosen=True),
+            ReportedStep(0, 0, 0.0, 29, 90, 0.0),
+            ReportedStep(1, 1, 0.5, 11, 90, 0.0021),
+            ReportedStep(2, 2, 1.25, 2, 90, 0.0043, chosen=True),
         ),
         "comparison": (
             MethodResult("stepwise", 2, "1.5", accuracy(50, 49, 47), accuracy(49, 50, 50), 0.0043),

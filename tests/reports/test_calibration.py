@@ -7,7 +7,13 @@ import pytest
 
 from steering_profiles.evaluation import Accuracy, CalibrationComparison, ScoredAnswer
 from steering_profiles.evaluation.calibration import calibrate_arm
-from steering_profiles.fitting.final_layer import PLAIN, Elsewhere, Measured, Point, Refused
+from steering_profiles.fitting.final_layer import (
+    PLAIN,
+    FinalLayerCandidate,
+    MeasuredCandidate,
+    OtherMeasurements,
+    RejectedCandidate,
+)
 from steering_profiles.fitting.gating import Score
 from steering_profiles.reports import FinalLayerSearch, Report, render_html, render_markdown
 from steering_profiles.reports.calibration import calibration_table, search_sentences, sharpens_only, verdict
@@ -39,17 +45,21 @@ SHARPER = compared(four(2, 0.7, 0.8))
 BETTER = compared(four(3, 0.7, 0.5))
 
 
-def measured(own: float, scale: float, nll: float, *, drift: float | None = 0.0, gate: Gate | None = None) -> Measured:
-    point = Point(own, scale, "mean" if scale else None, gate)
+def measured(
+    own: float, scale: float, nll: float, *, nll_increase: float | None = 0.0, gate: Gate | None = None
+) -> MeasuredCandidate:
+    point = FinalLayerCandidate(own, scale, "mean" if scale else None, gate)
     score = Score(Accuracy({"a": (3, 10)}), nll, 0.25)
-    return Measured(point, score, None if drift is None else Elsewhere({"few": score}, drift))
+    return MeasuredCandidate(
+        point, score, None if nll_increase is None else OtherMeasurements({"few": score}, nll_increase)
+    )
 
 
 GRID = [
     measured(0, 0, 2.0),
-    measured(0, -0.5, 1.75, drift=0.02),
-    measured(1.0, 0, 1.5, drift=0.005),
-    measured(1.0, -0.5, 2.25, drift=None),
+    measured(0, -0.5, 1.75, nll_increase=0.02),
+    measured(1.0, 0, 1.5, nll_increase=0.005),
+    measured(1.0, -0.5, 2.25, nll_increase=None),
 ]
 SEARCH = FinalLayerSearch(GRID, GRID[2], GRID[1])
 
@@ -104,8 +114,10 @@ def test_the_search_says_what_the_limit_cost():
 
 
 def test_the_search_says_why_the_best_on_dev_is_not_allowed():
-    refused = Refused(GRID[1], ("the NLL of other text rises by 2.00%, more than 1.00%", "few loses 3.0 points"))
-    said = [sentence for sentence, _ in search_sentences(replace(SEARCH, refused=refused))][-1]
+    refused = RejectedCandidate(
+        GRID[1], ("the NLL of other text rises by 2.00%, more than 1.00%", "few loses 3.0 points")
+    )
+    said = [sentence for sentence, _ in search_sentences(replace(SEARCH, rejected=refused))][-1]
     assert said.startswith("The best on dev is not allowed, self-only attention 0, -0.5 x mean (NLL 1.7500")
     assert said.endswith(": the NLL of other text rises by 2.00%, more than 1.00%; few loses 3.0 points.")
     assert not any("not allowed" in sentence for sentence, _ in search_sentences(SEARCH))
@@ -125,7 +137,7 @@ def test_a_gated_choice_is_framed_at_its_settings():
 
 
 @pytest.mark.parametrize("grid", [GRID[:1], GRID[:3:2]], ids=["the plain model alone", "no intercept"])
-def test_a_map_needs_no_intercept(grid: list[Measured]):
+def test_a_map_needs_no_intercept(grid: list[MeasuredCandidate]):
     ET.fromstring(to_svg(lambda: final_layer_maps(grid, grid[0]), "x", "x"))
 
 

@@ -115,7 +115,7 @@ def test_side_effects_within_the_limit_are_no_warning():
 
 def test_methods_stand_side_by_side(page: Page):
     assert page.tables[2] == [
-        ["method", "components", "scale", ")", "))", ")))", "test", "variants", "NLL of neutral text"],
+        ["method", "components", "scale", ")", "))", ")))", "test", "held-out formats", "NLL of neutral text"],
         ["stepwise", "2", "1.5", "100.0", "98.0", "94.0", "97.3 [93.3, 99.0]", "99.3 [96.3, 99.9]", "+0.43%"],
         ["random", "2", "1.5", "98.0", "40.0", "0.0", "46.0 [38.2, 54.0]", "–", "–"],
     ]

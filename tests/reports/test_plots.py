@@ -8,8 +8,8 @@ import pytest
 
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.fitting.components import Component
-from steering_profiles.fitting.grid import Measured, Point
-from steering_profiles.reports import RankedComponent, Ranking
+from steering_profiles.fitting.grid import GridPoint, MeasuredPoint
+from steering_profiles.reports import RankedComponent, ReportedRanking
 from steering_profiles.reports.plots.attention import attention_maps
 from steering_profiles.reports.plots.grid import grid_map
 from steering_profiles.reports.plots.path import path_plot
@@ -49,7 +49,7 @@ def test_a_long_prompt_shows_its_last_tokens():
 
 
 def test_the_grid_shows_every_point_and_frames_the_chosen_one():
-    svg = to_svg(lambda: grid_map(whole().grid, Point(2, 1.5)), "x", "x")
+    svg = to_svg(lambda: grid_map(whole().grid, GridPoint(2, 1.5)), "x", "x")
     shown = texts(svg)
     assert {"67.8", "77.8", "44.4", "97.8", "68.9", "×1.5", "×2", "0 (plain)"} <= set(shown)
     assert shown.count("67.8") == 2  # the plain model, in both columns
@@ -58,7 +58,9 @@ def test_the_grid_shows_every_point_and_frames_the_chosen_one():
 
 
 def test_a_grid_of_the_plain_model_alone_is_drawn():
-    svg = to_svg(lambda: grid_map([Measured(Point(0, 1.0), Accuracy({"all": (3, 9)}))], Point(0, 1.0)), "x", "x")
+    svg = to_svg(
+        lambda: grid_map([MeasuredPoint(GridPoint(0, 1.0), Accuracy({"all": (3, 9)}))], GridPoint(0, 1.0)), "x", "x"
+    )
     assert "33.3" in texts(svg)
 
 
@@ -95,7 +97,7 @@ def test_any_number_of_sub_tasks_can_be_drawn(groups: tuple[str, ...]):
 def test_tens_of_thousands_of_components_make_a_small_picture():
     draw = np.random.default_rng(0)
     accuracy, metrics = draw.random((20_000, 4)), draw.random((20_000, 3))
-    many = Ranking(
+    many = ReportedRanking(
         (")", "))", ")))", "))))"),
         tuple(
             RankedComponent(Component("neuron", *divmod(i, 1536)), tuple(a), *m, scale=2.0 if i < 2000 else None)

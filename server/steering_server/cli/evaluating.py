@@ -19,7 +19,7 @@ from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress
 from steering_profiles.schema import strength_text
 from steering_profiles.steering import ProfileAtStrength
-from steering_profiles.tasks import Example, every_prompt_of, make_task, variants_of
+from steering_profiles.tasks import Example, every_prompt_of, held_out_formats_of, make_task
 from steering_profiles.tokenization import Vocabulary
 from steering_server.cli.measurements import Measurement, WrongAnswer, wrong_answers
 from steering_server.cli.progress import progress_bars
@@ -27,7 +27,7 @@ from steering_server.cli.progress import progress_bars
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is measured besides accuracy on the test prompts and on their variants."""
+    """What is measured besides accuracy on the test prompts and on held-out formats."""
 
     exhaustive: bool
     """Every prompt of the task's own shape."""
@@ -46,7 +46,7 @@ def measure(
     made = make_task(task, loaded.tokenizer, seed, loaded.context_length)
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
-    sets = {"test": made.test} | variants_of(task, loaded.tokenizer, seed, loaded.context_length)
+    sets = {"test": made.test} | held_out_formats_of(task, loaded.tokenizer, seed, loaded.context_length)
     every = every_prompt_of(task, loaded.tokenizer, loaded.context_length) if wanted.exhaustive else ()
     results: dict[str, tuple[Accuracy, Accuracy]] = {}
     wrong: list[WrongAnswer] = []

@@ -12,9 +12,9 @@ from steering_server.cli.fit_options import FINAL_LAYER, ComponentOptions
 from steering_server.errors import ConfigError
 
 if TYPE_CHECKING:
-    from steering_profiles.fitting import FitResult, Journal
+    from steering_profiles.fitting import FitCheckpoint, FitResult
     from steering_profiles.fitting.choice import Choice
-    from steering_profiles.fitting.grid import Measured
+    from steering_profiles.fitting.grid import MeasuredPoint
     from steering_profiles.models import LoadedModel
     from steering_profiles.progress import Progress
     from steering_profiles.reports import Report
@@ -33,13 +33,19 @@ class ComponentsFit:
     """Whether to search with the other methods too."""
 
     def fit(
-        self, loaded: "LoadedModel", task: "Task", name: str, command: str, journal: "Journal", progress: "Progress"
+        self,
+        loaded: "LoadedModel",
+        task: "Task",
+        name: str,
+        command: str,
+        checkpoint: "FitCheckpoint",
+        progress: "Progress",
     ) -> "FittedComponents":
         """Find a profile."""
         from steering_profiles.fitting import fit
 
         result = fit(
-            loaded, task, name=name, command=command, settings=self.settings, journal=journal, progress=progress
+            loaded, task, name=name, command=command, settings=self.settings, checkpoint=checkpoint, progress=progress
         )
         return FittedComponents(result, _other_methods(self.settings, task) if self.compare else [])
 
@@ -61,7 +67,7 @@ class FittedComponents:
         self,
         loaded: "LoadedModel",
         task: "Task",
-        variants: "Mapping[str, Sequence[Example]]",
+        held_out: "Mapping[str, Sequence[Example]]",
         command: str,
         progress: "Progress",
     ) -> "Report":
@@ -81,7 +87,7 @@ class FittedComponents:
             )
             for other in self.others
         ]
-        report = report_of_fit(loaded, task, variants, self.result, others, progress)
+        report = report_of_fit(loaded, task, held_out, self.result, others, progress)
         return replace(report, command=command + " --compare" * bool(others))
 
     def show(self, console: Console) -> None:
@@ -119,7 +125,7 @@ def components_settings(method: str, options: ComponentOptions) -> FitSettings:
             accuracy_threshold=options.accuracy_threshold,
             top_k=options.k or TOP_K,
             alphas=options.alpha or ALPHA,
-            stepwise=StepwiseSettings(most_components=options.most_components, most_scale=options.most_scale),
+            stepwise=StepwiseSettings(max_components=options.max_components, max_scale=options.max_scale),
         )
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc
@@ -134,22 +140,22 @@ def _other_methods(settings: FitSettings, task: "Task") -> list[FitSettings]:
 
 def _path_table(choice: "Choice") -> Table:
     columns = ("step", "components", "sum of (scale - 1)", "correct, %", "other text's NLL")
-    table = Table(*columns, title="the search, on dev and other shapes (bold: chosen)")
+    table = Table(*columns, title="the search, on the validation set (bold: chosen)")
     for point in choice.path:
         correct = 100 * point.accuracy.correct / point.accuracy.total
         cells = (
             point.step,
             len(point.scales),
-            f"{point.disturbance:g}",
+            f"{point.total_change:g}",
             f"{correct:.1f}",
-            f"{100 * point.drift:+.2f}%",
+            f"{100 * point.nll_increase:+.2f}%",
         )
         style = "bold" if point.step == choice.facts["step"] else None
         table.add_row(*map(str, cells), style=style)
     return table
 
 
-def _grid_table(grid: "Sequence[Measured]") -> Table:
+def _grid_table(grid: "Sequence[MeasuredPoint]") -> Table:
     from steering_profiles.schema import strength_text
 
     points = {(m.point.k, m.point.alpha): m.accuracy for m in grid}

@@ -13,7 +13,7 @@ from steering_server.cli.tables import on_terminal
 from steering_server.errors import ConfigError
 
 if TYPE_CHECKING:
-    from steering_profiles.fitting import FinalLayerResult, Journal
+    from steering_profiles.fitting import FinalLayerResult, FitCheckpoint
     from steering_profiles.models import LoadedModel
     from steering_profiles.progress import Progress
     from steering_profiles.reports import Report
@@ -28,14 +28,26 @@ class FinalLayerFit:
     settings: FinalLayerSettings
 
     def fit(
-        self, loaded: "LoadedModel", task: "Task", name: str, command: str, journal: "Journal", progress: "Progress"
+        self,
+        loaded: "LoadedModel",
+        task: "Task",
+        name: str,
+        command: str,
+        checkpoint: "FitCheckpoint",
+        progress: "Progress",
     ) -> "FittedFinalLayer":
         """Find a profile."""
         from steering_profiles.fitting import fit_final_layer
 
         return FittedFinalLayer(
             fit_final_layer(
-                loaded, task, name=name, command=command, settings=self.settings, journal=journal, progress=progress
+                loaded,
+                task,
+                name=name,
+                command=command,
+                settings=self.settings,
+                checkpoint=checkpoint,
+                progress=progress,
             )
         )
 
@@ -55,14 +67,14 @@ class FittedFinalLayer:
         self,
         loaded: "LoadedModel",
         task: "Task",
-        variants: "Mapping[str, Sequence[Example]]",
+        held_out: "Mapping[str, Sequence[Example]]",
         command: str,
         progress: "Progress",
     ) -> "Report":
         """Measure what the report shows besides."""
         from steering_profiles.reports import report_of_final_layer
 
-        return report_of_final_layer(loaded, variants, self.result, progress)
+        return report_of_final_layer(loaded, held_out, self.result, progress)
 
     def show(self, console: Console) -> None:
         """Print the search, the choice and the figures."""
@@ -72,7 +84,7 @@ class FittedFinalLayer:
 
         result = self.result
         console.print(on_terminal(final_layer_table(result.grid)))
-        search = FinalLayerSearch(result.grid, result.chosen, result.without_drift_limit, result.refused)
+        search = FinalLayerSearch(result.grid, result.chosen, result.without_nll_limit, result.rejected)
         for sentence, tone in search_sentences(search):
             console.print(sentence, style="yellow" if tone == "worse" else None, markup=False, highlight=False)
         show_calibration(console, "test", result.test)
@@ -96,8 +108,8 @@ def final_layer_settings(options: FinalLayerOptions) -> FinalLayerSettings:
             lambdas=options.lambdas or LAMBDA,
             sources=tuple(source for source in SOURCES if source in options.intercept) or SOURCES,
             gates=options.gates,
-            most_lost=options.most_lost,
-            most_drift=options.most_drift,
+            max_lost=options.max_lost,
+            max_nll_increase=options.max_nll_increase,
         )
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc

@@ -15,8 +15,8 @@ class ComponentOptions:
     """How components and their scales are searched for."""
 
     components: str = "heads"
-    most_components: int = 20
-    most_scale: float = 1.5
+    max_components: int = 20
+    max_scale: float = 1.5
     metric: str = "f1"
     accuracy_threshold: float = 0.7
     k: tuple[int, ...] = ()
@@ -26,8 +26,8 @@ class ComponentOptions:
     def of_stepwise(self) -> list[Option]:
         """Those of the stepwise search alone."""
         return [
-            Option("--max-components", self.most_components, ComponentOptions.most_components),
-            Option("--max-scale", self.most_scale, ComponentOptions.most_scale),
+            Option("--max-components", self.max_components, ComponentOptions.max_components),
+            Option("--max-scale", self.max_scale, ComponentOptions.max_scale),
         ]
 
     @property
@@ -55,8 +55,8 @@ class FinalLayerOptions:
     lambdas: tuple[float, ...] = ()
     intercept: tuple[str, ...] = ()
     gates: bool = False
-    most_lost: float = 1.0
-    most_drift: float = 0.01
+    max_lost: float = 1.0
+    max_nll_increase: float = 0.01
 
     @property
     def all(self) -> list[Option]:
@@ -65,8 +65,8 @@ class FinalLayerOptions:
             Option("--own-attention", self.self_only_attention, ()),
             Option("--lambda", self.lambdas, ()),
             Option("--intercept", self.intercept, ()),
-            Option("--max-lost", self.most_lost, FinalLayerOptions.most_lost),
-            Option("--max-drift", self.most_drift, FinalLayerOptions.most_drift),
+            Option("--max-lost", self.max_lost, FinalLayerOptions.max_lost),
+            Option("--max-nll-increase", self.max_nll_increase, FinalLayerOptions.max_nll_increase),
             Option("--gates", self.gates, False),
         ]
 

@@ -18,7 +18,7 @@ from steering_server.cli.report_plots import can_draw_plots
 from steering_server.errors import ConfigError
 
 if TYPE_CHECKING:
-    from steering_profiles.fitting import Journal
+    from steering_profiles.fitting import FitCheckpoint
 
 Way = ComponentsFit | FinalLayerFit
 
@@ -80,26 +80,26 @@ def make_profile(asked: Asked) -> None:
     plots = can_draw_plots(console)
     loaded = open_model(asked.model)
 
-    from steering_profiles.fitting import Journal, fit_key
+    from steering_profiles.fitting import FitCheckpoint, fit_key
     from steering_profiles.reports import write_report
     from steering_profiles.store import save_profile
-    from steering_profiles.tasks import make_task, variants_of
+    from steering_profiles.tasks import held_out_formats_of, make_task
 
     made = make_task(asked.source, loaded.tokenizer, asked.seed, loaded.context_length)
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
-    journal = Journal(asked.out / f".{asked.name}.fit", fit_key(loaded, made, asked.way.settings))
-    if len(journal):
-        console.print(f"going on with a fit that was interrupted: {len(journal)} of its results are kept")
-    with keeping(lambda: _kept(journal)):
+    checkpoint = FitCheckpoint(asked.out / f".{asked.name}.fit", fit_key(loaded, made, asked.way.settings))
+    if len(checkpoint):
+        console.print(f"going on with a fit that was interrupted: {len(checkpoint)} of its results are kept")
+    with keeping(lambda: _kept(checkpoint)):
         with progress_bars() as progress:
-            fitted = asked.way.fit(loaded, made, asked.name, asked.command, journal, progress)
+            fitted = asked.way.fit(loaded, made, asked.name, asked.command, checkpoint, progress)
             # Now: what follows takes a while, and is not the profile. One that changes nothing could not be loaded.
             path = None if fitted.profile.changes_nothing else save_profile(fitted.profile, asked.out)
-            variants = variants_of(asked.source, loaded.tokenizer, asked.seed, loaded.context_length)
-            report = fitted.report(loaded, made, variants, asked.command, progress)
+            held_out = held_out_formats_of(asked.source, loaded.tokenizer, asked.seed, loaded.context_length)
+            report = fitted.report(loaded, made, held_out, asked.command, progress)
         page, _ = write_report(report, asked.out, plots)
-        journal.discard()
+        checkpoint.discard()
     fitted.show(console)
     if path is None:
         console.print("no profile is written: nothing that was tried is better on dev and allowed", style="yellow")
@@ -109,7 +109,7 @@ def make_profile(asked: Asked) -> None:
     console.print(f"wrote {page}" if path is None else f"wrote {path} and {page}", soft_wrap=True)
 
 
-def _kept(journal: "Journal") -> str:
-    if not len(journal):
+def _kept(checkpoint: "FitCheckpoint") -> str:
+    if not len(checkpoint):
         return "nothing is kept yet"
-    return f"{len(journal)} of the fit's results are kept; the same command goes on from there"
+    return f"{len(checkpoint)} of the fit's results are kept; the same command goes on from there"

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import typer
+
 
 class Option(NamedTuple):
     """An option, its value and what it is if nobody gives it."""
@@ -23,3 +25,8 @@ def words(options: Iterable[Option]) -> Iterator[str]:
     for option in given(options):
         for value in option.value if isinstance(option.value, tuple) else (option.value,):
             yield from (option.name,) if value is True else (option.name, str(value))
+
+
+def warn_renamed(old: str, new: str) -> None:
+    """Warn on standard error that the option ``old``, which was given, is called ``new`` now."""
+    typer.secho(f"warning: {old} is now called {new}", fg="yellow", err=True)

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from steering_profiles.fit_settings import Source
-from steering_profiles.fitting.final_layer import Measured
+from steering_profiles.fitting.final_layer import MeasuredCandidate
 from steering_profiles.reports.plots.style import LEVELS, ORANGE, WIDTH, bare, ink_on
 from steering_profiles.reports.text import number
 from steering_profiles.side_effect_warnings import is_beyond
@@ -17,31 +17,31 @@ _MOST_COLUMNS_LABELLED = 20
 _NAMES: dict[Source, str] = {"regression": "of the regression", "mean": "the plain mean"}
 
 
-def final_layer_maps(grid: Sequence[Measured], chosen: Measured) -> Figure:
+def final_layer_maps(grid: Sequence[MeasuredCandidate], chosen: MeasuredCandidate) -> Figure:
     """Draw one map per source of the intercept: rows are shares of self-only attention, columns shares of it.
 
     Where none of the intercept is subtracted the cell is the same in all of them. Gates are not shown: a cell is what
     its settings do without one.
     """
-    grid = [m for m in grid if m.point.gate is None]
-    owns = sorted({m.point.self_only_attention for m in grid})
-    scales = sorted({m.point.intercept_scale for m in grid})
-    sources: list[Source | None] = list(dict.fromkeys(m.point.source for m in grid if m.point.source)) or [None]
+    grid = [m for m in grid if m.candidate.gate is None]
+    owns = sorted({m.candidate.self_only_attention for m in grid})
+    scales = sorted({m.candidate.intercept_scale for m in grid})
+    sources: list[Source | None] = list(dict.fromkeys(m.candidate.source for m in grid if m.candidate.source)) or [None]
     values = [m.dev.nll for m in grid]
     least, most = min(values), max(values)
     height = 0.7 + 0.3 * len(owns)
     figure = Figure(figsize=(WIDTH, 0.4 + height * len(sources)), layout="constrained")
     panels = np.atleast_1d(figure.subplots(len(sources), 1, sharex=True))
     for axes, source in zip(panels, sources, strict=True):
-        shown = {(m.point.self_only_attention, m.point.intercept_scale): m for m in grid if _belongs(m, source)}
+        shown = {(m.candidate.self_only_attention, m.candidate.intercept_scale): m for m in grid if _belongs(m, source)}
         nll = np.full((len(owns), len(scales)), np.nan)
         for (own, scale), measured in shown.items():
             row, column = owns.index(own), scales.index(scale)
             nll[row, column] = measured.dev.nll
             place = (column - 0.5, row - 0.5)
-            if measured.elsewhere is not None and is_beyond(measured.elsewhere.drift):
+            if measured.other is not None and is_beyond(measured.other.nll_increase):
                 axes.add_patch(Rectangle(place, 1, 1, fill=False, hatch="///", linewidth=0, alpha=0.35))
-            if measured.point == replace(chosen.point, gate=None):
+            if measured.candidate == replace(chosen.candidate, gate=None):
                 frame = Rectangle(place, 1, 1, fill=False, edgecolor=ORANGE, linewidth=2.5, zorder=5)
                 axes.add_patch(frame).set_clip_on(False)
             if len(scales) <= _MOST_COLUMNS_LABELLED:
@@ -69,5 +69,5 @@ def final_layer_maps(grid: Sequence[Measured], chosen: Measured) -> Figure:
     return figure
 
 
-def _belongs(measured: Measured, source: Source | None) -> bool:
-    return measured.point.source is None or measured.point.source == source
+def _belongs(measured: MeasuredCandidate, source: Source | None) -> bool:
+    return measured.candidate.source is None or measured.candidate.source == source

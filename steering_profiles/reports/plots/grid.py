@@ -6,14 +6,14 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from steering_profiles.fitting.grid import Measured, Point
+from steering_profiles.fitting.grid import GridPoint, MeasuredPoint
 from steering_profiles.reports.plots.style import LEVELS, ORANGE, WIDTH, bare, ink_on
 from steering_profiles.reports.text import number
 
 _MOST_LABELLED = 200  # cells, so that each has room for its figure
 
 
-def grid_map(grid: Sequence[Measured], chosen: Point | None) -> Figure:
+def grid_map(grid: Sequence[MeasuredPoint], chosen: GridPoint | None) -> Figure:
     """Draw one cell per point: rows are numbers of components, columns scales. The plain model, k = 0, fills a row."""
     alphas = sorted({m.point.alpha for m in grid if m.point.k}) or sorted({m.point.alpha for m in grid})
     counts = sorted({m.point.k for m in grid})
@@ -64,7 +64,7 @@ def grid_map(grid: Sequence[Measured], chosen: Point | None) -> Figure:
     return figure
 
 
-def _cells_of(chosen: Point | None, counts: Sequence[int], alphas: Sequence[float]) -> list[tuple[int, int]]:
+def _cells_of(chosen: GridPoint | None, counts: Sequence[int], alphas: Sequence[float]) -> list[tuple[int, int]]:
     if chosen is None or chosen.k not in counts or (chosen.k and chosen.alpha not in alphas):
         return []
     columns = [alphas.index(chosen.alpha)] if chosen.k else range(len(alphas))

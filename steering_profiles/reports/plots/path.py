@@ -5,33 +5,33 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from steering_profiles.reports.plots.style import BLUE, ORANGE, RULE, WIDTH
-from steering_profiles.reports.report import PathPoint
+from steering_profiles.reports.report import ReportedStep
 
 _MOST_NUMBERED = 24
 
 
-def path_plot(path: Sequence[PathPoint]) -> Figure:
-    """Draw dev errors and drift over disturbance, one above the other, the chosen step ringed in both."""
+def path_plot(path: Sequence[ReportedStep]) -> Figure:
+    """Draw dev errors and NLL increase over total change, one above the other, the chosen step ringed in both."""
     figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
-    errors, drift = figure.subplots(2, 1, sharex=True)
-    disturbance = [point.disturbance for point in path]
+    errors, nll_increase = figure.subplots(2, 1, sharex=True)
+    total_change = [point.total_change for point in path]
     shares = [100 * point.errors / point.total if point.total else float("nan") for point in path]
-    drifts = [100 * point.drift for point in path]
-    for axes, values in ((errors, shares), (drift, drifts)):
-        axes.plot(disturbance, values, color=BLUE, marker="o", markersize=3.5, linewidth=1.2)
+    increases = [100 * point.nll_increase for point in path]
+    for axes, values in ((errors, shares), (nll_increase, increases)):
+        axes.plot(total_change, values, color=BLUE, marker="o", markersize=3.5, linewidth=1.2)
         axes.grid(color=RULE, linewidth=0.5)
         axes.set_axisbelow(True)
-        for x, y, point in zip(disturbance, values, path, strict=True):
+        for x, y, point in zip(total_change, values, path, strict=True):
             if point.chosen:
                 axes.plot(x, y, "o", color=ORANGE, fillstyle="none", markersize=9, markeredgewidth=1.8)
     if len(path) <= _MOST_NUMBERED:
-        for x, y, point in zip(disturbance, shares, path, strict=True):
+        for x, y, point in zip(total_change, shares, path, strict=True):
             errors.annotate(
                 str(point.components), (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=6.5
             )
         errors.set_title("numbers: components scaled", loc="right")
     errors.set_ylabel("dev errors, %")
     errors.set_ylim(bottom=-0.06 * max(errors.get_ylim()))  # room for the dots at 0
-    drift.set_ylabel("rise of neutral\ntext's NLL, %")
-    drift.set_xlabel("disturbance: sum of |scale − 1|")
+    nll_increase.set_ylabel("rise of neutral\ntext's NLL, %")
+    nll_increase.set_xlabel("total change (L1): sum of |scale − 1|")
     return figure

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from steering_profiles.reports.plots.style import BLUE, INK, LEVELS, ORANGE, RULE, WEIGHTS, WIDTH, bare
-from steering_profiles.reports.report import Ranking
+from steering_profiles.reports.report import ReportedRanking
 from steering_profiles.reports.text import one_line, shortened
 
 _BINS = np.linspace(0, 1, 21)
@@ -17,7 +17,7 @@ _MOST_DOTS = 1500
 """Maximum number of dots drawn as vectors. More are rasterised, since they would add megabytes to the page."""
 
 
-def accuracy_histograms(ranking: Ranking) -> Figure:
+def accuracy_histograms(ranking: ReportedRanking) -> Figure:
     """Draw a histogram of the components' accuracy for each sub-task, or one map of counts if there are many."""
     accuracy = np.array([ranked.accuracy for ranked in ranking.components])
     chosen = np.array([ranked.scale is not None for ranked in ranking.components])
@@ -47,7 +47,7 @@ def accuracy_histograms(ranking: Ranking) -> Figure:
     return figure
 
 
-def _accuracy_map(ranking: Ranking, accuracy: np.ndarray) -> Figure:
+def _accuracy_map(ranking: ReportedRanking, accuracy: np.ndarray) -> Figure:
     groups = ranking.groups[:_MOST_ROWS]
     counts = np.array([np.histogram(accuracy[:, column], bins=_BINS)[0] for column in range(len(groups))])
     figure = Figure(figsize=(WIDTH, 0.9 + 0.17 * len(groups)), layout="constrained")
@@ -75,7 +75,7 @@ def _accuracy_map(ranking: Ranking, accuracy: np.ndarray) -> Figure:
     return figure
 
 
-def precision_recall(ranking: Ranking) -> Figure:
+def precision_recall(ranking: ReportedRanking) -> Figure:
     """Draw precision over recall of every component, coloured by generalisability; scaled components are ringed."""
     recall = np.array([ranked.recall for ranked in ranking.components])
     precision = np.array([ranked.precision for ranked in ranking.components])

@@ -9,7 +9,7 @@ import typer
 from steering_server.cli.destinations import require_writable_folder
 from steering_server.cli.fit_options import FINAL_LAYER, ComponentOptions, FinalLayerOptions
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings, that_load
-from steering_server.cli.options import Option, words
+from steering_server.cli.options import Option, warn_renamed, words
 from steering_server.errors import ConfigError
 
 _SEARCH = "Search"
@@ -43,13 +43,13 @@ def fit(
     components: Annotated[
         str, typer.Option(help="heads, neurons or both.", rich_help_panel=_SEARCH)
     ] = ComponentOptions.components,
-    most_components: Annotated[
+    max_components: Annotated[
         int,
         typer.Option("--max-components", min=1, help="Stepwise: scale no more than these.", rich_help_panel=_SEARCH),
-    ] = ComponentOptions.most_components,
-    most_scale: Annotated[
+    ] = ComponentOptions.max_components,
+    max_scale: Annotated[
         float, typer.Option("--max-scale", help="Stepwise: scale nothing by more.", rich_help_panel=_SEARCH)
-    ] = ComponentOptions.most_scale,
+    ] = ComponentOptions.max_scale,
     metric: Annotated[
         str, typer.Option(help="What components are ranked by: f1, recall or precision.", rich_help_panel=_SEARCH)
     ] = ComponentOptions.metric,
@@ -96,14 +96,19 @@ def fit(
             rich_help_panel=_FINAL,
         ),
     ] = False,
-    most_lost: Annotated[
+    max_lost: Annotated[
         float,
         typer.Option("--max-lost", help="Percentage points a sub-task may lose on dev.", rich_help_panel=_FINAL),
-    ] = FinalLayerOptions.most_lost,
-    most_drift: Annotated[
+    ] = FinalLayerOptions.max_lost,
+    max_nll_increase: Annotated[
         float,
-        typer.Option("--max-drift", help="Share by which other text's NLL may rise.", rich_help_panel=_FINAL),
-    ] = FinalLayerOptions.most_drift,
+        typer.Option(
+            "--max-nll-increase",
+            help="Share by which the NLL of other text may increase.",
+            rich_help_panel=_FINAL,
+        ),
+    ] = FinalLayerOptions.max_nll_increase,
+    max_drift: Annotated[float | None, typer.Option("--max-drift", hidden=True)] = None,
     compare: Annotated[
         bool, typer.Option("--compare", help="Search with the other methods too and show them side by side.")
     ] = False,
@@ -130,16 +135,24 @@ def fit(
     from steering_server.cli.fitting import Asked, checked_name, make_profile, way_of
     from steering_server.config import load_model_source
 
+    if max_drift is not None:
+        warn_renamed("--max-drift", "--max-nll-increase")
+        max_nll_increase = max_drift
     source = _named_once(task, task_file)
     require_known(source)
     profile_name = checked_name(name or task_name(source))
     usual = FINAL_LAYER if source in RECALL_TASKS else "stepwise"
     method = usual if method is None else method
     of_components = ComponentOptions(
-        components, most_components, most_scale, metric, accuracy_threshold, tuple(k or ()), tuple(alpha or ())
+        components, max_components, max_scale, metric, accuracy_threshold, tuple(k or ()), tuple(alpha or ())
     )
     of_final_layer = FinalLayerOptions(
-        tuple(self_only_attention or ()), tuple(lambdas or ()), tuple(intercept or ()), gates, most_lost, most_drift
+        tuple(self_only_attention or ()),
+        tuple(lambdas or ()),
+        tuple(intercept or ()),
+        gates,
+        max_lost,
+        max_nll_increase,
     )
     way = way_of(method, of_components, of_final_layer, compare=compare)
     of_model = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))

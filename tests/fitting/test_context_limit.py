@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from steering_profiles.errors import TaskError
-from steering_profiles.tasks import Example, Task, make_task, variants_of
-from steering_profiles.tasks.room import within_context
+from steering_profiles.tasks import Example, Task, held_out_formats_of, make_task
+from steering_profiles.tasks.context_limit import within_context
 from steering_profiles.tasks.task import Pair
 from tests.builders import build_tokenizer
 from tests.cli.test_commands import write_task
@@ -18,7 +18,7 @@ CONTEXT = 64
 
 
 def asked(task: Task) -> Iterator[Example]:
-    for examples in (task.train, task.dev, task.test, *task.shapes.values()):
+    for examples in (task.train, task.dev, task.test, *task.fit_formats.values()):
         yield from examples
     for pair in task.pairs:
         yield from (pair.clean, pair.counterfactual)
@@ -34,14 +34,16 @@ def test_every_prompt_of_a_task_fits_into_the_context():
 
 def test_a_shape_with_a_prompt_that_is_too_long_is_left_out_whole_and_said_so():
     whole = make_task("parentheses", build_tokenizer())
-    longest = max(len(example.prompt) for example in whole.shapes["a sum before"])
+    longest = max(len(example.prompt) for example in whole.fit_formats["a sum before"])
     task = within_context(whole, longest - 1)
-    assert task.shapes == {name: shape for name, shape in whole.shapes.items() if name != "a sum before"}
-    assert task.left_out == (f"shape a sum before: too long for a context of {longest - 1} tokens",)
+    assert task.fit_formats == {name: shape for name, shape in whole.fit_formats.items() if name != "a sum before"}
+    assert task.left_out == (f"prompt format a sum before: too long for a context of {longest - 1} tokens",)
 
 
-def test_variants_that_are_too_long_are_left_out():
-    whole, fitting = (variants_of("parentheses", build_tokenizer(), context=context) for context in (None, CONTEXT))
+def test_held_out_formats_that_are_too_long_are_left_out():
+    whole, fitting = (
+        held_out_formats_of("parentheses", build_tokenizer(), context=context) for context in (None, CONTEXT)
+    )
     assert whole.keys() - fitting.keys() == {"code before"}
 
 

@@ -28,18 +28,20 @@ def within_context(task: Task, context: int) -> Task:
         return short
 
     train, dev, test = kept("train", task.train), kept("dev", task.dev), kept("test", task.test)
-    shapes = shapes_within_context(task.shapes, context)
+    formats = formats_within_context(task.fit_formats, context)
     reasons += [
-        f"shape {name}: too long for a context of {context} tokens" for name in task.shapes if name not in shapes
+        f"prompt format {name}: too long for a context of {context} tokens"
+        for name in task.fit_formats
+        if name not in formats
     ]
     pairs = tuple(pair for pair in task.pairs if _fits(pair.clean, context) and _fits(pair.counterfactual, context))
     left_out = (*task.left_out, *reasons)
-    return replace(task, train=train, dev=dev, test=test, shapes=shapes, pairs=pairs, left_out=left_out)
+    return replace(task, train=train, dev=dev, test=test, fit_formats=formats, pairs=pairs, left_out=left_out)
 
 
-def shapes_within_context(shapes: Mapping[str, Sequence[Example]], context: int) -> dict[str, tuple[Example, ...]]:
-    """Return the shapes none of whose prompts is longer than ``context`` tokens."""
-    return {name: tuple(examples) for name, examples in shapes.items() if all(_fits(one, context) for one in examples)}
+def formats_within_context(formats: Mapping[str, Sequence[Example]], context: int) -> dict[str, tuple[Example, ...]]:
+    """Return the formats none of whose prompts is longer than ``context`` tokens."""
+    return {name: tuple(examples) for name, examples in formats.items() if all(_fits(one, context) for one in examples)}
 
 
 def _fits(example: Example, context: int) -> bool:

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 
-class Journal:
+class FitCheckpoint:
     """Results by name, one JSON line each. Without a path nothing is kept.
 
-    A journal belongs to one fit: ``key`` says which. One of another fit is begun anew.
+    A checkpoint belongs to one fit: ``key`` says which. One of another fit is begun anew.
     """
 
     def __init__(self, path: Path | None = None, key: str = "") -> None:
@@ -55,14 +55,14 @@ class Journal:
 
 def fit_key(loaded: LoadedModel, task: Task, settings: "DataclassInstance") -> str:
     """Return what tells one fit from another: its model, weights included, prompts and settings."""
-    prompts = hashlib.sha256(repr((task.train, task.dev, task.test, task.shapes, task.pairs)).encode()).hexdigest()
+    prompts = hashlib.sha256(repr((task.train, task.dev, task.test, task.fit_formats, task.pairs)).encode()).hexdigest()
     model = (loaded.identity.model_dump(), weights_digest(loaded.model), str(loaded.dtype))
     facts = (__version__, model, prompts, type(settings).__name__, asdict(settings))
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _results_in(path: Path, key: str) -> dict[str, Any]:
-    """Return what can be read of a journal with that key: all up to a last line that may have been cut short."""
+    """Return what can be read of a checkpoint with that key: all up to a last line that may have been cut short."""
     results: dict[str, Any] = {}
     try:
         lines = path.read_text().splitlines()

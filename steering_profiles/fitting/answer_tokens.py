@@ -10,7 +10,7 @@ from steering_profiles.tasks.task import Example, Task
 
 
 @dataclass(frozen=True)
-class Questions:
+class AnswerTokens:
     """The tokens that are looked at on each prompt. ``tokens`` is the most of them that any prompt has."""
 
     tokens: Tensor
@@ -25,7 +25,7 @@ class Questions:
     """``[prompts, groups]``: the column of ``tokens`` in which the answer of each group stands."""
 
 
-def questions(task: Task, examples: Sequence[Example]) -> Questions:
+def answer_tokens(task: Task, examples: Sequence[Example]) -> AnswerTokens:
     """Return what is asked on ``examples``, a part of ``task``."""
     answers = task.answers
     rows, choices, columns = [], [], []
@@ -36,7 +36,7 @@ def questions(task: Task, examples: Sequence[Example]) -> Questions:
         choices.append([token in among for token in row])
         columns.append([row.index(token) for token in answers.values()])
     width = max(map(len, rows))
-    return Questions(
+    return AnswerTokens(
         tokens=torch.tensor([row + row[:1] * (width - len(row)) for row in rows]),
         choices=torch.tensor([choice + [False] * (width - len(choice)) for choice in choices]),
         groups=tuple(answers),
