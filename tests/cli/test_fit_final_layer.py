@@ -14,7 +14,7 @@ from steering_server.cli.fit_final_layer import FittedFinalLayer
 from steering_server.errors import ConfigError
 from tests.reports.samples import profile
 from tests.reports.test_calibration import GRID
-from tests.reports.test_gate import BEHIND, GATED, OPENED, WITHOUT
+from tests.reports.test_gate import GATED, OPENED, WITH_GATE, WITHOUT
 
 GATED_FIT = FinalLayerResult(
     profile=profile(),
@@ -23,8 +23,8 @@ GATED_FIT = FinalLayerResult(
     chosen=GRID[2],
     without_nll_limit=GRID[1],
     r2=None,
-    dev=BEHIND,
-    test=BEHIND,
+    dev=WITH_GATE,
+    test=WITH_GATE,
     side_effects=GATED,
     without_gate=WithoutGate(WITHOUT, OPENED),
 )
@@ -38,8 +38,8 @@ def shown(result: FinalLayerResult) -> str:
 
 def test_what_the_gate_buys_is_said_where_there_is_one():
     said = shown(GATED_FIT)
-    assert "accuracy by −25.0 points without the gate and by +25.0 behind it" in said
-    assert "+3.00% at worst (prose) without the gate, by +0.40% (code) behind it" in said
+    assert "accuracy by −25.0 points without the gate and by +25.0 points with it" in said
+    assert "is +3.00% (prose) without the gate and +0.40% (code) with it" in said
     assert "the gate" not in shown(replace(GATED_FIT, without_gate=None))
 
 
