@@ -4,15 +4,13 @@ The package is wanted for its GGUF file alone and is never imported. The file is
 that later starts load in a second or two.
 """
 
-import fcntl
 import importlib.util
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from steering_profiles.errors import ModelLoadError
@@ -53,7 +51,7 @@ def prepare(cache: Path) -> Path:
         return folder
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _locked(folder.with_name(f"{folder.name}.lock")):
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
             if not folder.is_dir():  # another process may have been first
                 _make(folder, gguf)
     except OSError as exc:
@@ -72,14 +70,6 @@ def _make(folder: Path, gguf: Path) -> None:
         partial.rename(folder)  # in one step: nobody sees half of it
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock at ``path``, which a process that dies gives up. The file stays: others may wait for it."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _make_readable(folder: Path) -> None:

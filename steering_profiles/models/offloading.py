@@ -1,12 +1,10 @@
-"""Folders for weights that a device map keeps on disk and that the checkpoint does not hold as they are needed.
+"""Folders for offloaded weights: those that a device map puts on disk and that the checkpoint's files cannot serve.
 
-Weights in safetensors files are read where they are. Others (pickled or GGUF checkpoints, experts that are stored one
-by one) are written to a folder of the model's own, which is removed with the model, or at the next loading if the
-process was killed.
+Weights in safetensors files are read from there. Others (pickled or GGUF checkpoints, experts that are stored one by
+one) are written to a folder per model. It is removed together with the model, or, if the process was killed, the next
+time that a model is loaded.
 """
 
-import fcntl
-import os
 import secrets
 import shutil
 import weakref
@@ -14,84 +12,76 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from filelock import FileLock
 from transformers import PreTrainedModel
 
 _NAME = "offload-"
-_LOCKED = ".weights"
+_WEIGHTS, _LOCK = ".weights", ".lock"
 
 
 class OffloadFolder:
-    """One model's folder under ``cache``. It is locked as long as it is there, so that no other process clears it."""
+    """Offload folder of one model under ``cache``, locked while it exists so that no other process removes it."""
 
     def __init__(self, cache: Path) -> None:
         self.path: Path | None = None
         self.refused: OSError | None = None
-        """Why there is no such folder: whether one is needed is found out while loading."""
-        self._lock: int | None = None
-        _clear(cache)
-        made = cache / f"{_NAME}{secrets.token_hex(8)}"
+        """Error with which no folder could be made; it matters only if loading turns out to need one."""
+        _remove_abandoned(cache)
+        folder = cache / f"{_NAME}{secrets.token_hex(8)}{_WEIGHTS}"
+        # Not thread-local: a model may be released in another thread than the one that loaded it.
+        self._lock = FileLock(folder.with_suffix(_LOCK), thread_local=False)
         try:
-            made.mkdir(parents=True)
-            self._lock = _locked(made)
-            self.path = made.rename(made.with_suffix(_LOCKED))  # before it has this name nobody clears it
+            cache.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(blocking=False)  # before the folder exists, so that nobody takes it for an abandoned one
+            folder.mkdir()
+            self.path = folder
         except OSError as exc:
             self.refused = exc
 
     def keep_for(self, model: PreTrainedModel) -> None:
-        """Remove the folder when ``model`` is gone, or now, if it is empty."""
+        """Remove the folder when ``model`` is garbage-collected, or at once if it is empty."""
         if self.path is not None and any(self.path.iterdir()):
             weakref.finalize(model, self.remove)
         else:
             self.remove()
 
     def remove(self) -> None:
-        """Remove the folder and what is in it."""
-        if self.path is not None:
-            shutil.rmtree(self.path, ignore_errors=True)
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        """Remove the folder with its contents, and release its lock."""
+        if self._lock.is_locked:
+            _remove(Path(self._lock.lock_file).with_suffix(_WEIGHTS), self._lock)
 
 
 @contextmanager
 def offload_folder(cache: Path) -> Iterator[OffloadFolder]:
-    """Provide a folder while a model is loaded; an error removes it.
+    """Provide an offload folder while a model is loaded; an error removes it.
 
     Raises:
-        ValueError: weights are to be written there, and cannot be.
+        ValueError: weights have to be written to the folder, and ``cache`` cannot be written.
     """
     folder = OffloadFolder(cache)
     try:
         yield folder
     except BaseException as exc:
         folder.remove()
-        if folder.refused is not None and "offload_folder" in str(exc):  # which transformers asks for, by this name
+        if folder.refused is not None and "offload_folder" in str(exc):  # transformers names the missing argument
             raise ValueError(
-                f"the device map puts weights on disk that are not there as they are needed, and folder {cache} cannot "
-                f"be written: {folder.refused.strerror}; choose another cache folder"
+                "the device map puts weights on disk that have to be converted first, and the cache folder "
+                f"{str(cache)!r} cannot be written: {folder.refused.strerror}; choose another cache folder"
             ) from exc
         raise
 
 
-def _clear(cache: Path) -> None:
-    """Remove what processes have left that ended without doing so."""
-    for left in cache.glob(f"{_NAME}*{_LOCKED}"):
-        with suppress(OSError):
-            lock = _locked(left)
-            shutil.rmtree(left, ignore_errors=True)
-            os.close(lock)
+def _remove_abandoned(cache: Path) -> None:
+    """Remove the folders of processes that ended without removing them."""
+    for folder in cache.glob(f"{_NAME}*{_WEIGHTS}"):
+        lock = FileLock(folder.with_suffix(_LOCK))
+        with suppress(OSError):  # Timeout, an OSError too: a model is using the folder
+            lock.acquire(blocking=False)
+            _remove(folder, lock)
 
 
-def _locked(folder: Path) -> int:
-    """Lock a folder and return what holds the lock.
-
-    Raises:
-        OSError: another process, or another model of this one, has it locked.
-    """
-    lock = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(lock)
-        raise
-    return lock
+def _remove(folder: Path, lock: FileLock) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):
+        Path(lock.lock_file).unlink(missing_ok=True)
+    lock.release()
