@@ -1,0 +1,59 @@
+"""Git LFS pointers in place of files are named."""
+
+from pathlib import Path
+
+import pytest
+
+from steering_profiles.models import load_meta_model
+from tests.library.locating.files import POINTER, Load, every_load, refused
+from tests.quantised import load
+
+
+class TestPointers:
+    """What Git LFS has not fetched yet is named."""
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "config.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+            "tokenizer.model",
+            "chat_template.jinja",
+            "special_tokens_map.json",
+            "vocab.json",
+            "merges.txt",
+            "generation_config.json",
+            "model.safetensors",
+        ],
+    )
+    @pytest.mark.usefixtures("_unread")
+    def test_in_a_folder(self, name: str, folder: Path):
+        (folder / name).write_bytes(POINTER)
+        assert f"{name} is not the file itself but a pointer of Git LFS to it: fetch it with `git lfs pull`" in (
+            refused(folder)
+        )
+
+    @pytest.mark.usefixtures("_unread")
+    @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
+    def test_of_pickled_weights(self, name: str, folder: Path):
+        (folder / "model.safetensors").unlink()
+        (folder / "pytorch_model.bin").write_bytes(b"")
+        (folder / name).write_bytes(POINTER)
+        assert f"{name} is not the file itself" in refused(folder)
+
+    @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "tokenizer.model"])
+    def test_before_anything_else_of_it_is_looked_at(self, name: str, folder: Path):
+        (folder / name).write_bytes(POINTER)
+        assert f"{name} is not the file itself" in refused(folder, load_meta_model)
+
+    @every_load
+    @pytest.mark.parametrize("name", ["x.gguf", "x.safetensors", "x.bin", "x.json"])
+    def test_by_itself(self, name: str, load_one: Load, tmp_path: Path):
+        (tmp_path / name).write_bytes(POINTER)
+        assert f"{name} is not the file itself" in refused(tmp_path / name, load_one)
+
+    def test_of_what_nobody_reads_is_none_of_our_business(self, folder: Path):
+        for name in ("pytorch_model.bin", "model.gguf", "training_args.bin", "trainer_state.json", "picture.png"):
+            (folder / name).write_bytes(POINTER)
+        load(folder)

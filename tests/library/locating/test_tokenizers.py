@@ -1,0 +1,77 @@
+"""A tokenizer with tokens that the model does not embed is refused."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steering_profiles.errors import ModelLoadError
+from steering_profiles.models import ModelSource
+from tests.builders import build_model, build_tokenizer
+from tests.gguf import write_gguf
+from tests.library.locating.files import Load, in_hub_cache, refused, rewrite, save, with_tokenizer
+from tests.quantised import load
+
+
+class TestTokenizers:
+    """A tokenizer has no token that the model has no embedding for."""
+
+    def larger(self, folder: Path, more: Callable[[Any], object]) -> Path:
+        tokenizer = build_tokenizer()
+        more(tokenizer)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    @with_tokenizer
+    @pytest.mark.usefixtures("_unread")
+    @pytest.mark.parametrize(
+        ("more", "token"),
+        [
+            (
+                lambda tokenizer: tokenizer.add_tokens(["<new>", "<newer>"]),
+                "2 of the tokens, such as '<new>' with id 260",
+            ),
+            (
+                lambda tokenizer: tokenizer.add_tokens(["<new>"], special_tokens=True),
+                "1 of the tokens, such as '<new>'",
+            ),
+            (lambda tokenizer: tokenizer.add_special_tokens({"eos_token": "<stop>"}), "'<stop>'"),
+        ],
+        ids=["added", "special", "end"],
+    )
+    def test_one_that_has_is_refused_before_weights_are_read(
+        self, load_one: Load, more: Callable, token: str, folder: Path
+    ):
+        with pytest.raises(
+            ModelLoadError, match=f"{token}.* the last id is 259; use the tokenizer that the model came"
+        ):
+            load_one(ModelSource(str(self.larger(folder, more))))
+
+    @with_tokenizer
+    def test_another_models_is_refused(self, load_one: Load, tmp_path: Path):
+        folder = save(build_model("llama"), tmp_path / "some-model")
+        rewrite(folder / "config.json", vocab_size=200)
+        assert "no embedding for 60 of the tokens" in refused(folder, load_one)
+
+    def test_one_of_the_hub_is_refused_as_well(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+        self.larger(folder, lambda tokenizer: tokenizer.add_tokens(["<new>"]))
+        shutil.copytree(folder, in_hub_cache(tmp_path, monkeypatch), dirs_exist_ok=True)
+        assert "'<new>' with id 260" in refused("someone/some-model")
+
+    def test_a_gguf_files_is_refused_as_well(self, tmp_path: Path):
+        assert "no embedding for 1 of the tokens" in refused(write_gguf(tmp_path / "tiny.gguf", more_tokens=1))
+
+    def test_a_table_that_is_padded_is_none_the_worse_for_it(self, folder: Path):
+        build_tokenizer(closers=1).save_pretrained(folder)
+        assert len(load(folder).tokenizer) < load(folder).identity.vocab_size
+
+    @pytest.mark.parametrize("role", ["pad_token", "image_token"])
+    def test_one_of_padding_or_images_needs_none(self, role: str, folder: Path):
+        """As in Gemma 3 270M and 1B, whose tokenizer knows images, and in many a Llama 2."""
+        tokenizer = build_tokenizer()
+        tokenizer.add_tokens(["<other>"], special_tokens=True)
+        tokenizer.save_pretrained(folder)
+        rewrite(folder / "tokenizer_config.json", **{role: "<other>"})
+        assert load(folder).tokenizer.encode("<other>") == [260]
