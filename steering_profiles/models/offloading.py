@@ -15,7 +15,8 @@ from pathlib import Path
 from filelock import FileLock
 from transformers import PreTrainedModel
 
-_NAME = "offload-"
+# Not "offload-": an older version removes folders of that name that it can lock, and locks them in another way.
+_NAME = "offloaded-"
 _WEIGHTS, _LOCK = ".weights", ".lock"
 
 
