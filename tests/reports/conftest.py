@@ -1,4 +1,4 @@
-"""Pages that several tests read: drawing one takes seconds."""
+"""Pages that several tests read, since rendering one takes seconds."""
 
 import pytest
 
@@ -40,7 +40,7 @@ def _hostile() -> Report:
 
 @pytest.fixture(scope="session")
 def hostile_page() -> Page:
-    """The page of a report whose every text tries to be more than text."""
+    """The page of a report in which every text contains markup."""
     return Page(render_html(_hostile()))
 
 

@@ -1,4 +1,4 @@
-"""Read pages and Markdown back, by parsers that know nothing of how they were made."""
+"""Parsers of the HTML pages and Markdown files, independent of the code that renders them."""
 
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -11,7 +11,7 @@ VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 @dataclass
 class Page(HTMLParser):
-    """What a browser finds on a page: tags with their attributes, tables, headings, text."""
+    """The tags, tables, headings and text of an HTML page."""
 
     source: str
     tags: list[tuple[str, dict[str, str | None]]] = field(default_factory=list)
@@ -56,7 +56,7 @@ class Page(HTMLParser):
 
 
 def markdown_tables(text: str) -> list[list[list[str]]]:
-    """The tables of a Markdown file as a CommonMark parser with GitHub's tables sees them, cells as shown."""
+    """Return the tables of a Markdown file, parsed as CommonMark with GitHub's tables."""
     tables: list[list[list[str]]] = []
     inside = False
     for token in MarkdownIt("commonmark").enable("table").parse(text):
@@ -74,7 +74,7 @@ def markdown_tables(text: str) -> list[list[list[str]]]:
 
 
 def shown(inline: Token) -> str:
-    """The text of an inline token; a tag other than <code> would be one that got through."""
+    """Return the text of an inline token, in which no tag but <code> is allowed."""
     parts = []
     for child in inline.children or ():
         if child.type == "html_inline":

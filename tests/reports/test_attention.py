@@ -1,4 +1,4 @@
-"""Attention patterns are the weights that the model's own attention computes, whichever implementation it has."""
+"""Attention patterns: the weights that the model's own attention computes, with any implementation."""
 
 from functools import partial
 
@@ -31,8 +31,8 @@ def every_head(loaded: LoadedModel) -> list[Component]:
 
 @torch.inference_mode()
 def run(loaded: LoadedModel, example: Example) -> tuple[list[Tensor], list[Tensor], list[dict[str, Tensor]]]:
-    """Per layer, as the model computes them in its own way: head outputs, values (``[heads, tokens, head_dim]``), and
-    what the projections of queries and keys give."""
+    """Per layer, as the model computes them: head outputs, values (``[heads, tokens, head_dim]``), and
+    the projected queries and keys."""
     anatomy, heads = loaded.anatomy, loaded.anatomy.sizes.heads
 
     def keep(found: dict[str, Tensor], name: str, module: object, args: object, output: Tensor) -> None:
@@ -68,7 +68,7 @@ def run(loaded: LoadedModel, example: Example) -> tuple[list[Tensor], list[Tenso
 
 
 def softmax_of_queries_and_keys(loaded: LoadedModel, projected: dict[str, Tensor]) -> Tensor:
-    """Attention weights written out: ``[heads, tokens, tokens]``."""
+    """Attention weights from the definition, ``[heads, tokens, tokens]``."""
     sizes = loaded.anatomy.sizes
     if "c_attn" in projected:
         query, key, _ = (part.unflatten(-1, (sizes.heads, -1)) for part in projected["c_attn"].chunk(3, dim=-1))
@@ -82,7 +82,7 @@ def softmax_of_queries_and_keys(loaded: LoadedModel, projected: dict[str, Tensor
 
 
 def rotated(vectors: Tensor) -> Tensor:
-    """Rotary positions as complex numbers: dimension ``i`` and ``i + half`` are one number, turned by its angle."""
+    """Rotary position embedding by complex numbers, each of dimensions ``i`` and ``i + half``."""
     length, _, width = vectors.shape
     rates = 10000.0 ** (-torch.arange(0, width, 2, dtype=torch.float64) / width)
     turns = torch.polar(torch.ones(()).double(), torch.outer(torch.arange(length).double(), rates)[:, None])
@@ -100,7 +100,7 @@ def test_weights_are_the_softmax_of_queries_and_keys(tiny: LoadedModel):
         np.testing.assert_allclose(pattern.weights, expected, atol=2e-6)
 
 
-def test_weights_times_values_are_what_the_head_puts_out(tiny: LoadedModel):
+def test_weights_times_values_are_the_output_of_the_head(tiny: LoadedModel):
     assert tiny.model.config._attn_implementation == "sdpa"
     outputs, values, _ = run(tiny, example_for(tiny))
     heads = every_head(tiny)
@@ -112,20 +112,20 @@ def test_weights_times_values_are_what_the_head_puts_out(tiny: LoadedModel):
     assert not np.allclose(patterns[0].weights, patterns[1].weights, atol=1e-3)
 
 
-def test_no_token_looks_ahead_and_every_row_is_a_share_of_one(tiny: LoadedModel):
+def test_weights_are_causal_and_every_row_sums_to_1(tiny: LoadedModel):
     for pattern in attention_patterns(tiny, every_head(tiny), example_for(tiny)):
         assert pattern.weights.shape == (len(TEXT), len(TEXT))
         assert not np.triu(pattern.weights, 1).any()
         np.testing.assert_allclose(pattern.weights.sum(axis=1), 1, atol=1e-6)
 
 
-def test_tokens_are_the_prompt_piece_by_piece(tiny: LoadedModel):
+def test_tokens_join_to_the_prompt(tiny: LoadedModel):
     (pattern,) = attention_patterns(tiny, [Component("head", 0, 0)], example_for(tiny))
     assert "".join(pattern.tokens) == TEXT
 
 
 @pytest.mark.parametrize("implementation", ["sdpa", "eager", "of_our_own", "flash_attention_2", None])
-def test_the_attention_implementation_is_what_it_was(tiny: LoadedModel, implementation: str | None):
+def test_the_attention_implementation_is_restored(tiny: LoadedModel, implementation: str | None):
     expected = attention_patterns(tiny, every_head(tiny), example_for(tiny))
     tiny.model.config._attn_implementation = implementation
     patterns = attention_patterns(tiny, every_head(tiny), example_for(tiny))
@@ -134,7 +134,7 @@ def test_the_attention_implementation_is_what_it_was(tiny: LoadedModel, implemen
         np.testing.assert_array_equal(pattern.weights, same.weights)
 
 
-def test_the_model_is_as_it_was_also_when_it_fails(tiny: LoadedModel):
+def test_the_model_is_restored_after_an_error(tiny: LoadedModel):
     def hooks() -> int:
         return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in tiny.model.modules())
 
@@ -147,7 +147,7 @@ def test_the_model_is_as_it_was_also_when_it_fails(tiny: LoadedModel):
     assert hooks() == before
 
 
-def test_the_first_so_many_heads_are_shown_and_neurons_passed_over(tiny: LoadedModel):
+def test_the_first_heads_are_shown_and_neurons_skipped(tiny: LoadedModel):
     components = [Component("neuron", 0, 1), Component("head", 2, 1), Component("neuron", 2, 1), *every_head(tiny)]
     shown = [pattern.component for pattern in attention_patterns(tiny, components, example_for(tiny), most=3)]
     assert shown == [Component("head", 2, 1), Component("head", 0, 0), Component("head", 0, 1)]
@@ -155,12 +155,12 @@ def test_the_first_so_many_heads_are_shown_and_neurons_passed_over(tiny: LoadedM
 
 
 @pytest.mark.parametrize("head", [Component("head", 3, 0), Component("head", 0, 4)])
-def test_a_head_that_the_model_has_not_is_refused(tiny: LoadedModel, head: Component):
+def test_an_unknown_head_is_refused(tiny: LoadedModel, head: Component):
     with pytest.raises(ModelError, match=f"head {head} does not exist; tiny-.* has 3 layers of 4 heads"):
         attention_patterns(tiny, [head], example_for(tiny))
 
 
-def test_a_model_that_gives_out_no_weights_is_refused(tiny: LoadedModel):
+def test_a_model_without_attention_weights_is_refused(tiny: LoadedModel):
     path = tiny.anatomy.family.head_output.rpartition(".")[0]
     module = tiny.anatomy.layers[0].block.get_submodule(path)
     module.register_forward_hook(lambda module, args, output: (output[0], None))

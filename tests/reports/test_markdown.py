@@ -1,4 +1,4 @@
-"""The Markdown file: the page's tables, and nothing that a text in them could break."""
+"""The Markdown file: the same tables as the page, with all text escaped."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,11 +11,11 @@ from tests.reports.samples import HOSTILE
 texts = st.text(st.sampled_from("ab |`\\<>&*_[]()#-+.1\n$~!é") | st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
-def test_the_tables_are_those_of_the_page(page: Page, markdown: str):
+def test_it_has_the_tables_of_the_page(page: Page, markdown: str):
     assert markdown_tables(markdown) == page.tables
 
 
-def test_the_headings_are_those_of_the_page(page: Page, markdown: str):
+def test_it_has_the_headings_of_the_page(page: Page, markdown: str):
     tokens = MarkdownIt("commonmark").parse(markdown)
     headings = [shown(tokens[i + 1]) for i, token in enumerate(tokens) if token.tag == "h2" and token.nesting == 1]
     assert headings == page.headings
@@ -29,7 +29,7 @@ def test_hostile_text_breaks_no_table(hostile_page: Page, hostile_markdown: str)
     assert HOSTILE.split(" \u202e")[0] in tables[0][1][0]
 
 
-def test_no_tag_gets_through(hostile_markdown: str):
+def test_tags_are_escaped(hostile_markdown: str):
     for token in MarkdownIt("commonmark").enable("table").parse(hostile_markdown):
         if token.type == "html_block":
             assert token.content.startswith(("<details><summary>", "</details>"))
@@ -54,7 +54,7 @@ def test_a_code_span_reads_as_its_text(text: str):
 
 
 @given(texts)
-def test_a_paragraph_is_never_more_than_text(text: str):
+def test_any_paragraph_reads_as_its_text(text: str):
     tokens = MarkdownIt("commonmark").parse(plain(text))
     assert [token.type for token in tokens] in ([], ["paragraph_open", "inline", "paragraph_close"])
     assert not tokens or "".join(shown(tokens[1]).split()) == "".join(_seen(text).split())
@@ -67,5 +67,5 @@ def test_a_code_block_ends_where_its_text_ends(text: str):
 
 
 def _seen(text: str) -> str:
-    """The text with what cannot be seen written out, as Python would write it."""
+    """The text with unprintable characters escaped as in Python."""
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Reports as files: the same bytes each time, all or nothing, and nobody pays who writes none."""
+"""Reports as files: reproducible, written atomically, with matplotlib loaded only to draw."""
 
 import re
 import subprocess
@@ -29,7 +29,7 @@ def test_the_same_report_gives_the_same_bytes(page: Page):
     assert render_html(whole()) == page.source
 
 
-def test_bytes_do_not_depend_on_settings_of_matplotlib(page: Page):
+def test_bytes_do_not_depend_on_matplotlib_settings(page: Page):
     with mpl.rc_context({"lines.linewidth": 9, "image.origin": "lower", "svg.fonttype": "path", "scatter.marker": "x"}):
         assert render_html(whole()) == page.source
         assert mpl.rcParams["lines.linewidth"] == 9
@@ -71,7 +71,7 @@ def test_a_report_without_plots_never_imports_matplotlib():
 
 
 @pytest.mark.slow  # imports torch in another process
-def test_another_process_gives_the_same_bytes_and_loads_what_draws_only_then(page: Page):
+def test_another_process_gives_the_same_bytes_and_loads_matplotlib_only_to_draw(page: Page):
     code = (
         "import sys; from tests.reports.samples import whole; from steering_profiles.reports import render_html;"
         "assert 'matplotlib' not in sys.modules; html = render_html(whole());"
@@ -81,7 +81,7 @@ def test_another_process_gives_the_same_bytes_and_loads_what_draws_only_then(pag
     assert again.stdout.decode() == page.source
 
 
-def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     report = Report(profile(), "x")
     page, _ = write_report(report, tmp_path)
     old = page.read_bytes()
@@ -103,7 +103,7 @@ def test_a_recorded_grid_is_read_back():
 
 
 @pytest.mark.parametrize("points", [None, "text", [[1, 2]], [[1, 1.5, 3, "4"]], [[1, 1.5, 3, 0]], [7]])
-def test_a_record_of_another_shape_is_no_grid(points: object):
+def test_a_record_in_another_format_is_no_grid(points: object):
     origin = profile().provenance
     assert origin is not None
     other: Profile = profile(provenance=origin.model_copy(update={"grid": {"points": points}}))
@@ -117,6 +117,6 @@ def test_a_ranking_has_one_accuracy_per_group():
         replace(ranking, groups=("one",))
 
 
-def test_a_change_is_judged_by_counts_not_by_rounded_figures():
+def test_the_direction_of_a_change_is_that_of_the_counts_not_of_rounded_figures():
     before, after = accuracy(4999, of=5000, groups=("a",)), accuracy(4998, of=5000, groups=("a",))
     assert "100.0 → 100.0 −0.0 worse" in render_markdown(Report(profile(), "x", {"set": (before, after)}))
