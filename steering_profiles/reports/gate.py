@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from steering_profiles.evaluation.calibration import Calibration, CalibrationComparison, GroupedCalibration
 from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
 from steering_profiles.fitting.final_layer import WithoutGate
-from steering_profiles.reports.tables import ALL, AccuracyChange, Cell, Column, Table
+from steering_profiles.reports.accuracy_tables import AccuracyChange
+from steering_profiles.reports.tables import ALL, Cell, Column, Table
 from steering_profiles.reports.text import percent, signed_percent
 from steering_profiles.side_effect_warnings import NLL_LIMIT, is_beyond
 

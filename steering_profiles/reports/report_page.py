@@ -4,12 +4,23 @@ from collections.abc import Iterator
 
 from steering_profiles.evaluation.calibration import CalibrationComparison
 from steering_profiles.fitting.grid import GridPoint
-from steering_profiles.reports import plots, tables
+from steering_profiles.reports import plots
+from steering_profiles.reports.accuracy_tables import (
+    AccuracyChange,
+    accuracy_change,
+    headline_table,
+    methods_table,
+    sets_table,
+    side_effects_table,
+)
 from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Paragraph, Plot, Section
 from steering_profiles.reports.calibration import calibration_table, final_layer_table, search_sentences, verdict
+from steering_profiles.reports.component_tables import attention_table, ranking_table, scales_table
 from steering_profiles.reports.gate import gate_comparison, gate_sentences, gate_task_table, gate_texts_table
+from steering_profiles.reports.provenance_tables import long_facts, provenance_tables
 from steering_profiles.reports.report import TEST, Report
-from steering_profiles.reports.tables import AccuracyChange, Table
+from steering_profiles.reports.search_tables import grid_table, path_table
+from steering_profiles.reports.tables import Table
 from steering_profiles.reports.text import number, percent, signed_percent
 from steering_profiles.schema import strength_text
 from steering_profiles.side_effect_warnings import NLL_LIMIT, is_beyond
@@ -86,7 +97,7 @@ def _headline(report: Report) -> Iterator[Block]:
                 f"within the limit of {NLL_LIMIT:.0%}."
             )
     if TEST in report.accuracy:
-        yield tables.headline_table(TEST, *report.accuracy[TEST])
+        yield headline_table(TEST, *report.accuracy[TEST])
 
 
 def _worsened(report: Report) -> list[str]:
@@ -94,7 +105,7 @@ def _worsened(report: Report) -> list[str]:
     fallen: list[tuple[float, str]] = []
     for name, (before, after) in report.accuracy.items():
         for group in before.counts:
-            changed = tables.accuracy_change(before, after, group)
+            changed = accuracy_change(before, after, group)
             if changed is not None and changed.tone == "worse":
                 points = 100 * (changed.after - changed.before) / changed.total
                 fallen.append((points, f"{name} on {group} −{-points:.1f}"))
@@ -111,7 +122,7 @@ def _sets(report: Report) -> Iterator[Block]:
         yield Paragraph(
             "The test prompts have the format of the train prompts. The other sets show how the profile generalises."
         )
-        yield _collapsed_if_long(tables.sets_table(report))
+        yield _collapsed_if_long(sets_table(report))
 
 
 def _calibration(report: Report) -> Iterator[Block]:
@@ -139,12 +150,12 @@ def _calibration_on_test(compared: CalibrationComparison) -> Iterator[Block]:
 
 def _methods(report: Report) -> Iterator[Block]:
     if report.comparison:
-        yield tables.methods_table(report)
+        yield methods_table(report)
 
 
 def _side_effects(report: Report) -> Iterator[Block]:
     if report.side_effects is not None and report.side_effects.texts:
-        yield tables.side_effects_table(report)
+        yield side_effects_table(report)
 
 
 def _gate(report: Report) -> Iterator[Block]:
@@ -174,7 +185,7 @@ def _search(report: Report) -> Iterator[Block]:
             "neutral text. Lower is better in both. The ringed step was chosen.",
             lambda: plots.path_plot(report.path),
         )
-        yield Details(f"All {len(report.path)} steps", tables.path_table(report))
+        yield Details(f"All {len(report.path)} steps", path_table(report))
     if report.grid:
         yield Plot(
             "grid",
@@ -185,7 +196,7 @@ def _search(report: Report) -> Iterator[Block]:
             "generalises better than an isolated one.",
             lambda: plots.grid_map(report.grid, _chosen_point(report)),
         )
-        yield Details(f"All {len(report.grid)} points", tables.grid_table(report))
+        yield Details(f"All {len(report.grid)} points", grid_table(report))
     if report.final_layer is not None:
         grid, chosen = report.final_layer.grid, report.final_layer.chosen
         for text, tone in search_sentences(report.final_layer):
@@ -241,9 +252,9 @@ def _components(report: Report) -> Iterator[Block]:
             lambda: plots.precision_recall(ranking),
         )
     if profile.heads or profile.neurons:
-        yield _collapsed_if_long(tables.scales_table(report))
+        yield _collapsed_if_long(scales_table(report))
     if ranking is not None and ranking.components:
-        yield Details("Ranking", tables.ranking_table(ranking))
+        yield Details("Ranking", ranking_table(ranking))
 
 
 def _attention(report: Report) -> Iterator[Block]:
@@ -256,12 +267,12 @@ def _attention(report: Report) -> Iterator[Block]:
             "the last tokens of a long prompt are shown.",
             lambda: plots.attention_maps(report.attention),
         )
-        yield tables.attention_table(report.attention)
+        yield attention_table(report.attention)
 
 
 def _provenance(report: Report) -> Iterator[Block]:
-    yield from tables.provenance_tables(report)
-    for title, text in tables.long_facts(report):
+    yield from provenance_tables(report)
+    for title, text in long_facts(report):
         yield Details(title, text)
 
 
