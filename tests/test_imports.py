@@ -15,7 +15,7 @@ HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "gguf")
         "steering_server.api.app",
         "steering_server.api.lifecycle",
         "steering_server.generation.backend",
-        "steering_server.generation.text",
+        "steering_server.generation.detokenizer",
         "steering_profiles.store",
         "steering_profiles.effective",
         "steering_profiles.composition",

@@ -39,7 +39,7 @@ def test_a_huge_prompt_that_is_being_encoded_holds_up_no_decoding(tmp_path: Path
         time.sleep(0.1)
         tokens = model.tokenizer.encode("abc")
         assert [backend.tokenizer.spelling(token).text for token in tokens] == ["a", "b", "c"]
-        assert [piece.text for piece in backend.tokenizer.echo(tokens, is_all=False)] == ["a", "b", "c"]
+        assert [delta.text for delta in backend.tokenizer.echo(tokens, is_all=False)] == ["a", "b", "c"]
         assert not encoding.done()
         encoding.result()
 

@@ -9,10 +9,10 @@ from fastapi import Request, Response
 from pydantic import BaseModel
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from steering_server.api.comparison import compare
+from steering_server.api.comparison import compare_arms
 from steering_server.api.disconnect import unless_gone
 from steering_server.api.errors import error_body
-from steering_server.api.generation import Plan, begun, gather
+from steering_server.api.plan import Plan, begun, gather
 from steering_server.api.schemas.requests import GenerationBody
 from steering_server.api.schemas.responses import Comparison, ErrorResponse, Usage
 from steering_server.errors import ServerError
@@ -63,7 +63,7 @@ async def answer(request: Request, body: GenerationBody, plan: Plan, writer: Wri
         events = _events(plan, backend, reports, writer, with_usage=with_usage)
         return EventSourceResponse(events, headers=headers, ping=PING_SECONDS, sep=_LINE)
     answers = await unless_gone(request, gather(backend, plan.requests))
-    comparison = await unless_gone(request, compare(plan, answers, backend))
+    comparison = await unless_gone(request, compare_arms(plan, answers, backend))
     # With alternatives to every token this is seconds of work, during which others are to be served.
     whole = await anyio.to_thread.run_sync(lambda: writer.whole(answers, comparison).model_dump_json())
     return Response(whole, headers=headers, media_type="application/json")
@@ -75,13 +75,13 @@ async def _events(
     try:
         for body in writer.openings():
             yield _event(body)
-        received: list[list[Chunk]] = [[] for _ in plan.slots]
+        received: list[list[Chunk]] = [[] for _ in plan.sequences]
         async with aclosing(reports):
             async for index, chunk in reports:
                 received[index].append(chunk)
                 yield _event(writer.chunk(index, chunk))
         answers = [Chunk.joined(chunks) for chunks in received]
-        comparison = await compare(plan, answers, backend)
+        comparison = await compare_arms(plan, answers, backend)
         if comparison is not None:
             yield _event(writer.last(None, comparison))
         if with_usage:

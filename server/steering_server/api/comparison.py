@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import combinations
 
-from steering_server.api.generation import Plan, score
+from steering_server.api.plan import Plan, score
 from steering_server.api.schemas.responses import ArmPair, Comparison
 from steering_server.generation.backend import Backend
 from steering_server.generation.requests import Chunk
@@ -20,7 +20,7 @@ def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
     return None if len(one) == len(other) else min(len(one), len(other))
 
 
-async def compare(plan: Plan, answers: Sequence[Chunk], backend: Backend) -> Comparison | None:
+async def compare_arms(plan: Plan, answers: Sequence[Chunk], backend: Backend) -> Comparison | None:
     """Compare every pair of arms, for every prompt and every n; None where the request has one arm."""
     if len(plan.arms.arms) < 2:
         return None
@@ -28,7 +28,7 @@ async def compare(plan: Plan, answers: Sequence[Chunk], backend: Backend) -> Com
     scored = await _cross_scores(plan, answers, pairs, backend) if plan.sampling.logprobs is not None else None
     compared = []
     for i, j in pairs:
-        a, b = plan.slots[i].arm.label, plan.slots[j].arm.label
+        a, b = plan.sequences[i].arm.label, plan.sequences[j].arm.label
         logprobs = None
         if scored is not None:
             own = {index: [token.logprob for token in answers[index].logprobs] for index in (i, j)}
@@ -47,8 +47,8 @@ async def compare(plan: Plan, answers: Sequence[Chunk], backend: Backend) -> Com
 def _pairs(plan: Plan) -> list[tuple[int, int]]:
     """Return the indices of choices that differ in their arm alone."""
     alike: dict[tuple[int, int], list[int]] = {}
-    for index, slot in enumerate(plan.slots):
-        alike.setdefault((id(slot.prompt), slot.seed), []).append(index)
+    for index, sequence in enumerate(plan.sequences):
+        alike.setdefault((id(sequence.prompt), sequence.seed), []).append(index)
     return [pair for indices in alike.values() for pair in combinations(indices, 2)]
 
 
@@ -60,8 +60,8 @@ async def _cross_scores(
     nonempty = [(i, j) for i, j in wanted if answers[i].tokens]
     scored = await score(
         backend,
-        [(plan.slots[j].arm, plan.slots[i].prompt.tokens, answers[i].tokens) for i, j in nonempty],
-        at_once=len(plan.slots),
+        [(plan.sequences[j].arm, plan.sequences[i].prompt.tokens, answers[i].tokens) for i, j in nonempty],
+        at_once=len(plan.sequences),
     )
     none: dict[tuple[int, int], list[float]] = {ordered: [] for ordered in wanted}
     return none | dict(zip(nonempty, scored, strict=True))

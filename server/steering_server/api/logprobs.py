@@ -3,9 +3,9 @@
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
-from steering_server.api.generation import Prompt
+from steering_server.api.plan import Prompt
 from steering_server.api.schemas.responses import ChatLogprobs, ChatTokenLogprob, CompletionLogprobs, TopLogprob
-from steering_server.generation.requests import Chunk, Piece, TokenLogprob
+from steering_server.generation.requests import Chunk, TextDelta, TokenLogprob
 from steering_server.generation.tokenizer import TokenizerService
 
 
@@ -13,12 +13,12 @@ def completion_logprobs(
     chunk: Chunk, alternatives: int, tokenizer: TokenizerService, *, start: int = 0
 ) -> CompletionLogprobs:
     """Return the log-probabilities of a chunk's tokens, whose text begins at ``start``."""
-    return _columns(chunk.pieces, chunk.logprobs, alternatives, tokenizer, start)
+    return _columns(chunk.deltas, chunk.logprobs, alternatives, tokenizer, start)
 
 
 def echoed_logprobs(prompt: Prompt, chunk: Chunk, alternatives: int, tokenizer: TokenizerService) -> CompletionLogprobs:
     """Return the log-probabilities of the prompt's tokens; the first has none, as nothing precedes it."""
-    return _columns(prompt.pieces, chunk.prompt_logprobs or (), alternatives, tokenizer, 0)
+    return _columns(prompt.deltas, chunk.prompt_logprobs or (), alternatives, tokenizer, 0)
 
 
 def add(first: CompletionLogprobs, second: CompletionLogprobs) -> CompletionLogprobs:
@@ -38,40 +38,40 @@ def chat_logprobs(chunk: Chunk, tokenizer: TokenizerService) -> ChatLogprobs:
     """Return the log-probabilities of a chunk's tokens in the chat format."""
     content = [
         ChatTokenLogprob(
-            token=piece.text,
+            token=delta.text,
             logprob=scored.logprob,
-            bytes=list(piece.raw),
+            bytes=list(delta.raw),
             top_logprobs=[
                 TopLogprob(token=name, logprob=value, bytes=list(raw))
-                for name, raw, value in _alternatives(piece, scored, tokenizer)
+                for name, raw, value in _alternatives(delta, scored, tokenizer)
             ],
         )
-        for piece, scored in zip(chunk.pieces, chunk.logprobs, strict=True)
+        for delta, scored in zip(chunk.deltas, chunk.logprobs, strict=True)
     ]
     return ChatLogprobs(content=content)
 
 
 def _columns(
-    pieces: Sequence[Piece],
+    deltas: Sequence[TextDelta],
     scored: Sequence[TokenLogprob | None],
     alternatives: int,
     tokenizer: TokenizerService,
     start: int,
 ) -> CompletionLogprobs:
     tops = [
-        None if one is None else {name: value for name, _, value in _alternatives(piece, one, tokenizer)}
-        for piece, one in zip(pieces, scored, strict=True)
+        None if one is None else {name: value for name, _, value in _alternatives(delta, one, tokenizer)}
+        for delta, one in zip(deltas, scored, strict=True)
     ]
     return CompletionLogprobs(
-        tokens=[piece.text for piece in pieces],
+        tokens=[delta.text for delta in deltas],
         token_logprobs=[None if one is None else one.logprob for one in scored],
         top_logprobs=tops if alternatives else None,
-        text_offset=list(accumulate((len(piece.text) for piece in pieces[:-1]), initial=start)) if pieces else [],
+        text_offset=list(accumulate((len(delta.text) for delta in deltas[:-1]), initial=start)) if deltas else [],
     )
 
 
 def _alternatives(
-    piece: Piece, scored: TokenLogprob, tokenizer: TokenizerService
+    delta: TextDelta, scored: TokenLogprob, tokenizer: TokenizerService
 ) -> Iterator[tuple[str, bytes, float]]:
     """Yield name, bytes and log-probability of the likeliest tokens and of the one that came, under different names.
 
@@ -79,10 +79,10 @@ def _alternatives(
     """
     if not scored.top:
         return
-    taken = {piece.text}
+    taken = {delta.text}
     for token, value in scored.top:
         if token == scored.token:
-            yield piece.text, piece.raw, value
+            yield delta.text, delta.raw, value
         else:
             spelling = tokenizer.spelling(token)
             names = (name for name in (spelling.text, spelling.entry) if name not in taken)
@@ -90,4 +90,4 @@ def _alternatives(
             taken.add(name)
             yield name, spelling.raw, value
     if scored.token not in dict(scored.top):
-        yield piece.text, piece.raw, scored.logprob
+        yield delta.text, delta.raw, scored.logprob

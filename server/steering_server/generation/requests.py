@@ -67,7 +67,7 @@ class TokenLogprob:
 
 
 @dataclass(frozen=True)
-class Piece:
+class TextDelta:
     """What one token adds to a text."""
 
     text: str = ""
@@ -83,7 +83,7 @@ class Chunk:
     text: str = ""
     tokens: tuple[int, ...] = ()
     """Tokens whose text has been released: all that were generated, the one that ended the sequence included."""
-    pieces: tuple[Piece, ...] = ()
+    deltas: tuple[TextDelta, ...] = ()
     """For each of ``tokens`` what it added to the text. Their texts, joined over all chunks, are the whole text."""
     logprobs: tuple[TokenLogprob, ...] = ()
     """One per token of ``tokens`` when they were asked for."""
@@ -99,7 +99,7 @@ class Chunk:
         return cls(
             text="".join(chunk.text for chunk in chunks),
             tokens=tuple(token for chunk in chunks for token in chunk.tokens),
-            pieces=tuple(piece for chunk in chunks for piece in chunk.pieces),
+            deltas=tuple(delta for chunk in chunks for delta in chunk.deltas),
             logprobs=tuple(logprob for chunk in chunks for logprob in chunk.logprobs),
             prompt_logprobs=next((c.prompt_logprobs for c in chunks if c.prompt_logprobs is not None), None),
             finish_reason=chunks[-1].finish_reason if chunks else None,

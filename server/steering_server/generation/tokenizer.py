@@ -10,8 +10,8 @@ import jinja2
 
 from steering_profiles.tokenization import Vocabulary, encode_prompt
 from steering_server.errors import RequestError
-from steering_server.generation.requests import Piece
-from steering_server.generation.text import echo
+from steering_server.generation.detokenizer import echo
+from steering_server.generation.requests import TextDelta
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -75,7 +75,7 @@ class TokenizerService:
                 ) from exc
             raise RequestError(f"the model's chat template refuses these messages: {exc}", param="messages") from exc
 
-    def echo(self, prompt: Sequence[int], *, is_all: bool) -> tuple[Piece, ...]:
+    def echo(self, prompt: Sequence[int], *, is_all: bool) -> tuple[TextDelta, ...]:
         """Return what each token of a prompt adds to its text; ``is_all``: nothing is generated after it."""
         return echo(self._vocabulary, prompt, is_all=is_all)
 

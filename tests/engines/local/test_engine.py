@@ -12,7 +12,7 @@ from steering_profiles.models import LoadedModel
 from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.sequence import Emit
 from steering_server.errors import ConfigError, EngineError, EngineStopped, Overloaded
-from steering_server.generation.requests import Chunk, GenerationRequest, Piece, SamplingParams
+from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams, TextDelta
 from steering_server.limits import EngineLimits
 from tests.builders import FAMILIES, build_model, build_profile, every_effect, greedy, steer
 from tests.engines.local.running import GREEDY, PROMPTS, running
@@ -138,7 +138,7 @@ def test_generation_stops_at_an_end_token_which_is_reported_without_text(tiny: L
         (result,) = at_work.run(GenerationRequest(PROMPTS[0], replace(GREEDY, logprobs=2)))
     assert list(result.tokens) == expected[: expected.index(expected[5]) + 1]
     assert [one.token for one in result.logprobs] == list(result.tokens)
-    assert result.pieces[-1] == Piece()
+    assert result.deltas[-1] == TextDelta()
     assert result.finish_reason == "stop"
 
 

@@ -7,6 +7,7 @@ from fastapi import APIRouter
 from steering_profiles.effective import self_only_attention_range
 from steering_profiles.side_effect_warnings import is_measured, side_effect_warnings
 from steering_server.api.arms import SEPARATOR
+from steering_server.api.dependencies import ServiceDep
 from steering_server.api.errors import ERROR_RESPONSES
 from steering_server.api.schemas.requests import shown
 from steering_server.api.schemas.responses import (
@@ -16,7 +17,6 @@ from steering_server.api.schemas.responses import (
     ProfileList,
     ProfileObject,
 )
-from steering_server.api.state import State
 from steering_server.errors import NotFound
 from steering_server.generation.backend import Backend
 from steering_server.generation.profiles import ProfileCard
@@ -27,34 +27,34 @@ _NOT_FOUND: dict[int | str, dict[str, Any]] = {status: ERROR_RESPONSES[status] f
 
 
 @router.get("/v1/models", responses=_LOADING)
-async def list_models(state: State) -> ModelList:
+async def list_models(service: ServiceDep) -> ModelList:
     """List the baseline and the model steered by each usable profile."""
-    return ModelList(data=_models(state.backend))
+    return ModelList(data=_models(service.backend))
 
 
 @router.get("/v1/models/{model:path}", responses=_NOT_FOUND | _LOADING)
-async def show_model(model: str, state: State) -> ModelObject:
+async def show_model(model: str, service: ServiceDep) -> ModelObject:
     """Show one of the models listed."""
-    for known in _models(state.backend):
+    for known in _models(service.backend):
         if known.id == model:
             return known
     raise NotFound(f"no model named {shown(model)}", param="model", code="model_not_found")
 
 
 @router.get("/v1/profiles", responses=_LOADING)
-async def list_profiles(state: State) -> ProfileList:
+async def list_profiles(service: ServiceDep) -> ProfileList:
     """List every profile of the catalogue, usable on this model or not."""
-    return ProfileList(data=[_summary(state.backend, card) for card in state.backend.profiles.values()])
+    return ProfileList(data=[_summary(service.backend, card) for card in service.backend.profiles.values()])
 
 
 @router.get("/v1/profiles/{name}", responses=_NOT_FOUND | _LOADING)
-async def show_profile(name: str, state: State) -> ProfileDetail:
+async def show_profile(name: str, service: ServiceDep) -> ProfileDetail:
     """Show one profile with its whole content."""
-    card = state.backend.profiles.get(name)
+    card = service.backend.profiles.get(name)
     if card is None:
-        known = ", ".join(state.backend.profiles) or "none"
+        known = ", ".join(service.backend.profiles) or "none"
         raise NotFound(f"no profile named {shown(name)}; known: {known}", param="name", code="profile_not_found")
-    summary = _summary(state.backend, card)
+    summary = _summary(service.backend, card)
     return ProfileDetail(**summary.model_dump(), profile=card.entry.profile.model_dump(mode="json"))
 
 

@@ -11,9 +11,10 @@ from pydantic import BaseModel
 
 from steering_server.api.answering import STEERED_ANSWER, answer
 from steering_server.api.arms import resolve_arms
+from steering_server.api.dependencies import ServiceDep, remember_arms
 from steering_server.api.errors import ERROR_RESPONSES
-from steering_server.api.generation import Plan, Prompt, make_plan, sampling_of
 from steering_server.api.logprobs import chat_logprobs
+from steering_server.api.plan import Plan, Prompt, make_plan, sampling_params
 from steering_server.api.schemas.requests import ChatBody
 from steering_server.api.schemas.responses import (
     ChatChoice,
@@ -26,7 +27,6 @@ from steering_server.api.schemas.responses import (
     Comparison,
     Usage,
 )
-from steering_server.api.state import State, remember_arms
 from steering_server.errors import RequestError
 from steering_server.generation.backend import Backend
 from steering_server.generation.requests import Chunk
@@ -35,9 +35,9 @@ router = APIRouter()
 
 
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=STEERED_ANSWER | ERROR_RESPONSES)
-async def create_chat_completion(request: Request, body: ChatBody, state: State) -> Response:
+async def create_chat_completion(request: Request, body: ChatBody, service: ServiceDep) -> Response:
     """Answer a conversation by the model's chat template, steered or not, with one arm or several."""
-    backend = state.backend
+    backend = service.backend
     arms = resolve_arms(body, backend)
     remember_arms(request, arms)
     prompt = Prompt(await anyio.to_thread.run_sync(_render, body, backend))
@@ -45,7 +45,7 @@ async def create_chat_completion(request: Request, body: ChatBody, state: State)
         [prompt],
         arms,
         body.n,
-        sampling_of(
+        sampling_params(
             body,
             max_tokens=_limit(body, prompt, backend),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
@@ -90,7 +90,7 @@ class _Writer:
         delta = ChatDelta(role="assistant", content="")
         return [
             self._envelope([ChatChunkChoice(index=index, delta=delta, finish_reason=None, arm=self._arm(index))])
-            for index in range(len(self.plan.slots))
+            for index in range(len(self.plan.sequences))
         ]
 
     def chunk(self, index: int, chunk: Chunk) -> ChatCompletionChunk:
@@ -120,7 +120,7 @@ class _Writer:
         )
 
     def _arm(self, index: int) -> str | None:
-        return self.plan.slots[index].arm.label if self.plan.arms.named else None
+        return self.plan.sequences[index].arm.label if self.plan.arms.named else None
 
     def _logprobs(self, chunk: Chunk) -> ChatLogprobs | None:
         return chat_logprobs(chunk, self.backend.tokenizer) if self.plan.sampling.logprobs is not None else None

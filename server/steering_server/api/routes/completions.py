@@ -12,12 +12,12 @@ from pydantic import BaseModel
 
 from steering_server.api.answering import STEERED_ANSWER, answer
 from steering_server.api.arms import resolve_arms
+from steering_server.api.dependencies import ServiceDep, remember_arms
 from steering_server.api.errors import ERROR_RESPONSES
-from steering_server.api.generation import Plan, Prompt, make_plan, sampling_of
 from steering_server.api.logprobs import add, completion_logprobs, echoed_logprobs
+from steering_server.api.plan import Plan, Prompt, make_plan, sampling_params
 from steering_server.api.schemas.requests import CompletionBody
 from steering_server.api.schemas.responses import Comparison, Completion, CompletionChoice, CompletionLogprobs, Usage
-from steering_server.api.state import State, remember_arms
 from steering_server.generation.backend import Backend
 from steering_server.generation.requests import Chunk
 
@@ -25,16 +25,16 @@ router = APIRouter()
 
 
 @router.post("/v1/completions", response_model=Completion, responses=STEERED_ANSWER | ERROR_RESPONSES)
-async def create_completion(request: Request, body: CompletionBody, state: State) -> Response:
+async def create_completion(request: Request, body: CompletionBody, service: ServiceDep) -> Response:
     """Continue a prompt, steered or not, with one arm or several."""
-    backend = state.backend
+    backend = service.backend
     arms = resolve_arms(body, backend)
     remember_arms(request, arms)
     plan = make_plan(
         await anyio.to_thread.run_sync(_read_prompts, body, backend),
         arms,
         body.n,
-        sampling_of(
+        sampling_params(
             body,
             max_tokens=body.max_tokens,
             logprobs=body.logprobs,
@@ -88,16 +88,16 @@ class _Writer:
         )
 
     def _choice(self, index: int, chunk: Chunk) -> CompletionChoice:
-        slot = self.plan.slots[index]
+        sequence = self.plan.sequences[index]
         starts = index not in self._written
-        start = self._written.setdefault(index, len(slot.prompt.text))
-        self._written[index] += sum(len(piece.text) for piece in chunk.pieces)
+        start = self._written.setdefault(index, len(sequence.prompt.text))
+        self._written[index] += sum(len(delta.text) for delta in chunk.deltas)
         return CompletionChoice(
             index=index,
-            text=(slot.prompt.text if starts else "") + chunk.text,
-            logprobs=self._logprobs(slot.prompt, chunk, start, starts),
+            text=(sequence.prompt.text if starts else "") + chunk.text,
+            logprobs=self._logprobs(sequence.prompt, chunk, start, starts),
             finish_reason=chunk.finish_reason,
-            arm=slot.arm.label if self.plan.arms.named else None,
+            arm=sequence.arm.label if self.plan.arms.named else None,
         )
 
     def _logprobs(self, prompt: Prompt, chunk: Chunk, start: int, starts: bool) -> CompletionLogprobs | None:

@@ -4,9 +4,9 @@ from typing import Any
 
 from fastapi import APIRouter
 
+from steering_server.api.dependencies import ServiceDep
 from steering_server.api.errors import ERROR_RESPONSES
 from steering_server.api.schemas.responses import Health, Readiness
-from steering_server.api.state import State
 
 router = APIRouter()
 _NOT_READY: dict[int | str, dict[str, Any]] = {503: ERROR_RESPONSES[503]}
@@ -19,6 +19,6 @@ async def health() -> Health:
 
 
 @router.get("/ready", responses=_NOT_READY)
-async def ready(state: State) -> Readiness:
+async def ready(service: ServiceDep) -> Readiness:
     """Say whether requests are served: 503 while the model is being loaded and while the server is stopping."""
-    return Readiness(model=state.require_ready().model.name)
+    return Readiness(model=service.require_ready().model.name)

@@ -20,8 +20,8 @@ from steering_server.engines.local.scheduler import Budget, Scheduler
 from steering_server.engines.local.sequence import Emit, Group, SequenceState
 from steering_server.engines.local.slots import SlotPool
 from steering_server.errors import ConfigError, EngineError, EngineStopped, Overloaded
+from steering_server.generation.detokenizer import TextStream
 from steering_server.generation.requests import Chunk, GenerationRequest
-from steering_server.generation.text import TextStream
 from steering_server.limits import EngineLimits
 
 DEFAULT_KV_CACHE_MEMORY = 2**30

@@ -13,8 +13,8 @@ from steering_server.engines.local.ragged import OpenGate, SequenceInput
 from steering_server.engines.local.sampling import logprobs_of
 from steering_server.engines.local.slots import CacheSlot
 from steering_server.errors import EngineError
+from steering_server.generation.detokenizer import TextStream
 from steering_server.generation.requests import Chunk, GenerationRequest, TokenLogprob
-from steering_server.generation.text import TextStream
 
 _log = structlog.get_logger("steering_server.engine")
 

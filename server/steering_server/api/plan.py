@@ -13,7 +13,7 @@ from steering_server.api.schemas.requests import FRESH_SEED, MAX_SEQUENCES, Gene
 from steering_server.api.schemas.responses import Usage
 from steering_server.errors import RequestError
 from steering_server.generation.backend import Backend, ModelCard
-from steering_server.generation.requests import Chunk, GenerationRequest, Piece, SamplingParams
+from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams, TextDelta
 
 
 @dataclass(frozen=True)
@@ -21,16 +21,16 @@ class Prompt:
     """One prompt: its tokens and, for an echo, what each of them adds to its text."""
 
     tokens: tuple[int, ...]
-    pieces: tuple[Piece, ...] = ()
+    deltas: tuple[TextDelta, ...] = ()
 
     @cached_property
     def text(self) -> str:
         """The text of an echo."""
-        return "".join(piece.text for piece in self.pieces)
+        return "".join(delta.text for delta in self.deltas)
 
 
 @dataclass(frozen=True)
-class Slot:
+class PlannedSequence:
     """The place of one sequence among a request's choices, which is its index."""
 
     prompt: Prompt
@@ -46,14 +46,14 @@ class Plan:
     prompts: tuple[Prompt, ...]
     arms: Arms
     sampling: SamplingParams
-    slots: tuple[Slot, ...]
+    sequences: tuple[PlannedSequence, ...]
 
     @property
     def requests(self) -> list[GenerationRequest]:
         """The sequences to generate, in the order of the choices."""
         return [
-            GenerationRequest(slot.prompt.tokens, replace(self.sampling, seed=slot.seed), slot.arm.steering)
-            for slot in self.slots
+            GenerationRequest(sequence.prompt.tokens, replace(self.sampling, seed=sequence.seed), sequence.arm.steering)
+            for sequence in self.sequences
         ]
 
     def usage(self, answers: Sequence[Chunk]) -> Usage:
@@ -85,16 +85,16 @@ def make_plan(prompts: Sequence[Prompt], arms: Arms, n: int, sampling: SamplingP
     for prompt in prompts:
         _check_length(prompt, sampling.max_tokens, model.context_length)
         _check_vocabulary(prompt, model.identity.vocab_size)
-    slots = tuple(
-        Slot(prompt, arm, mixed(sampling.seed, place, draw))
+    sequences = tuple(
+        PlannedSequence(prompt, arm, derive_seed(sampling.seed, place, draw))
         for place, prompt in enumerate(prompts)
         for arm in arms.arms
         for draw in range(n)
     )
-    return Plan(tuple(prompts), arms, sampling, slots)
+    return Plan(tuple(prompts), arms, sampling, sequences)
 
 
-def sampling_of(
+def sampling_params(
     body: GenerationBody,
     *,
     max_tokens: int,
@@ -131,7 +131,7 @@ def sampling_of(
     )
 
 
-def mixed(seed: int, prompt: int, draw: int) -> int:
+def derive_seed(seed: int, prompt: int, draw: int) -> int:
     """Return the seed of one draw of one prompt: 64 bits in which no two of a request's, or of other seeds', agree.
 
     That is as good as certain, and holds for neighbouring seeds and for those that differ in their sign.

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from steering_profiles.tokenization import Vocabulary
-from steering_server.generation.requests import Chunk, Piece
-from steering_server.generation.text import TextStream, echo
+from steering_server.generation.detokenizer import TextStream, echo
+from steering_server.generation.requests import Chunk, TextDelta
 from tests.builders import build_sentencepiece_tokenizer, build_tokenizer
 
 TOKENIZER = build_tokenizer()  # one token per byte, the hardest case for whole characters
@@ -40,8 +40,8 @@ def joined(chunks: Sequence[Chunk]) -> Chunk:
     return sum(chunks, Chunk())
 
 
-def text_of(pieces: Sequence[Piece]) -> str:
-    return "".join(piece.text for piece in pieces)
+def text_of(deltas: Sequence[TextDelta]) -> str:
+    return "".join(delta.text for delta in deltas)
 
 
 @given(st.text(max_size=40))
@@ -63,7 +63,7 @@ def test_bytes_that_never_become_a_character_are_given_out():
 def test_bytes_that_are_cut_off_at_the_end_are_given_out_then():
     stream = TextStream(BYTES, [])
     chunks = [stream.push(token, None) for token in byte_tokens(b"a\xe6\xbc")] + [stream.finish("length")]
-    assert joined(chunks).text == text_of(joined(chunks).pieces) == "a\ufffd"
+    assert joined(chunks).text == text_of(joined(chunks).deltas) == "a\ufffd"
     assert len(joined(chunks).tokens) == 3
 
 
@@ -103,9 +103,9 @@ def test_a_stop_string_that_was_held_back_and_never_came_is_given_out_at_the_end
 def test_every_token_comes_once_in_order_and_what_they_add_is_the_text(text, stops, least, ends):
     result = joined(run(text, stops, min_tokens=least, ends=ends))
     assert list(result.tokens[: len(text.encode())]) == byte_tokens(text.encode())[: len(result.tokens)]
-    assert text_of(result.pieces) == result.text
-    assert b"".join(piece.raw for piece in result.pieces) == result.text.encode()
-    assert len(result.pieces) == len(result.tokens)
+    assert text_of(result.deltas) == result.text
+    assert b"".join(delta.raw for delta in result.deltas) == result.text.encode()
+    assert len(result.deltas) == len(result.tokens)
 
 
 @given(st.binary(max_size=12), st.lists(st.text(alphabet="ab🙂", min_size=1, max_size=3), max_size=2))
@@ -119,7 +119,7 @@ def test_in_every_chunk_tokens_joined_are_its_text(raw: bytes, stops: list[str])
     else:
         chunks.append(stream.finish("length"))
     for chunk in chunks:
-        assert text_of(chunk.pieces) == chunk.text
+        assert text_of(chunk.deltas) == chunk.text
     if not stops:
         assert joined(chunks).text == raw.decode(errors="replace")
 
@@ -129,19 +129,19 @@ def test_a_token_of_several_characters_keeps_the_bytes_of_those_before_the_stop_
     cats.add_tokens(["cat🙂"])
     stream = TextStream(Vocabulary(cats), [], ["t"])
     chunk = stream.push(cats.convert_tokens_to_ids("cat🙂"), None)
-    assert (chunk.text, chunk.pieces) == ("ca", (Piece("ca", b"ca"),))
+    assert (chunk.text, chunk.deltas) == ("ca", (TextDelta("ca", b"ca"),))
 
 
 def test_the_end_token_is_a_token_without_text():
     result = joined(run("ab", ends=True))
     assert result.tokens[-1] == TOKENIZER.eos_token_id
-    assert (text_of(result.pieces), result.pieces[-1], result.finish_reason) == ("ab", Piece(), "stop")
+    assert (text_of(result.deltas), result.deltas[-1], result.finish_reason) == ("ab", TextDelta(), "stop")
 
 
 def test_tokens_of_a_stop_string_are_given_out_without_text():
     result = joined(run("xEND", ["END"]))
     assert len(result.tokens) == 4
-    assert [piece.text for piece in result.pieces] == ["x", "", "", ""]
+    assert [delta.text for delta in result.deltas] == ["x", "", "", ""]
 
 
 def test_a_character_that_the_prompt_begins_is_given_out_with_the_token_that_completes_it():
@@ -190,7 +190,7 @@ def test_bytes_of_the_prompt_that_are_never_completed_are_given_out_with_its_ech
         chunks = [stream.push(token, None) for token in byte_tokens(following)]
         chunks.append(stream.end(TOKENIZER.eos_token_id, None))
         texts[echoes] = joined(chunks).text
-        assert text_of(joined(chunks).pieces) == texts[echoes]
+        assert text_of(joined(chunks).deltas) == texts[echoes]
     whole = (b"a\xf0\x9f" + following).decode(errors="replace")
     assert "a" + texts[True] == whole
     assert texts[False] == whole.removeprefix("a\ufffd")
@@ -198,8 +198,8 @@ def test_bytes_of_the_prompt_that_are_never_completed_are_given_out_with_its_ech
 
 def test_what_the_tokenizer_puts_before_a_text_adds_nothing_to_an_echo():
     tokens = SENTENCEPIECE.encode("the the")
-    pieces = echo(WORDS, tokens, is_all=True)
-    assert [piece.text for piece in pieces] == ["", "the", " the"]
+    deltas = echo(WORDS, tokens, is_all=True)
+    assert [delta.text for delta in deltas] == ["", "the", " the"]
 
 
 def test_special_tokens_within_a_prompt_are_echoed_and_generated_ones_are_not():

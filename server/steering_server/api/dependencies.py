@@ -13,7 +13,7 @@ def _service(request: Request) -> Service:
     return service
 
 
-State = Annotated[Service, Depends(_service)]
+ServiceDep = Annotated[Service, Depends(_service)]
 """Parameter type by which a route gets what the application serves."""
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby, takewhile
 
 from steering_profiles.tokenization import Vocabulary
-from steering_server.generation.requests import Chunk, FinishReason, Piece, TokenLogprob
+from steering_server.generation.requests import Chunk, FinishReason, TextDelta, TokenLogprob
 
 _LONGEST_CHARACTER = 4
 """Bytes of the longest character in UTF-8."""
@@ -14,7 +14,7 @@ _REPLACE_EACH = "steering_server.replace-each"
 codecs.register_error(_REPLACE_EACH, lambda exc: ("\ufffd" * (exc.end - exc.start), exc.end))  # type: ignore[attr-defined]
 
 
-class PieceReader:
+class IncrementalDetokenizer:
     """Reads tokens one after another and tells what each adds to the text.
 
     A character that several tokens make up is added by the last of them. Pieces joined, with :meth:`rest`, are the
@@ -31,7 +31,7 @@ class PieceReader:
         self._unwanted = ""
 
     @classmethod
-    def after(cls, vocabulary: Vocabulary, prompt: Sequence[int], *, echoes: bool) -> "PieceReader":
+    def after(cls, vocabulary: Vocabulary, prompt: Sequence[int], *, echoes: bool) -> "IncrementalDetokenizer":
         """Return a reader of what is generated after ``prompt``, which may end inside a character.
 
         A character that is completed is added whole. Bytes that are never completed are the prompt's, and stand in what
@@ -55,15 +55,15 @@ class PieceReader:
         """How many bytes of a character that is not whole the tokens so far end with."""
         return len(self._decoder.getstate()[0])
 
-    def read(self, token: int) -> Piece:
+    def read(self, token: int) -> TextDelta:
         """Return what ``token`` adds, and the bytes that it does so with."""
         if self._vocabulary.is_special(token) and not self._spells_special:
-            return Piece()
+            return TextDelta()
         raw = self._vocabulary.bytes_of(token)
         if raw and not self._has_begun:
             self._has_begun = True
             raw = self._vocabulary.bytes_at_start(token)
-        return Piece(self._wanted(self._decoder.decode(raw)), raw)
+        return TextDelta(self._wanted(self._decoder.decode(raw)), raw)
 
     def rest(self) -> str:
         """Return what stands for the bytes at the end that make no character: U+FFFD, or nothing."""
@@ -76,22 +76,22 @@ class PieceReader:
         return text.removeprefix(unwanted)
 
 
-def echo(vocabulary: Vocabulary, prompt: Sequence[int], *, is_all: bool) -> tuple[Piece, ...]:
+def echo(vocabulary: Vocabulary, prompt: Sequence[int], *, is_all: bool) -> tuple[TextDelta, ...]:
     """Return what each token of a prompt adds to its text; what the tokenizer puts before any text adds nothing.
 
     A character that the prompt does not finish belongs to what is generated, unless the prompt ``is_all`` there is.
     """
     opening = len(vocabulary.opening) if _opens(vocabulary, prompt) else 0
-    reader = PieceReader(vocabulary, spells_special=True)
-    pieces = [Piece()] * opening + [reader.read(token) for token in prompt[opening:]]
+    reader = IncrementalDetokenizer(vocabulary, spells_special=True)
+    deltas = [TextDelta()] * opening + [reader.read(token) for token in prompt[opening:]]
     if is_all and reader.unfinished:
-        pieces[-1] = replace(pieces[-1], text=pieces[-1].text + reader.rest())
+        deltas[-1] = replace(deltas[-1], text=deltas[-1].text + reader.rest())
     if vocabulary.replaces_each_byte:
-        _replace_runs(vocabulary, prompt, pieces, is_all=is_all)
-    return tuple(pieces)
+        _replace_runs(vocabulary, prompt, deltas, is_all=is_all)
+    return tuple(deltas)
 
 
-def _replace_runs(vocabulary: Vocabulary, prompt: Sequence[int], pieces: list[Piece], *, is_all: bool) -> None:
+def _replace_runs(vocabulary: Vocabulary, prompt: Sequence[int], deltas: list[TextDelta], *, is_all: bool) -> None:
     """Let every byte count as U+FFFD in runs of byte tokens that are not characters throughout, as tokenizers do.
 
     A run at the end of a prompt that goes on may yet become characters.
@@ -104,17 +104,17 @@ def _replace_runs(vocabulary: Vocabulary, prompt: Sequence[int], pieces: list[Pi
             b"".join(vocabulary.bytes_of(prompt[place]) for place in places).decode()
         except UnicodeDecodeError:
             for place in places:
-                pieces[place] = replace(pieces[place], text="\ufffd")
+                deltas[place] = replace(deltas[place], text="\ufffd")
             following = places[-1] + 1
-            if following < len(pieces):  # which has been given what was left of the run
-                raw = pieces[following].raw
-                pieces[following] = replace(pieces[following], text=raw.decode(errors="replace"))
+            if following < len(deltas):  # which has been given what was left of the run
+                raw = deltas[following].raw
+                deltas[following] = replace(deltas[following], text=raw.decode(errors="replace"))
 
 
 @dataclass(frozen=True)
 class _Held:
     token: int
-    piece: Piece
+    delta: TextDelta
     start: int
     logprob: TokenLogprob | None
     unfinished: int = 0
@@ -122,7 +122,7 @@ class _Held:
 
     @property
     def end(self) -> int:
-        return self.start + len(self.piece.text)
+        return self.start + len(self.delta.text)
 
     def is_within(self, end: int) -> bool:
         """Whether everything that it has a part in lies before ``end``."""
@@ -133,9 +133,9 @@ class _Held:
         if self.is_within(end):
             return self
         length = max(0, end - self.start)
-        text, rest = self.piece.text[:length], self.piece.text[length:]
-        raw = self.piece.raw[: max(0, len(self.piece.raw) - len(rest.encode()) - self.unfinished)]
-        return replace(self, piece=Piece(text, text.encode() if "\ufffd" in self.piece.text else raw))
+        text, rest = self.delta.text[:length], self.delta.text[length:]
+        raw = self.delta.raw[: max(0, len(self.delta.raw) - len(rest.encode()) - self.unfinished)]
+        return replace(self, delta=TextDelta(text, text.encode() if "\ufffd" in self.delta.text else raw))
 
 
 class TextStream:
@@ -156,9 +156,9 @@ class TextStream:
     ) -> None:
         """Begin after ``prompt``. A stop string that begins within the first ``min_tokens`` tokens stops nothing.
 
-        See :meth:`PieceReader.after` for ``echoes``.
+        See :meth:`IncrementalDetokenizer.after` for ``echoes``.
         """
-        self._reader = PieceReader.after(vocabulary, prompt, echoes=echoes)
+        self._reader = IncrementalDetokenizer.after(vocabulary, prompt, echoes=echoes)
         self._stop = tuple(stop)
         self._least = min_tokens
         self._pushed = 0
@@ -180,7 +180,7 @@ class TextStream:
     def end(self, token: int, logprob: TokenLogprob | None) -> Chunk:
         """Add the token that ends the text, and no text of its own; give out all that was held back."""
         self._add_rest()
-        self._hold(token, Piece(self._reader.rest()), logprob)
+        self._hold(token, TextDelta(self._reader.rest()), logprob)
         return self.finish("stop")
 
     def finish(self, reason: FinishReason) -> Chunk:
@@ -189,16 +189,16 @@ class TextStream:
         end = self._stop_position()
         return self._end_at(len(self._text) if end is None else end, reason if end is None else "stop")
 
-    def _hold(self, token: int, piece: Piece, logprob: TokenLogprob | None) -> None:
-        self._held.append(_Held(token, piece, len(self._text), logprob, self._reader.unfinished))
-        self._text += piece.text
+    def _hold(self, token: int, delta: TextDelta, logprob: TokenLogprob | None) -> None:
+        self._held.append(_Held(token, delta, len(self._text), logprob, self._reader.unfinished))
+        self._text += delta.text
         self._pushed += 1
 
     def _add_rest(self) -> None:
         """Let the last token add what stands for bytes that make no character, if it can still be told so."""
         if self._held and self._reader.unfinished:
             last, rest = self._held[-1], self._reader.rest()
-            self._held[-1] = replace(last, piece=replace(last.piece, text=last.piece.text + rest))
+            self._held[-1] = replace(last, delta=replace(last.delta, text=last.delta.text + rest))
             self._text += rest
 
     def _stop_position(self) -> int | None:
@@ -227,9 +227,9 @@ class TextStream:
         self._held = self._held[len(ready) :]
         self._released = len(self._text) if reason else (ready[-1].end if ready else self._released)
         return Chunk(
-            text="".join(held.piece.text for held in ready),
+            text="".join(held.delta.text for held in ready),
             tokens=tuple(held.token for held in ready),
-            pieces=tuple(held.piece for held in ready),
+            deltas=tuple(held.delta for held in ready),
             logprobs=tuple(held.logprob for held in ready if held.logprob is not None),
             finish_reason=reason,
         )
