@@ -12,7 +12,7 @@ from steering_profiles.side_effect_warnings import NLL_LIMIT, is_beyond
 
 @dataclass(frozen=True)
 class AccuracyChange:
-    """Correct answers without and with the profile on the same prompts."""
+    """Number of correct answers without and with the profile on the same prompts."""
 
     before: int
     after: int
@@ -20,12 +20,12 @@ class AccuracyChange:
 
     @property
     def tone(self) -> Tone:
-        """Which way it went, by the counts and not by rounded percentages."""
+        """Direction of the change, by the counts rather than by rounded percentages."""
         return "worse" if self.after < self.before else "better" if self.after > self.before else ""
 
     @property
     def cell(self) -> Cell:
-        """``58.0 → 100.0`` and by how much that is better or worse."""
+        """Cell with the percentages and the change: ``58.0 → 100.0 +42.0``."""
         if not self.total:
             return Cell("–")
         before, after = percent(self.before / self.total), percent(self.after / self.total)
@@ -33,13 +33,13 @@ class AccuracyChange:
 
     @property
     def note(self) -> str:
-        """``+42.0``, ``−8.0 worse``, or nothing where nothing changed."""
+        """Change in percentage points: ``+42.0``, ``−8.0 worse``, or empty if there is none."""
         points = f"{100 * (self.after - self.before) / self.total:+.1f}".replace("-", "−") if self.total else ""
         return {"better": points, "worse": f"{points} worse", "": ""}[self.tone]
 
 
 def accuracy_change(before: Accuracy, after: Accuracy, group: str | None = None) -> AccuracyChange | None:
-    """Return how ``group``, or all groups together, changed; None if the set has no such group."""
+    """Return the change of ``group``, or of all groups pooled if it is None; None if a set does not have the group."""
     if group is None:
         return AccuracyChange(before.correct, after.correct, before.total)
     if group not in before.counts or group not in after.counts:
@@ -49,12 +49,12 @@ def accuracy_change(before: Accuracy, after: Accuracy, group: str | None = None)
 
 
 def groups_of(accuracies: Iterable[Accuracy]) -> list[str]:
-    """Return every group that some of ``accuracies`` has, in the order in which they first appear."""
+    """Return the groups of all ``accuracies`` in order of their first appearance."""
     return list(dict.fromkeys(group for accuracy in accuracies for group in accuracy.counts))
 
 
 def headline_table(name: str, before: Accuracy, after: Accuracy) -> Table:
-    """Accuracy per sub-task with 95% intervals."""
+    """Return the accuracy per sub-task with 95% confidence intervals."""
     rows = [_headline_row(group, *before.counts[group], *after.counts[group]) for group in before.counts]
     if len(rows) > 1:
         rows.append(_headline_row(ALL, before.correct, before.total, after.correct, after.total))
@@ -72,7 +72,7 @@ def headline_table(name: str, before: Accuracy, after: Accuracy) -> Table:
 
 
 def sets_table(report: Report) -> Table:
-    """Accuracy on every prompt set, per group and over all."""
+    """Return the accuracy on each prompt set, per group and pooled."""
     groups = groups_of(before for before, _ in report.accuracy.values())
     caption = "Accuracy without → with the profile, %"
     rows: list[tuple[Cell, ...]] = []
@@ -99,23 +99,23 @@ def sets_table(report: Report) -> Table:
 
 
 def side_effects_table(report: Report) -> Table:
-    """How well other text is still predicted."""
+    """Return the prediction of other text without and with the profile."""
     rows = []
     for text in report.side_effects.texts if report.side_effects is not None else ():
-        past = is_beyond(text.nll_increase)
+        above = is_beyond(text.nll_increase)
         rows.append(
             (
                 Cell(text.name),
                 Cell(str(text.tokens)),
                 Cell(f"{text.nll_before:.4f}"),
                 Cell(f"{text.nll_after:.4f}"),
-                Cell(signed_percent(text.nll_increase), f"past {NLL_LIMIT:.0%}" if past else "", _tone_if(past)),
+                Cell(signed_percent(text.nll_increase), f"above {NLL_LIMIT:.0%}" if above else "", _tone_if(above)),
                 Cell(percent(text.agreement)),
             )
         )
     return Table(
-        "Prediction of other text: negative log-likelihood in nats per token, and how often the likeliest next token "
-        "stays the same",
+        "Prediction of other text: negative log-likelihood (NLL) in nats per token, its relative change, and the share "
+        "of positions at which the likeliest next token stays the same",
         (
             Column("text", numeric=False),
             Column("tokens"),
@@ -129,7 +129,7 @@ def side_effects_table(report: Report) -> Table:
 
 
 def methods_table(report: Report) -> Table:
-    """Ways of choosing components, side by side."""
+    """Return the results of each method of choosing components."""
     groups = groups_of(method.accuracy for method in report.comparison)
     shown = groups if 1 < len(groups) <= MOST_COLUMNS else []
     has_held_out = any(method.held_out is not None for method in report.comparison)
@@ -144,16 +144,22 @@ def methods_table(report: Report) -> Table:
             pooled = method.held_out
             cells.append(Cell("–") if pooled is None else _interval_cell(pooled.correct, pooled.total))
         if has_nll_increase:
-            past = method.nll_increase is not None and is_beyond(method.nll_increase)
+            above = method.nll_increase is not None and is_beyond(method.nll_increase)
             increase = "–" if method.nll_increase is None else signed_percent(method.nll_increase)
-            cells.append(Cell(increase, f"past {NLL_LIMIT:.0%}" if past else "", _tone_if(past)))
+            cells.append(Cell(increase, f"above {NLL_LIMIT:.0%}" if above else "", _tone_if(above)))
         rows.append(tuple(cells))
     columns = [Column("method", numeric=False), Column("components"), Column("scale")]
     columns += [Column(group, code_heading=True) for group in shown]
     columns.append(Column("test"))
     columns += [Column("held-out formats")] if has_held_out else []
-    columns += [Column("NLL of neutral text")] if has_nll_increase else []
-    return Table("Test accuracy of each method, % (in brackets: 95% interval)", tuple(columns), tuple(rows))
+    columns += [Column("NLL increase")] if has_nll_increase else []
+    caption = (
+        "Accuracy of each method on test and on the held-out formats pooled, % (in brackets: 95% confidence interval)"
+        if has_held_out
+        else "Test accuracy of each method, % (in brackets: 95% confidence interval)"
+    )
+    caption += "; NLL increase is that of the most affected other text" if has_nll_increase else ""
+    return Table(caption, tuple(columns), tuple(rows))
 
 
 def _headline_row(group: str, correct: int, total: int, correct_after: int, total_after: int) -> tuple[Cell, ...]:

@@ -1,4 +1,4 @@
-"""What a report says about confidence: the figures of three arms side by side, and what to think of them."""
+"""The parts of a report on calibration and on the search over final-layer settings."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,11 +9,11 @@ from steering_profiles.reports.tables import ALL, Cell, Column, Table, Tone
 from steering_profiles.reports.text import number, percent, signed_percent
 
 _POINT = 0.005
-"""Changes of a probability that are less than this are none."""
+"""Minimum change of a probability that counts as a change."""
 
 
 def calibration_table(name: str, compared: CalibrationComparison) -> Table:
-    """What each arm does: on all prompts, per group, and where the plain model's answer is right or wrong."""
+    """Return the calibration of each arm: on all prompts, per group, and by whether the baseline answers correctly."""
     baseline = compared.baseline
     groups = list(baseline.all_prompts.groups) if len(baseline.all_prompts.groups) > 1 else []
     rows = _rows(ALL, [arm.all_prompts.pooled for arm in compared.arms], compared.temperature)
@@ -25,8 +25,8 @@ def calibration_table(name: str, compared: CalibrationComparison) -> Table:
     ):
         rows += _rows(title, parts, compared.temperature)
     return Table(
-        f"Calibration on {name}: accuracy and expected calibration error in percent, NLL of the correct answer in nats "
-        "(in brackets: 95% confidence interval)",
+        f"Calibration on {name}: accuracy and expected calibration error (ECE) in percent, NLL of the correct answer "
+        "in nats (in brackets: 95% confidence interval)",
         (
             Column("subset", numeric=False),
             Column("prompts"),
@@ -34,7 +34,7 @@ def calibration_table(name: str, compared: CalibrationComparison) -> Table:
             Column("accuracy"),
             Column("P(correct)"),
             Column("NLL"),
-            Column("calibration error"),
+            Column("ECE"),
             Column("confidence"),
         ),
         tuple(rows),
@@ -42,60 +42,58 @@ def calibration_table(name: str, compared: CalibrationComparison) -> Table:
 
 
 def verdict(compared: CalibrationComparison) -> Iterator[tuple[str, Tone]]:
-    """Say what the comparison shows, and say so where a temperature does as well or where all is but sharpened."""
+    """Yield sentences on the comparison; they warn if a temperature does as well or the gain is only sharpening."""
     baseline, profile, tempered = (arm.all_prompts.pooled for arm in compared.arms)
     yield (
-        f"Mean P(correct) {_p(baseline)} without, {_p(profile)} with the profile, {_p(tempered)} with temperature "
-        f"{number(compared.temperature)} alone; NLL {baseline.nll:.3f}, {profile.nll:.3f} and {tempered.nll:.3f}.",
+        f"Mean P(correct) is {_p(baseline)} without the profile, {_p(profile)} with it and {_p(tempered)} with "
+        f"temperature {number(compared.temperature)} alone. The NLL is {baseline.nll:.3f}, {profile.nll:.3f} and "
+        f"{tempered.nll:.3f}.",
         "",
     )
     if profile.nll >= tempered.nll:
-        yield "By NLL the temperature alone does as well as the profile, or better.", "worse"
+        yield "By NLL, the temperature alone does as well as the profile, or better.", "worse"
     else:
-        yield "By NLL the profile is better than the temperature alone.", "better"
+        yield "By NLL, the profile is better than the temperature alone.", "better"
     if profile.nll > baseline.nll:
-        yield "By NLL the profile is worse than the plain model.", "worse"
-    right = compared.profile.baseline_correct.pooled.probability - compared.baseline.baseline_correct.pooled.probability
-    correct = compared.profile.baseline_wrong.pooled.probability - compared.baseline.baseline_wrong.pooled.probability
-    sure = compared.profile.baseline_wrong.pooled.confidence - compared.baseline.baseline_wrong.pooled.confidence
+        yield "By NLL, the profile is worse than the unsteered model.", "worse"
+    correct, wrong, confidence = _changes(compared)
     yield (
-        f"Where the plain model is right, P(correct) changes by {_signed(right)}; where it is wrong, P(correct) "
-        f"changes by {_signed(correct)} and confidence by {_signed(sure)}.",
+        f"On prompts that the unsteered model answers correctly, P(correct) changes by {_signed(correct)}. On those "
+        f"that it answers wrongly, P(correct) changes by {_signed(wrong)} and confidence by {_signed(confidence)}.",
         "",
     )
     if sharpens_only(compared):
-        yield "So the gain is one of sharpening: wrong answers gain as much confidence as right ones.", "worse"
+        yield "The gain is only sharpening: wrong answers gain as much confidence as correct ones.", "worse"
 
 
 def sharpens_only(compared: CalibrationComparison) -> bool:
-    """Return whether P(correct) rises where the plain model is right, confidence where it is wrong rises as much, and
-    no more answers are right.
+    """Return whether the profile only makes distributions sharper.
+
+    This is the case if P(correct) increases on prompts that the baseline answers correctly, confidence increases at
+    least as much on those that it answers wrongly, and the number of correct answers does not increase.
     """
-    baseline, profile = compared.baseline, compared.profile
-    right = profile.baseline_correct.pooled.probability - baseline.baseline_correct.pooled.probability
-    sure = profile.baseline_wrong.pooled.confidence - baseline.baseline_wrong.pooled.confidence
-    return (
-        right > _POINT and sure >= right and profile.all_prompts.pooled.correct <= baseline.all_prompts.pooled.correct
-    )
+    correct, _, confidence = _changes(compared)
+    more_correct = compared.profile.all_prompts.pooled.correct > compared.baseline.all_prompts.pooled.correct
+    return correct > _POINT and confidence >= correct and not more_correct
 
 
 def search_sentences(search: FinalLayerSearch) -> Iterator[tuple[str, Tone]]:
-    """Say what was chosen of the final layer's settings, and what the limit on other text's NLL cost."""
+    """Yield sentences on the chosen final-layer settings and on the effect of the limits."""
     chosen, unlimited = search.chosen, search.without_nll_limit
     if chosen.candidate == PLAIN:
-        yield "Nothing that is allowed is better on dev than the plain model: this profile changes nothing.", "worse"
+        yield "No allowed setting is better on dev than the unsteered model, so the profile changes nothing.", "worse"
     else:
         yield f"Chosen on dev: {_outcome(chosen)}.", ""
     if unlimited.candidate != chosen.candidate:
         gates = " and without gates" if chosen.candidate.gate is not None else ""
-        yield f"Without the limit on other text{gates}, the choice would have been {_outcome(unlimited)}.", ""
+        yield f"Without the limit on the NLL of other text{gates}, the choice would be {_outcome(unlimited)}.", ""
     if search.rejected is not None:
         best = search.rejected.measured
-        yield f"The best on dev is not allowed, {_outcome(best)}: {'; '.join(search.rejected.reasons)}.", ""
+        yield f"The best setting on dev, {_outcome(best)}, is not allowed: {'; '.join(search.rejected.reasons)}.", ""
 
 
 def final_layer_table(grid: Sequence[MeasuredCandidate]) -> Table:
-    """Every point of a search over the final layer's settings, the best on dev first."""
+    """Return the settings of a search over the final layer, the best on dev first."""
     formats = list(dict.fromkeys(name for m in grid if m.other for name in m.other.fit_formats))
     rows = []
     for m in sorted(grid, key=lambda m: (m.dev.nll, m.candidate.total_change)):
@@ -125,20 +123,29 @@ def final_layer_table(grid: Sequence[MeasuredCandidate]) -> Table:
         Column("dev NLL"),
         Column("P(correct)"),
         Column("accuracy, %"),
-        Column("NLL of other text"),
+        Column("NLL increase of other text"),
         *(Column(f"NLL, {name}") for name in formats),
     )
     caption = (
-        "Points of the search, the best on dev first; nothing more was measured of those worse than the plain model"
+        "Settings of the search, the best on dev first. Settings worse on dev than the unsteered model were not "
+        "measured further"
     )
     return Table(caption, columns, tuple(rows))
 
 
 def _outcome(measured: MeasuredCandidate) -> str:
-    nll_increase = (
-        "" if measured.other is None else f", NLL of other text {signed_percent(measured.other.nll_increase)}"
-    )
+    nll_increase = "" if measured.other is None else f", NLL increase {signed_percent(measured.other.nll_increase)}"
     return f"{measured.candidate} (NLL {measured.dev.nll:.4f}, P(correct) {measured.dev.probability:.3f}{nll_increase})"
+
+
+def _changes(compared: CalibrationComparison) -> tuple[float, float, float]:
+    """Return the changes of P(correct) where the baseline is correct and wrong, and of confidence where it is wrong."""
+    baseline, profile = compared.baseline, compared.profile
+    return (
+        profile.baseline_correct.pooled.probability - baseline.baseline_correct.pooled.probability,
+        profile.baseline_wrong.pooled.probability - baseline.baseline_wrong.pooled.probability,
+        profile.baseline_wrong.pooled.confidence - baseline.baseline_wrong.pooled.confidence,
+    )
 
 
 def _rows(title: str, arms: Sequence[Calibration], temperature: float) -> list[tuple[Cell, ...]]:

@@ -9,20 +9,21 @@ from steering_profiles.reports.tables import MOST_COLUMNS, Cell, Column, Table
 from steering_profiles.reports.text import number, percent, shortened, visible
 
 MOST_LISTED = 200
-"""Components that a list shows besides those that the profile scales."""
+"""Maximum number of components in the table of the ranking."""
 
 
 _LOOKED_AT = 4
+"""Number of tokens with the largest attention weights that a table shows."""
 
 
 def scales_table(report: Report) -> Table:
-    """Every component that the profile scales, with what the ranking says of it."""
+    """Return every component that the profile scales, with its figures in the ranking."""
     ranking = report.ranking
     ranked = {str(r.component): (place, r) for place, r in enumerate(ranking.components if ranking else (), start=1)}
     scales = [(f"L{head.layer}H{head.head}", head.scale) for head in report.profile.heads]
     scales += [(f"L{neuron.layer}N{neuron.neuron}", neuron.scale) for neuron in report.profile.neurons]
     rows = []
-    # In the ranking's order, what it does not know at the end.
+    # In the order of the ranking, components without a rank last.
     for name, scale in sorted(scales, key=lambda item: ranked[item[0]][0] if item[0] in ranked else math.inf):
         row: tuple[Cell, ...] = (Cell(name), Cell(f"×{number(scale)}"))
         if ranking is not None:
@@ -34,7 +35,7 @@ def scales_table(report: Report) -> Table:
 
 
 def ranking_table(ranking: ReportedRanking) -> Table:
-    """The best of the ranking, scaled or not."""
+    """Return the best components of the ranking, scaled or not."""
     ranked = ranking.components
     rows = [
         (
@@ -50,7 +51,7 @@ def ranking_table(ranking: ReportedRanking) -> Table:
 
 
 def attention_table(patterns: Sequence[HeadAttention]) -> Table:
-    """What each head looks at from the last token, where the answer is predicted."""
+    """Return the tokens to which each head attends most from the last token, where the answer is predicted."""
     rows = []
     for pattern in patterns:
         last = pattern.weights[-1]
@@ -59,7 +60,7 @@ def attention_table(patterns: Sequence[HeadAttention]) -> Table:
         rows.append((Cell(str(pattern.component)), *cells, *[Cell("")] * (_LOOKED_AT - len(cells))))
     ordinals = ("most", "second", "third", "fourth")
     return Table(
-        "What the last token attends to: token, its place in the prompt, and the share of attention",
+        "Attention from the last token: token, its position in the prompt, and its attention weight",
         (Column("head", numeric=False), *(Column(name, numeric=False, code=True) for name in ordinals)),
         tuple(rows),
     )

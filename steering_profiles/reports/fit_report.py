@@ -1,4 +1,4 @@
-"""The report of a fit: what the search found, and what the profile does on prompts that it never saw."""
+"""The report of a fit: the search, and results of the profile on unseen prompts."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,6 +7,7 @@ from steering_profiles.fitting import FinalLayerResult, FitResult
 from steering_profiles.fitting.choice import steering_of
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.final_layer import PLAIN
+from steering_profiles.fitting.stepwise import validation_set
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.reports.attention import attention_patterns
@@ -23,6 +24,7 @@ from steering_profiles.steering import UNSTEERED, ProfileAtStrength
 from steering_profiles.tasks.task import Example, Task
 
 _HEADS_SHOWN = 6
+"""Maximum number of heads whose attention patterns are shown."""
 
 
 def report_of_fit(
@@ -33,9 +35,9 @@ def report_of_fit(
     others: Sequence[FitResult] = (),
     progress: Progress | None = None,
 ) -> Report:
-    """Return the report of ``result``, beside ``others`` that other methods found on the same splits.
+    """Return the report of ``result``, compared with the results ``others`` of other methods on the same splits.
 
-    ``held_out`` are prompts in held-out formats: what is measured on them here was used for nothing.
+    ``held_out`` are prompts in held-out formats, which no fit uses, by format.
     """
     progress = progress or Silent()
     heads = sorted(
@@ -60,6 +62,7 @@ def report_of_fit(
         ranking=_ranking(result),
         grid=result.choice.grid,
         path=_path(result),
+        validation_set=_validation_set(task, result),
         comparison=[
             _method(one, on) for one, on in zip((result, *others), (steered, *of_others), strict=True) if others
         ],
@@ -73,7 +76,7 @@ def report_of_final_layer(
     result: FinalLayerResult,
     progress: Progress | None = None,
 ) -> Report:
-    """Return the report of ``result``. ``held_out`` are prompts in held-out formats."""
+    """Return the report of ``result``. ``held_out`` are prompts in held-out formats, by format."""
     progress = progress or Silent()
     steering = UNSTEERED if result.chosen.candidate == PLAIN else (ProfileAtStrength(result.profile),)
     progress.stage("measuring held-out formats", 2 * sum(map(len, held_out.values())))
@@ -129,6 +132,14 @@ def _path(result: FitResult) -> list[ReportedStep]:
         )
         for point in result.choice.path
     ]
+
+
+def _validation_set(task: Task, result: FitResult) -> dict[str, int]:
+    if not result.choice.path:
+        return {}
+    used = {id(example) for example in validation_set(task, result.settings.stepwise)}
+    sources = {"dev": task.dev, **task.fit_formats}
+    return {name: sum(id(example) in used for example in examples) for name, examples in sources.items()}
 
 
 def _method(result: FitResult, held_out: Mapping[str, Accuracy]) -> MethodResult:

@@ -107,9 +107,9 @@ def gate_texts_table(comparison: GateComparison) -> Table:
     for pair in comparison.pairs:
         cells = [Cell(pair[0].name), Cell(str(pair[0].tokens)), Cell(f"{pair[0].nll_before:.4f}")]
         for text in pair:
-            past = is_beyond(text.nll_increase)
-            note = signed_percent(text.nll_increase) + (f" above {NLL_LIMIT:.0%}" if past else "")
-            cells += [Cell(f"{text.nll_after:.4f}", note, "worse" if past else ""), Cell(percent(text.agreement))]
+            above = is_beyond(text.nll_increase)
+            note = signed_percent(text.nll_increase) + (f" above {NLL_LIMIT:.0%}" if above else "")
+            cells += [Cell(f"{text.nll_after:.4f}", note, "worse" if above else ""), Cell(percent(text.agreement))]
         rows.append(tuple(cells))
     return Table(
         "Prediction of other text: negative log-likelihood (NLL) in nats per token, its relative change, and the share "

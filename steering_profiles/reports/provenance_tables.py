@@ -10,11 +10,12 @@ from steering_profiles.reports.tables import Cell, Column, Table
 from steering_profiles.reports.text import number
 from steering_profiles.store import content_hash
 
-_LONG = 12  # entries of a list, from which it is folded
+_LONG = 12
+"""Maximum number of entries of a record that is not collapsed."""
 
 
 def provenance_tables(report: Report) -> list[Table]:
-    """Where the profile comes from, all but the long lists, which :func:`long_facts` gives."""
+    """Return the profile and its provenance, except long records, which :func:`long_facts` returns."""
     profile, model = report.profile, report.profile.model
     facts: list[tuple[str, str]] = [
         ("profile", profile.name),
@@ -35,12 +36,13 @@ def provenance_tables(report: Report) -> list[Table]:
         ]
         for name, record in _records(report):
             facts += [(f"{name}: {key}", _in_short(value)) for key, value in record.items() if not _is_long(value)]
-    shape = (
+    architecture = (
         f"{model.architecture}, {model.layers} layers of {model.heads} heads ({model.kv_heads} key-value heads of "
-        f"{model.head_dim}) and {model.neurons} neurons, width {model.hidden_size}, {model.vocab_size} tokens"
+        f"{model.head_dim}) and {model.neurons} neurons, hidden size {model.hidden_size}, vocabulary of "
+        f"{model.vocab_size} tokens"
     )
-    fitted_on = [("name", model.id), ("architecture", shape), ("fingerprint", model.fingerprint)]
-    return [_facts_table("The profile", facts), _facts_table("The model that it was fitted on", fitted_on)]
+    identity = [("name", model.id), ("architecture", architecture), ("fingerprint", model.fingerprint)]
+    return [_facts_table("The profile", facts), _facts_table("The model that the profile was fitted on", identity)]
 
 
 def long_facts(report: Report) -> list[tuple[str, str]]:
@@ -78,7 +80,7 @@ def _in_short(value: JsonValue) -> str:
 
 
 def _as_lines(value: list[JsonValue] | dict[str, JsonValue]) -> str:
-    """One entry a line: shorter to read than JSON's own indentation."""
+    """Return ``value`` as JSON with one entry per line."""
     if isinstance(value, list):
         return "[\n" + ",\n".join("  " + json.dumps(item, ensure_ascii=False) for item in value) + "\n]"
     entries = (

@@ -1,4 +1,4 @@
-"""What a report tells: figures that a fit or an evaluation has measured, as plain data."""
+"""The content of a report: results of a fit or an evaluation, as plain data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,42 +14,43 @@ from steering_profiles.reports.attention import HeadAttention
 from steering_profiles.schema import Profile
 
 TEST = "test"
-"""The prompt set that the headline is about."""
+"""Name of the prompt set of the headline."""
 
 
 @dataclass(frozen=True)
 class RankedComponent:
-    """One component and how reliably it promotes the right answer on train: RASteer (arXiv:2507.00322)."""
+    """A component and its reliability on train (RASteer, arXiv:2507.00322)."""
 
     component: Component
     accuracy: tuple[float, ...]
-    """Share of prompts on which it is right, 0..1, one per group of the :class:`ReportedRanking`."""
+    """Share of prompts on which it is correct, 0..1, for each group of the :class:`ReportedRanking`."""
     precision: float
     recall: float
     f1: float
     scale: float | None = None
-    """What the profile multiplies it by; None where it leaves it alone."""
+    """Scale of the component in the profile; None if the profile does not scale it."""
 
 
 @dataclass(frozen=True)
 class ReportedRanking:
-    """Every component that was ranked, best first.
+    """The ranked components, best first.
 
     Raises:
-        ValueError: a component has not one accuracy per group; the message names it.
+        ValueError: the number of a component's accuracies is not the number of groups.
     """
 
     groups: tuple[str, ...]
     """The sub-tasks, in the order of each component's accuracies; empty for a task that has none."""
     components: tuple[RankedComponent, ...]
     accuracy_threshold: float = ACCURACY_THRESHOLD
-    """Accuracy from which a component counts as right on a sub-task."""
+    """Minimum accuracy at which a component counts as correct on a sub-task."""
 
     def __post_init__(self) -> None:
         for ranked in self.components:
             if len(ranked.accuracy) != len(self.groups):
                 raise ValueError(
-                    f"{ranked.component} has {len(ranked.accuracy)} accuracies, for {len(self.groups)} groups"
+                    f"{ranked.component} has {len(ranked.accuracy)} accuracies; required: one for each of "
+                    f"{len(self.groups)} groups"
                 )
 
     @property
@@ -58,23 +59,24 @@ class ReportedRanking:
         return tuple(ranked for ranked in self.components if ranked.scale is not None)
 
     def generalisability(self, ranked: RankedComponent) -> int:
-        """Return on how many sub-tasks ``ranked`` is right."""
+        """Return the number of sub-tasks on which ``ranked`` is correct."""
         return sum(accuracy >= self.accuracy_threshold for accuracy in ranked.accuracy)
 
 
 @dataclass(frozen=True)
 class ReportedStep:
-    """One point on the course of a stepwise search."""
+    """A measured step of a stepwise search."""
 
     step: int
     components: int
     total_change: float
-    """How much is changed in all: the sum of ``|scale - 1|``."""
+    """Sum of ``|scale - 1|`` over the components (L1)."""
     errors: int
-    """Wrong answers on dev, out of ``total``."""
+    """Number of wrong answers on the validation set."""
     total: int
+    """Number of prompts of the validation set."""
     nll_increase: float
-    """Rise of the NLL of neutral text, as a share of what it was."""
+    """Relative increase of the NLL of neutral text."""
     chosen: bool = False
 
 
@@ -85,56 +87,58 @@ class FinalLayerSearch:
     grid: Sequence[MeasuredCandidate]
     chosen: MeasuredCandidate
     without_nll_limit: MeasuredCandidate
-    """What would have been chosen without gates if other text did not count."""
+    """The choice without gates and without the limit on the NLL increase of other text."""
     rejected: RejectedCandidate | None = None
-    """What would have been chosen if everything were allowed, if that is not."""
+    """The best candidate on dev, if it is not allowed."""
 
 
 @dataclass(frozen=True)
 class MethodResult:
-    """What one way of choosing components achieves on the same splits."""
+    """Result of one method of choosing components, on the same splits."""
 
     name: str
     components: int
     scale: str
-    """In words: ``1.5``, ``1.2..1.6``."""
+    """The scale or their range: ``1.5``, ``1.2..1.6``."""
     accuracy: Accuracy
-    """On test."""
+    """Accuracy on test."""
     held_out: Accuracy | None = None
-    """On the held-out formats, pooled."""
+    """Accuracy on the held-out formats, pooled."""
     nll_increase: float | None = None
-    """Rise of the NLL of neutral text, as a share of what it was."""
+    """Relative increase of the NLL of the most affected other text."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that a report can show. What is empty is left out of the page."""
+    """The content of a report. Empty fields are left out of the page."""
 
     profile: Profile
     command: str
-    """What makes this report again."""
+    """Command that reproduces the report."""
     accuracy: Mapping[str, tuple[Accuracy, Accuracy]] = field(default_factory=dict)
-    """Prompt set, such as ``test`` or ``5 digits``, to accuracy without and with the profile."""
+    """Accuracy without and with the profile by prompt set, such as ``test`` or ``5 digits``."""
     side_effects: SideEffects | None = None
     ranking: ReportedRanking | None = None
     grid: Sequence[MeasuredPoint] = ()
     path: Sequence[ReportedStep] = ()
+    validation_set: Mapping[str, int] = field(default_factory=dict)
+    """Number of prompts of the validation set of ``path``: of dev, and in each of the other fitting formats."""
     final_layer: FinalLayerSearch | None = None
     calibration: Mapping[str, CalibrationComparison] = field(default_factory=dict)
-    """Prompt set to how sure and how right three arms are: the plain model, the steered one, and a temperature."""
+    """Calibration of the unsteered model, the steered one, and the one at a temperature, by prompt set."""
     without_gate: WithoutGate | None = None
-    """What the settings of the final layer do on test and other text with their gate left out."""
+    """Results of the final-layer settings without their gate, on test and other text."""
     comparison: Sequence[MethodResult] = ()
     attention: Sequence[HeadAttention] = ()
     strength: float = 1.0
-    """The strength at which the profile was measured."""
+    """Strength at which the profile was measured."""
 
 
 def recorded_grid(profile: Profile) -> tuple[MeasuredPoint, ...]:
-    """Return the (k, alpha) grid that the provenance of ``profile`` records, for a report made without a fit.
+    """Return the (k, alpha) grid that the provenance of ``profile`` records, for a report without a fit.
 
-    Only totals over the groups are recorded, as ``[k, alpha, correct, total]``. Empty if the provenance has no such
-    list.
+    The provenance has totals over the groups only, as ``[k, alpha, correct, total]``. The grid is empty if there is no
+    such list.
     """
     points = profile.provenance.grid.get("points") if profile.provenance is not None else None
     if not isinstance(points, list):

@@ -177,6 +177,12 @@ def _gate(report: Report) -> Iterator[Block]:
 
 def _search(report: Report) -> Iterator[Block]:
     if report.path:
+        if report.validation_set:
+            sizes = ", ".join(f"{name} {size}" for name, size in report.validation_set.items() if size)
+            yield Paragraph(
+                f"The steps were measured on a validation set of {sum(report.validation_set.values())} prompts from "
+                f"dev and the other fitting formats: {sizes}."
+            )
         yield Plot(
             "path",
             "Validation errors and NLL increase over the search",

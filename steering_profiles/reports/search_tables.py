@@ -6,13 +6,13 @@ from steering_profiles.reports.text import number, percent, signed_percent
 
 
 def grid_table(report: Report) -> Table:
-    """Dev accuracy at every point of the (k, alpha) grid."""
+    """Return the dev accuracy at every point of the (k, alpha) grid."""
     measured = {(m.point.k, m.point.alpha): m.accuracy for m in report.grid}
     alphas = sorted({alpha for k, alpha in measured if k}) or sorted({alpha for _, alpha in measured})
     most = max(accuracy.total for accuracy in measured.values())
     rows = []
     for k in sorted({k for k, _ in measured}):
-        row = [Cell(str(k) if k else "0 (plain)")]
+        row = [Cell(str(k) if k else "0 (unsteered)")]
         for alpha in alphas:
             accuracy = measured.get((k, alpha)) or (measured.get((0, 1.0)) if k == 0 else None)
             if accuracy is None or not accuracy.total:
@@ -22,23 +22,23 @@ def grid_table(report: Report) -> Table:
                 row.append(Cell(percent(accuracy.correct / accuracy.total), note))
         rows.append(tuple(row))
     return Table(
-        f"Dev accuracy, % of {most} prompts; points that could no longer win were measured on fewer, as noted",
+        f"Dev accuracy, % of {most} prompts. Points that could no longer be chosen were measured on fewer, as noted",
         (Column("components"), *(Column(f"×{number(alpha)}") for alpha in alphas)),
         tuple(rows),
     )
 
 
 def path_table(report: Report) -> Table:
-    """The course of a stepwise search."""
+    """Return the measured steps of a stepwise search."""
     return Table(
-        "Course of the search",
+        "Measured steps of the search",
         (
             Column("step"),
             Column("components"),
             Column("total change (L1)"),
-            Column("dev errors"),
+            Column("validation errors"),
             Column("of"),
-            Column("NLL of neutral text"),
+            Column("NLL increase"),
             Column("", numeric=False),
         ),
         tuple(

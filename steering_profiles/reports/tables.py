@@ -7,16 +7,16 @@ Tone = Literal["", "better", "worse"]
 
 
 ALL = "all"
-"""Heading of what is pooled over the groups."""
+"""Heading of the figures pooled over all groups."""
 
 
 MOST_COLUMNS = 6
-"""Groups that stand side by side; more of them go below each other."""
+"""Maximum number of groups that are shown as columns; more are shown as rows."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, what is added to it in words, and whether that is good."""
+    """A cell: its text, a note, and whether it is good or bad news."""
 
     text: str
     note: str = ""
@@ -25,18 +25,19 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """One column."""
+    """A column."""
 
     heading: str
     numeric: bool = True
     code: bool = False
-    """Its cells are code or data, shown as they are."""
+    """Whether the cells are shown as code."""
     code_heading: bool = False
+    """Whether the heading is shown as code."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table and what it is of."""
+    """A table with its caption."""
 
     caption: str
     columns: tuple[Column, ...]

@@ -1,4 +1,4 @@
-"""Reports to render: one with everything in it, and the texts that nobody should trust."""
+"""Sample reports: one with all sections, and untrusted text."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ from steering_profiles.reports import (
 from steering_profiles.schema import HeadScale, ModelIdentity, NeuronScale, Profile, Provenance
 
 HOSTILE = "<script>alert(1)</script> & \"a\" 'b' | `c` \\| **d** [e](f) $g$ \u202e\x1b[31m"
-"""Text that would be a script, an entity, a quote, a table's bar, a code span, a link or a formula, unescaped."""
+"""Text with a script, an entity, quotes, a table's bar, a code span, a link, a formula and control characters."""
 
 MODEL = ModelIdentity(
     id="some-model", architecture="LlamaForCausalLM", layers=4, heads=3, kv_heads=3, head_dim=2, neurons=8,
@@ -82,7 +82,7 @@ def attention(tokens: tuple[str, ...] = ("#", " print", "\n", "$x$")) -> HeadAtt
 
 
 def whole(**changes: Any) -> Report:
-    """A report of a fit of components in which every section has something to say."""
+    """A report of a fit of components with data for every section."""
     content: dict[str, Any] = {
         "profile": profile(),
         "command": "steer evaluate sample --report there",
@@ -101,6 +101,7 @@ def whole(**changes: Any) -> Report:
             ReportedStep(1, 1, 0.5, 11, 90, 0.0021),
             ReportedStep(2, 2, 1.25, 2, 90, 0.0043, chosen=True),
         ),
+        "validation_set": {"dev": 60, "5 digits": 30},
         "comparison": (
             MethodResult("stepwise", 2, "1.5", accuracy(50, 49, 47), accuracy(49, 50, 50), 0.0043),
             MethodResult("random", 2, "1.5", accuracy(49, 20, 0), None, None),

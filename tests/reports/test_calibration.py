@@ -1,4 +1,4 @@
-"""What a report says about confidence, and about a search over the final layer."""
+"""The parts of a report on calibration and on a search over the final layer."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import replace
@@ -28,7 +28,7 @@ from tests.reports.test_plots import texts
 
 
 def compared(steered: list[ScoredAnswer], tempered: list[ScoredAnswer] | None = None) -> CalibrationComparison:
-    """Of a plain model that gets two of four prompts right, and is half sure of each."""
+    """A comparison with a baseline that answers two of four prompts correctly with a confidence of 0.5."""
     plain = [answered(index < 2, 0.5, group="ab"[index % 2]) for index in range(4)]
     arms = (calibrate_arm(some, plain) for some in (plain, steered, tempered or plain))
     return CalibrationComparison(*arms, temperature=1.25)
@@ -68,34 +68,34 @@ def sentences(of: CalibrationComparison) -> str:
     return " ".join(sentence for sentence, _ in verdict(of))
 
 
-def test_sharpening_is_called_sharpening():
+def test_a_gain_that_is_only_sharpening_is_a_warning():
     assert sharpens_only(SHARPER)
-    assert "So the gain is one of sharpening" in sentences(SHARPER)
+    assert "The gain is only sharpening" in sentences(SHARPER)
 
 
-def test_more_right_answers_are_no_sharpening():
+def test_more_correct_answers_are_not_only_sharpening():
     assert not sharpens_only(BETTER)
     assert "sharpening" not in sentences(BETTER)
 
 
-def test_a_change_of_nothing_is_no_sharpening():
+def test_no_change_is_not_sharpening():
     assert not sharpens_only(compared(four(2, 0.5, 0.5)))
 
 
-def test_a_temperature_that_does_as_well_is_said_to():
+def test_a_temperature_that_does_as_well_is_a_warning():
     assert "the temperature alone does as well" in sentences(compared(four(2, 0.5, 0.5)))
-    assert "the profile is better than the temperature" in sentences(BETTER)
-    assert "Mean P(correct) 0.312 without" in sentences(BETTER)
+    assert "By NLL, the profile is better than the temperature" in sentences(BETTER)
+    assert "Mean P(correct) is 0.312 without" in sentences(BETTER)
 
 
-def test_a_profile_that_is_worse_than_the_plain_model_is_said_to_be():
-    said = "By NLL the profile is worse than the plain model."
+def test_a_profile_worse_than_the_unsteered_model_is_a_warning():
+    said = "By NLL, the profile is worse than the unsteered model."
     assert said in sentences(compared(four(2, 0.4, 0.4)))
     assert said not in sentences(BETTER)
     assert said not in sentences(compared(four(2, 0.5, 0.5)))
 
 
-def test_the_table_has_every_arm_for_all_groups_and_by_the_plain_answer():
+def test_the_table_has_every_arm_for_each_group_and_by_the_baseline_answer():
     table = calibration_table("test", BETTER)
     rows = [[cell.text for cell in row] for row in table.rows]
     assert [row[0] for row in rows[::3]] == ["all", "a", "b", "baseline correct", "baseline wrong"]
@@ -104,28 +104,30 @@ def test_the_table_has_every_arm_for_all_groups_and_by_the_plain_answer():
     assert [row[3] for row in rows[-6:]] == ["100.0", "100.0", "100.0", "0.0", "50.0", "0.0"]
 
 
-def test_the_search_says_what_the_limit_cost():
+def test_sentences_on_the_search_name_the_choice_without_the_limit():
     said = " ".join(sentence for sentence, _ in search_sentences(SEARCH))
-    assert "Chosen on dev: self-only attention 1 (NLL 1.5000, P(correct) 0.250, NLL of other text +0.50%)." in said
-    assert "Without the limit on other text, the choice would have been self-only attention 0, -0.5 x mean" in said
+    assert "Chosen on dev: self-only attention 1 (NLL 1.5000, P(correct) 0.250, NLL increase +0.50%)." in said
+    assert "Without the limit on the NLL of other text, the choice would be self-only attention 0, -0.5 x mean" in said
     nothing = " ".join(s for s, _ in search_sentences(FinalLayerSearch(GRID, GRID[0], GRID[0])))
-    assert "this profile changes nothing" in nothing
+    assert "so the profile changes nothing" in nothing
     assert "Without the limit" not in nothing
 
 
-def test_the_search_says_why_the_best_on_dev_is_not_allowed():
+def test_sentences_on_the_search_say_why_the_best_on_dev_is_not_allowed():
     refused = RejectedCandidate(
         GRID[1], ("the NLL of other text rises by 2.00%, more than 1.00%", "few loses 3.0 points")
     )
     said = [sentence for sentence, _ in search_sentences(replace(SEARCH, rejected=refused))][-1]
-    assert said.startswith("The best on dev is not allowed, self-only attention 0, -0.5 x mean (NLL 1.7500")
-    assert said.endswith(": the NLL of other text rises by 2.00%, more than 1.00%; few loses 3.0 points.")
+    assert said.startswith("The best setting on dev, self-only attention 0, -0.5 x mean (NLL 1.7500")
+    assert said.endswith(
+        " is not allowed: the NLL of other text rises by 2.00%, more than 1.00%; few loses 3.0 points."
+    )
     assert not any("not allowed" in sentence for sentence, _ in search_sentences(SEARCH))
 
 
 def test_a_map_shows_every_point_and_frames_the_chosen_one():
     svg = to_svg(lambda: final_layer_maps(GRID, GRID[2]), "x", "x")
-    assert {"2.00", "1.75", "1.50", "2.25", "-0.5", "intercept: the plain mean"} <= set(texts(svg))
+    assert {"2.00", "1.75", "1.50", "2.25", "-0.5", "intercept: mean output of the MLP"} <= set(texts(svg))
     assert svg.count(f"stroke: {ORANGE}") == 1
 
 
@@ -152,10 +154,10 @@ def test_page_and_markdown_have_both():
     final = profile(heads=(), neurons=(), method="final-layer", final_layer=FinalLayer(self_only_attention=1.0))
     report = Report(final, "steer fit", calibration={"test": BETTER, "1 shot": SHARPER}, final_layer=SEARCH)
     page, markdown = render_html(report), render_markdown(report)
-    for said in ("Calibration", "By NLL the profile is better", "Reliability diagrams", "Calibration on 1 shot"):
+    for said in ("Calibration", "By NLL, the profile is better", "Reliability diagrams", "Calibration on 1 shot"):
         assert said in page
     assert len(markdown_tables(markdown)) >= 3
-    assert "sharpening" not in page  # what is measured on other sets has a table, and no verdict
+    assert "sharpening" not in page  # other sets than test have a table only
 
 
 def test_a_point_behind_a_gate_says_so():

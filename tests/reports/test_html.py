@@ -102,7 +102,7 @@ def test_an_nll_increase_above_the_limit_is_a_warning(page: Page):
     assert page.tables[3] == [
         ["text", "tokens", "NLL without", "NLL with", "change", "same next token, %"],
         ["prose", "1234", "3.1234", "3.1301", "+0.21%", "98.7"],
-        ["code", "2345", "2.1000", "2.4321", "+15.81% past 1%", "87.6"],
+        ["code", "2345", "2.1000", "2.4321", "+15.81% above 1%", "87.6"],
     ]
 
 
@@ -115,13 +115,15 @@ def test_side_effects_within_the_limit_are_no_warning():
 
 def test_methods_stand_side_by_side(page: Page):
     assert page.tables[2] == [
-        ["method", "components", "scale", ")", "))", ")))", "test", "held-out formats", "NLL of neutral text"],
+        ["method", "components", "scale", ")", "))", ")))", "test", "held-out formats", "NLL increase"],
         ["stepwise", "2", "1.5", "100.0", "98.0", "94.0", "97.3 [93.3, 99.0]", "99.3 [96.3, 99.9]", "+0.43%"],
         ["random", "2", "1.5", "98.0", "40.0", "0.0", "46.0 [38.2, 54.0]", "–", "–"],
     ]
 
 
 def test_the_search_is_shown_step_by_step_and_point_by_point(page: Page):
+    assert "validation set of 90 prompts from dev and the other fitting formats: dev 60, 5 digits 30." in page.text
+    assert page.tables[4][0][3:6] == ["validation errors", "of", "NLL increase"]
     assert page.tables[4][1:] == [
         ["0", "0", "0", "29", "90", "+0.00%", ""],
         ["1", "1", "0.5", "11", "90", "+0.21%", ""],
@@ -129,7 +131,7 @@ def test_the_search_is_shown_step_by_step_and_point_by_point(page: Page):
     ]
     assert page.tables[5] == [
         ["components", "×1.5", "×2"],
-        ["0 (plain)", "67.8", "67.8"],
+        ["0 (unsteered)", "67.8", "67.8"],
         ["1", "77.8", "44.4 of 45"],
         ["2", "97.8", "68.9 of 45"],
     ]

@@ -51,8 +51,8 @@ def test_a_long_prompt_shows_its_last_tokens():
 def test_the_grid_shows_every_point_and_frames_the_chosen_one():
     svg = to_svg(lambda: grid_map(whole().grid, GridPoint(2, 1.5)), "x", "x")
     shown = texts(svg)
-    assert {"67.8", "77.8", "44.4", "97.8", "68.9", "×1.5", "×2", "0 (plain)"} <= set(shown)
-    assert shown.count("67.8") == 2  # the plain model, in both columns
+    assert {"67.8", "77.8", "44.4", "97.8", "68.9", "×1.5", "×2", "0 (unsteered)"} <= set(shown)
+    assert shown.count("67.8") == 2  # the unsteered model, in both columns
     assert svg.count(f"stroke: {ORANGE}") == 1
     assert f"stroke: {ORANGE}" not in to_svg(lambda: grid_map(whole().grid, None), "x", "x")
 

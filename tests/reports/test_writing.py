@@ -113,7 +113,7 @@ def test_a_record_in_another_format_is_no_grid(points: object):
 def test_a_ranking_has_one_accuracy_per_group():
     ranking = whole().ranking
     assert ranking is not None
-    with pytest.raises(ValueError, match="L0H0 has 3 accuracies, for 1 groups"):
+    with pytest.raises(ValueError, match="L0H0 has 3 accuracies; required: one for each of 1 groups"):
         replace(ranking, groups=("one",))
 
 

@@ -1,4 +1,4 @@
-"""Dev NLL over the settings of the final layer."""
+"""Plot of the dev NLL over the settings of the final layer."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -14,14 +14,14 @@ from steering_profiles.reports.text import number
 from steering_profiles.side_effect_warnings import is_beyond
 
 _MOST_COLUMNS_LABELLED = 20
-_NAMES: dict[Source, str] = {"regression": "of the regression", "mean": "the plain mean"}
+"""Maximum number of columns whose cells are labelled with their NLL."""
+_NAMES: dict[Source, str] = {"regression": "of the regression", "mean": "mean output of the MLP"}
 
 
 def final_layer_maps(grid: Sequence[MeasuredCandidate], chosen: MeasuredCandidate) -> Figure:
-    """Draw one map per source of the intercept: rows are shares of self-only attention, columns shares of it.
+    """Draw a map per source of the intercept, with self-only attention in rows and shares of the intercept in columns.
 
-    Where none of the intercept is subtracted the cell is the same in all of them. Gates are not shown: a cell is what
-    its settings do without one.
+    Cells without an intercept are the same in all maps. Only candidates without a gate are shown.
     """
     grid = [m for m in grid if m.candidate.gate is None]
     owns = sorted({m.candidate.self_only_attention for m in grid})
@@ -65,7 +65,7 @@ def final_layer_maps(grid: Sequence[MeasuredCandidate], chosen: MeasuredCandidat
         colours.set_label("dev NLL")
         colours.outline.set_visible(False)
     panels[-1].set_xticks(range(len(scales)), [number(scale) for scale in scales])
-    panels[-1].set_xlabel("lambda: share of the intercept that is subtracted")
+    panels[-1].set_xlabel("lambda: subtracted share of the intercept")
     return figure
 
 

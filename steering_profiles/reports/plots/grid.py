@@ -1,4 +1,4 @@
-"""Dev accuracy over numbers of components and scales."""
+"""Plot of dev accuracy over the number of components and their scale."""
 
 from collections.abc import Sequence
 
@@ -10,11 +10,12 @@ from steering_profiles.fitting.grid import GridPoint, MeasuredPoint
 from steering_profiles.reports.plots.style import LEVELS, ORANGE, WIDTH, bare, ink_on
 from steering_profiles.reports.text import number
 
-_MOST_LABELLED = 200  # cells, so that each has room for its figure
+_MOST_LABELLED = 200
+"""Maximum number of cells that are labelled with their accuracy."""
 
 
 def grid_map(grid: Sequence[MeasuredPoint], chosen: GridPoint | None) -> Figure:
-    """Draw one cell per point: rows are numbers of components, columns scales. The plain model, k = 0, fills a row."""
+    """Draw a cell per point, with the number of components in rows and scales in columns. k = 0 fills a row."""
     alphas = sorted({m.point.alpha for m in grid if m.point.k}) or sorted({m.point.alpha for m in grid})
     counts = sorted({m.point.k for m in grid})
     percent = np.full((len(counts), len(alphas)), np.nan)
@@ -32,7 +33,7 @@ def grid_map(grid: Sequence[MeasuredPoint], chosen: GridPoint | None) -> Figure:
 
     figure = Figure(figsize=(WIDTH, 1.1 + 0.3 * min(len(counts), 24)), layout="constrained")
     axes = figure.add_subplot()
-    lowest = min(float(np.floor(np.nanmin(percent))), 99.0)  # a plateau of 100 is the top of the scale, not its foot
+    lowest = min(float(np.floor(np.nanmin(percent))), 99.0)  # so that a plateau of 100 has the colour of the top
     image = axes.imshow(
         np.ma.masked_invalid(percent),
         cmap=LEVELS,
@@ -54,7 +55,7 @@ def grid_map(grid: Sequence[MeasuredPoint], chosen: GridPoint | None) -> Figure:
     every = -(-len(alphas) // 16)
     axes.set_xticks(range(0, len(alphas), every), [f"×{number(alpha)}" for alpha in alphas[::every]])
     every = -(-len(counts) // 24)
-    axes.set_yticks(range(0, len(counts), every), [str(k) if k else "0 (plain)" for k in counts[::every]])
+    axes.set_yticks(range(0, len(counts), every), [str(k) if k else "0 (unsteered)" for k in counts[::every]])
     axes.set_xlabel("scale")
     axes.set_ylabel("components")
     bare(axes)

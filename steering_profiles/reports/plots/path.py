@@ -1,4 +1,4 @@
-"""The course of a stepwise search."""
+"""Plot of the steps of a stepwise search."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ _MOST_NUMBERED = 24
 
 
 def path_plot(path: Sequence[ReportedStep]) -> Figure:
-    """Draw dev errors and NLL increase over total change, one above the other, the chosen step ringed in both."""
+    """Draw validation errors and NLL increase over total change. The chosen step is ringed."""
     figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     errors, nll_increase = figure.subplots(2, 1, sharex=True)
     total_change = [point.total_change for point in path]
@@ -29,9 +29,9 @@ def path_plot(path: Sequence[ReportedStep]) -> Figure:
             errors.annotate(
                 str(point.components), (x, y), xytext=(0, 6), textcoords="offset points", ha="center", fontsize=6.5
             )
-        errors.set_title("numbers: components scaled", loc="right")
-    errors.set_ylabel("dev errors, %")
-    errors.set_ylim(bottom=-0.06 * max(errors.get_ylim()))  # room for the dots at 0
-    nll_increase.set_ylabel("rise of neutral\ntext's NLL, %")
+        errors.set_title("labels: number of scaled components", loc="right")
+    errors.set_ylabel("validation errors, %")
+    errors.set_ylim(bottom=-0.06 * max(errors.get_ylim()))  # space for the dots at 0
+    nll_increase.set_ylabel("NLL increase\nof neutral text, %")
     nll_increase.set_xlabel("total change (L1): sum of |scale − 1|")
     return figure
