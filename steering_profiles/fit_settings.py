@@ -1,4 +1,4 @@
-"""What a fit can be asked for: methods, what they try, how much that may cost. Known without a model; no torch."""
+"""Settings of fits: methods, the values that they try, and limits. Does not import torch."""
 
 import math
 from dataclasses import dataclass, field
@@ -17,14 +17,14 @@ Metric = Literal["f1", "recall", "precision"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
 ACCURACY_THRESHOLD = 0.7
-"""Accuracy from which a component counts as right on a sub-task; the paper's text has 0.7, its released code 0.9."""
+"""Accuracy at which a component promotes the right answer of a sub-task: 0.7 in the paper, 0.9 in its code."""
 
 TOP_K = (0, 5, 10, 20, 30, 40, 50, 60)
 ALPHA = (1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7, 1.8, 1.9, 2.0)
 
 Source = Literal["regression", "mean"]
 SOURCES: tuple[Source, ...] = get_args(Source)
-"""Where the intercept comes from."""
+"""Sources of the intercept: the regression, or the plain mean of the MLP's output."""
 
 SELF_ONLY_ATTENTION = (0.0, 0.25, 0.5, 0.75, 1.0)
 LAMBDA = (-0.5, -0.4, -0.3, -0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.25)
@@ -34,10 +34,10 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class StepwiseSettings:
-    """How far the search goes, and in what steps.
+    """Settings of the stepwise search.
 
     Raises:
-        ValueError: a setting with which nothing can be searched; the message names it.
+        ValueError: a setting is out of range; the message names it and the allowed values.
     """
 
     step: float = 0.1
@@ -59,7 +59,7 @@ class StepwiseSettings:
     """Number of steps between two measurements on the validation set."""
     max_components: int = 20
     max_scale: float = 1.5
-    """No scale differs from 1 by more than this scale does."""
+    """Largest allowed scale. The smallest is ``2 - max_scale``."""
     max_nll_increase: float = 0.01
     """Largest allowed increase of the NLL of other text, as a share of the plain model's."""
     patience: int = 4
@@ -86,7 +86,7 @@ class StepwiseSettings:
             raise ValueError(f"max scale is {most}; allowed: finite numbers from {least}")
 
     def to_json(self) -> dict[str, int | float]:
-        """Return the settings by the names that the provenance of a profile has for them."""
+        """Return the settings by the keys that the provenance of a profile uses."""
         return {
             "step": self.step,
             "least_step": self.min_step,
@@ -106,20 +106,20 @@ class StepwiseSettings:
 
 @dataclass(frozen=True)
 class FitSettings:
-    """How components and their scales are searched for.
+    """Settings of a fit of component scales.
 
     Raises:
-        ValueError: a number of components or a scale that cannot be searched; the message names it.
+        ValueError: a setting is out of range; the message names it and the allowed values.
     """
 
     method: Method = "stepwise"
-    """``stepwise`` raises scales little by little by what the answers gain; the others take the k best of an order and
-    one alpha for all: the ``paper``'s own order, that of its ``circuit`` baseline, or a ``random`` one."""
+    """``stepwise`` changes scales in small steps along a gradient. The others give the k best components of an order
+    the same scale: of RASteer's ranking (``paper``), of activation patching (``circuit``) or of a ``random`` order."""
     kinds: tuple[Kind, ...] = ("head",)
     metric: Metric = "f1"
     accuracy_threshold: float = ACCURACY_THRESHOLD
     top_k: tuple[int, ...] = TOP_K
-    """Numbers of components; more than the model has means all of them."""
+    """Numbers of components to try. A number larger than the model's stands for all of them."""
     alphas: tuple[float, ...] = ALPHA
     stepwise: StepwiseSettings = field(default_factory=StepwiseSettings)
 
@@ -139,35 +139,35 @@ class FitSettings:
         if not self.kinds or not set(self.kinds) <= set(KINDS):
             raise ValueError(f"components are {', '.join(self.kinds) or 'none'}; allowed: {', '.join(KINDS)}")
         if self.method in ("circuit", "random") and self.kinds != ("head",):
-            raise ValueError(f"method {self.method} is one of attention heads; it takes no neurons")
+            raise ValueError(f"method {self.method} scales attention heads only; it takes no neurons")
 
 
 @dataclass(frozen=True)
 class FinalLayerSettings:
-    """What is tried, and how much it may cost.
+    """Settings of a fit of the final layer.
 
     Raises:
-        ValueError: a setting with which nothing can be searched; the message names it.
+        ValueError: a setting is out of range; the message names it and the allowed values.
     """
 
     self_only_attention: tuple[float, ...] = SELF_ONLY_ATTENTION
-    """Shares of the final layer's attention that is replaced by the position's own value, 0..1."""
+    """Shares of the final layer's attention to replace by each position's own value, 0..1."""
     lambdas: tuple[float, ...] = LAMBDA
-    """Shares of the intercept that are subtracted; a negative one adds."""
+    """Shares of the intercept to subtract; a negative share is added."""
     sources: tuple[Source, ...] = SOURCES
     gates: bool = False
-    """Whether points are tried behind gates too."""
+    """Whether to try the candidates behind gates, too."""
     max_lost: float = 1.0
-    """Percentage points of accuracy that a group of dev, or another prompt format, may lose."""
+    """Largest allowed loss of accuracy, in percentage points, of a group of dev and of another prompt format."""
     max_nll_increase: float = 0.01
-    """By how much the NLL of other text may rise, as a share of what it was."""
+    """Largest allowed increase of the NLL of other text, as a share of the plain model's."""
 
     def __post_init__(self) -> None:
         if not self.self_only_attention or not self.lambdas or not self.sources:
             raise ValueError("self-only attention, lambda and intercept each need at least one value")
-        for own in self.self_only_attention:
-            if not 0 <= own <= 1:  # false for NaN too
-                raise ValueError(f"self-only attention is {strength_text(own)}; allowed: numbers in 0..1")
+        for share in self.self_only_attention:
+            if not 0 <= share <= 1:  # false for NaN too
+                raise ValueError(f"self-only attention is {strength_text(share)}; allowed: numbers in 0..1")
         for scale in self.lambdas:
             if not -10 <= scale <= 10:
                 raise ValueError(f"lambda is {strength_text(scale)}; allowed: numbers in -10..10")
@@ -182,7 +182,7 @@ class FinalLayerSettings:
 
 
 def require_ridge(ridge: float) -> None:
-    """Refuse a ridge that nothing can be fitted with.
+    """Check that ``ridge`` is in range.
 
     Raises:
         FitError: it is not a finite number of 0 or more.

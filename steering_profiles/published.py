@@ -1,4 +1,4 @@
-"""Published figures to compare a fit with: RASteer (arXiv:2507.00322), balanced parentheses, heads ranked by F1."""
+"""Published results to compare a fit with: RASteer (arXiv:2507.00322), balanced parentheses, heads ranked by F1."""
 
 from dataclasses import dataclass
 
@@ -9,16 +9,16 @@ from steering_profiles.source import EMBEDDED
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of one model: test accuracy in percent for one to four parentheses; None where it is not given."""
+    """Published results of one model: test accuracy in percent for one to four parentheses; None if not published."""
 
     model: str
-    """As the paper calls it."""
+    """Name of the model in the paper."""
     source: str
     """Hub id of its weights, or ``embedded``."""
     before: tuple[float | None, float | None, float | None, float | None]
     after: tuple[float | None, float | None, float | None, float | None]
     note: str
-    """How the paper words its result."""
+    """Summary of the paper's result."""
 
 
 PUBLISHED = (
@@ -77,11 +77,11 @@ PUBLISHED = (
         EMBEDDED,
         (100, 100, 96.7, 0),
         (100, 100, 100, 100),
-        "not in the paper: an early trial of ours, top 20 by 1.5 to 2.0",
+        "not in the paper: an early fit of this project, top 20 by 1.5 to 2.0",
     ),
 )
 
 
-def is_at_hand(published: Published) -> bool:
-    """Whether the model's weights are on this machine: the embedded model, or one in the hub's cache."""
+def is_available(published: Published) -> bool:
+    """Return whether the model's weights are on this machine: it is the embedded model or in the hub's cache."""
     return published.source == EMBEDDED or isinstance(try_to_load_from_cache(published.source, "config.json"), str)

@@ -1,4 +1,4 @@
-"""What is asked of a component's projected logits on each prompt of a task."""
+"""The tokens whose projected logits are compared on each prompt of a task: the answer and its alternatives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,35 +11,35 @@ from steering_profiles.tasks.task import Example, Task
 
 @dataclass(frozen=True)
 class AnswerTokens:
-    """The tokens that are looked at on each prompt. ``tokens`` is the most of them that any prompt has."""
+    """Token ids per prompt. ``tokens`` in the shapes is the largest number of tokens that a prompt has."""
 
     tokens: Tensor
-    """``[prompts, tokens]`` token ids; the first is the right answer, which also fills rows with fewer."""
+    """``[prompts, tokens]``: token ids. The first is the correct answer, which also pads rows with fewer tokens."""
     choices: Tensor
-    """``[prompts, tokens]``, whether the answer is to be chosen over that token."""
+    """``[prompts, tokens]``, bool: whether the token is one of the alternatives that the answer competes with."""
     groups: tuple[str, ...]
-    """The sub-tasks that have one answer each; empty for a task without such."""
+    """The sub-tasks, each with one answer; empty for a task without sub-tasks."""
     group: Tensor
-    """``[prompts]``: the index of each prompt's group; all 0 for a task without sub-tasks."""
+    """``[prompts]``: index of each prompt's group; 0 for a task without sub-tasks."""
     columns: Tensor
-    """``[prompts, groups]``: the column of ``tokens`` in which the answer of each group stands."""
+    """``[prompts, groups]``: column of ``tokens`` that holds the answer of each group."""
 
-
-def answer_tokens(task: Task, examples: Sequence[Example]) -> AnswerTokens:
-    """Return what is asked on ``examples``, a part of ``task``."""
-    answers = task.answers
-    rows, choices, columns = [], [], []
-    for example in examples:
-        among = example.candidates or tuple(answers.values())
-        row = list(dict.fromkeys((example.answer, *among, *answers.values())))
-        rows.append(row)
-        choices.append([token in among for token in row])
-        columns.append([row.index(token) for token in answers.values()])
-    width = max(map(len, rows))
-    return AnswerTokens(
-        tokens=torch.tensor([row + row[:1] * (width - len(row)) for row in rows]),
-        choices=torch.tensor([choice + [False] * (width - len(choice)) for choice in choices]),
-        groups=tuple(answers),
-        group=torch.tensor([list(answers).index(example.group) if answers else 0 for example in examples]),
-        columns=torch.tensor(columns, dtype=torch.long).view(len(examples), len(answers)),
-    )
+    @classmethod
+    def of(cls, task: Task, examples: Sequence[Example]) -> "AnswerTokens":
+        """Return the answer tokens of ``examples``, which belong to ``task``."""
+        answers = task.answers
+        rows, choices, columns = [], [], []
+        for example in examples:
+            alternatives = example.candidates or tuple(answers.values())
+            row = list(dict.fromkeys((example.answer, *alternatives, *answers.values())))
+            rows.append(row)
+            choices.append([token in alternatives for token in row])
+            columns.append([row.index(token) for token in answers.values()])
+        most = max(map(len, rows))
+        return cls(
+            tokens=torch.tensor([row + row[:1] * (most - len(row)) for row in rows]),
+            choices=torch.tensor([choice + [False] * (most - len(choice)) for choice in choices]),
+            groups=tuple(answers),
+            group=torch.tensor([list(answers).index(example.group) if answers else 0 for example in examples]),
+            columns=torch.tensor(columns, dtype=torch.long).view(len(examples), len(answers)),
+        )

@@ -1,9 +1,9 @@
-"""Which heads bring the topic of a question to where it is answered: Lv et al. (arXiv:2403.19521), argument passing.
+"""Find argument-passing heads, which move the topic of a question to the last position: Lv et al. (arXiv:2403.19521).
 
-"The capital of France is": some heads of middle and late layers attend to France and move it to the last position. They
-are found by activation patching between prompts of one template with different topics: a head's output at the last
-position, taken from the run that asks for Italy, put into the run that asks for France. The more P(Paris) falls, the
-more of the topic that head had brought.
+In "The capital of France is" some heads of middle and late layers attend to France and write it to the last position.
+They are found by activation patching between prompts of the same template with different topics: a head's output at
+the last position in the run on France is replaced by its output in the run on Italy. The more P(Paris) falls, the more
+of the topic the head passes on.
 """
 
 import random
@@ -25,30 +25,31 @@ from steering_profiles.tasks.batches import equal_length_batches
 from steering_profiles.tasks.task import Example, Pair
 
 MOST_PAIRS = 40
-FEWEST_RIGHT = 8
-"""Pairs answered right, from which only those count: of fewer a mean would say little."""
+"""Maximum number of pairs that are patched."""
+FEWEST_CORRECT = 8
+"""Minimum number of pairs with a correct clean answer. With fewer, all pairs are used, for a more reliable mean."""
 
 
 @dataclass(frozen=True)
 class ArgumentHead:
-    """One head, and how much of the topic it brings to the last position."""
+    """An attention head and its effect as an argument-passing head."""
 
     component: Component
     effect: float
-    """The relative fall of P(answer) with the head's output taken from a prompt of another topic, mean over pairs."""
+    """Relative fall of P(answer) when the head's output is taken from a prompt on another topic, mean over pairs."""
     attention: float
-    """How much of its attention goes from the last position to the topic's tokens, 0..1, mean over prompts."""
+    """Attention weight from the last position to the topic's tokens, 0..1, mean over prompts."""
 
 
 @dataclass(frozen=True)
 class ArgumentHeads:
-    """Every head of a model, that whose patch lowers P(answer) most first, and the prompts that this was found on."""
+    """All heads of a model in descending order of their effect, and a description of the prompts used."""
 
     heads: tuple[ArgumentHead, ...]
     pairs: int
-    """How many pairs of prompts the means are over."""
+    """Number of pairs that the means are over."""
     only_correct: bool
-    """Whether those are pairs whose clean prompt the model answers right; if not, too few were, and all were taken."""
+    """Whether only pairs with a correctly answered clean prompt were used; False if there were too few of them."""
 
 
 def find_argument_heads(
@@ -59,23 +60,23 @@ def find_argument_heads(
     most_pairs: int = MOST_PAIRS,
     progress: Progress | None = None,
 ) -> ArgumentHeads:
-    """Rank all heads of the model by what they bring of the topics of ``examples``.
+    """Rank all heads of the model by their effect as argument-passing heads on ``examples``.
 
-    Pairs are those of :func:`topic_pairs`. Those count whose clean prompt the model answers right, ``most_pairs`` of
-    them at most; where fewer than ``FEWEST_RIGHT`` are, all count.
+    The pairs are those of :func:`topic_pairs` whose clean prompt the model answers correctly, at most ``most_pairs``.
+    If there are fewer than ``FEWEST_CORRECT``, the first ``most_pairs`` of all pairs are used.
 
     Raises:
-        TaskError: no two examples differ in their topic alone.
-        ModelError: the model does not give out its attention weights.
+        TaskError: no two examples differ in their topic only.
+        ModelError: the model does not return its attention weights.
     """
     pairs = topic_pairs(examples, seed)
     if not pairs:
         raise TaskError(
-            f"none of {len(examples)} prompts has a known topic and a twin of the same template and as many tokens "
-            "that asks for another answer, so no head can be patched"
+            f"none of {len(examples)} prompts has a known topic and a counterpart with the same template, the same "
+            "number of tokens and another answer, so no head can be patched"
         )
     correct = _answered_correctly(loaded, pairs, most_pairs, progress or Silent())
-    only_correct = len(correct) >= min(FEWEST_RIGHT, most_pairs)
+    only_correct = len(correct) >= min(FEWEST_CORRECT, most_pairs)
     pairs = correct if only_correct else pairs[:most_pairs]
     effects = patch_heads(loaded, pairs, progress).fall.mean(dim=-1)
     attention = _attention_to_topic(loaded, [pair.clean for pair in pairs])
@@ -89,10 +90,10 @@ def find_argument_heads(
 
 
 def topic_pairs(examples: Sequence[Example], seed: int = 0) -> list[Pair]:
-    """Pair examples that differ in their topic alone: same group, template and number of tokens, another answer.
+    """Return pairs of examples with the same group, template and number of tokens, and different answers.
 
-    Each example whose topic and template are known is the clean one of at most one pair; its counterfactual is drawn.
-    The order is drawn too.
+    Each example with a known topic and template is the clean prompt of at most one pair. The counterfactual prompts and
+    the order of the pairs are random.
     """
     alike: dict[tuple[str, str, int], list[Example]] = defaultdict(list)
     for example in examples:
@@ -110,17 +111,17 @@ def topic_pairs(examples: Sequence[Example], seed: int = 0) -> list[Pair]:
 
 
 def _answered_correctly(loaded: LoadedModel, pairs: Sequence[Pair], most: int, progress: Progress) -> list[Pair]:
-    """Return the first ``most`` pairs whose clean prompt is answered right."""
-    progress.stage("asking the plain model", len(pairs))
-    right: list[Pair] = []
+    """Return the first ``most`` pairs whose clean prompt is answered correctly."""
+    progress.stage("running the plain model", len(pairs))
+    correct: list[Pair] = []
     with TokenPredictor(loaded) as predictor:
         for start in range(0, len(pairs), most):
             some = pairs[start : start + most]
             predicted = predictor.predict([pair.clean for pair in some], progress=progress)
-            right += [pair for pair, token in zip(some, predicted, strict=True) if token == pair.clean.answer]
-            if len(right) >= most:
+            correct += [pair for pair, token in zip(some, predicted, strict=True) if token == pair.clean.answer]
+            if len(correct) >= most:
                 break
-    return right[:most]
+    return correct[:most]
 
 
 @torch.inference_mode()

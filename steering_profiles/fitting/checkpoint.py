@@ -1,4 +1,4 @@
-"""What a long fit has found so far, kept in a file, so that one that was interrupted goes on where it was."""
+"""A file with the results of a running fit, so that an interrupted fit continues where it stopped."""
 
 import hashlib
 import json
@@ -18,15 +18,15 @@ _T = TypeVar("_T")
 
 
 class FitCheckpoint:
-    """Results by name, one JSON line each. Without a path nothing is kept.
+    """Results of a fit by name, in a file with one JSON object per line. Without a path no file is written.
 
-    A checkpoint belongs to one fit: ``key`` says which. One of another fit is begun anew.
+    ``key`` identifies the fit (:func:`fit_key`). The content of a file with another key is dropped.
     """
 
     def __init__(self, path: Path | None = None, key: str = "") -> None:
         self._path = path
         self._results: dict[str, Any] = {} if path is None else _results_in(path, key)
-        if path is not None:  # as it could be read, without what was cut short
+        if path is not None:  # drops a last line that is incomplete
             lines = [{"key": key}, *({"name": name, "result": result} for name, result in self._results.items())]
             path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
@@ -34,27 +34,27 @@ class FitCheckpoint:
         return len(self._results)
 
     def recall(self, name: str, make: Callable[[], _T]) -> _T:
-        """Return what ``make`` returned when this was first asked for, in this run or the one before it.
+        """Return the result called ``name``; on first use call ``make`` for it and write it to the file.
 
-        It must be something that JSON has; tuples come back as lists.
+        The result must be JSON data. A result read from a file has lists in place of tuples.
         """
         if name not in self._results:
             made = make()
             if self._path is not None:
                 with self._path.open("a") as file:
                     file.write(json.dumps({"name": name, "result": made}) + "\n")
-            self._results[name] = made  # now: what is counted is in the file
+            self._results[name] = made  # after writing, so that len() counts only written results
         found: _T = self._results[name]
         return found
 
     def discard(self) -> None:
-        """Remove the file: the fit is done."""
+        """Remove the file, when the fit is done."""
         if self._path is not None:
             self._path.unlink(missing_ok=True)
 
 
 def fit_key(loaded: LoadedModel, task: Task, settings: "DataclassInstance") -> str:
-    """Return what tells one fit from another: its model, weights included, prompts and settings."""
+    """Return a hash of a fit's model (with its weights), prompts and settings, and of this package's version."""
     prompts = hashlib.sha256(repr((task.train, task.dev, task.test, task.fit_formats, task.pairs)).encode()).hexdigest()
     model = (loaded.identity.model_dump(), weights_digest(loaded.model), str(loaded.dtype))
     facts = (__version__, model, prompts, type(settings).__name__, asdict(settings))
@@ -62,7 +62,7 @@ def fit_key(loaded: LoadedModel, task: Task, settings: "DataclassInstance") -> s
 
 
 def _results_in(path: Path, key: str) -> dict[str, Any]:
-    """Return what can be read of a checkpoint with that key: all up to a last line that may have been cut short."""
+    """Return the results in the file if it has that ``key``, up to the first line that cannot be read."""
     results: dict[str, Any] = {}
     try:
         lines = path.read_text().splitlines()

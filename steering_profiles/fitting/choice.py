@@ -1,4 +1,4 @@
-"""What a search settles on, and the profile that is made of it."""
+"""The result of a search over component scales, and the profile made from it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,13 +15,13 @@ from steering_profiles.steering import ProfileAtStrength, Steering
 
 @dataclass(frozen=True)
 class Choice:
-    """Components and their scales, and what they were chosen from."""
+    """The chosen components and scales, and the measurements that they were chosen from."""
 
     scales: Scales
     dev: Accuracy
-    """On the prompts that the choice was made on."""
+    """Accuracy on dev."""
     facts: dict[str, JsonValue]
-    """What was chosen, for the profile's provenance."""
+    """Description of the choice, for the profile's provenance."""
     grid: Sequence[MeasuredPoint] = ()
     path: Sequence[SearchStep] = field(default=())
 
@@ -42,5 +42,5 @@ def profile_of(scales: Scales, model: ModelIdentity, name: str, task: str) -> Pr
 
 
 def steering_of(scales: Scales, model: ModelIdentity) -> Steering:
-    """Return what applies ``scales``; nothing at all where there are none."""
+    """Return the steering that applies ``scales``; the empty steering if there are none."""
     return (ProfileAtStrength(profile_of(scales, model, "candidate", "a task")),) if scales else ()

@@ -1,7 +1,7 @@
-"""The circuit-discovery baseline that RASteer (arXiv:2507.00322) is compared with: heads ranked by activation patching.
+"""Circuit discovery, the baseline of RASteer (arXiv:2507.00322): rank heads by activation patching.
 
-A clean prompt has a counterfactual twin that asks for another answer. A head matters if its output from the
-counterfactual run, put into the clean run, moves the prediction from the one answer to the other.
+Each clean prompt has a counterfactual prompt with another answer. A head is important if replacing its output in the
+clean run by its output in the counterfactual run moves the prediction from the one answer to the other.
 """
 
 from collections.abc import Sequence
@@ -19,19 +19,20 @@ from steering_profiles.tasks.task import Example, Pair
 
 @torch.inference_mode()
 def rank_by_patching(loaded: LoadedModel, pairs: Sequence[Pair], progress: Progress | None = None) -> list[Component]:
-    """Return the heads, those with the largest mean effect first.
+    """Return the heads in descending order of their mean effect.
 
     A head's effect on a pair is half the sum of the relative fall of P(answer) and the relative rise of
-    P(counterfactual answer). Heads are patched at the last position, where the answer is read: that is defined for
-    twins of different lengths too. Only pairs count whose clean prompt is answered right and whose counterfactual
-    flips the prediction.
+    P(counterfactual answer). Only the last position is patched, so the two prompts of a pair may differ in length.
+    Only pairs are used whose clean prompt is answered correctly and whose counterfactual prompt changes the answer.
 
     Raises:
         TaskError: there is no such pair.
     """
     kept = _usable(loaded, pairs)
     if not kept:
-        raise TaskError(f"none of {len(pairs)} counterfactual prompts flips a right answer, so nothing can be patched")
+        raise TaskError(
+            f"none of the {len(pairs)} counterfactual prompts changes a correct answer, so no head can be patched"
+        )
     patched = patch_heads(loaded, kept, progress)
     effect = ((patched.fall + patched.rise) / 2).mean(dim=-1).flatten()
     order = sorted(range(len(effect)), key=lambda i: (-effect[i].item(), i))

@@ -19,4 +19,4 @@ class Component:
 
 
 Scales = Mapping[Component, float]
-"""What each component's activation is multiplied by; those that are not there stay as they are."""
+"""Factor of each component's activation; components that are not in it have the factor 1."""

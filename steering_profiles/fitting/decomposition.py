@@ -1,10 +1,10 @@
-"""What a layer's MLP makes of what it is given: Lv et al. (arXiv:2403.19521), MLP decomposition.
+"""MLP decomposition of Lv et al. (arXiv:2403.19521): express a layer's MLP output by the MLP's inputs.
 
-Over the prompts of a task, at the last position, the MLP's output is explained by what entered it:
-``MLP_n ~= sum_h w_h a[l,h]_n + w_r r_n + b``. ``a[l,h]`` is what head h adds to the residual stream and ``r`` the
-residual stream before the layer's attention. The coefficients are scalars, shared over dimensions and prompts; ``b`` is
-a vector of the hidden size. ``w_h > 0``: the MLP amplifies head h; ``w_h < 0``: it erases it. ``b`` is what it adds
-whatever they say.
+Over the prompts of a task, at the last position: ``MLP_n ~= sum_h w_h a[l,h]_n + w_r r_n + b``. ``a[l,h]`` is the
+contribution of head h to the residual stream, and ``r`` the residual stream before the layer's attention. The
+coefficients are scalars, shared over dimensions and prompts; ``b`` is a vector of the hidden size. ``w_h > 0`` means
+that the MLP amplifies head h, ``w_h < 0`` that it erases it. ``b`` is the part of the output that is independent of the
+inputs.
 """
 
 import math
@@ -22,49 +22,49 @@ from steering_profiles.tasks.batches import equal_length_batches
 from steering_profiles.tasks.task import Example
 
 _CONSTANT = 1e-20
-"""Share of its sum of squares below which what varies of a quantity is rounding."""
+"""Smallest ratio of variation to sum of squares that is not taken for rounding error."""
 _COLLINEAR = 1e-10
-"""Smallest eigenvalue, of the inputs' correlations, below which they do not tell their coefficients apart."""
+"""Smallest eigenvalue of the inputs' correlation matrix with which their coefficients can be determined."""
 _TAKES_PART = 0.1
-"""Least weight in a combination of inputs with which one is named as part of it."""
+"""Smallest weight in a linear combination with which an error message names an input."""
 
 
 @dataclass(frozen=True, eq=False)
 class LayerRecord:
-    """What is at the last position of each prompt in one layer, in float64 on the CPU."""
+    """Inputs and output of one layer's MLP at the last position of each prompt, in float64 on the CPU."""
 
     heads: Tensor
-    """``[prompts, heads, hidden_size]``: what each head adds to the residual stream, without the output
+    """``[prompts, heads, hidden_size]``: contribution of each head to the residual stream, without the output
     projection's bias."""
     residual_stream: Tensor
     """``[prompts, hidden_size]``: the residual stream before the layer's attention."""
     mlp: Tensor
-    """``[prompts, hidden_size]``: what the MLP adds to the residual stream."""
+    """``[prompts, hidden_size]``: contribution of the MLP to the residual stream."""
 
 
 @dataclass(frozen=True, eq=False)
 class Decomposition:
-    """How much of each input a layer's MLP puts out again, and what it adds besides."""
+    """Coefficients and intercept of a layer's MLP."""
 
     heads: Tensor
-    """``[heads]``: ``w_h``, float64 as all of it."""
+    """``[heads]``: ``w_h``, float64 like the other tensors."""
     residual_stream: float
     """``w_r``."""
     intercept: Tensor
     """``[hidden_size]``: ``b``."""
     mean_output: Tensor
-    """``[hidden_size]``: the plain mean of the MLP's output, which is the intercept of a fit without inputs."""
+    """``[hidden_size]``: mean of the MLP's output, the intercept of a fit without inputs."""
     r2: float
-    """Share of the output's variance, over all dimensions together, that the fit explains on its own prompts."""
+    """Share of the output's variance that the fit explains on its own prompts, over all dimensions together."""
 
     def predict(self, record: LayerRecord) -> Tensor:
-        """Return the MLP output that the inputs of ``record`` let expect: ``[prompts, hidden_size]``."""
+        """Return the MLP output predicted from the inputs of ``record``: ``[prompts, hidden_size]``."""
         of_heads = torch.einsum("nhd,h->nd", record.heads, self.heads)
         return of_heads + self.residual_stream * record.residual_stream + self.intercept
 
 
 def find_layer(loaded: LoadedModel, layer: int) -> int:
-    """Return the number of a layer: 0 is the first, and -1 the last.
+    """Return the index of ``layer``, which counts from 0, or from the end if negative.
 
     Raises:
         ModelError: the model has no such layer.
@@ -81,9 +81,9 @@ def find_layer(loaded: LoadedModel, layer: int) -> int:
 def record_layer(
     loaded: LoadedModel, examples: Sequence[Example], layer: int, progress: Progress | None = None
 ) -> LayerRecord:
-    """Run the plain model on ``examples`` and return what enters and leaves the MLP of ``layer``.
+    """Run the plain model on ``examples`` and return the inputs and the output of the MLP of ``layer``.
 
-    ``layer`` is as :func:`find_layer` takes it.
+    ``layer`` counts from 0, or from the end if negative.
 
     Raises:
         ModelError: the model has no such layer.
@@ -111,14 +111,13 @@ def decompose(record: LayerRecord, *, ridge: float = 0.0) -> Decomposition:
     """Fit the coefficients by least squares, in closed form.
 
     Inputs and output are centred over prompts in each dimension, the stacked centred values are regressed, and
-    ``b = mean(MLP) - sum w mean(input)``. So whatever all prompts have in common, such as the bias of the attention's
-    output projection, is in ``b`` and in no coefficient. ``ridge`` shrinks the coefficients: it is added to the
-    variance of each input as a share of that variance, so that it means the same for heads and a residual
-    stream of any size.
+    ``b = mean(MLP) - sum w mean(input)``. So a part that all prompts have in common, such as the bias of the
+    attention's output projection, is in ``b``. ``ridge`` shrinks the coefficients: this share of each input's variance
+    is added to the variance, so its effect does not depend on the size of the inputs.
 
     Raises:
-        FitError: the prompts do not determine the coefficients (too few of them; an input, or the output, that is the
-            same on all; inputs that are combinations of each other, without a ridge; values that are not finite), or
+        FitError: the prompts do not determine the coefficients (there are too few; an input or the output is the same
+            on all of them; without a ridge, inputs are linear combinations of each other; values are not finite), or
             ``ridge`` is not a finite number of 0 or more.
     """
     require_ridge(ridge)
@@ -137,35 +136,38 @@ def decompose(record: LayerRecord, *, ridge: float = 0.0) -> Decomposition:
         residual_stream=float(coefficients[-1]),
         intercept=mean_output - torch.einsum("id,i->d", mean_inputs, coefficients),
         mean_output=mean_output,
-        r2=math.nan,  # until it is measured, below
+        r2=math.nan,  # set below
     )
     return replace(fitted, r2=r2(fitted, record))
 
 
 def require_prompts(prompts: int, heads: int) -> None:
-    """Refuse so few prompts that they cannot determine the coefficients of ``heads`` heads and the residual stream.
+    """Check that there are enough prompts for the coefficients of ``heads`` heads and of the residual stream.
 
     Raises:
-        FitError: they are too few.
+        FitError: there are too few.
     """
     if prompts < heads + 2:
         raise FitError(
-            f"{prompts} prompts are too few to decompose an MLP behind {heads} heads; at least {heads + 2} are needed"
+            f"{prompts} prompts are too few to decompose the MLP of a layer with {heads} heads; "
+            f"at least {heads + 2} are needed"
         )
 
 
 def r2(decomposition: Decomposition, record: LayerRecord) -> float:
     """Return the share of the variance of ``record``'s output that ``decomposition`` explains.
 
-    Variance is about the mean of that record, over all dimensions together: 1 is all of it, 0 what that mean alone
-    would explain, less than 0 is worse than the mean.
+    The variance is over all dimensions together. 1 means that all of it is explained; 0 is as good as predicting the
+    mean of ``record``, and negative values are worse than that.
 
     Raises:
-        FitError: the output is the same on all prompts, so that there is nothing to explain.
+        FitError: the output is the same on all prompts, so it has no variance.
     """
     total = (record.mlp - record.mlp.mean(dim=0)).square().sum()
     if total <= _CONSTANT * record.mlp.square().sum():
-        raise FitError(f"the MLP's output is the same on all {len(record.mlp)} prompts: there is nothing to explain")
+        raise FitError(
+            f"the MLP's output is the same on all {len(record.mlp)} prompts, so there is no variance to explain"
+        )
     return 1 - float((record.mlp - decomposition.predict(record)).square().sum() / total)
 
 
@@ -179,14 +181,16 @@ def _require_determined(record: LayerRecord) -> None:
     ):
         wrong = int((~values.isfinite()).flatten(1).any(dim=1).sum())
         if wrong:
-            raise FitError(f"{name}: on {wrong} of {prompts} prompts not finite, so that nothing can be fitted to them")
+            raise FitError(f"{name}: values are not finite on {wrong} of {prompts} prompts")
 
 
 def _require_variation(varying: Tensor, whole: Tensor, prompts: int) -> None:
     constant = (varying <= _CONSTANT * whole).nonzero().squeeze(-1).tolist()
     if constant:
         named = _named(constant, len(varying))
-        raise FitError(f"the same on all {prompts} prompts, so that no coefficient can be told: {named}")
+        raise FitError(
+            f"no coefficient can be determined for inputs that are the same on all {prompts} prompts: {named}"
+        )
 
 
 def _require_independent(correlations: Tensor) -> None:
@@ -195,8 +199,8 @@ def _require_independent(correlations: Tensor) -> None:
         parts = (combinations[:, 0].abs() > _TAKES_PART).nonzero().squeeze(-1).tolist()
         named = _named(parts, len(correlations))
         raise FitError(
-            f"combinations of each other on these prompts: {named}; least squares does not tell their coefficients "
-            "apart, a ridge above 0 does"
+            f"least squares cannot determine the coefficients of inputs that are linear combinations of each other on "
+            f"these prompts: {named}; use a ridge above 0"
         )
 
 

@@ -1,4 +1,4 @@
-"""What a layer does for a task: Lv et al. (arXiv:2403.19521), for one layer of one model."""
+"""Explain what one layer of a model does on a task, with the methods of Lv et al. (arXiv:2403.19521)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,12 +25,12 @@ from steering_profiles.tasks.task import Example, Task
 from steering_profiles.tokenization import Vocabulary
 
 MOST_TOKENS = 10
-"""Tokens of the intercept that are kept, at either end."""
+"""Number of tokens with the largest and with the smallest logits of the intercept that are kept."""
 
 
 @dataclass(frozen=True)
 class LensToken:
-    """A token and what it gets through the logit lens, before the final norm's scale, which depends on the prompt."""
+    """A token and its logit through the logit lens, without the final norm's scale, which depends on the prompt."""
 
     text: str
     logit: float
@@ -38,10 +38,10 @@ class LensToken:
 
 @dataclass(frozen=True)
 class AnswerLogit:
-    """What each part of an MLP's output adds to the right answer's logit, mean over prompts.
+    """Contributions of the parts of an MLP's output to the correct answer's logit, mean over prompts.
 
-    Logits through the lens: above the mean of the vocabulary, before the final norm's scale. A part is what the fit
-    says it is: ``w_h a[l,h]``, ``w_r r``, ``b``, and the residual that it does not explain.
+    Logits are those of the logit lens: relative to the mean over the vocabulary, without the final norm's scale. The
+    parts are those of the decomposition, ``w_h a[l,h]``, ``w_r r`` and ``b``, and the residual that it leaves.
     """
 
     heads: tuple[float, ...]
@@ -61,9 +61,9 @@ class AnswerLogit:
 
     @property
     def shares(self) -> dict[str, float]:
-        """What each of :attr:`parts` adds as a signed share of what all of them move: their sizes add up to 1.
+        """Each of :attr:`parts` as a signed share of the sum of their absolute values.
 
-        Not of the total, which may well be near 0 where the parts are not.
+        Shares of the total would be meaningless where large parts cancel.
         """
         parts = self.parts
         moved = sum(map(abs, parts.values()))
@@ -71,35 +71,35 @@ class AnswerLogit:
 
     @property
     def total(self) -> float:
-        """What the MLP as a whole adds."""
+        """Contribution of the whole MLP output."""
         return sum(self.parts.values())
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """What a layer's MLP makes of its input on a task, and which heads of the model bring the topic."""
+    """Decomposition of a layer's MLP on a task, and the model's argument-passing heads."""
 
     task: str
     seed: int
     model: ModelIdentity
     layer: int
-    """0 is the first."""
+    """Index of the layer, from 0."""
     ridge: float
     prompts: Mapping[str, int]
-    """How many prompts of each split were used: the fit is to those of ``train``."""
+    """Number of prompts used per split. The decomposition is fitted on ``train``."""
     decomposition: Decomposition
     r2: Mapping[str, float]
-    """Per split, the share of the variance of the MLP's output that the fit explains: in sample on ``train``."""
+    """Share of the variance of the MLP's output that the decomposition explains, per split; in-sample on ``train``."""
     top: tuple[LensToken, ...]
-    """What the intercept pushes to most, first the most."""
+    """Tokens with the largest logits of the intercept, largest first."""
     bottom: tuple[LensToken, ...]
-    """What it pushes away from most, first the most."""
+    """Tokens with the smallest logits of the intercept, smallest first."""
     answer_logits: Mapping[str, AnswerLogit]
-    """Per split."""
+    """Contributions per split."""
     argument_heads: ArgumentHeads | None
-    """Found on train prompts; None where that was not asked for, or not possible."""
+    """Found on train prompts; None if they were not requested or could not be found."""
     left_out: tuple[str, ...] = ()
-    """What is not there, with the reason."""
+    """Missing parts of the explanation and unused parts of the task, each with the reason."""
 
 
 @torch.no_grad()
@@ -113,19 +113,19 @@ def explain(
     argument_heads: bool = True,
     progress: Progress | None = None,
 ) -> Explanation:
-    """Decompose the MLP of ``layer`` on the train prompts of ``task``, and find the heads that bring the topic.
+    """Decompose the MLP of ``layer`` on the train prompts of ``task``, and find the argument-passing heads.
 
     ``layer`` counts from 0, or from the end if negative; ``ridge`` is as :func:`.decomposition.decompose` takes it.
-    Of each split the first ``most_prompts`` are used. Argument-passing heads are those of the whole model.
+    At most the first ``most_prompts`` of each split are used. Argument-passing heads are searched in the whole model.
 
     Raises:
-        ModelError: there is no such layer, or the model does not give out its attention weights.
+        ModelError: there is no such layer, or the model does not return its attention weights.
         FitError: the prompts do not determine the decomposition, or ``ridge`` is out of range.
     """
     layer = find_layer(loaded, layer)
     splits = {"train": task.train, "dev": task.dev, "test": task.test}
     used = {name: examples[:most_prompts] for name, examples in splits.items() if examples}
-    require_ridge(ridge)  # now, as recording takes a while
+    require_ridge(ridge)  # before the recording, which takes a while
     require_prompts(len(used["train"]), loaded.anatomy.sizes.heads)
     records = {name: record_layer(loaded, examples, layer, progress) for name, examples in used.items()}
     fitted = decompose(records["train"], ridge=ridge)
@@ -160,9 +160,9 @@ def explain(
 
 @torch.no_grad()
 def answer_logit(fitted: Decomposition, record: LayerRecord, columns: Tensor) -> AnswerLogit:
-    """Return what each part adds to the answer's logit, mean over the prompts of ``record``.
+    """Return the contribution of each part to the answer's logit, mean over the prompts of ``record``.
 
-    ``columns`` is ``[prompts, hidden_size]``: each prompt's answer's column of the centred unembedding.
+    ``columns`` is ``[prompts, hidden_size]``: the column of the centred unembedding for each prompt's answer.
     """
     heads = fitted.heads * torch.einsum("nhd,nd->h", record.heads, columns) / len(columns)
     residual = record.mlp - fitted.predict(record)
@@ -193,7 +193,7 @@ def _quality(split: str, fitted: Decomposition, record: LayerRecord) -> float:
 def _ends(
     intercept: Tensor, unembedding: Tensor, vocabulary: Vocabulary
 ) -> tuple[tuple[LensToken, ...], tuple[LensToken, ...]]:
-    """Return the tokens that ``intercept``, ``[hidden_size]``, writes most and least."""
+    """Return the tokens with the largest and the smallest logits of ``intercept``, ``[hidden_size]``."""
     logits = intercept.to(unembedding) @ unembedding
     most = min(MOST_TOKENS, len(logits))
 

@@ -1,7 +1,8 @@
-"""What a choice of final-layer settings looks at, with and without a gate.
+"""Predictions of a final-layer candidate, and those of the same candidate behind a gate.
 
-A gate lets either the plain model's logits through or the steered ones, position by position, by the plain model's top
-probability. So what a setting does behind any gate follows from what it does without one, exactly.
+A gate selects, position by position, either the plain model's logits or the steered ones, by the plain model's top
+probability. So the predictions behind any gate follow exactly from the plain and the ungated predictions, without
+another forward pass.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,34 +19,34 @@ from steering_profiles.evaluation.prediction import TokenScores
 from steering_profiles.schema import Gate
 
 EDGES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-"""Where a fitted gate may begin and end."""
+"""Probabilities at which a fitted gate can begin or end."""
 
 _Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
 class Score:
-    """How well some prompts are answered."""
+    """Accuracy and likelihood of the correct answers on a set of prompts."""
 
     accuracy: Accuracy
     nll: float
-    """Of the correct answer, in nats, averaged over groups."""
+    """NLL of the correct answer, in nats, averaged over groups."""
     probability: float
-    """Of the correct answer, averaged over groups."""
+    """Probability of the correct answer, averaged over groups."""
 
     def to_json(self) -> list[JsonValue]:
-        """Return it as plain data."""
+        """Return the score as plain data."""
         return [self.accuracy.to_json(), self.nll, self.probability]
 
     @classmethod
     def from_json(cls, data: Sequence[Any]) -> "Score":
-        """Make it of what :meth:`to_json` returned."""
+        """Create a score from the result of :meth:`to_json`."""
         return cls(Accuracy.from_json(data[0]), data[1], data[2])
 
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """How some prompts are answered: one entry for each, all ``[prompts]``."""
+    """Answers to a set of prompts, one entry per prompt: every array is ``[prompts]``."""
 
     groups: Sequence[str]
     correct: _Array
@@ -54,7 +55,7 @@ class Answers:
 
     @classmethod
     def of(cls, answers: Sequence[ScoredAnswer]) -> "Answers":
-        """Make it of single answers."""
+        """Create arrays from single answers."""
         return cls(
             groups=[answer.group for answer in answers],
             correct=np.array([answer.correct for answer in answers], dtype=bool),
@@ -64,7 +65,7 @@ class Answers:
 
     @cached_property
     def score(self) -> Score:
-        """The figures that a choice rests on."""
+        """Score of these answers."""
         names = np.array(self.groups)
         of = {group: names == group for group in dict.fromkeys(self.groups)}
         return Score(
@@ -74,8 +75,8 @@ class Answers:
         )
 
     def behind(self, gate: Gate, plain: "Answers") -> "Answers":
-        """Return the answers with these where ``gate`` is open, and with those of the ``plain`` model elsewhere."""
-        is_open = _is_open(gate, plain.confidence)
+        """Return these answers where ``gate`` is open, and those of the ``plain`` model where it is closed."""
+        is_open = (plain.confidence >= gate.low) & (plain.confidence <= gate.high)
         return Answers(
             self.groups,
             np.where(is_open, self.correct, plain.correct),
@@ -85,23 +86,23 @@ class Answers:
 
 
 @dataclass(frozen=True, eq=False)
-class Evidence:
-    """All that is known of a setting."""
+class CandidatePredictions:
+    """Predictions of a candidate: answers to prompts, and scores of the tokens of other text."""
 
     dev: Answers
     fit_formats: Mapping[str, Answers]
     texts: Mapping[str, TokenScores]
 
-    def behind(self, gate: Gate, plain: "Evidence") -> "Evidence":
-        """Return what the setting does behind ``gate``, the ``plain`` model being what shows elsewhere."""
-        return Evidence(
+    def behind(self, gate: Gate, plain: "CandidatePredictions") -> "CandidatePredictions":
+        """Return these predictions where ``gate`` is open, and those of the ``plain`` model where it is closed."""
+        return CandidatePredictions(
             self.dev.behind(gate, plain.dev),
             {name: answers.behind(gate, plain.fit_formats[name]) for name, answers in self.fit_formats.items()},
             {name: _text_behind(gate, scores, plain.texts[name]) for name, scores in self.texts.items()},
         )
 
-    def nll_increase(self, plain: "Evidence") -> float:
-        """Return by how much the NLL of the text that suffers most rises, as a share of what it was."""
+    def nll_increase(self, plain: "CandidatePredictions") -> float:
+        """Return the largest increase of the NLL over the texts, as a share of the ``plain`` model's NLL."""
         return max(
             float(scores.nll.double().sum() / plain.texts[name].nll.double().sum()) - 1
             for name, scores in self.texts.items()
@@ -109,7 +110,7 @@ class Evidence:
 
 
 def possible_gates() -> Iterator[Gate]:
-    """Yield every band between two of :data:`EDGES`, but for that which is always open."""
+    """Yield a gate for every pair of :data:`EDGES`, except the gate that is always open."""
     for low, high in combinations(EDGES, 2):
         if (low, high) != (EDGES[0], EDGES[-1]):
             yield Gate(low=low, high=high)
@@ -118,7 +119,3 @@ def possible_gates() -> Iterator[Gate]:
 def _text_behind(gate: Gate, steered: TokenScores, plain: TokenScores) -> TokenScores:
     is_open = (plain.confidence >= gate.low) & (plain.confidence <= gate.high)
     return TokenScores(steered.nll.where(is_open, plain.nll), steered.confidence.where(is_open, plain.confidence))
-
-
-def _is_open(gate: Gate, confidence: _Array) -> _Array:
-    return (confidence >= gate.low) & (confidence <= gate.high)

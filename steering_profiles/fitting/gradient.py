@@ -1,4 +1,4 @@
-"""How answers and other text depend on each component's scale: one backward pass tells for all components at once."""
+"""Gradients of the answers' loss and of other text's NLL with respect to all component scales."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -21,22 +21,22 @@ from steering_profiles.models.quantised import differentiable
 from steering_profiles.tasks.task import Example
 
 MARGIN = 1.0
-"""Nats by which the answer should lead the likeliest other token; what leads by more is right enough."""
+"""Margin of the hinge loss, in nats: a larger lead of the answer over every other token is not rewarded."""
 _TOKENS_AT_ONCE = 1024
-"""Of prompts, padding included: what a backward pass keeps of each grows with the model."""
+"""Prompt tokens per backward pass, padding included; limits the memory for activations."""
 
 
 @dataclass(frozen=True)
-class Slope:
-    """A loss, and how it changes with every scale."""
+class LossGradient:
+    """A loss and its gradient with respect to the scales."""
 
     loss: float
     by_kind: dict[Kind, Tensor]
-    """``[layers, heads]`` and ``[layers, neurons]``: the loss's derivative by each scale."""
+    """Derivatives by scale: ``[layers, heads]`` and ``[layers, neurons]``."""
 
 
 class DifferentiableScales:
-    """Scales that a loss can be differentiated by. A context manager: on leaving it the model is plain again."""
+    """Context manager that applies component scales to a model such that a loss can be differentiated by them."""
 
     def __init__(self, loaded: LoadedModel, kinds: Sequence[Kind]) -> None:
         sizes = loaded.anatomy.sizes
@@ -66,25 +66,27 @@ class DifferentiableScales:
         while self._handles:
             self._handles.pop().remove()
         for parameter in self._trained:
-            if not parameter.is_meta:  # such a one stands in for a weight that accelerate fetches, and comes and goes
+            if not parameter.is_meta:  # a placeholder for a weight that accelerate loads on use
                 parameter.requires_grad_(True)
         self._kernels.close()
 
-    def of_answers(self, examples: Sequence[Example], scales: Scales) -> Slope:
-        """Return how the answers of ``examples`` fare at ``scales`` (1 where none is given).
+    def of_answers(self, examples: Sequence[Example], scales: Scales) -> LossGradient:
+        """Return the loss of the answers to ``examples`` at ``scales``, and its gradient.
 
-        The loss is the mean of ``max(0, MARGIN - lead)``, the lead being what the answer's logit is above the
-        likeliest other token's.
+        The loss is the mean of ``max(0, MARGIN - lead)``, where ``lead`` is the answer's logit minus the largest other
+        logit.
         """
         ordered = sorted(examples, key=lambda example: len(example.prompt))
-        return self._slope([partial(self._answers_loss, batch) for batch in _batches(ordered)], len(examples), scales)
+        return self._loss_gradient(
+            [partial(self._answers_loss, batch) for batch in _batches(ordered)], len(examples), scales
+        )
 
-    def of_texts(self, windows: Sequence[Window], scales: Scales) -> Slope:
-        """Return how well ``windows`` of text are predicted at ``scales``: the loss is the NLL of a token, in nats."""
+    def of_texts(self, windows: Sequence[Window], scales: Scales) -> LossGradient:
+        """Return the mean NLL per token of ``windows`` at ``scales``, in nats, and its gradient."""
         tokens = sum(len(window.predicted) for window in windows)
-        return self._slope([partial(self._text_loss, window) for window in windows], tokens, scales)
+        return self._loss_gradient([partial(self._text_loss, window) for window in windows], tokens, scales)
 
-    def _slope(self, losses: Sequence[Callable[[], Tensor]], count: int, scales: Scales) -> Slope:
+    def _loss_gradient(self, losses: Sequence[Callable[[], Tensor]], count: int, scales: Scales) -> LossGradient:
         total = 0.0
         sums = {kind: torch.zeros(shape, dtype=self._precise) for kind, shape in self._shapes.items()}
         for loss_of in losses:
@@ -94,8 +96,8 @@ class DifferentiableScales:
             grads = iter(torch.autograd.grad(loss, [s for of_layers in self._scales.values() for s in of_layers]))
             for kind, of_layers in self._scales.items():
                 sums[kind] += torch.stack([next(grads).cpu() for _ in of_layers])
-        self._scales = {}  # the hooks rest
-        return Slope(total / count, {kind: grad / count for kind, grad in sums.items()})
+        self._scales = {}  # disables the hooks
+        return LossGradient(total / count, {kind: grad / count for kind, grad in sums.items()})
 
     def _set(self, scales: Scales) -> None:
         device = self._loaded.layer_devices
@@ -110,7 +112,7 @@ class DifferentiableScales:
                 of_layer.requires_grad_(True)
 
     def _answers_loss(self, batch: Sequence[Example]) -> Tensor:
-        # Padded on the right, which no position before sees under causal attention.
+        # Padding on the right is invisible to the positions before it under causal attention.
         longest = max(len(example.prompt) for example in batch)
         padded = [(*example.prompt, *[0] * (longest - len(example.prompt))) for example in batch]
         self._last = torch.tensor([len(example.prompt) - 1 for example in batch])
@@ -127,16 +129,16 @@ class DifferentiableScales:
         return cross_entropy(logits, torch.tensor(window.predicted, device=logits.device), reduction="sum")
 
     def _logits(self, tokens: Tensor) -> Tensor:
-        # Differentiating torch's fused attention takes longer than everything else in such short rows.
+        # The backward pass of torch's fused attention dominates the time for such short prompts.
         with sdpa_kernel(SDPBackend.MATH):
             output = self._loaded.model(input_ids=tokens.to(self._loaded.input_device), use_cache=False)
         logits: Tensor = output.logits
         return logits
 
     def _keep_last(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Of prompts only the last position is unembedded: ``[batch, 1, width]``."""
+        """Keep only the last position of each prompt for the unembedding: ``[batch, 1, hidden_size]``."""
         if self._last is None:
-            # Of a slice, and with weights that take no gradient, torch would copy the weights once per row.
+            # With a non-contiguous input and frozen weights torch would copy the weights once per row.
             return (args[0].contiguous(), *args[1:])
         last = self._last.to(args[0].device)
         return (args[0][torch.arange(len(last), device=last.device), last].unsqueeze(1), *args[1:])
@@ -154,7 +156,7 @@ class DifferentiableScales:
 
 
 def _batches(ordered: Sequence[Example]) -> Iterator[Sequence[Example]]:
-    """Cut prompts, the shortest first, into batches of so many tokens that a backward pass fits into memory."""
+    """Cut prompts, which are sorted by length, into batches of at most ``_TOKENS_AT_ONCE`` tokens."""
     batch: list[Example] = []
     for example in ordered:
         if batch and (len(batch) + 1) * len(example.prompt) > _TOKENS_AT_ONCE:

@@ -1,4 +1,4 @@
-"""Activation patching of single heads at the last position, where the answer is read."""
+"""Activation patching of single heads at the last position, where the model predicts the answer."""
 
 import copy
 from collections.abc import Iterator, Sequence
@@ -17,30 +17,33 @@ from steering_profiles.tasks.task import Pair
 
 
 @dataclass(frozen=True, eq=False)
-class Patched:
-    """Probabilities of both answers of each pair, its own and the counterfactual's, on the clean prompt: float64."""
+class PatchedProbabilities:
+    """Probabilities on each pair's clean prompt of the clean and the counterfactual answer, without and with patches.
+
+    Both tensors are float64.
+    """
 
     plain: Tensor
-    """``[pairs, 2]``."""
+    """``[pairs, 2]``: without a patch."""
     changed: Tensor
-    """``[layers, heads, pairs, 2]``: with that one head's output taken from the counterfactual run."""
+    """``[layers, heads, pairs, 2]``: with the output of that head taken from the counterfactual run."""
 
     @property
     def fall(self) -> Tensor:
-        """The relative fall of P(answer): ``[layers, heads, pairs]``."""
+        """Relative decrease of P(answer): ``[layers, heads, pairs]``."""
         return (self.plain[..., 0] - self.changed[..., 0]) / self.plain[..., 0]
 
     @property
     def rise(self) -> Tensor:
-        """The relative rise of P(counterfactual answer): ``[layers, heads, pairs]``."""
+        """Relative increase of P(counterfactual answer): ``[layers, heads, pairs]``."""
         return (self.changed[..., 1] - self.plain[..., 1]) / self.plain[..., 1]
 
 
 @torch.inference_mode()
-def patch_heads(loaded: LoadedModel, pairs: Sequence[Pair], progress: Progress | None = None) -> Patched:
+def patch_heads(loaded: LoadedModel, pairs: Sequence[Pair], progress: Progress | None = None) -> PatchedProbabilities:
     """Patch every head, one at a time, into the clean run of every pair.
 
-    That is done at the last position alone, which is defined for twins of different lengths too.
+    Only the last position is patched, so that the two prompts of a pair may differ in length.
     """
     progress = progress or Silent()
     sizes = loaded.anatomy.sizes
@@ -52,7 +55,7 @@ def patch_heads(loaded: LoadedModel, pairs: Sequence[Pair], progress: Progress |
     for indices in batches:
         batch = [pairs[index] for index in indices]
         plain[indices], changed[:, :, indices] = _probabilities(loaded, batch, patches[:, indices], progress)
-    return Patched(plain, changed)
+    return PatchedProbabilities(plain, changed)
 
 
 def _probabilities(
@@ -65,11 +68,11 @@ def _probabilities(
     heads = loaded.anatomy.sizes.heads
     tokens = torch.tensor([pair.clean.prompt for pair in pairs], device=loaded.input_device)
     answers = torch.tensor([[pair.clean.answer, pair.counterfactual.answer] for pair in pairs])
-    # A patch at the last position changes nothing before it: what comes before is computed once.
+    # A patch at the last position changes no earlier position, so the KV cache of those is computed once.
     before = loaded.model(input_ids=tokens[:, :-1], use_cache=True).past_key_values if tokens.shape[1] > 1 else None
 
     def probabilities(repeats: int) -> Tensor:
-        """Of both answers, ``[pairs * repeats, 2]``."""
+        """Return the probabilities of both answers: ``[pairs * repeats, 2]``."""
         past = None if before is None else _repeated(before, repeats)
         last = tokens[:, -1:].repeat_interleave(repeats, dim=0)
         logits = loaded.model(input_ids=last, past_key_values=past, use_cache=True).logits[:, -1]
@@ -86,9 +89,9 @@ def _probabilities(
 
 
 def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
-    """Return a copy of ``cache`` with every row ``repeats`` times."""
+    """Return a copy of ``cache`` with every sequence repeated ``repeats`` times."""
     repeated = copy.copy(cache)
-    # Each layer with what else it knows: one with a sliding window has forgotten keys, and counts them.
+    # Layers are copied with all their state: a sliding-window layer counts the keys that it has dropped.
     repeated.layers = [copy.copy(layer) for layer in cache.layers]
     repeated.batch_repeat_interleave(repeats)
     return repeated
@@ -96,7 +99,7 @@ def _repeated(cache: DynamicCache, repeats: int) -> DynamicCache:
 
 @contextmanager
 def _patched(head_output: nn.Module, patch: Tensor) -> Iterator[None]:
-    """Replace head h in every h-th of ``heads`` rows per pair; ``patch`` is ``[pairs, heads, head_dim]``."""
+    """Replace the output of head h in row h of each pair's rows; ``patch`` is ``[pairs, heads, head_dim]``."""
     count, heads, width = patch.shape
 
     def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,15 +1,15 @@
-"""What each component says about the next token: its contribution through the logit lens.
+"""Project the contribution of each component onto the vocabulary through the logit lens.
 
 RASteer (arXiv:2507.00322), projection: at the last position, ``a[l,h] @ W_U`` with ``a[l,h] = W_O[l,h] z[l,h]`` for a
-head and ``m[l,i] v[l,i] @ W_U`` for a neuron, the final norm's gain folded into ``W_U`` and its rows centred over the
-vocabulary. Where a norm stands between a component and the residual stream, its gain and the scale it
-had are part of what the component contributes (``models/contributions``).
+head and ``m[l,i] v[l,i] @ W_U`` for a neuron. The final norm's gain is folded into ``W_U`` and its rows are centred
+over the vocabulary. If a norm stands between a component and the residual stream, its gain and scale are part of the
+component's contribution (``models/contributions``).
 
-Of all those logits only two things are wanted: those of a few tokens, and whether they reach a share ``tau`` of the
-largest, which is a question about the whole vocabulary. For a head it can nearly always be answered without that: as
-soon as one token's logit is so large that ``tau`` times it is out of reach, it is out of reach of the largest too. The
-tokens that a head writes most on a few of the prompts serve for that; the whole vocabulary is looked at where they do
-not decide. For a neuron the largest logit is known beforehand, ``m max(u)`` or ``m min(u)`` by the sign of ``m``.
+Only the logits of a few tokens are needed, and whether each reaches a share ``tau`` of the largest logit over the whole
+vocabulary. For a head this is nearly always decided without computing all logits: a token that does not reach ``tau``
+times the logit of *some* token does not reach ``tau`` times the largest logit either. The tokens with the largest
+logits on a few pilot prompts serve as such tokens; all logits are computed only for the prompts that they do not
+decide. For a neuron the largest logit follows from the sign of ``m``: ``m max(u)`` or ``m min(u)``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,25 +28,28 @@ from steering_profiles.tasks.task import Example
 PROMOTION_THRESHOLD = 0.5
 """``tau``: a component promotes a token whose logit is at least this share of its largest."""
 STATIC_RANK = 50
-"""A neuron is looked at if some answer is among as many tokens that it writes most, or least."""
+"""A neuron is selected if an answer is among this number of tokens with its largest or smallest logits."""
 
-_PILOTS = 16  # prompts on which a head's largest logits are looked up among all tokens
-_MOST_WRITTEN = 16  # tokens kept of each
-_ROWS_AT_ONCE = 256  # bounds the [rows, vocab] block held in memory
+_PILOTS = 16
+"""Number of pilot prompts on which all logits of a head are computed."""
+_LARGEST_TOKENS = 16
+"""Number of tokens with the largest logits that are kept for each pilot prompt."""
+_ROWS_AT_ONCE = 256
+"""Rows of ``[rows, vocab]`` blocks; limits memory."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """What each component says on every prompt about the tokens that are asked about."""
+    """Logits of the answer tokens in each component's contribution, per prompt."""
 
     components: tuple[Component, ...]
     logits: Tensor
     """``[components, prompts, tokens]``, float32."""
     promotes: Tensor
-    """``[components, prompts, tokens]``: whether it is positive and at least ``tau`` times the largest of all."""
+    """``[components, prompts, tokens]``: whether the logit is positive and at least ``tau`` times the largest one."""
 
     def __add__(self, other: "Projection") -> "Projection":
-        """Put the components of two projections of the same prompts together."""
+        """Concatenate the components of two projections of the same prompts."""
         return Projection(
             self.components + other.components,
             torch.cat([self.logits, other.logits]),
@@ -56,45 +59,47 @@ class Projection:
 
 @torch.inference_mode()
 def project_heads(
-    loaded: LoadedModel, activations: "Activations", asked: AnswerTokens, progress: Progress | None = None
+    loaded: LoadedModel, activations: "Activations", answer_tokens: AnswerTokens, progress: Progress | None = None
 ) -> Projection:
     """Project every head at the last position of every prompt."""
     progress = progress or Silent()
     sizes = loaded.anatomy.sizes
     z = activations.z * activations.head_scale[..., None, None]
     unembedding = loaded.anatomy.unembedding_weight()
-    tokens, place = asked.tokens.unique(return_inverse=True)
-    of_asked = unembedding[:, tokens.to(unembedding.device)]
+    tokens, place = answer_tokens.tokens.unique(return_inverse=True)
+    of_tokens = unembedding[:, tokens.to(unembedding.device)]
     logits, promotes = [], []
     progress.stage("projecting heads onto the vocabulary", sizes.layers)
     for layer in range(sizes.layers):
         weight = loaded.anatomy.head_output_weight(layer).to(unembedding)
         written = torch.einsum("phk,hkd->hpd", z[layer].to(unembedding), weight)
-        of_heads = (written @ of_asked).cpu()
-        for head, most in enumerate(_most_written(written, unembedding)):
-            asked_logits = of_heads[head].gather(-1, place)
+        of_heads = (written @ of_tokens).cpu()
+        for head, most in enumerate(_pilot_tokens(written, unembedding)):
+            token_logits = of_heads[head].gather(-1, place)
             reached = (written[head] @ unembedding[:, most]).amax(dim=-1).cpu()
-            open_ = _is_promoted(asked_logits, reached).any(dim=-1).nonzero().squeeze(-1)
+            open_ = _is_promoted(token_logits, reached).any(dim=-1).nonzero().squeeze(-1)
             reached[open_] = _largest(z[layer, open_, head].to(unembedding), weight[head], unembedding).cpu()
-            logits.append(asked_logits)
-            promotes.append(_is_promoted(asked_logits, reached))
+            logits.append(token_logits)
+            promotes.append(_is_promoted(token_logits, reached))
         progress.advance()
     components = tuple(Component("head", layer, head) for layer in range(sizes.layers) for head in range(sizes.heads))
     return Projection(components, torch.stack(logits), torch.stack(promotes))
 
 
 @torch.inference_mode()
-def select_neurons(loaded: LoadedModel, asked: AnswerTokens, progress: Progress | None = None) -> dict[int, Tensor]:
-    """Return per layer the neurons that write some answer among their top or bottom ``STATIC_RANK`` tokens.
+def select_neurons(
+    loaded: LoadedModel, answer_tokens: AnswerTokens, progress: Progress | None = None
+) -> dict[int, Tensor]:
+    """Return per layer the neurons with an answer among the ``STATIC_RANK`` tokens of largest or smallest logit.
 
-    RASteer's static filter: whatever a neuron's activation, it can promote no other.
+    This is RASteer's static filter: the other neurons promote no answer, whatever their activation.
     """
     progress = progress or Silent()
     sizes = loaded.anatomy.sizes
     unembedding = loaded.anatomy.unembedding_weight()
-    answers = asked.tokens.unique().tolist()
+    answers = answer_tokens.tokens.unique().tolist()
     selected = {}
-    progress.stage("selecting neurons by what they write", sizes.layers)
+    progress.stage("selecting neurons by their output weights", sizes.layers)
     for layer in range(sizes.layers):
         weight = loaded.anatomy.neuron_output_weight(layer).to(unembedding)
         kept = []
@@ -111,11 +116,11 @@ def select_neurons(loaded: LoadedModel, asked: AnswerTokens, progress: Progress 
 
 @torch.inference_mode()
 def project_neurons(
-    loaded: LoadedModel, activations: "Activations", selected: Mapping[int, Tensor], asked: AnswerTokens
+    loaded: LoadedModel, activations: "Activations", selected: Mapping[int, Tensor], answer_tokens: AnswerTokens
 ) -> Projection:
-    """Project the ``selected`` neurons, per layer, which are those recorded, at the last position of every prompt."""
+    """Project each layer's ``selected`` neurons, whose activations were recorded, at every prompt's last position."""
     unembedding = loaded.anatomy.unembedding_weight()
-    tokens, place = asked.tokens.unique(return_inverse=True)
+    tokens, place = answer_tokens.tokens.unique(return_inverse=True)
     components, logits, promotes = [], [], []
     for layer, neurons in selected.items():
         weight = loaded.anatomy.neuron_output_weight(layer).to(unembedding)
@@ -124,31 +129,31 @@ def project_neurons(
             some = neurons[start : start + _ROWS_AT_ONCE]
             written = weight[some.to(weight.device)] @ unembedding
             highest, lowest = written.amax(dim=-1).cpu(), written.amin(dim=-1).cpu()
-            of_asked = written[:, tokens.to(written.device)].cpu()
+            of_tokens = written[:, tokens.to(written.device)].cpu()
             activation = (m[:, start : start + _ROWS_AT_ONCE]).T  # [neurons, prompts]
-            values = of_asked[:, place] * activation.unsqueeze(-1)
+            values = of_tokens[:, place] * activation.unsqueeze(-1)
             largest = torch.where(activation > 0, activation * highest[:, None], activation * lowest[:, None])
             logits.append(values)
             promotes.append(_is_promoted(values, largest))
             components += [Component("neuron", layer, neuron) for neuron in some.tolist()]
     if not components:
-        empty = torch.empty(0, *asked.tokens.shape)
+        empty = torch.empty(0, *answer_tokens.tokens.shape)
         return Projection((), empty, empty.bool())
     return Projection(tuple(components), torch.cat(logits), torch.cat(promotes))
 
 
 @dataclass(frozen=True)
 class Activations:
-    """What components computed at the last position of each prompt."""
+    """Activations of heads and neurons at the last position of each prompt."""
 
     z: Tensor
     """``[layers, prompts, heads, head_dim]``: the heads' outputs, float32."""
     m: dict[int, Tensor]
     """Per layer ``[prompts, selected neurons]``: the neurons' activations, float32."""
     head_scale: Tensor
-    """``[layers, prompts]``, float32: the scale of the norm that the heads' outputs pass; 1 where there is none."""
+    """``[layers, prompts]``, float32: scale of the norm after the heads' outputs; 1 without such a norm."""
     mlp_scale: Tensor
-    """``[layers, prompts]``, float32: the same for the neurons'."""
+    """``[layers, prompts]``, float32: scale of the norm after the MLP's output; 1 without such a norm."""
 
 
 @torch.inference_mode()
@@ -158,7 +163,7 @@ def record_activations(
     neurons: Mapping[int, Tensor] | None = None,
     progress: Progress | None = None,
 ) -> Activations:
-    """Run the plain model on ``examples`` and return what its heads, and the given ``neurons``, computed."""
+    """Run the plain model on ``examples`` and return the activations of its heads and of the given ``neurons``."""
     progress, neurons = progress or Silent(), neurons or {}
     sizes = loaded.anatomy.sizes
     z = torch.empty(sizes.layers, len(examples), sizes.heads, sizes.head_dim)
@@ -180,21 +185,21 @@ def record_activations(
 
 
 def _is_promoted(logits: Tensor, largest: Tensor) -> Tensor:
-    """Whether ``logits`` ``[..., tokens]`` reach their share of ``largest`` ``[...]``."""
+    """Return whether ``logits`` ``[..., tokens]`` reach the share ``tau`` of ``largest`` ``[...]``."""
     return (logits > 0) & (logits >= PROMOTION_THRESHOLD * largest.unsqueeze(-1))
 
 
-def _most_written(written: Tensor, unembedding: Tensor) -> list[Tensor]:
-    """Return the tokens that each head writes most on a few prompts; ``written``: ``[heads, prompts, hidden_size]``."""
+def _pilot_tokens(written: Tensor, unembedding: Tensor) -> list[Tensor]:
+    """Return each head's tokens of largest logit on a few prompts; ``written``: ``[heads, prompts, hidden_size]``."""
     step = max(1, written.shape[1] // _PILOTS)
-    tokens = (written[:, ::step] @ unembedding).topk(min(_MOST_WRITTEN, unembedding.shape[1])).indices
+    tokens = (written[:, ::step] @ unembedding).topk(min(_LARGEST_TOKENS, unembedding.shape[1])).indices
     return [of_head.unique() for of_head in tokens]
 
 
 def _largest(z: Tensor, weight: Tensor, unembedding: Tensor) -> Tensor:
     """Return the largest logit over the vocabulary, ``[rows]``, of a head with outputs ``z``, ``[rows, head_dim]``."""
     rows, hidden_size = z.shape[0], unembedding.shape[0]
-    # Made once, the head's own matrix to the vocabulary makes each row cheaper; a few rows do not earn it back.
+    # Folding the weights once makes each row cheaper, which pays off only with many rows.
     folded = rows * (hidden_size - z.shape[1]) > z.shape[1] * hidden_size
     left, right = (z, weight @ unembedding) if folded else (z @ weight, unembedding)
     largest = torch.empty(rows, device=z.device)

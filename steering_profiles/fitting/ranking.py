@@ -17,32 +17,32 @@ from steering_profiles.fitting.projection import Projection
 
 @dataclass(frozen=True)
 class Reliability:
-    """How reliable each of a set of components is."""
+    """Reliability of a set of components."""
 
     accuracy: Tensor
-    """``[components, groups]``: algorithm 1. Of a task without sub-tasks it has no columns."""
+    """``[components, groups]``: algorithm 1. Without columns for a task without sub-tasks."""
     precision: Tensor
-    """``[components]``, as the others averaged over groups: algorithm 2. NaN for a task without sub-tasks."""
+    """``[components]``, averaged over groups like recall and F1: algorithm 2. NaN for a task without sub-tasks."""
     recall: Tensor
     f1: Tensor
 
     def generalisability(self, threshold: float = ACCURACY_THRESHOLD) -> Tensor:
-        """On how many sub-tasks each component is right: ``[components]``, integers."""
+        """Return the number of sub-tasks with an accuracy of at least ``threshold``: ``[components]``, integers."""
         return (self.accuracy >= threshold).sum(dim=-1)
 
 
 @dataclass(frozen=True)
 class ComponentRanking:
-    """Components, the most reliable first, and what they are ranked by."""
+    """Components, most reliable first, with their reliability."""
 
     components: tuple[Component, ...]
     reliability: Reliability
-    """In the same order."""
+    """In the order of ``components``."""
     groups: tuple[str, ...]
-    """The sub-tasks, in the order of the columns of accuracy; empty for a task without."""
+    """The sub-tasks, in the order of the columns of accuracy; empty for a task without sub-tasks."""
 
     def to_json(self) -> dict[str, JsonValue]:
-        """Return all of it as plain data."""
+        """Return the ranking as plain data."""
         found = self.reliability
         return {
             "groups": list(self.groups),
@@ -53,7 +53,7 @@ class ComponentRanking:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "ComponentRanking":
-        """Make it of what :meth:`to_json` returned."""
+        """Create a ranking from the result of :meth:`to_json`."""
         count = len(data["components"])
         return cls(
             components=tuple(Component(*component) for component in data["components"]),
@@ -65,26 +65,28 @@ class ComponentRanking:
         )
 
 
-def measure_reliability(projection: Projection, asked: AnswerTokens, seed: int = 0) -> Reliability:
+def measure_reliability(projection: Projection, answer_tokens: AnswerTokens, seed: int = 0) -> Reliability:
     """Compute accuracy, precision, recall and F1 of components from their projected logits.
 
-    A component's precision and recall on a sub-task are taken over a balanced set: the sub-task's own prompts, and
-    as many drawn evenly from the others. On one of those a promotion of *this sub-task's* answer is a false
-    positive. That is the paper's text; the authors' released code asks instead whether the other prompt's own answer
-    is promoted. Of a task without sub-tasks only recall is defined: how often the prompt's answer is promoted.
+    Precision and recall on a sub-task are computed over a balanced set: the sub-task's own prompts, and equally many
+    drawn evenly from the other sub-tasks. On a prompt of another sub-task, a promotion of *this sub-task's* answer is a
+    false positive. This follows the paper's text; the authors' released code tests instead whether that prompt's own
+    answer is promoted. For a task without sub-tasks only recall is defined: how often the prompt's answer is promoted.
     """
     count = projection.logits.shape[0]
-    if not asked.groups:
+    if not answer_tokens.groups:
         undefined = torch.full((count,), torch.nan, dtype=torch.double)
         recall = projection.promotes[:, :, 0].double().mean(dim=-1)
         return Reliability(torch.empty(count, 0), undefined, recall, undefined)
-    others = projection.logits.masked_fill(~asked.choices, -torch.inf).amax(dim=-1)
+    others = projection.logits.masked_fill(~answer_tokens.choices, -torch.inf).amax(dim=-1)
     correct = projection.logits[:, :, 0] >= others
     accuracy, precision, recalls, f1 = [], [], [], []
-    group_of = asked.group.tolist()
-    for group in range(len(asked.groups)):
-        promotes = projection.promotes.gather(-1, asked.columns[:, group].expand(count, -1).unsqueeze(-1)).squeeze(-1)
-        own = (asked.group == group).nonzero().squeeze(-1)
+    group_of = answer_tokens.group.tolist()
+    for group in range(len(answer_tokens.groups)):
+        promotes = projection.promotes.gather(
+            -1, answer_tokens.columns[:, group].expand(count, -1).unsqueeze(-1)
+        ).squeeze(-1)
+        own = (answer_tokens.group == group).nonzero().squeeze(-1)
         negatives = torch.tensor(_drawn_evenly(group_of, group, len(own), seed), dtype=torch.long)
         true = promotes[:, own].sum(dim=-1).double()
         false = promotes[:, negatives].sum(dim=-1).double()
@@ -102,19 +104,19 @@ def measure_reliability(projection: Projection, asked: AnswerTokens, seed: int =
 
 def rank(
     projection: Projection,
-    asked: AnswerTokens,
+    answer_tokens: AnswerTokens,
     *,
     metric: Metric = "f1",
     threshold: float = ACCURACY_THRESHOLD,
     seed: int = 0,
 ) -> ComponentRanking:
-    """Rank the components of ``projection``: by generalisability, then by ``metric``, then by where they are.
+    """Rank the components of ``projection`` by generalisability, then by ``metric``, then by position in the model.
 
-    A task without sub-tasks is ranked by recall alone, whatever the metric.
+    For a task without sub-tasks the components are ranked by recall, whatever the metric.
     """
-    reliability = measure_reliability(projection, asked, seed)
+    reliability = measure_reliability(projection, answer_tokens, seed)
     generalisability = reliability.generalisability(threshold).tolist()
-    values: list[float] = getattr(reliability, metric if asked.groups else "recall").tolist()
+    values: list[float] = getattr(reliability, metric if answer_tokens.groups else "recall").tolist()
     components = projection.components
     order = sorted(range(len(values)), key=lambda i: (-generalisability[i], -values[i], components[i]))
     return ComponentRanking(
@@ -122,12 +124,12 @@ def rank(
         reliability=Reliability(
             reliability.accuracy[order], reliability.precision[order], reliability.recall[order], reliability.f1[order]
         ),
-        groups=asked.groups,
+        groups=answer_tokens.groups,
     )
 
 
 def _drawn_evenly(answers: Sequence[int], group: int, count: int, seed: int) -> list[int]:
-    """Draw ``count`` prompts of other groups, as evenly over them as the count allows, without replacement."""
+    """Draw ``count`` prompts of other groups without replacement, as evenly over these groups as possible."""
     others = sorted(set(answers) - {group})
     draw = random.Random(f"negatives {seed} {group}")
     pools = {other: [i for i, answer in enumerate(answers) if answer == other] for other in others}

@@ -19,7 +19,7 @@ from steering_profiles.evaluation import (
     text_windows,
 )
 from steering_profiles.fit_settings import FitSettings
-from steering_profiles.fitting.answer_tokens import answer_tokens
+from steering_profiles.fitting.answer_tokens import AnswerTokens
 from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.choice import Choice, profile_of, steering_of
 from steering_profiles.fitting.circuit import rank_by_patching
@@ -40,12 +40,13 @@ from steering_profiles.progress import Progress, Silent
 from steering_profiles.schema import Profile, Provenance, strength_text
 from steering_profiles.tasks.task import Example, Task, round_robin
 
-_WINDOW = 128  # tokens of other text that a step looks at in one piece
+_WINDOW = 128
+"""Tokens in a window of other text."""
 
 
 @dataclass(frozen=True)
 class FitResult:
-    """A fitted profile and what the choice rests on."""
+    """A fitted profile, the search that led to it and its measurements."""
 
     profile: Profile
     settings: FitSettings
@@ -71,31 +72,31 @@ def fit(
 ) -> FitResult:
     """Fit a profile of component scales for ``task``.
 
-    ``command`` is recorded as what makes the profile again. The same model, task and settings give the same profile.
-    Results in ``checkpoint``, if it is of the same fit, are not computed again. ``ranking`` may be that of another fit
-    of the task with the same components and metric.
+    The same model, task and settings give the same profile. ``command`` is recorded in its provenance as the command
+    that makes it again. Results in ``checkpoint`` from the same fit are not computed again. ``ranking`` can be given if
+    another fit of the task with the same components and metric has already computed it.
 
     Raises:
-        TaskError: the method needs counterfactual prompts, which the task does not have.
-        ModelError: neurons are to be fitted, and the model's cannot be scaled.
+        TaskError: the method is circuit, and the task has no counterfactual prompts.
+        ModelError: the settings ask for neurons, and this model's neurons cannot be scaled.
     """
     if "neuron" in settings.kinds:
         loaded.anatomy.require_neurons()
-    checkpoint = FitCheckpoint() if checkpoint is None else checkpoint  # an empty one is false
+    checkpoint = FitCheckpoint() if checkpoint is None else checkpoint  # an empty checkpoint is falsy
     progress = progress or Silent()
     if settings.method == "circuit" and not task.pairs:
-        raise TaskError(f"method is circuit, which needs counterfactual prompts; {task.name} has none")
+        raise TaskError(f"method is circuit, but task {task.name} has no counterfactual prompts; choose another method")
     ranking = ranking or ComponentRanking.from_json(
         checkpoint.recall("ranking", lambda: rank_components(loaded, task, settings, progress).to_json())
     )
     texts = {name: text_windows(loaded, text, _WINDOW) for name, text in fitting_texts().items()}
     with TokenPredictor(loaded) as predictor, TextPredictor(loaded) as text_predictor:
-        trial = _Trial(loaded, task, texts, predictor, text_predictor)
+        evaluator = _Evaluator(loaded, task, texts, predictor, text_predictor)
         if settings.method == "stepwise":
-            choice = _choose_stepwise(trial, settings, checkpoint, progress)
+            choice = _choose_stepwise(evaluator, settings, checkpoint, progress)
         else:
             choice = _choose_on_grid(
-                trial, _order(loaded, task, settings, ranking, progress), settings, checkpoint, progress
+                evaluator, _order(loaded, task, settings, ranking, progress), settings, checkpoint, progress
             )
         profile = profile_of(choice.scales, loaded.identity, name, task.name)
         steering = steering_of(choice.scales, loaded.identity)
@@ -123,27 +124,29 @@ def fit(
 def rank_components(
     loaded: LoadedModel, task: Task, settings: FitSettings, progress: Progress | None = None
 ) -> ComponentRanking:
-    """Rank the model's heads, its neurons or both on the task's train split, the most reliable first."""
-    asked = answer_tokens(task, task.train)
-    neurons = select_neurons(loaded, asked, progress) if "neuron" in settings.kinds else {}
+    """Rank the model's heads, its neurons or both on the task's train split, most reliable first."""
+    answer_tokens = AnswerTokens.of(task, task.train)
+    neurons = select_neurons(loaded, answer_tokens, progress) if "neuron" in settings.kinds else {}
     recorded = record_activations(loaded, task.train, neurons, progress)
     parts: list[Projection] = []
     if "head" in settings.kinds:
-        parts.append(project_heads(loaded, recorded, asked, progress))
+        parts.append(project_heads(loaded, recorded, answer_tokens, progress))
     if "neuron" in settings.kinds:
-        parts.append(project_neurons(loaded, recorded, neurons, asked))
+        parts.append(project_neurons(loaded, recorded, neurons, answer_tokens))
     projection = parts[0] if len(parts) == 1 else parts[0] + parts[1]
-    return rank(projection, asked, metric=settings.metric, threshold=settings.accuracy_threshold, seed=task.seed)
+    return rank(
+        projection, answer_tokens, metric=settings.metric, threshold=settings.accuracy_threshold, seed=task.seed
+    )
 
 
 @dataclass(frozen=True)
-class _Trial:
-    """What a candidate is measured with."""
+class _Evaluator:
+    """Measures scales on prompts and on other text."""
 
     loaded: LoadedModel
     task: Task
     texts: Mapping[str, Sequence[Window]]
-    """By name; those that a fit may look at."""
+    """The fitting texts, by name."""
     predictor: TokenPredictor
     text_predictor: TextPredictor
 
@@ -151,20 +154,22 @@ class _Trial:
         return self.predictor.accuracy(examples, steering_of(scales, self.loaded.identity))
 
     def nll_increase(self, scales: Scales) -> float:
-        """How much the NLL of the text that suffers most rises, as a share of what it was."""
+        """Return the largest increase of the NLL over the texts, as a share of the plain model's NLL."""
         return self.text_predictor.measure(self.texts, steering_of(scales, self.loaded.identity)).worst.nll_increase
 
 
-def _choose_stepwise(trial: _Trial, settings: FitSettings, checkpoint: FitCheckpoint, progress: Progress) -> Choice:
-    prompts = validation_set(trial.task, settings.stepwise)
+def _choose_stepwise(
+    evaluator: _Evaluator, settings: FitSettings, checkpoint: FitCheckpoint, progress: Progress
+) -> Choice:
+    prompts = validation_set(evaluator.task, settings.stepwise)
 
     def measure(scales: Scales) -> tuple[Accuracy, float]:
-        return trial.accuracy(scales, prompts), trial.nll_increase(scales)
+        return evaluator.accuracy(scales, prompts), evaluator.nll_increase(scales)
 
     path = search_path(
-        trial.loaded,
-        trial.task,
-        round_robin(list(trial.texts.values())),
+        evaluator.loaded,
+        evaluator.task,
+        round_robin(list(evaluator.texts.values())),
         settings.kinds,
         measure,
         settings=settings.stepwise,
@@ -178,27 +183,31 @@ def _choose_stepwise(trial: _Trial, settings: FitSettings, checkpoint: FitCheckp
         "disturbance": best.total_change,
         "drift": round(best.nll_increase, 5),
     }
-    return Choice(best.scales, trial.accuracy(best.scales, trial.task.dev), facts, path=path)
+    return Choice(best.scales, evaluator.accuracy(best.scales, evaluator.task.dev), facts, path=path)
 
 
 def _choose_on_grid(
-    trial: _Trial, order: Sequence[Component], settings: FitSettings, checkpoint: FitCheckpoint, progress: Progress
+    evaluator: _Evaluator,
+    order: Sequence[Component],
+    settings: FitSettings,
+    checkpoint: FitCheckpoint,
+    progress: Progress,
 ) -> Choice:
-    measured_parts: dict[GridPoint, int] = {}
+    slices: dict[GridPoint, int] = {}
 
     def scales_at(point: GridPoint) -> Scales:
         return dict.fromkeys(order[: point.k], point.alpha)
 
     def measure(point: GridPoint, examples: Sequence[Example]) -> Accuracy:
-        part = measured_parts[point] = measured_parts.get(point, 0) + 1
+        part = slices[point] = slices.get(point, 0) + 1
         found = checkpoint.recall(
             f"grid {point.k} {strength_text(point.alpha)} {part}",
-            lambda: trial.accuracy(scales_at(point), examples).to_json(),
+            lambda: evaluator.accuracy(scales_at(point), examples).to_json(),
         )
         return Accuracy.from_json(found)
 
     points = make_grid([min(k, len(order)) for k in settings.top_k], settings.alphas)
-    best, grid = search(points, trial.task.dev, measure, progress)
+    best, grid = search(points, evaluator.task.dev, measure, progress)
     facts: dict[str, JsonValue] = {
         "k": best.point.k,
         "alpha": best.point.alpha,
@@ -220,7 +229,7 @@ def _order(
 
 
 def _searched(settings: FitSettings, choice: Choice) -> dict[str, JsonValue]:
-    """Return what was searched, and every point that was measured."""
+    """Return the searched settings and the measurements of every point, for the provenance."""
     searched: dict[str, JsonValue] = {
         "method": settings.method,
         "components": list(settings.kinds),

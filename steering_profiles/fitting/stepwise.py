@@ -1,14 +1,15 @@
-"""Choose components and a scale for each, in small steps, by what the right answers gain: a search beyond RASteer's.
+"""Stepwise search for components and their scales, as sparse coordinate descent on a loss: this package's own method.
 
-The paper's order takes the k best of a ranking that looks at each component alone, and scales them all alike; from one
-k to the next the accuracy can jump from nothing to everything and back. Here every step moves the scales of a few
-components by a little, up or down: those that the answers of some training prompts gain most from, given all that has
-been moved before, with what other text loses by it taken off. A backward pass gives both for all components at once
-(:mod:`steering_profiles.fitting.gradient`). Where a step has not helped, those after it are half as long.
+The search of RASteer (arXiv:2507.00322) takes the k best components of a ranking that looks at each component alone,
+and gives all of them the same scale. Here every step changes the scales of a few components by a small amount: of those
+with the largest gradient. The loss is that of the answers on a fitting batch of prompts, plus the weighted NLL of other
+text. One backward pass gives its gradient for all components (:mod:`steering_profiles.fitting.gradient`). The step size
+is halved when a step has not reduced the loss.
 
-The course of the search is a path from the plain model on. The point of it is chosen on dev and, where the task has
-them, on prompts in other formats; text that has nothing to do with the task says how far a point may go. As in the grid
-a point counts as good as the worst of itself and its neighbours, and of equals the one that disturbs least is chosen.
+The search starts at the plain model. Some of its steps are measured on a validation set (dev prompts, and prompts in
+other formats where the task has them) and on other text. One of the measured steps is chosen: as on the grid, a step is
+judged by the largest number of errors among itself and its neighbours, and of equal steps the one with the smallest
+total change is chosen. Steps that increase the NLL of other text too much are not allowed.
 """
 
 import math
@@ -34,23 +35,23 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class SearchStep:
-    """Where the search was after ``step`` steps."""
+    """Scales after ``step`` steps of the search, and their measurements."""
 
     step: int
     scales: Scales
     accuracy: Accuracy
     """On the validation set."""
     nll_increase: float
-    """How much the NLL of other text rose, as a share of what it was."""
+    """Largest increase of the NLL over the texts, as a share of the plain model's NLL."""
 
     @property
     def errors(self) -> int:
-        """Wrong answers."""
+        """Number of wrong answers."""
         return self.accuracy.total - self.accuracy.correct
 
     @property
     def total_change(self) -> float:
-        """How much is changed in all: the sum of what the scales differ from 1 by."""
+        """Total change (L1): the sum of ``|scale - 1|`` over the components."""
         return round(sum(abs(scale - 1) for scale in self.scales.values()), 9)
 
 
@@ -69,8 +70,8 @@ def search_path(
     checkpoint: FitCheckpoint | None = None,
     progress: Progress | None = None,
 ) -> list[SearchStep]:
-    """Return the points of the path, the plain model first. ``texts`` have nothing to do with the task."""
-    checkpoint = FitCheckpoint() if checkpoint is None else checkpoint  # an empty one is false
+    """Return the measured steps of the search, the plain model first. ``texts`` are unrelated to the task."""
+    checkpoint = FitCheckpoint() if checkpoint is None else checkpoint  # an empty checkpoint is falsy
     progress = progress or Silent()
     batch = _fitting_batch(task, texts, settings)
     scales: dict[Component, float] = {}
@@ -89,10 +90,10 @@ def search_path(
     least, size = math.inf, settings.step
     with DifferentiableScales(loaded, kinds) as model:
         for step in range(1, settings.max_steps + 1):
-            loss, ahead = checkpoint.recall(f"step {step}", partial(_look, model, batch, scales, settings))
+            loss, gains = checkpoint.recall(f"step {step}", partial(_loss_and_gains, model, batch, scales, settings))
             size = size if loss < least else size / 2
             least = min(loss, least)
-            moves = _moves([(Component(*place), gain) for place, gain in ahead], scales, size, settings)
+            moves = _moves([(Component(*place), gain) for place, gain in gains], scales, size, settings)
             for component, by in moves.items():
                 scales[component] = round(scales.get(component, 1.0) + by, 6)
                 if scales[component] == 1:
@@ -107,7 +108,7 @@ def search_path(
 
 
 def choose_step(path: Sequence[SearchStep], max_nll_increase: float) -> SearchStep:
-    """Return the best point of a path with at most ``max_nll_increase``; the plain model is always one of them."""
+    """Return the best step with an NLL increase of at most ``max_nll_increase``; the plain model is always allowed."""
 
     def standing(index: int) -> tuple[int, float]:
         around = path[max(0, index - 1) : index + 2]
@@ -123,31 +124,31 @@ _Place = tuple[Kind, int, int]
 
 
 def _fitting_batch(task: Task, texts: Sequence[Window], settings: StepwiseSettings) -> _FittingBatch:
-    """Return what every step looks at: always the same, so that the loss of one step can be compared with the last."""
+    """Return the fitting batch. It is the same in every step, so that the losses of steps can be compared."""
     return _mixed(task.train, task)[: settings.batch_prompts], texts[: settings.batch_windows]
 
 
 def validation_set(task: Task, settings: StepwiseSettings) -> list[Example]:
-    """Return the prompts that points of the path are measured on."""
+    """Return the prompts that steps of the search are measured on."""
     return _mixed(task.dev, task)[: settings.validation_prompts]
 
 
 def _mixed(split: Sequence[Example], task: Task) -> list[Example]:
-    """Return a split and the task's other prompt formats in turns, two of the split to one of each format."""
+    """Return a split and the task's other formats interleaved, two prompts of the split to one of each format."""
     ordered = balanced(split)
     return round_robin([ordered[::2], ordered[1::2], *(balanced(examples) for examples in task.fit_formats.values())])
 
 
-def _look(
+def _loss_and_gains(
     model: DifferentiableScales, batch: _FittingBatch, scales: Scales, settings: StepwiseSettings
 ) -> tuple[float, list[tuple[_Place, float]]]:
-    """Return the loss at ``scales`` and what it would fall by, per unit of scale, where that is most."""
+    """Return the loss at ``scales``, and the components with the largest gradients with their negative gradients."""
     prompts, texts = batch
     of_answers, of_texts = model.of_answers(prompts, scales), model.of_texts(texts, scales)
     ahead: dict[_Place, float] = {}
     for kind, slope in of_answers.by_kind.items():
         gains = -(slope + settings.text_weight * of_texts.by_kind[kind])
-        # What is at its limit cannot be moved on, so as many more as may be there already.
+        # Components at their limit cannot be moved, so there must be enough others to choose from.
         count = min(gains.numel(), settings.components_per_step + len(scales))
         places = [divmod(place, gains.shape[1]) for place in gains.flatten().abs().topk(count).indices.tolist()]
         places += [(component.layer, component.index) for component in scales if component.kind == kind]
@@ -158,7 +159,7 @@ def _look(
 def _moves(
     ahead: Sequence[tuple[Component, float]], scales: Scales, size: float, settings: StepwiseSettings
 ) -> dict[Component, float]:
-    """Return the moves that gain most within the limits."""
+    """Return the changes of scales that reduce the loss most, within the limits of the settings."""
     moves: dict[Component, float] = {}
     room = settings.max_components - len(scales)
     for component, gain in sorted(ahead, key=lambda one: (-abs(one[1]), one[0])):

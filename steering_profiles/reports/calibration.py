@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from steering_profiles.evaluation.calibration import Calibration, CalibrationComparison
-from steering_profiles.fitting.final_layer import PLAIN, MeasuredCandidate
+from steering_profiles.fitting.final_layer_candidates import PLAIN, MeasuredCandidate
 from steering_profiles.reports.report import FinalLayerSearch
 from steering_profiles.reports.tables import ALL, Cell, Column, Table, Tone
 from steering_profiles.reports.text import number, percent, signed_percent

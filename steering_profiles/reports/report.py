@@ -8,7 +8,8 @@ from steering_profiles.evaluation.calibration import CalibrationComparison
 from steering_profiles.evaluation.side_effects import SideEffects
 from steering_profiles.fit_settings import ACCURACY_THRESHOLD
 from steering_profiles.fitting.components import Component
-from steering_profiles.fitting.final_layer import MeasuredCandidate, RejectedCandidate, WithoutGate
+from steering_profiles.fitting.final_layer import WithoutGate
+from steering_profiles.fitting.final_layer_candidates import MeasuredCandidate, RejectedCandidate
 from steering_profiles.fitting.grid import GridPoint, MeasuredPoint
 from steering_profiles.reports.attention import HeadAttention
 from steering_profiles.schema import Profile

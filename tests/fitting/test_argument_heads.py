@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from steering_profiles.errors import TaskError
-from steering_profiles.fitting.argument_heads import FEWEST_RIGHT, ArgumentHeads, find_argument_heads, topic_pairs
+from steering_profiles.fitting.argument_heads import FEWEST_CORRECT, ArgumentHeads, find_argument_heads, topic_pairs
 from steering_profiles.fitting.components import Component
 from steering_profiles.models import LoadedModel
 from steering_profiles.reports import attention_patterns
@@ -80,17 +80,17 @@ def test_attention_is_what_the_last_position_gives_the_topic_in_the_mean(tiny: L
 
 
 def test_only_pairs_answered_right_count_if_there_are_enough(tiny: LoadedModel):
-    right = distinct(answered(tiny, ask(*range(10, 60))))[:FEWEST_RIGHT]
-    assert len(right) == FEWEST_RIGHT
+    right = distinct(answered(tiny, ask(*range(10, 60))))[:FEWEST_CORRECT]
+    assert len(right) == FEWEST_CORRECT
     wrong = [replace(example, answer=(example.answer + 1) % 250) for example in ask(*range(60, 70))]
 
     def counted(examples: list[Example]) -> ArgumentHeads:
         return find_argument_heads(tiny, examples)
 
     found = counted(right + wrong)
-    assert (found.pairs, found.only_correct) == (FEWEST_RIGHT, True)
+    assert (found.pairs, found.only_correct) == (FEWEST_CORRECT, True)
     found = counted(right[1:] + wrong)
-    assert (found.pairs, found.only_correct) == (FEWEST_RIGHT - 1 + len(wrong), False)
+    assert (found.pairs, found.only_correct) == (FEWEST_CORRECT - 1 + len(wrong), False)
 
 
 def distinct(examples: Sequence[Example]) -> list[Example]:
@@ -122,5 +122,5 @@ def test_the_seed_decides_who_is_whose_twin():
 @pytest.mark.parametrize("unknown", [{"topic": None}, {"template": ""}], ids=str)
 def test_prompts_whose_topic_is_not_known_cannot_be_patched(tiny: LoadedModel, unknown: dict[str, object]):
     examples = [replace(example, **unknown) for example in ask(10, 11, 12)]
-    with pytest.raises(TaskError, match="none of 3 prompts has a known topic and a twin"):
+    with pytest.raises(TaskError, match="none of 3 prompts has a known topic and a counterpart"):
         find_argument_heads(tiny, examples)

@@ -71,7 +71,7 @@ def test_pairs_whose_clean_prompt_is_answered_wrong_do_not_count(tiny: LoadedMod
 
 def test_without_a_pair_that_flips_nothing_can_be_ranked(tiny: LoadedModel):
     pair = pairs_that_flip(tiny)[0]
-    with pytest.raises(TaskError, match="none of 1 counterfactual"):
+    with pytest.raises(TaskError, match="none of the 1 counterfactual"):
         rank_by_patching(tiny, [Pair(pair.clean, pair.clean)])
 
 

@@ -126,7 +126,8 @@ def refused(record: LayerRecord, message: str, ridge: float = 0.0) -> None:
 
 def test_prompts_must_outnumber_heads_and_stream():
     refused(
-        drawn(prompts=4, heads=3), "4 prompts are too few to decompose an MLP behind 3 heads; at least 5 are needed"
+        drawn(prompts=4, heads=3),
+        "4 prompts are too few to decompose the MLP of a layer with 3 heads; at least 5 are needed",
     )
     assert decompose(drawn(prompts=5, heads=3)).heads.shape == (3,)
 
@@ -135,15 +136,18 @@ def test_an_input_that_is_the_same_on_all_prompts_is_refused_with_and_without_a_
     record = drawn()
     constant = replace(record, heads=record.heads.index_fill(1, torch.tensor([1]), 0.1))
     for ridge in (0.0, 1.0):
-        refused(constant, "the same on all 12 prompts, so that no coefficient can be told: head 1$", ridge)
-    refused(replace(record, residual_stream=torch.full((12, 5), 0.3)), "told: the residual stream$")
+        refused(constant, "inputs that are the same on all 12 prompts: head 1$", ridge)
+    refused(replace(record, residual_stream=torch.full((12, 5), 0.3)), "on all 12 prompts: the residual stream$")
     refused(part(record, slice(1)), "too few")
 
 
 def test_collinear_inputs_are_refused_by_name_and_fitted_with_a_ridge():
     record = drawn()
     record.heads[:, 2] = 3 * record.heads[:, 0] + 5
-    refused(record, "combinations of each other on these prompts: head 0, head 2; .* a ridge above 0 does")
+    refused(
+        record,
+        "inputs that are linear combinations of each other on these prompts: head 0, head 2; use a ridge above 0",
+    )
     assert decompose(record, ridge=1e-3).heads.isfinite().all()
 
 
@@ -159,7 +163,7 @@ def test_an_output_that_is_the_same_on_all_prompts_is_refused():
 def test_values_that_are_not_finite_are_refused(field: str, named: str, value: float):
     record = drawn()
     getattr(record, field)[3, ..., 0] = value
-    refused(record, f"{named}: on 1 of 12 prompts not finite")
+    refused(record, f"{named}: values are not finite on 1 of 12 prompts")
 
 
 @pytest.mark.parametrize("ridge", [-0.1, torch.nan, torch.inf])

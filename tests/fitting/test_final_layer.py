@@ -19,7 +19,7 @@ from steering_profiles.fitting import (
     fit_final_layer,
     fit_key,
 )
-from steering_profiles.fitting.final_layer import (
+from steering_profiles.fitting.final_layer_candidates import (
     PLAIN,
     FinalLayerCandidate,
     MeasuredCandidate,
@@ -29,7 +29,7 @@ from steering_profiles.fitting.final_layer import (
     choose_candidate,
     make_candidates,
 )
-from steering_profiles.fitting.gating import Answers, Evidence, Score
+from steering_profiles.fitting.gating import Answers, CandidatePredictions, Score
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import INTERCEPT_TENSOR, Gate
 from steering_profiles.steering import ProfileAtStrength, Steering, attach
@@ -205,7 +205,9 @@ def test_too_few_prompts_for_a_regression_are_refused_and_do_for_the_mean(tiny: 
     task = task_answered_by(tiny, 0.0, -4.0)
     task = replace(task, train=task.train[:3])
     both = replace(SMALL, sources=("regression", "mean"))
-    with pytest.raises(FitError, match=r"no regression intercept of constructed: 3 prompts are too few.*plain mean"):
+    with pytest.raises(
+        FitError, match=r"regression intercept on constructed: 3 prompts are too few.*needs no regression"
+    ):
         fit_final_layer(tiny, task, name="tiny", command="", settings=both)
     small_fit(tiny, task)
 
@@ -225,9 +227,9 @@ def test_what_is_known_of_a_point_behind_a_gate_is_what_the_whole_model_does_the
     windows = text_windows(tiny, "Some text that is long enough to be sure of some of it, and not of the rest.")
     with TokenPredictor(tiny) as predictor, TextPredictor(tiny) as text_predictor:
 
-        def known(steering: Steering) -> Evidence:
+        def known(steering: Steering) -> CandidatePredictions:
             scores = text_predictor.token_scores(windows, steering)
-            return Evidence(Answers.of(predictor.answers(task.dev, steering)), {}, {"text": scores})
+            return CandidatePredictions(Answers.of(predictor.answers(task.dev, steering)), {}, {"text": scores})
 
         plain = known(())
         gate = Gate(low=0.0, high=round(float(np.median(plain.dev.confidence)), 3))

@@ -138,7 +138,7 @@ def test_fits_that_differ_in_anything_have_keys_that_differ(tiny: LoadedModel):
 
 
 def test_the_circuit_baseline_needs_counterfactual_prompts(tiny: LoadedModel):
-    with pytest.raises(TaskError, match="needs counterfactual prompts"):
+    with pytest.raises(TaskError, match="no counterfactual prompts"):
         fit(
             tiny,
             replace(small_task(tiny), pairs=()),

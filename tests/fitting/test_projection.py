@@ -93,7 +93,7 @@ def test_a_head_whose_largest_logits_are_on_no_pilot_prompt_is_still_judged_by_t
     # One pilot prompt and one token of it: nearly everything has to be looked up among all tokens.
     _, promotes = the_long_way(tiny, "head")
     monkeypatch.setattr("steering_profiles.fitting.projection._PILOTS", 1)
-    monkeypatch.setattr("steering_profiles.fitting.projection._MOST_WRITTEN", 1)
+    monkeypatch.setattr("steering_profiles.fitting.projection._LARGEST_TOKENS", 1)
     assert torch.equal(project(tiny, "head").promotes, promotes)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from steering_profiles.fitting.answer_tokens import AnswerTokens, answer_tokens
+from steering_profiles.fitting.answer_tokens import AnswerTokens
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.projection import Projection
 from steering_profiles.fitting.ranking import ComponentRanking, Reliability, measure_reliability, rank
@@ -26,7 +26,7 @@ def task_of(*examples: Example) -> Task:
 
 
 # Two groups with answers 10 and 20; two prompts of each.
-ASKED = answer_tokens(task := task_of(*[example("a", 10)] * 2, *[example("b", 20)] * 2), task.train)
+ASKED = AnswerTokens.of(task := task_of(*[example("a", 10)] * 2, *[example("b", 20)] * 2), task.train)
 
 
 def projected(by_token: list[list[list[float]]], maximum: float = 5.0, asked: AnswerTokens = ASKED) -> Projection:
@@ -54,7 +54,7 @@ def test_a_component_is_right_when_no_other_candidate_is_above_the_answer():
 
 def test_only_the_prompts_own_candidates_compete_with_its_answer():
     own = task_of(example("a", 10, (10, 30)), example("b", 20, (20, 10)))
-    asked = answer_tokens(own, own.train)
+    asked = AnswerTokens.of(own, own.train)
     logits = torch.tensor([[[1.0, 0.0, 9.0], [1.0, 9.0, 0.0]]])  # 10 over 30 but not 20; 20 not over 10
     assert asked.tokens.tolist() == [[10, 30, 20], [20, 10, 20]]
     measured = measure_reliability(Projection((Component("head", 0, 0),), logits, logits > 0), asked)
@@ -77,14 +77,14 @@ def test_a_component_that_promotes_nothing_scores_zero_and_not_nan():
 def test_negatives_are_as_many_as_positives_and_drawn_evenly_from_the_other_groups():
     # 30 prompts per group; the component promotes the first answer everywhere: of 30 negatives all are false positives.
     four = task_of(*(example(str(group), group) for group in range(4) for _ in range(30)))
-    asked = answer_tokens(four, four.train)
+    asked = AnswerTokens.of(four, four.train)
     measured = measure_reliability(projected([[[9.0, 0, 0, 0]] * 120], asked=asked), asked)
     assert measured.precision.item() == pytest.approx(0.5 / 4)
 
 
 def test_of_a_task_without_sub_tasks_recall_is_how_often_the_answer_is_promoted():
     sums = task_of(example("+", 5), example("+", 6), example("x", 7))
-    asked = answer_tokens(sums, sums.train)
+    asked = AnswerTokens.of(sums, sums.train)
     promotes = torch.tensor([[[True], [False], [True]]])
     projection = Projection((Component("head", 0, 0),), promotes.float(), promotes)
     measured = measure_reliability(projection, asked)

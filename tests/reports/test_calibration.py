@@ -7,7 +7,7 @@ import pytest
 
 from steering_profiles.evaluation import Accuracy, CalibrationComparison, ScoredAnswer
 from steering_profiles.evaluation.calibration import calibrate_arm
-from steering_profiles.fitting.final_layer import (
+from steering_profiles.fitting.final_layer_candidates import (
     PLAIN,
     FinalLayerCandidate,
     MeasuredCandidate,

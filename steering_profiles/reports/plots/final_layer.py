@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from steering_profiles.fit_settings import Source
-from steering_profiles.fitting.final_layer import MeasuredCandidate
+from steering_profiles.fitting.final_layer_candidates import MeasuredCandidate
 from steering_profiles.reports.plots.style import LEVELS, ORANGE, WIDTH, bare, ink_on
 from steering_profiles.reports.text import number
 from steering_profiles.side_effect_warnings import is_beyond

@@ -89,11 +89,11 @@ def _kept(records: Sequence[object], output: Path | None) -> str:
 
 
 def _choose(names: "list[str] | tuple[str, ...]") -> "list[Published]":
-    from steering_profiles.published import PUBLISHED, is_at_hand
+    from steering_profiles.published import PUBLISHED, is_available
     from steering_server.errors import ConfigError
 
     if not names:
-        return [published for published in PUBLISHED if is_at_hand(published)]
+        return [published for published in PUBLISHED if is_available(published)]
     by_name = {name.lower(): published for published in PUBLISHED for name in (published.model, published.source)}
     for name in names:
         if name.lower() not in by_name:

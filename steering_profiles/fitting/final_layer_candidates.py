@@ -1,0 +1,153 @@
+"""Candidates for the settings of the final layer, and the rule that chooses one of them.
+
+The rule: of the *allowed* candidates, choose the one with the smallest NLL of the correct answer on dev, averaged over
+the task's groups; of equal ones, the one with the smallest total change. The plain model is always allowed. Any other
+candidate is allowed if, compared with the plain model,
+
+* no group of dev loses more than ``max_lost`` percentage points of accuracy;
+* no other prompt format of the task, such as few-shot prompts, loses more than that or has a higher NLL;
+* the NLL of no other text increases by more than ``max_nll_increase``.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from steering_profiles.evaluation import Accuracy
+from steering_profiles.fit_settings import FinalLayerSettings, Source
+from steering_profiles.fitting.gating import Score
+from steering_profiles.schema import Gate, strength_text
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class FinalLayerCandidate:
+    """One combination of final-layer settings."""
+
+    self_only_attention: float
+    intercept_scale: float
+    """``lambda``."""
+    source: Source | None
+    """Source of the intercept; None if no intercept is subtracted."""
+    gate: Gate | None = None
+
+    def __str__(self) -> str:
+        intercept = "" if self.source is None else f", {strength_text(self.intercept_scale)} x {self.source}"
+        gate = "" if self.gate is None else f", where the top probability is {self.gate}"
+        return f"self-only attention {strength_text(self.self_only_attention)}{intercept}{gate}"
+
+    @property
+    def total_change(self) -> float:
+        """Total change (L1): the share of self-only attention plus the size of ``lambda``."""
+        return round(self.self_only_attention + abs(self.intercept_scale), 9)
+
+
+PLAIN = FinalLayerCandidate(0.0, 0.0, None)
+"""The plain model."""
+
+
+@dataclass(frozen=True)
+class OtherMeasurements:
+    """Measurements of a candidate on prompts and texts other than dev."""
+
+    fit_formats: Mapping[str, Score]
+    """Scores on the task's other prompt formats, by format."""
+    nll_increase: float
+    """Largest increase of the NLL over the other texts, as a share of the plain model's NLL."""
+
+
+@dataclass(frozen=True)
+class MeasuredCandidate:
+    """A candidate and its measurements."""
+
+    candidate: FinalLayerCandidate
+    dev: Score
+    other: OtherMeasurements | None
+    """None for a candidate that is worse on dev than the plain model: it cannot be chosen, so nothing more is measured.
+    """
+
+
+@dataclass(frozen=True)
+class RejectedCandidate:
+    """A candidate that is not allowed, with the reasons."""
+
+    measured: MeasuredCandidate
+    reasons: tuple[str, ...]
+
+
+def make_candidates(settings: FinalLayerSettings) -> list[FinalLayerCandidate]:
+    """Return all candidates without gates, the plain model first.
+
+    Candidates with a ``lambda`` of 0 have no source of the intercept, so each of them occurs once.
+    """
+    candidates = [
+        FinalLayerCandidate(share, scale, source if scale else None)
+        for share in sorted({0.0, *settings.self_only_attention})
+        for scale in sorted({0.0, *settings.lambdas})
+        for source in settings.sources
+    ]
+    return list(dict.fromkeys([PLAIN, *candidates]))
+
+
+def choose_candidate(
+    grid: Sequence[MeasuredCandidate], settings: FinalLayerSettings, *, limit_nll: bool = True
+) -> MeasuredCandidate:
+    """Return the candidate that the rule of this module chooses. ``grid`` must contain the plain model.
+
+    Without ``limit_nll`` the NLL of other text does not count.
+    """
+    plain = next(measured for measured in grid if measured.candidate == PLAIN)
+    allowed = [measured for measured in grid if is_allowed(measured, plain, settings, limit_nll=limit_nll)]
+    return min(allowed, key=_preference)
+
+
+def is_allowed(
+    measured: MeasuredCandidate, plain: MeasuredCandidate, settings: FinalLayerSettings, *, limit_nll: bool = True
+) -> bool:
+    """Return whether the rule of this module allows ``measured``."""
+    return not any(_reasons_against(measured, plain, settings, limit_nll))
+
+
+def best_rejected(grid: Sequence[MeasuredCandidate], settings: FinalLayerSettings) -> RejectedCandidate | None:
+    """Return the best candidate on dev with the reasons why it is not allowed; None if it is allowed."""
+    plain = next(measured for measured in grid if measured.candidate == PLAIN)
+    best = min(grid, key=_preference)
+    reasons = tuple(_reasons_against(best, plain, settings, limit_nll=True))
+    return RejectedCandidate(best, reasons) if reasons else None
+
+
+def _preference(measured: MeasuredCandidate) -> tuple[float, float]:
+    return round(measured.dev.nll, 9), measured.candidate.total_change
+
+
+def _reasons_against(
+    measured: MeasuredCandidate, plain: MeasuredCandidate, settings: FinalLayerSettings, limit_nll: bool
+) -> Iterator[str]:
+    """Yield, in words, each condition of the rule that ``measured`` does not meet."""
+    if measured is plain:
+        return
+    other, before = measured.other, plain.other
+    if other is None or before is None:
+        yield "it is worse on dev than the plain model"
+        return
+    if limit_nll and other.nll_increase > settings.max_nll_increase:
+        yield f"the NLL of other text rises by {other.nll_increase:.2%}, more than {settings.max_nll_increase:.2%}"
+    yield from _losses(measured.dev.accuracy, plain.dev.accuracy, settings.max_lost)
+    for name, score in other.fit_formats.items():
+        if score.nll > before.fit_formats[name].nll:
+            yield f"the NLL on {name} rises by {score.nll - before.fit_formats[name].nll:.4f}"
+        yield from _losses(
+            _pooled(score.accuracy, name), _pooled(before.fit_formats[name].accuracy, name), settings.max_lost
+        )
+
+
+def _losses(accuracy: Accuracy, plain: Accuracy, max_lost: float) -> Iterator[str]:
+    """Yield a sentence for each group that loses more than ``max_lost`` percentage points."""
+    for group, (correct, total) in accuracy.counts.items():
+        lost = 100 * (plain.counts[group][0] - correct)
+        if lost > max_lost * total + _ROUNDING:
+            yield f"{group} loses {lost / total:.1f} points of accuracy"
+
+
+def _pooled(accuracy: Accuracy, name: str) -> Accuracy:
+    return Accuracy({name: (accuracy.correct, accuracy.total)})

@@ -1,0 +1,105 @@
+"""Measure candidates for the settings of the final layer on dev, on other prompt formats and on other text."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from steering_profiles.evaluation import TextPredictor, TokenPredictor, Window
+from steering_profiles.fit_settings import FinalLayerSettings
+from steering_profiles.fitting.final_layer_candidates import (
+    FinalLayerCandidate,
+    MeasuredCandidate,
+    OtherMeasurements,
+    is_allowed,
+)
+from steering_profiles.fitting.gating import Answers, CandidatePredictions, Score, possible_gates
+from steering_profiles.schema import Gate
+from steering_profiles.steering import UNSTEERED, Steering
+from steering_profiles.tasks.task import Task
+
+
+@dataclass
+class CandidateEvaluator:
+    """Measures candidates on a task's dev prompts and fitting formats, and on other text."""
+
+    task: Task
+    texts: Mapping[str, Sequence[Window]]
+    """The fitting texts, by name."""
+    predictor: TokenPredictor
+    text_predictor: TextPredictor
+    settings: FinalLayerSettings
+
+    def measure(self, candidate: FinalLayerCandidate, steering: Steering, plain: MeasuredCandidate | None) -> list[Any]:
+        """Return the measurements of ``candidate`` as plain data, which :func:`measured_from_json` reads.
+
+        With ``gates`` in the settings, the same candidate behind its best allowed gate follows, if there is one.
+        ``plain`` is the plain model, or None if ``candidate`` is the plain model itself.
+        """
+        dev = self._answers_on_dev(steering)
+        if plain is not None and dev.score.nll > plain.dev.nll:
+            return [_to_json(MeasuredCandidate(candidate, dev.score, None))]
+        plain_predictions = self._plain_predictions
+        predictions = self._predictions(dev, steering)
+        found = [_measured(candidate, predictions, plain_predictions)]
+        if self.settings.gates and plain is not None:
+            gated = (
+                _measured(replace(candidate, gate=gate), predictions.behind(gate, plain_predictions), plain_predictions)
+                for gate in possible_gates()
+            )
+            allowed = [one for one in gated if is_allowed(one, plain, self.settings)]
+            # Of gates with equal NLL the narrowest, since it changes the fewest positions.
+            found += sorted(allowed, key=lambda one: (round(one.dev.nll, 9), _gate_width(one.candidate)))[:1]
+        return list(map(_to_json, found))
+
+    @cached_property
+    def _plain_predictions(self) -> CandidatePredictions:
+        return self._predictions(self._answers_on_dev(UNSTEERED), UNSTEERED)
+
+    def _answers_on_dev(self, steering: Steering) -> Answers:
+        return Answers.of(self.predictor.answers(self.task.dev, steering))
+
+    def _predictions(self, dev: Answers, steering: Steering) -> CandidatePredictions:
+        return CandidatePredictions(
+            dev=dev,
+            fit_formats={
+                name: Answers.of(self.predictor.answers(some, steering)) for name, some in self.task.fit_formats.items()
+            },
+            texts={name: self.text_predictor.token_scores(some, steering) for name, some in self.texts.items()},
+        )
+
+
+def measured_from_json(candidate: FinalLayerCandidate, data: Sequence[Any]) -> Iterator[MeasuredCandidate]:
+    """Yield the measurements of ``candidate`` that :meth:`CandidateEvaluator.measure` returned as ``data``."""
+    for one in data:
+        other = one["other"]
+        if other is not None:
+            fit_formats = {name: Score.from_json(score) for name, score in other["fit_formats"].items()}
+            other = OtherMeasurements(fit_formats, other["nll_increase"])
+        gate = None if one["gate"] is None else Gate(low=one["gate"][0], high=one["gate"][1])
+        yield MeasuredCandidate(replace(candidate, gate=gate), Score.from_json(one["dev"]), other)
+
+
+def _to_json(measured: MeasuredCandidate) -> dict[str, Any]:
+    gate, other = measured.candidate.gate, measured.other
+    return {
+        "gate": None if gate is None else [gate.low, gate.high],
+        "dev": measured.dev.to_json(),
+        "other": other
+        and {
+            "fit_formats": {name: score.to_json() for name, score in other.fit_formats.items()},
+            "nll_increase": other.nll_increase,
+        },
+    }
+
+
+def _measured(
+    candidate: FinalLayerCandidate, predictions: CandidatePredictions, plain: CandidatePredictions
+) -> MeasuredCandidate:
+    fit_formats = {name: answers.score for name, answers in predictions.fit_formats.items()}
+    other = OtherMeasurements(fit_formats, predictions.nll_increase(plain))
+    return MeasuredCandidate(candidate, predictions.dev.score, other)
+
+
+def _gate_width(candidate: FinalLayerCandidate) -> float:
+    return 1.0 if candidate.gate is None else candidate.gate.high - candidate.gate.low
