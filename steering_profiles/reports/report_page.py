@@ -120,7 +120,7 @@ def _some(items: list[str]) -> str:
 def _sets(report: Report) -> Iterator[Block]:
     if set(report.accuracy) - {TEST}:
         yield Paragraph(
-            "The test prompts have the format of the train prompts. The other sets show how the profile generalises."
+            "The test prompts have the format of the train prompts. The other sets show how well it generalises."
         )
         yield _collapsed_if_long(sets_table(report))
 
@@ -243,9 +243,9 @@ def _components(report: Report) -> Iterator[Block]:
                 "accuracy",
                 "Accuracy of the components per sub-task",
                 f"Histograms of the accuracy of the {count} ranked components: the share of train prompts on which a "
-                "component orders the candidate answers correctly (logarithmic scale). Components that the profile "
-                f"scales are orange. Above the dashed line, {percent(ranking.accuracy_threshold)}%, a component counts "
-                "as correct on the sub-task.",
+                "component orders the candidate answers correctly. The number of components is on a logarithmic scale. "
+                "Components that the profile scales are orange. Above the dashed line, "
+                f"{percent(ranking.accuracy_threshold)}%, a component counts as correct on the sub-task.",
                 lambda: plots.accuracy_histograms(ranking),
             )
         colours = "Brighter components are correct on more sub-tasks." if ranking.groups else "There are no sub-tasks."
