@@ -6,7 +6,7 @@ from steering_profiles.evaluation import Accuracy, TokenPredictor, compare_calib
 from steering_profiles.fitting import FinalLayerResult, FitResult
 from steering_profiles.fitting.choice import steering_of
 from steering_profiles.fitting.components import Component
-from steering_profiles.fitting.final_layer import PLAIN
+from steering_profiles.fitting.final_layer_candidates import PLAIN
 from steering_profiles.fitting.stepwise import validation_set
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
