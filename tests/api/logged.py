@@ -21,4 +21,4 @@ def request_line(ask: Callable[[], object]) -> dict[str, Any]:
     finally:
         configure_logs("error")
     (line,) = lines
-    return line
+    return dict(line)

@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from steering_server.cli import app
 
@@ -13,7 +14,9 @@ from steering_server.cli import app
 @cache
 def known() -> dict[str, Any]:
     """Return all commands by name."""
-    return typer.main.get_command(app).commands
+    steer = typer.main.get_command(app)
+    assert isinstance(steer, TyperGroup)
+    return dict(steer.commands)
 
 
 def arguments_of(words: Sequence[str]) -> list[str] | None:

@@ -1,6 +1,6 @@
 """The changes that steering stands for, made to a model's weights or to its attention mask."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -23,7 +23,9 @@ def scale_head_weights(loaded: LoadedModel, scales: Scales, strength: float = 1.
 
 def scale_neuron_weights(loaded: LoadedModel, scales: Scales, strength: float = 1.0) -> None:
     for layer, neuron, scale in scales:
-        input_major(loaded.anatomy.layers[layer].neuron_output)[neuron] *= 1 + strength * (scale - 1)
+        output = loaded.anatomy.layers[layer].neuron_output
+        assert output is not None
+        input_major(output)[neuron] *= 1 + strength * (scale - 1)
 
 
 def add_to_final_bias(loaded: LoadedModel, vector: Tensor) -> None:
@@ -84,7 +86,7 @@ def self_only_mask(loaded: LoadedModel) -> Iterator[None]:
 
 
 @contextmanager
-def forward_hook(module: nn.Module, change) -> Iterator[None]:
+def forward_hook(module: nn.Module, change: Callable[[Tensor], Tensor | None]) -> Iterator[None]:
     handle = module.register_forward_hook(lambda module, args, output: change(output))
     yield
     handle.remove()

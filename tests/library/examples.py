@@ -26,7 +26,7 @@ INTERCEPT = {INTERCEPT_TENSOR: np.ones(6, np.float32)}
 
 def example(**changes: Any) -> Profile:
     """A valid profile, changed."""
-    content = {
+    content: dict[str, Any] = {
         "name": "example", "description": "An example.", "method": "manual", "model": MODEL,
         "heads": (HeadScale(layer=1, head=2, scale=1.5),),
     }  # fmt: skip

@@ -27,7 +27,7 @@ class Page(HTMLParser):
         self.close()
         self.unbalanced += [f"<{tag}> is left open" for tag in self._open]
 
-    def handle_starttag(self, tag, attrs):
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self._open.append(tag)
@@ -40,14 +40,14 @@ class Page(HTMLParser):
         elif tag == "h2":
             self.headings.append("")
 
-    def handle_startendtag(self, tag, attrs):
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
 
-    def handle_endtag(self, tag):
+    def handle_endtag(self, tag: str) -> None:
         if not self._open or self._open.pop() != tag:
             self.unbalanced.append(f"</{tag}> at {self.getpos()}")
 
-    def handle_data(self, data):
+    def handle_data(self, data: str) -> None:
         self.text += data
         if "td" in self._open or "th" in self._open:
             self.tables[-1][-1][-1] += data

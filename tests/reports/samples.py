@@ -28,7 +28,7 @@ MODEL = ModelIdentity(
 GROUPS = (")", "))", ")))")
 HEADS = (HeadScale(layer=1, head=2, scale=1.5), HeadScale(layer=3, head=0, scale=0.25))
 NEURONS = (NeuronScale(layer=2, neuron=7, scale=1.75),)
-POINTS = [[0, 1.0, 61, 90], [1, 1.5, 70, 90], [1, 2.0, 20, 45], [2, 1.5, 88, 90], [2, 2.0, 31, 45]]
+POINTS: list[Any] = [[0, 1.0, 61, 90], [1, 1.5, 70, 90], [1, 2.0, 20, 45], [2, 1.5, 88, 90], [2, 2.0, 31, 45]]
 
 
 def accuracy(*correct: int, of: int = 50, groups: tuple[str, ...] = GROUPS) -> Accuracy:
@@ -62,18 +62,14 @@ def profile(**changes: Any) -> Profile:
 def ranking(groups: tuple[str, ...] = GROUPS, count: int = 12) -> ReportedRanking:
     draw = np.random.default_rng(0)
     scales = {(h.layer, h.head): h.scale for h in HEADS}
-    return ReportedRanking(
-        groups,
-        tuple(
-            RankedComponent(
-                Component("head", *divmod(i, 3)),
-                tuple(draw.random(len(groups)).tolist()),
-                *draw.random(3).tolist(),
-                scale=scales.get(divmod(i, 3)),
-            )
-            for i in range(count)
-        ),
-    )
+
+    def ranked(index: int) -> RankedComponent:
+        accuracy = tuple(draw.random(len(groups)).tolist())
+        precision, recall, f1 = draw.random(3).tolist()
+        place = divmod(index, 3)
+        return RankedComponent(Component("head", *place), accuracy, precision, recall, f1, scales.get(place))
+
+    return ReportedRanking(groups, tuple(map(ranked, range(count))))
 
 
 def attention(tokens: tuple[str, ...] = ("#", " print", "\n", "$x$")) -> HeadAttention:

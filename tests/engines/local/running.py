@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -60,7 +61,7 @@ class Running:
 
 
 @contextmanager
-def running(loaded: LoadedModel, **limits: int | bool) -> Iterator[Running]:
+def running(loaded: LoadedModel, **limits: Any) -> Iterator[Running]:
     """Run an engine on ``loaded``; no token ends a text, since random weights end at random."""
     engine = Engine(loaded, EngineLimits(**limits))
     engine._end_tokens = frozenset()
