@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM
 
-from steering_profiles.models import loading
 from tests.builders import build_model
 from tests.gguf import write_gguf
 from tests.library.locating.files import save
@@ -24,6 +24,4 @@ def file(tmp_path: Path) -> Path:
 @pytest.fixture
 def _unread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever begins to read weights fails the test."""
-    monkeypatch.setattr(
-        loading.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("the weights were read")
-    )
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("the weights were read"))
