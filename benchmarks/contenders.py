@@ -119,7 +119,7 @@ def mixed_profiles(loaded: LoadedModel, count: int) -> list[Steering]:
         profile = Profile(
             name=f"mixed-{index}", description="", method="manual", model=loaded.identity, heads=tuple(heads)
         )
-        steerings.append((ProfileAtStrength(profile),))
+        steerings.append(Steering((ProfileAtStrength(profile),)))
     return steerings
 
 
@@ -127,12 +127,12 @@ def final_layer(loaded: LoadedModel) -> Steering:
     """The self-only attention mask alone."""
     settings = FinalLayer(self_only_attention=1.0)
     profile = Profile(name="final", description="", method="manual", model=loaded.identity, final_layer=settings)
-    return (ProfileAtStrength(profile),)
+    return Steering((ProfileAtStrength(profile),))
 
 
 def contender(name: str, loaded: LoadedModel) -> Measure:
     """Return the contender of that name."""
-    shipped = (ProfileAtStrength(Catalogue.open()["parentheses"].profile),)
+    shipped = Steering((ProfileAtStrength(Catalogue.open()["parentheses"].profile),))
     makers: dict[str, Callable[[], Measure]] = {
         "linear layers": lambda: linear_layers(loaded, prepacked=False),
         "linear layers, prepacked": lambda: linear_layers(loaded, prepacked=True),

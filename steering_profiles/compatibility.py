@@ -23,10 +23,11 @@ class Compatibility:
         return not self.differences and not self.obstacles
 
 
-def check_compatibility(profile: Profile, model: ModelIdentity, neurons_refused: str | None = None) -> Compatibility:
+def check_compatibility(profile: Profile, model: ModelIdentity, refusal: str | None = None) -> Compatibility:
     """Compare the model that ``profile`` was fitted on with ``model``.
 
-    ``neurons_refused`` is why the model's neurons cannot be scaled, if they cannot.
+    ``refusal`` is the reason why the profile cannot be applied whatever the sizes, if there is one, see
+    :meth:`.Anatomy.refuses`.
     """
     made_for = profile.model
     differences = [
@@ -46,8 +47,8 @@ def check_compatibility(profile: Profile, model: ModelIdentity, neurons_refused:
         for s in profile.neurons
         if s.layer >= model.layers or s.neuron >= model.neurons
     ]
-    if profile.neurons and neurons_refused is not None:
-        obstacles.append(f"neurons: they cannot be scaled, for {neurons_refused}")
+    if refusal is not None:
+        obstacles.append(refusal)
     if profile.tensors and made_for.hidden_size != model.hidden_size:
         obstacles.append(
             f"final_layer: the intercept has {made_for.hidden_size} entries, but the model's hidden size is "
@@ -57,7 +58,7 @@ def check_compatibility(profile: Profile, model: ModelIdentity, neurons_refused:
 
 
 def require_compatible(
-    profile: Profile, model: ModelIdentity, neurons_refused: str | None = None, *, force: bool = False
+    profile: Profile, model: ModelIdentity, refusal: str | None = None, *, force: bool = False
 ) -> Compatibility:
     """Return how ``profile`` fits ``model``, or refuse it.
 
@@ -66,7 +67,7 @@ def require_compatible(
     Raises:
         ProfileMismatch: with all reasons in the message.
     """
-    compatibility = check_compatibility(profile, model, neurons_refused)
+    compatibility = check_compatibility(profile, model, refusal)
     refused = compatibility.obstacles if force else compatibility.differences + compatibility.obstacles
     if refused:
         hint = "" if force or compatibility.obstacles else " (it can be forced: the components it names exist here)"

@@ -1,8 +1,10 @@
-"""Profiles as they are applied to one sequence: which, and at which strengths. As data; no torch."""
+"""Profiles at strengths, composed into the steering of one sequence. No torch."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import cached_property
 
+from steering_profiles.errors import GateError
 from steering_profiles.schema import Gate, Profile, check_strength
 from steering_profiles.store import content_hash
 
@@ -34,7 +36,34 @@ class ProfileAtStrength:
         return self.profile.final_layer.gate if self.strength != 0 else None
 
 
-Steering = tuple[ProfileAtStrength, ...]
-"""Everything applied to one sequence; empty for the baseline."""
+@dataclass(frozen=True, eq=False)
+class Steering:
+    """Everything applied to one sequence; empty for the baseline.
 
-UNSTEERED: Steering = ()
+    Profiles with the same gate act as one: the probability that it looks at is computed without any of them.
+
+    Raises:
+        GateError: two profiles have different gates, which one such probability could not open separately.
+    """
+
+    profiles: tuple[ProfileAtStrength, ...] = ()
+    gate: Gate | None = field(init=False)
+    """The common gate of the profiles; None if none has a gate, or those that have one are at strength 0."""
+
+    def __post_init__(self) -> None:
+        gated = [(one.profile.name, gate) for one in self.profiles if (gate := one.profile.final_layer.gate)]
+        if len({gate for _, gate in gated}) > 1:
+            named = " and ".join(f"{name} ({gate})" for name, gate in gated)
+            raise GateError(
+                f"profiles with different gates cannot be composed: {named}; use one of them, or equal gates"
+            )
+        object.__setattr__(self, "gate", next((one.gate for one in self.profiles if one.gate), None))
+
+    def __iter__(self) -> Iterator[ProfileAtStrength]:
+        return iter(self.profiles)
+
+    def __len__(self) -> int:
+        return len(self.profiles)
+
+
+UNSTEERED = Steering()

@@ -6,7 +6,8 @@ from math import prod
 
 import numpy as np
 
-from steering_profiles.schema import INTERCEPT_TENSOR, Profile, common_gate, strength_text
+from steering_profiles.composition import Steering
+from steering_profiles.schema import INTERCEPT_TENSOR, Profile, strength_text
 
 _MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
 
@@ -37,18 +38,14 @@ class Effective:
         return not (self.heads or self.neurons or self.self_only_attention or self.intercept_scale)
 
 
-def effective(steering: Sequence[tuple[Profile, float]], dtype: str) -> Effective:
+def effective(steering: Steering, dtype: str) -> Effective:
     """Compose profiles, each at its strength, and say what is changed in a model that computes in ``dtype``.
 
     The formulas are those of :mod:`steering_profiles.steering.effects`. Self-only attention is a share, which is
     held within 0..1: beyond that range a strength changes no more of it. A factor counts if it is not 1 in ``dtype``,
     a share or an intercept if it is not so little that rounding in ``dtype`` takes it away.
-
-    Raises:
-        GateError: the profiles have different gates.
     """
-    gate = common_gate(profile for profile, _ in steering)
-    at_work = [(profile, strength) for profile, strength in steering if strength != 0]
+    at_work = [(applied.profile, applied.strength) for applied in steering if applied.strength != 0]
     heads = _factors(((s.layer, s.head), 1 + strength * (s.scale - 1)) for p, strength in at_work for s in p.heads)
     neurons = _factors(
         ((s.layer, s.neuron), 1 + strength * (s.scale - 1)) for p, strength in at_work for s in p.neurons
@@ -69,7 +66,7 @@ def effective(steering: Sequence[tuple[Profile, float]], dtype: str) -> Effectiv
         neurons=changed_neurons,
         self_only_attention=self_only_attention,
         intercept_scale=intercept_scale,
-        gate=str(gate) if gate is not None and (self_only_attention or intercept_scale) else None,
+        gate=str(steering.gate) if steering.gate is not None and (self_only_attention or intercept_scale) else None,
         warnings=(
             *_of_shares(shares, self_only_attention, dtype),
             *_of_intercepts(intercepts, dtype),

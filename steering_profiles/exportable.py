@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from steering_profiles.composition import ProfileAtStrength
+from steering_profiles.composition import ProfileAtStrength, Steering
 from steering_profiles.effective import effective
 from steering_profiles.errors import ExportError
 from steering_profiles.schema import strength_text
@@ -15,7 +15,7 @@ def require_carryable(applied: ProfileAtStrength) -> None:
         ExportError: it is not; the message names what stands in the way.
     """
     # In the type that tells most factors from 1: which one the weights have is not known yet.
-    changed = effective([(applied.profile, applied.strength)], "float64")
+    changed = effective(Steering((applied,)), "float64")
     beyond = []
     if changed.self_only_attention:
         beyond.append("self-only attention, which replaces what the final layer's attention computes")

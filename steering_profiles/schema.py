@@ -6,7 +6,7 @@ holds its types and the rules that can be checked without a model; it imports no
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
@@ -22,7 +22,7 @@ from pydantic import (
     model_validator,
 )
 
-from steering_profiles.errors import GateError, StrengthError
+from steering_profiles.errors import StrengthError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -265,21 +265,6 @@ def strength_text(strength: float) -> str:
     For wherever a strength or a scale tells two things apart; rounded, two that differ would look the same.
     """
     return repr(float(strength)).removesuffix(".0")
-
-
-def common_gate(profiles: Iterable[Profile]) -> Gate | None:
-    """Return the gate of those of ``profiles`` that have one, None if none has.
-
-    Profiles with the same gate act as one: the probability that it looks at is computed without any of them.
-
-    Raises:
-        GateError: two have different gates, which could not be told apart by one such probability.
-    """
-    gated = [(profile.name, gate) for profile in profiles if (gate := profile.final_layer.gate) is not None]
-    if len({gate for _, gate in gated}) > 1:
-        named = " and ".join(f"{name} ({gate})" for name, gate in gated)
-        raise GateError(f"profiles with different gates cannot be composed: {named}; use one of them, or equal gates")
-    return gated[0][1] if gated else None
 
 
 def _check_components(field: str, keys: list[tuple[int, int]], counts: tuple[int, int]) -> None:

@@ -161,7 +161,7 @@ def build_profile(
 
 def steer(*profiles: Profile, strength: float = 1.0) -> Steering:
     """Apply profiles at one strength."""
-    return tuple(ProfileAtStrength(profile, strength) for profile in profiles)
+    return Steering(tuple(ProfileAtStrength(profile, strength) for profile in profiles))
 
 
 def every_effect(loaded: LoadedModel) -> dict[str, Steering]:
@@ -172,7 +172,7 @@ def every_effect(loaded: LoadedModel) -> dict[str, Steering]:
     own = build_profile(loaded, "own", self_only_attention=1.0)
     intercept = build_profile(loaded, "intercept", intercept_scale=0.7)
     return {
-        "plain": (),
+        "plain": UNSTEERED,
         "heads": steer(heads),
         "neurons": steer(neurons),
         "self-only attention": steer(own),

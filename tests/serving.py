@@ -18,7 +18,16 @@ from steering_profiles.store import Catalogue, save_profile
 from steering_server.api.lifecycle import live
 from steering_server.engines.local.backend import LocalBackend
 from steering_server.generation.backend import Backend
+from steering_server.generation.profiles import check_profiles
 from steering_server.limits import EngineLimits
+
+
+def build_backend(
+    loaded: LoadedModel, catalogue: Catalogue, limits: EngineLimits | None = None, *, force: bool = False
+) -> LocalBackend:
+    """Build a backend of ``loaded`` with the profiles of ``catalogue``."""
+    profiles = check_profiles(catalogue, loaded.identity, loaded.anatomy.refuses, force=force)
+    return LocalBackend(loaded, profiles, limits or EngineLimits())
 
 
 @contextmanager
@@ -34,8 +43,7 @@ def serving(
     """Serve ``loaded`` with ``profiles``, saved to ``folder`` first, and yield the server's URL."""
     for profile in profiles:
         save_profile(profile, folder)
-    catalogue = Catalogue.open(folder, shipped=shipped)
-    backend = LocalBackend(loaded, catalogue, limits or EngineLimits(), force_profiles=force)
+    backend = build_backend(loaded, Catalogue.open(folder, shipped=shipped), limits, force=force)
     loading: Future[Backend] = Future()
     loading.set_result(backend)
     with living(loading) as (url, _):

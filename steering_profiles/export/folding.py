@@ -15,7 +15,7 @@ from steering_profiles.errors import ExportError
 from steering_profiles.exportable import require_carryable
 from steering_profiles.models import LoadedModel, method_of
 from steering_profiles.models.projections import input_major
-from steering_profiles.steering import ProfileAtStrength, effect_of
+from steering_profiles.steering import ProfileAtStrength, Steering, effect_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,14 +62,14 @@ def scaled_projections(
         ProfileMismatch: the profile does not fit the model.
     """
     require_carryable(applied)
-    require_compatible(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
+    require_compatible(applied.profile, loaded.identity, loaded.anatomy.refuses(applied.profile), force=force)
     _require_unquantised(loaded)
     return tuple(_projections(loaded, applied))
 
 
 def _projections(loaded: LoadedModel, applied: ProfileAtStrength) -> Iterator[ScaledProjection]:
     family, sizes = loaded.anatomy.family, loaded.anatomy.sizes
-    effect = effect_of((applied,), sizes)
+    effect = effect_of(Steering((applied,)), sizes)
     for index, layer in enumerate(loaded.anatomy.layers):
         block = f"{family.blocks}.{index}"
         if index in effect.heads:

@@ -10,7 +10,7 @@ from steering_profiles.fitting.components import Scales
 from steering_profiles.fitting.grid import MeasuredPoint
 from steering_profiles.fitting.stepwise import SearchStep
 from steering_profiles.schema import HeadScale, ModelIdentity, NeuronScale, Profile
-from steering_profiles.steering import ProfileAtStrength, Steering
+from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering
 
 
 @dataclass(frozen=True)
@@ -43,4 +43,4 @@ def profile_of(scales: Scales, model: ModelIdentity, name: str, task: str) -> Pr
 
 def steering_of(scales: Scales, model: ModelIdentity) -> Steering:
     """Return the steering that applies ``scales``; the empty steering if there are none."""
-    return (ProfileAtStrength(profile_of(scales, model, "candidate", "a task")),) if scales else ()
+    return Steering((ProfileAtStrength(profile_of(scales, model, "candidate", "a task")),)) if scales else UNSTEERED

@@ -111,7 +111,7 @@ def fit_final_layer(
         return _profile(candidate, intercepts, loaded.identity, name, task)
 
     def steering_at(candidate: FinalLayerCandidate) -> Steering:
-        return UNSTEERED if candidate == PLAIN else (ProfileAtStrength(profile_at(candidate)),)
+        return UNSTEERED if candidate == PLAIN else Steering((ProfileAtStrength(profile_at(candidate)),))
 
     replay = FinalLayerReplay(loaded)
     texts = {name: text_windows(loaded, text) for name, text in fitting_texts().items()}

@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 from steering_profiles.errors import ModelError, UnknownArchitecture
 from steering_profiles.models.norms import Norm, NormKind
 from steering_profiles.models.projections import effective_weight, features, is_computed_in
+from steering_profiles.schema import Profile
 
 
 @dataclass(frozen=True)
@@ -165,6 +166,12 @@ class Anatomy:
         if module is None:
             raise ModelError(self._no_neurons)
         return module
+
+    def refuses(self, profile: Profile) -> str | None:
+        """Return the reason why ``profile`` cannot be applied to a model of this family, or None if it can."""
+        if profile.neurons and self.neurons_refused is not None:
+            return f"neurons: they cannot be scaled, for {self.neurons_refused}"
+        return None
 
     def require_neurons(self) -> None:
         """See that this model's neurons can be scaled.

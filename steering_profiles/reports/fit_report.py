@@ -20,7 +20,7 @@ from steering_profiles.reports.report import (
     ReportedRanking,
     ReportedStep,
 )
-from steering_profiles.steering import UNSTEERED, ProfileAtStrength
+from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.tasks.task import Example, Task
 
 _HEADS_SHOWN = 6
@@ -78,7 +78,7 @@ def report_of_final_layer(
 ) -> Report:
     """Return the report of ``result``. ``held_out`` are prompts in held-out formats, by format."""
     progress = progress or Silent()
-    steering = UNSTEERED if result.chosen.candidate == PLAIN else (ProfileAtStrength(result.profile),)
+    steering = UNSTEERED if result.chosen.candidate == PLAIN else Steering((ProfileAtStrength(result.profile),))
     progress.stage("measuring held-out formats", 2 * sum(map(len, held_out.values())))
     compared = {TEST: result.test}
     with TokenPredictor(loaded) as predictor:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steering_profiles.compatibility import require_compatible
-from steering_profiles.composition import ProfileAtStrength
+from steering_profiles.composition import ProfileAtStrength, Steering
 from steering_profiles.errors import GateError
 from steering_profiles.models import FAMILIES, find_anatomy
 from steering_profiles.models.identity import identify
@@ -37,18 +37,18 @@ def applying(
         GateError: the profile is gated, which takes two passes: the server makes them.
         HookError: some part of the profile did not take effect, or no pass was made.
     """
-    applied = ProfileAtStrength(profile, strength)
+    steering = Steering((ProfileAtStrength(profile, strength),))
     anatomy = find_anatomy(model, FAMILIES)
     name, architecture = str(model.name_or_path or "this model"), type(model).__name__
     identity = identify(name, architecture, model.config.get_text_config(), tokenizer, anatomy)
     if tokenizer is None:  # which the fingerprint is made of
         identity = identity.model_copy(update={"fingerprint": profile.model.fingerprint})
-    require_compatible(profile, identity, anatomy.neurons_refused, force=force)
-    if applied.gate is not None:
+    require_compatible(profile, identity, anatomy.refuses(profile), force=force)
+    if steering.gate is not None:
         raise GateError(f"profile {profile.name!r} is gated, which takes two passes a token; the server makes them")
     handle = SteeringHandle(anatomy, SteeringTable(anatomy.sizes, model.dtype))
     try:
-        with handle.applied([(applied,)]):  # one row, which every sequence of a batch is given
+        with handle.applied([steering]):  # one row, which every sequence of a batch is given
             yield
     finally:
         handle.remove()

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from steering_profiles.composition import Steering
 from steering_profiles.models import Sizes
-from steering_profiles.schema import INTERCEPT_TENSOR, common_gate
+from steering_profiles.schema import INTERCEPT_TENSOR
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,7 @@ class Effect:
 
 
 def effect_of(steering: Steering, sizes: Sizes) -> Effect:
-    """Compose the profiles of ``steering`` into one effect on a model of ``sizes``: where gates are, with them open.
-
-    Raises:
-        GateError: the profiles have different gates.
-    """
-    common_gate(applied.profile for applied in steering)
+    """Return the effect of ``steering`` on a model of ``sizes``; if it is gated, with the gate open."""
     heads: dict[int, Tensor] = {}
     neurons: dict[int, Tensor] = {}
     self_only_attention = 0.0

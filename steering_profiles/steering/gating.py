@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from steering_profiles.composition import ProfileAtStrength, Steering
-from steering_profiles.schema import FinalLayer, Gate, common_gate
+from steering_profiles.schema import FinalLayer, Gate
 from steering_profiles.steering.hooks import SteeringHandle
 
 _POSITIONS = 256
@@ -32,15 +32,10 @@ class Gated:
 
 
 def split(steering: Steering) -> Gated | None:
-    """Return the two steerings that the gate of ``steering`` chooses between; None where nothing is gated.
-
-    Raises:
-        GateError: its profiles have different gates.
-    """
-    gate = common_gate(applied.profile for applied in steering)
-    if gate is None or all(applied.gate is None for applied in steering):
+    """Return the two steerings that the gate of ``steering`` chooses between, or None without a gate."""
+    if steering.gate is None:
         return None
-    return Gated(gate, tuple(map(_closed, steering)), tuple(map(_opened, steering)))
+    return Gated(steering.gate, Steering(tuple(map(_closed, steering))), Steering(tuple(map(_opened, steering))))
 
 
 def is_open(closed: Tensor, gate: Gate) -> Tensor:
@@ -69,7 +64,6 @@ def steered_logits(handle: SteeringHandle, steerings: Sequence[Steering], forwar
     second time if some row is gated, and must then find everything as it was, a cache too.
 
     Raises:
-        GateError: the profiles of one row have different gates.
         HookError: some row's steering did not take place.
     """
     splits = [split(steering) for steering in steerings]

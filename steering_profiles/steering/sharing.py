@@ -42,7 +42,7 @@ def _same(one: torch.Tensor | None, other: torch.Tensor | None) -> bool:
 
 
 def _same_gates(one: Steering, other: Steering) -> bool:
-    if all(applied.gate is None for applied in (*one, *other)):
+    if one.gate is None and other.gate is None:
         return True
     return sorted(applied.key for applied in one) == sorted(applied.key for applied in other)
 

@@ -61,8 +61,8 @@ class SteeringTable:
         key = tuple(sorted(applied.key for applied in steering if applied.strength != 0))
         row = self._rows.get(key)
         if row is None:
+            _refuse_gate(steering)
             effect = effect_of(steering, self._sizes)  # before any change here: it may raise
-            _refuse_gates(steering)
             row = self._free.pop() if self._free else 1 + len(self._effects)
             self._write(row, effect)
             self._rows[key] = row
@@ -174,9 +174,9 @@ class SteeringTable:
         self._capacity *= 2
 
 
-def _refuse_gates(steering: Steering) -> None:
-    gated = [applied.profile.name for applied in steering if applied.gate is not None]
-    if gated:
+def _refuse_gate(steering: Steering) -> None:
+    if steering.gate is not None:
+        gated = [applied.profile.name for applied in steering if applied.gate is not None]
         raise GateError(f"{', '.join(gated)}: a gate chooses between two passes, and this is one; split the steering")
 
 

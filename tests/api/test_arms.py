@@ -5,6 +5,8 @@ import hashlib
 import pytest
 import torch
 
+from steering_profiles.composition import UNSTEERED
+from steering_profiles.errors import ProfileMismatch
 from steering_profiles.store import Catalogue, save_profile
 from steering_server.api.arms import Arms, resolve_arms
 from steering_server.api.schemas.requests import CompletionBody
@@ -12,7 +14,9 @@ from steering_server.engines.local.backend import LocalBackend
 from steering_server.errors import NotFound, RequestError
 from steering_server.limits import EngineLimits
 from tests.api.conftest import profiles_for
-from tests.builders import build_model
+from tests.builders import build_model, build_profile
+from tests.families import build_family
+from tests.serving import build_backend
 
 NAME = "tiny-llama"
 
@@ -22,7 +26,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
     folder, model = tmp_path_factory.mktemp("profiles"), build_model("llama", dtype=torch.float32)
     for profile in profiles_for(model):
         save_profile(profile, folder)
-    return LocalBackend(model, Catalogue.open(folder, shipped=False), EngineLimits(max_num_seqs=1))
+    return build_backend(model, Catalogue.open(folder, shipped=False), EngineLimits(max_num_seqs=1))
 
 
 def resolve(backend: LocalBackend, **body) -> Arms:
@@ -33,7 +37,7 @@ def resolve(backend: LocalBackend, **body) -> Arms:
 def test_a_request_that_asks_for_nothing_gets_the_baseline(backend, body):
     arms = resolve(backend, **body)
     assert (arms.model, arms.named, arms.header) == (NAME, False, "baseline")
-    assert [arm.steering for arm in arms.arms] == [()]
+    assert [arm.steering for arm in arms.arms] == [UNSTEERED]
 
 
 @pytest.mark.parametrize(
@@ -160,10 +164,32 @@ def test_an_arm_of_strength_0_is_the_baseline_and_may_be_called_so(backend):
 @pytest.mark.parametrize("strength", [0, -0.0, 1e-12])
 def test_an_arm_that_changes_nothing_is_computed_with_the_baseline(backend, strength):
     (arm,) = resolve(backend, steering={"profile": "heads", "strength": strength}).arms
-    assert arm.steering == ()
+    assert arm.steering is UNSTEERED
     assert (arm.applied.profile, bool(arm.applied.warnings)) == ("heads", strength != 0)
 
 
 def test_minus_zero_is_zero(backend):
     (arm,) = resolve(backend, arms=[{"profile": "heads", "strength": -0.0}]).arms
     assert arm.label == "heads@0"
+
+
+def test_a_profile_that_the_engine_refuses_is_answered_with_the_reason(backend, monkeypatch: pytest.MonkeyPatch):
+    refuses = {"heads": None, "final": "final_layer: this engine has no hook there"}
+    monkeypatch.setattr(backend, "refuses", lambda profile: refuses[profile.name])
+    assert resolve(backend, arms=["heads"]).arms[0].label == "heads"
+    with pytest.raises(RequestError, match=r"arms\.1: profile final cannot be applied .*no hook there") as caught:
+        resolve(backend, arms=["heads", "final"])
+    assert caught.value.param == "arms.1"
+
+
+def test_neurons_in_experts_are_refused_by_the_local_engine_and_listed_with_the_reason(tmp_path):
+    experts = build_family("qwen3-moe")
+    profile = build_profile(experts, neurons=[(0, 1, 2.0)])
+    save_profile(profile, tmp_path)
+    catalogue = Catalogue.open(tmp_path, shipped=False)
+    with pytest.raises(ProfileMismatch, match=r"cannot be scaled, for .* keeps its neurons in experts"):
+        build_backend(experts, catalogue, force=True)
+    save_profile(build_profile(experts, heads=[(0, 1, 2.0)]), tmp_path)
+    backend = build_backend(experts, catalogue := Catalogue.open(tmp_path, shipped=False))
+    assert backend.refuses(profile).startswith("neurons: they cannot be scaled")
+    assert backend.refuses(catalogue["test"].profile) is None

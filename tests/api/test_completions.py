@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import Steering, attach
+from steering_profiles.steering import UNSTEERED, Steering, attach
 from tests.api.conftest import profiles_for
 from tests.builders import build_model, greedy, steer
 
@@ -101,7 +101,7 @@ def test_the_steering_header_says_what_each_arm_applied(http):
 def test_a_comparison_says_where_arms_part_and_how_likely_each_finds_the_others_tokens(http):
     """Against the stock model: each arm decoded greedily and scored by a full forward, one after the other."""
     stock = build_model("llama", dtype=torch.float32)
-    steerings = {"baseline": (), "heads": steer(profiles_for(stock)[0])}
+    steerings = {"baseline": UNSTEERED, "heads": steer(profiles_for(stock)[0])}
     prompt = stock.tokenizer.encode(GREEDY["prompt"])
     tokens = {arm: greedy(stock, prompt, steering, tokens=8) for arm, steering in steerings.items()}
     answer = complete(http, arms=list(steerings), logprobs=0)

@@ -14,6 +14,7 @@ from steering_server.engines.local.backend import LocalBackend
 from steering_server.limits import EngineLimits
 from tests.api.logged import request_line
 from tests.builders import build_model
+from tests.serving import build_backend
 
 READ = [
     "/health", "/ready", "/v1/models", "/v1/models/tiny-llama", "/v1/models/tiny-llama+heads", "/v1/profiles",
@@ -39,7 +40,7 @@ def test_head_is_answered_as_get_is_without_the_body(http: httpx.Client, path: s
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
     catalogue = Catalogue.open(tmp_path_factory.mktemp("profiles"), shipped=False)
-    return LocalBackend(build_model("llama", dtype=torch.float32), catalogue, EngineLimits(max_num_seqs=1))
+    return build_backend(build_model("llama", dtype=torch.float32), catalogue, EngineLimits(max_num_seqs=1))
 
 
 @pytest.mark.parametrize("path", READ)

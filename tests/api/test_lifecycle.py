@@ -19,7 +19,7 @@ from steering_server.engines.local.backend import LocalBackend
 from steering_server.generation.backend import Backend
 from steering_server.limits import EngineLimits
 from tests.builders import build_model
-from tests.serving import living, wait_until_ready
+from tests.serving import build_backend, living, wait_until_ready
 
 SHORT = {"prompt": "x", "max_tokens": 2, "temperature": 0}
 LONG = {"prompt": "x", "max_tokens": 150, "temperature": 1, "ignore_eos": True, "stream": True}
@@ -42,7 +42,7 @@ def slow(computing: threading.Event) -> LoadedModel:
 
 
 def local_backend(folder: Path, model: LoadedModel | None = None, **limits: int) -> LocalBackend:
-    return LocalBackend(model or small_model(), Catalogue.open(folder, shipped=False), EngineLimits(**limits))
+    return build_backend(model or small_model(), Catalogue.open(folder, shipped=False), EngineLimits(**limits))
 
 
 def loaded(folder: Path, model: LoadedModel | None = None, **limits: int) -> Future[Backend]:

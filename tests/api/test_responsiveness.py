@@ -11,13 +11,12 @@ import torch
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.store import Catalogue
-from steering_server.engines.local.backend import LocalBackend
 from steering_server.generation.tokenizer import TokenizerService
 from steering_server.limits import EngineLimits
 from tests.api.conftest import profiles_for
 from tests.api.logged import request_line
 from tests.builders import build_model
-from tests.serving import serving
+from tests.serving import build_backend, serving
 
 LONG = {"prompt": "x", "max_tokens": 500, "temperature": 0, "ignore_eos": True}
 
@@ -33,7 +32,7 @@ def test_a_wrong_value_fails_nobody_elses_request(url):
 
 def test_a_huge_prompt_that_is_being_encoded_holds_up_no_decoding(tmp_path: Path):
     model = build_model("llama", dtype=torch.float32)
-    backend = LocalBackend(model, Catalogue.open(tmp_path, shipped=False), EngineLimits(max_num_seqs=1))
+    backend = build_backend(model, Catalogue.open(tmp_path, shipped=False), EngineLimits(max_num_seqs=1))
     with ThreadPoolExecutor(1) as pool:
         encoding = pool.submit(backend.tokenizer.encode, "x" * 2_000_000)
         time.sleep(0.1)

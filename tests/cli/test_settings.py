@@ -66,7 +66,11 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
         listener.close()
         raise Enough
 
-    def backend(loaded: None, catalogue: dict[str, Any], limits: EngineLimits, **others: Any) -> None:
+    def check(catalogue: dict[str, Any], model: Any, refuses: Any, *, force: bool) -> dict[str, Any]:
+        seen.update(force=force)
+        return {}
+
+    def backend(loaded: None, profiles: dict[str, Any], limits: EngineLimits, **others: Any) -> None:
         seen.update(limits=limits, **others)
 
     def read(name: str) -> Callable[[object], Any]:
@@ -74,6 +78,7 @@ def start(monkeypatch: pytest.MonkeyPatch) -> Start:
 
     monkeypatch.setattr(lifecycle, "live", live)
     monkeypatch.setattr("steering_server.engines.local.backend.LocalBackend", backend)
+    monkeypatch.setattr("steering_server.generation.profiles.check_profiles", check)
     monkeypatch.setattr("steering_profiles.models.load_meta_model", lambda source: build_model("llama"))
     monkeypatch.setattr("steering_profiles.models.load_model", read("source"))
     monkeypatch.setattr(opening.Catalogue, "open", read("profiles"))

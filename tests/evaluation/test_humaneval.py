@@ -13,6 +13,7 @@ from steering_profiles.errors import EvaluationError
 from steering_profiles.evaluation import humaneval, measure_side_effects
 from steering_profiles.evaluation.held_out import SOLUTIONS, held_out_windows
 from steering_profiles.evaluation.sandbox import Outcome, run_program
+from steering_profiles.steering import UNSTEERED
 from tests.builders import build_model, every_effect
 
 PROBLEMS = [
@@ -110,7 +111,7 @@ def test_nothing_is_generated_if_programs_cannot_be_run(monkeypatch: pytest.Monk
     monkeypatch.setattr(humaneval, "require_sandbox", refuse)
     monkeypatch.setattr(humaneval.GreedyDecoder, "complete", lambda *_: pytest.fail("it was"))
     with pytest.raises(EvaluationError, match="not here"):
-        humaneval.pass_at_1(build_model("gpt2"), [humaneval.Problem(**PROBLEMS[0])], ())
+        humaneval.pass_at_1(build_model("gpt2"), [humaneval.Problem(**PROBLEMS[0])], UNSTEERED)
 
 
 @pytest.mark.slow

@@ -88,7 +88,7 @@ def test_a_gate_decides_at_the_end_of_every_prompt(tiny: LoadedModel):
     gate, settings = Gate(low=0.05, high=0.09), {"self_only_attention": 1.0, "intercept_scale": 0.7}
     gated, ungated = (build_profile(tiny, **settings, gate=gate) for gate in ((gate.low, gate.high), None))
     with TokenPredictor(tiny) as predictor:
-        plain, steered, found = (predictor.predict(examples, s) for s in ((), steer(ungated), steer(gated)))
+        plain, steered, found = (predictor.predict(examples, s) for s in (UNSTEERED, steer(ungated), steer(gated)))
     tops = [
         float(steered_logits(tiny, UNSTEERED, tokens=torch.tensor([p]))[0, -1].float().softmax(-1).max())
         for p in prompts

@@ -5,6 +5,7 @@ import torch
 
 from steering_profiles.evaluation import FinalLayerReplay, TextPredictor, TokenPredictor, text_windows
 from steering_profiles.models import LoadedModel
+from steering_profiles.steering import UNSTEERED
 from steering_profiles.tasks.task import Example
 from tests.builders import build_model, build_profile, every_effect, steer
 
@@ -68,18 +69,18 @@ def test_a_model_of_one_block_is_computed_in_full(tiny: LoadedModel):
 
 
 def every_effect_of_one_block(loaded: LoadedModel):
-    return {"plain": (), "own": steer(build_profile(loaded, self_only_attention=1.0))}
+    return {"plain": UNSTEERED, "own": steer(build_profile(loaded, self_only_attention=1.0))}
 
 
 def test_blocks_are_restored_even_if_a_pass_fails(tiny: LoadedModel):
     replay, tokens = FinalLayerReplay(tiny), torch.tensor([[1, 2, 3]])
     before = tiny.model(tokens).logits
-    with replay.over(tokens, ()):
+    with replay.over(tokens, UNSTEERED):
         tiny.model(tokens)
     block = tiny.anatomy.layers[0].block
     kept = block.forward
     block.forward = kept  # as accelerate does it
-    with pytest.raises(RuntimeError), replay.over(tokens, ()):
+    with pytest.raises(RuntimeError), replay.over(tokens, UNSTEERED):
         raise RuntimeError
     assert vars(block)["forward"] is kept
     assert "forward" not in vars(tiny.anatomy.layers[1].block)

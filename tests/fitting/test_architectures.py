@@ -8,7 +8,7 @@ import torch
 from steering_profiles.evaluation import TokenPredictor, held_out, humaneval
 from steering_profiles.fitting import FitResult, FitSettings, StepwiseSettings, fit, rasteer
 from steering_profiles.models import LoadedModel, ModelSource, assemble, load_model
-from steering_profiles.steering import ProfileAtStrength
+from steering_profiles.steering import ProfileAtStrength, Steering
 from steering_profiles.store import Catalogue
 from steering_profiles.tasks import parentheses
 from tests.builders import build_model
@@ -63,6 +63,6 @@ def test_the_shipped_profile_does_in_the_default_model_as_phi_3_what_it_does_in_
     examples = parentheses(embedded.tokenizer).test[::5]
     with TokenPredictor(as_phi) as predictor:
         before = predictor.accuracy(examples).percent
-        after = predictor.accuracy(examples, (ProfileAtStrength(profile),)).percent
+        after = predictor.accuracy(examples, Steering((ProfileAtStrength(profile),))).percent
     assert before["))))"] <= 4
     assert min(after.values()) >= 95

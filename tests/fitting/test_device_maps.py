@@ -16,7 +16,7 @@ from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.gradient import DifferentiableScales
 from steering_profiles.fitting.projection import record_activations
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import Steering
+from steering_profiles.steering import UNSTEERED, Steering
 from tests.builders import build_profile, steer
 from tests.evaluation.test_decoding import PROMPTS
 from tests.fitting.test_explanation import task as things
@@ -53,7 +53,7 @@ def placed(folder: Path, request: pytest.FixtureRequest) -> LoadedModel:
 
 
 def steerings(loaded: LoadedModel) -> list[Steering]:
-    return [(), steer(build_profile(loaded, heads=[(0, 1, 3.0), (1, 0, -1.0)], self_only_attention=1.0))]
+    return [UNSTEERED, steer(build_profile(loaded, heads=[(0, 1, 3.0), (1, 0, -1.0)], self_only_attention=1.0))]
 
 
 def test_a_fit_ranks_components_alike_and_takes_the_same_steps(whole: LoadedModel, placed: LoadedModel):

@@ -12,6 +12,7 @@ from steering_profiles.fitting.circuit import rank_by_patching
 from steering_profiles.fitting.components import Component
 from steering_profiles.models import LoadedModel
 from steering_profiles.reports.attention import attention_patterns
+from steering_profiles.steering import UNSTEERED
 from steering_profiles.tasks.task import Example, Pair
 from tests.builders import build_profile, steer
 from tests.evaluation.test_decoding import PROMPTS, expected
@@ -60,7 +61,7 @@ def test_attention_weights_of_a_head_are_its_own_and_sum_to_one(case: str):
 @pytest.mark.parametrize("case", CASES)
 def test_rows_of_a_padded_batch_are_completed_as_each_is_alone(case: str):
     loaded = build_family(case)
-    steerings = [(), steer(build_profile(loaded, heads=[(0, 1, 3.0), (1, 0, -1.0)], self_only_attention=1.0))]
+    steerings = [UNSTEERED, steer(build_profile(loaded, heads=[(0, 1, 3.0), (1, 0, -1.0)], self_only_attention=1.0))]
     prompts = [prompt for prompt in PROMPTS for _ in steerings]
     # A softmax in float32 makes what float64 masks with infinite, and a row of padding, where all is masked, no number.
     with InDouble(), GreedyDecoder(loaded) as decoder:

@@ -32,7 +32,7 @@ from steering_profiles.fitting.final_layer_candidates import (
 from steering_profiles.fitting.gating import Answers, CandidatePredictions, Score
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import INTERCEPT_TENSOR, Gate
-from steering_profiles.steering import ProfileAtStrength, Steering, attach
+from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, attach
 from steering_profiles.store import save_profile
 from steering_profiles.tasks import Example, Task
 from steering_profiles.tasks.batches import equal_length_batches
@@ -128,7 +128,7 @@ def test_the_figures_are_those_of_the_whole_model_under_the_saved_profile(tiny: 
     result = small_fit(tiny, task)
     assert result.chosen.candidate != PLAIN
     with TokenPredictor(tiny) as predictor:
-        answers = predictor.answers(task.test, (ProfileAtStrength(result.profile),))
+        answers = predictor.answers(task.test, Steering((ProfileAtStrength(result.profile),)))
     every = result.test.profile.all_prompts.pooled
     assert every.nll == pytest.approx(-np.mean([answer.log_probability for answer in answers]), rel=1e-12)
     assert every.correct == sum(answer.correct for answer in answers)
@@ -231,7 +231,7 @@ def test_what_is_known_of_a_point_behind_a_gate_is_what_the_whole_model_does_the
             scores = text_predictor.token_scores(windows, steering)
             return CandidatePredictions(Answers.of(predictor.answers(task.dev, steering)), {}, {"text": scores})
 
-        plain = known(())
+        plain = known(UNSTEERED)
         gate = Gate(low=0.0, high=round(float(np.median(plain.dev.confidence)), 3))
         final = own.final_layer.model_copy(update={"gate": gate})
         steered, gated = known(steer(own)), known(steer(own.model_copy(update={"final_layer": final})))

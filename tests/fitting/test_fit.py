@@ -12,7 +12,7 @@ from steering_profiles.errors import TaskError
 from steering_profiles.evaluation import TokenPredictor, humaneval
 from steering_profiles.fitting import METHODS, FitCheckpoint, FitResult, FitSettings, StepwiseSettings, fit, fit_key
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import ProfileAtStrength
+from steering_profiles.steering import ProfileAtStrength, Steering
 from steering_profiles.store import SHIPPED, Catalogue, content_hash, load_profile, save_profile
 from steering_profiles.tasks import Task, parentheses
 from tests.builders import build_model
@@ -68,7 +68,7 @@ def test_a_fitted_profile_says_what_it_was_made_by_and_fits_its_model(tiny: Load
 def test_figures_of_the_provenance_are_those_of_the_profile(tiny: LoadedModel):
     result = small_fit(tiny)
     with TokenPredictor(tiny) as predictor:
-        after = predictor.accuracy(small_task(tiny).test, (ProfileAtStrength(result.profile),))
+        after = predictor.accuracy(small_task(tiny).test, Steering((ProfileAtStrength(result.profile),)))
     assert result.profile.provenance is not None
     assert result.profile.provenance.test["after"] == after.percent
 
@@ -164,7 +164,7 @@ def test_the_shipped_profile_takes_the_embedded_model_from_failing_four_parenthe
     task = parentheses(embedded.tokenizer)
     with TokenPredictor(embedded) as predictor:
         before = predictor.accuracy(task.test).percent
-        after = predictor.accuracy(task.test, (ProfileAtStrength(profile),)).percent
+        after = predictor.accuracy(task.test, Steering((ProfileAtStrength(profile),))).percent
     assert before["))))"] <= 2
     assert min(after.values()) >= 99
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from steering_profiles.models import LoadedModel, head_contributions, recorded
 from steering_profiles.models.norms import Norm
 from steering_profiles.models.projections import input_major
-from steering_profiles.steering import Steering
+from steering_profiles.steering import UNSTEERED
 from tests.library.precision import InDouble
 from tests.library.running import ROUND_OFF, TOKENS, logits, steered_logits
 from tests.library.test_families import decoded_token_by_token, effects, every_position
@@ -56,13 +56,13 @@ def test_every_effect_in_a_mixed_batch_is_what_it_is_in_memory(whole: LoadedMode
     expected = steered_logits(whole, *effects(whole).values())
     actual = steered_logits(placed, *effects(placed).values(), tokens=on_its_device(placed))
     torch.testing.assert_close(actual.cpu(), expected, **ROUND_OFF)
-    plain = list(effects(whole).values()).index(())
+    plain = list(effects(whole).values()).index(UNSTEERED)
     assert all(not torch.allclose(row, expected[plain]) for i, row in enumerate(expected) if i != plain)
 
 
 def test_strength_zero_is_bit_identical_to_the_plain_model(placed: LoadedModel):
     plain = logits(placed, on_its_device(placed))
-    nothing: Steering = ()
+    nothing = UNSTEERED
     assert torch.equal(steered_logits(placed, nothing, tokens=on_its_device(placed)), plain)
 
 

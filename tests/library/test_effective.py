@@ -9,7 +9,7 @@ from steering_profiles.effective import effective, self_only_attention_range
 from steering_profiles.errors import GateError, ProfileFormatError
 from steering_profiles.models import LoadedModel, Sizes
 from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Gate, HeadScale, NeuronScale, Profile
-from steering_profiles.steering import ProfileAtStrength, attach, effect_of
+from steering_profiles.steering import ProfileAtStrength, Steering, attach, effect_of
 from steering_profiles.store import load_profile, save_profile
 from tests.builders import build_model, build_profile
 from tests.library.examples import INTERCEPT, MODEL, example, profiles
@@ -22,10 +22,14 @@ ONE_ATTENTION = example(heads=(), final_layer=FinalLayer(self_only_attention=1.0
 HALF_ATTENTION = example(name="half", heads=(), final_layer=FinalLayer(self_only_attention=0.5))
 
 
+def composed(*profiles: tuple[Profile, float]) -> Steering:
+    return Steering(tuple(ProfileAtStrength(profile, strength) for profile, strength in profiles))
+
+
 @given(profiles(), st.floats(-10, 10), st.floats(-10, 10))
 def test_it_counts_the_components_that_the_hooks_change(profile: Profile, strength: float, another: float):
-    steering = [(profile, strength), (example(name="another"), another)]
-    effect = effect_of(tuple(ProfileAtStrength(*one) for one in steering), SIZES)
+    steering = composed((profile, strength), (example(name="another"), another))
+    effect = effect_of(steering, SIZES)
     found = effective(steering, "float64")
     assert found.heads == sum(int((row != 1).sum()) for row in effect.heads.values())
     assert found.neurons == sum(int((row != 1).sum()) for row in effect.neurons.values())
@@ -34,7 +38,7 @@ def test_it_counts_the_components_that_the_hooks_change(profile: Profile, streng
 
 @pytest.mark.parametrize(("strength", "share"), [(-1, 0), (0, 0), (0.5, 0.5), (1, 1), (2, 1), (10, 1)])
 def test_self_only_attention_is_held_within_its_range_and_says_so(strength: float, share: float):
-    found = effective([(ONE_ATTENTION, strength)], "float32")
+    found = effective(composed((ONE_ATTENTION, strength)), "float32")
     assert found.self_only_attention == share
     assert any("is held at" in warning for warning in found.warnings) == (not 0 <= strength <= 1)
 
@@ -56,7 +60,7 @@ def test_self_only_attention_is_held_within_its_range_and_says_so(strength: floa
     ],
 )
 def test_what_does_nothing_is_said_to(steering):
-    found = effective(steering, "bfloat16")
+    found = effective(composed(*steering), "bfloat16")
     assert (found.heads, found.neurons, found.self_only_attention, found.intercept_scale) == (0, 0, 0, 0)
     assert "changes nothing at this strength" in found.warnings[-1]
 
@@ -68,7 +72,7 @@ def taking(name: str, scale: float, intercept: float) -> Profile:
 
 @pytest.mark.parametrize(("intercept", "scale"), [(1, 0), (2, 1)], ids=["the same intercept", "another"])
 def test_intercepts_cancel_where_they_are_the_same(intercept: float, scale: float):
-    found = effective([(taking("one", 0.5, 1), 1), (taking("other", -0.5, intercept), 1)], "float32")
+    found = effective(composed((taking("one", 0.5, 1), 1), (taking("other", -0.5, intercept), 1)), "float32")
     assert found.intercept_scale == scale
     assert found.is_nothing == (scale == 0)
 
@@ -78,31 +82,31 @@ def test_what_depends_on_a_gate_names_it():
         example(name=name, final_layer=FinalLayer(self_only_attention=0.5, gate=Gate(low=0.1, high=high)))
         for name, high in (("gated", 0.5), ("other", 0.6))
     )
-    assert effective([(gated, 1)], "float32").gate == "0.1..0.5"
-    assert effective([(gated, -1)], "float32").gate is None
+    assert effective(composed((gated, 1)), "float32").gate == "0.1..0.5"
+    assert effective(composed((gated, -1)), "float32").gate is None
     with pytest.raises(GateError):
-        effective([(gated, 0), (other, 0)], "float32")
+        effective(composed((gated, 0), (other, 0)), "float32")
 
 
 @pytest.mark.parametrize("strength", [1e-3, 1e-5])
 def test_what_may_be_seen_in_a_small_value_is_applied(strength: float):
-    assert effective([(taking("one", 1, 1), strength)], "bfloat16").intercept_scale == strength
-    assert effective([(HALF_ATTENTION, strength)], "bfloat16").self_only_attention == strength / 2
+    assert effective(composed((taking("one", 1, 1), strength)), "bfloat16").intercept_scale == strength
+    assert effective(composed((HALF_ATTENTION, strength)), "bfloat16").self_only_attention == strength / 2
 
 
 def test_strength_0_is_no_steering_and_needs_no_warning():
-    assert effective([(example(), 0)], "float32") == effective([], "float32")
+    assert effective(composed((example(), 0)), "float32") == effective(composed(), "float32")
 
 
 def test_the_weaker_of_two_self_only_attentions_is_named():
-    found = effective([(HALF_ATTENTION, 1), (ONE_ATTENTION, 1)], "float32")
+    found = effective(composed((HALF_ATTENTION, 1), (ONE_ATTENTION, 1)), "float32")
     assert found.self_only_attention == 1
     assert found.warnings == ("half: self-only attention 0.5 does nothing beside another profile's",)
 
 
 @given(st.floats(0.9, 1.1), st.sampled_from(["float16", "bfloat16", "float32", "float64"]))
 def test_a_factor_counts_where_it_is_not_1_in_the_model_s_type(scale: float, dtype: str):
-    found = effective([(example(heads=(HeadScale(layer=0, head=0, scale=scale),)), 1)], dtype)
+    found = effective(composed((example(heads=(HeadScale(layer=0, head=0, scale=scale),)), 1)), dtype)
     assert found.heads == int(torch.tensor(1 + (scale - 1), dtype=torch.float64).to(getattr(torch, dtype)) != 1)
 
 
@@ -111,14 +115,14 @@ def test_the_logits_change_exactly_where_something_is_effective(strength: float)
     loaded = build_model("llama", dtype=torch.float32)
     profile = build_profile(loaded, self_only_attention=1.0)
     assert (logits(loaded, profile, strength) != logits(loaded, profile, 0)).any() == bool(
-        effective([(profile, strength)], "float32").self_only_attention
+        effective(composed((profile, strength)), "float32").self_only_attention
     )
 
 
 @torch.no_grad()
 def logits(loaded: LoadedModel, profile: Profile, strength: float) -> torch.Tensor:
     handle = attach(loaded)
-    with handle.applied([(ProfileAtStrength(profile, strength),)]):
+    with handle.applied([composed((profile, strength))]):
         found: torch.Tensor = loaded.model(torch.tensor([[5, 6, 7, 8]])).logits
     handle.remove()
     return found

@@ -17,7 +17,7 @@ from steering_profiles.fitting.projection import select_neurons
 from steering_profiles.models import FAMILIES, LoadedModel, head_contributions, recorded
 from steering_profiles.models.anatomy import Joining
 from steering_profiles.models.norms import Norm
-from steering_profiles.steering import ProfileAtStrength, Steering, attach
+from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, attach
 from tests.builders import build_profile, every_effect, steer
 from tests.families import CASES, DENSE, EXPERTS, WINDOW, build_family
 from tests.fitting.test_projection import asked
@@ -60,7 +60,7 @@ def effects(loaded: LoadedModel) -> dict[str, Steering]:
         return every_effect(loaded)
     heads = build_profile(loaded, "heads", heads=HEADS)
     final = build_profile(loaded, "final", self_only_attention=1.0, intercept_scale=0.7)
-    return {"plain": (), "heads": steer(heads), "final": steer(final), "all": steer(heads, final)}
+    return {"plain": UNSTEERED, "heads": steer(heads), "final": steer(final), "all": steer(heads, final)}
 
 
 def test_every_family_is_tested():
@@ -193,7 +193,7 @@ def decoded_token_by_token(loaded: LoadedModel, steerings: list[Steering]) -> Te
 def test_under_self_only_attention_a_cached_decoding_needs_nothing_of_the_final_layer_s_cache(model: LoadedModel):
     """All that this layer has stored is made no numbers before every token; without such attention that shows."""
     wholly = build_profile(model, heads=[(0, 2, 2.0), (2, 1, 3.0)], self_only_attention=1.0, intercept_scale=0.7)
-    steerings = [steer(wholly), steer(build_profile(model, self_only_attention=0.5), strength=2.0), ()]
+    steerings = [steer(wholly), steer(build_profile(model, self_only_attention=0.5), strength=2.0), UNSTEERED]
     handle, cache, steps = attach(model), DynamicCache(config=model.model.config), []
     for token in TOKENS[0]:
         with handle.applied(steerings):
@@ -221,7 +221,7 @@ def test_a_mixed_batch_equals_the_single_runs_which_differ(model: LoadedModel):
 def test_strength_zero_is_bit_identical_to_the_plain_model(model: LoadedModel):
     plain = logits(model)
     for name, steering in effects(model).items():
-        at_zero = tuple(ProfileAtStrength(applied.profile, 0.0) for applied in steering)
+        at_zero = Steering(tuple(ProfileAtStrength(applied.profile, 0.0) for applied in steering))
         assert torch.equal(steered_logits(model, at_zero), plain), name
 
 
@@ -247,7 +247,7 @@ def test_neurons_in_experts_are_refused_with_the_reason(case: str):
     experts = build_family(case)
     profile = build_profile(experts, neurons=[(0, 1, 2.0)])
     with pytest.raises(ProfileMismatch, match=r"cannot be scaled, for .* keeps its neurons in experts"):
-        require_compatible(profile, experts.identity, experts.anatomy.neurons_refused, force=True)
+        require_compatible(profile, experts.identity, experts.anatomy.refuses(profile), force=True)
     with pytest.raises(ModelError, match=r"neurons cannot be scaled: .* keeps its neurons in experts"):
         steered_logits(experts, steer(profile))
     with pytest.raises(ModelError, match="neurons cannot be scaled"):

@@ -17,9 +17,9 @@ from steering_profiles.schema import (
     NeuronScale,
     Profile,
     Provenance,
-    common_gate,
 )
 from steering_profiles.store import SHIPPED, Catalogue, content_hash, load_profile, save_profile
+from tests.builders import steer
 from tests.library.examples import INTERCEPT, MODEL, example, profiles
 
 PROVENANCE = Provenance(tool_version="1", command="steer fit", task="parentheses", seed=0)
@@ -103,16 +103,17 @@ def test_the_summary_says_where_a_gate_lets_the_final_layer_be():
 
 def test_profiles_have_a_gate_in_common_unless_two_differ():
     one, other, alike = gated("one", 0.1, 0.6), gated("other", 0.1, 0.7), gated("alike", 0.1, 0.6)
-    assert common_gate([]) is common_gate([example()]) is None
-    assert common_gate([example(), one, alike]) == Gate(low=0.1, high=0.6)
+    assert steer().gate is steer(example()).gate is None
+    assert steer(example(), one, alike).gate == Gate(low=0.1, high=0.6)
+    assert steer(example(), one, strength=0.0).gate is None
     says = r"different gates cannot be composed: one \(0\.1\.\.0\.6\) and other \(0\.1\.\.0\.7\)"
     with pytest.raises(GateError, match=says):
-        common_gate([one, example(), other])
+        steer(one, example(), other)
 
 
 def test_gates_that_differ_little_are_told_apart_where_they_are_named():
     with pytest.raises(GateError, match=r"one \(0\.1\.\.0\.6\) and other \(0\.1\.\.0\.60000001\)"):
-        common_gate([gated("one", 0.1, 0.6), gated("other", 0.1, 0.60000001)])
+        steer(gated("one", 0.1, 0.6), gated("other", 0.1, 0.60000001))
 
 
 @given(st.randoms(use_true_random=False), st.integers(0, 4))

@@ -5,7 +5,7 @@ import torch
 from transformers import DynamicCache
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import ProfileAtStrength, Steering, attach
+from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, attach
 from tests.builders import FAMILIES, build_model, build_profile, every_effect, steer
 from tests.library.running import ROUND_OFF, TOKENS, logits, steered_logits
 
@@ -16,7 +16,7 @@ def arms(loaded: LoadedModel) -> dict[str, Steering]:
     """What a mixed batch may hold: nothing, each effect, fractions, several profiles at several strengths."""
     a = build_profile(loaded, "a", heads=[(0, 2, 2.0), (2, 0, 3.0)])
     b = build_profile(loaded, "b", heads=[(0, 2, -1.0)], neurons=[(1, 6, 5.0)])
-    mixed = (ProfileAtStrength(a, -0.5), ProfileAtStrength(b, 2.0))
+    mixed = Steering((ProfileAtStrength(a, -0.5), ProfileAtStrength(b, 2.0)))
     return {
         **every_effect(loaded),
         "a": steer(a),
@@ -54,7 +54,7 @@ def test_a_mixed_batch_equals_the_single_runs_which_differ(tiny: LoadedModel):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_an_unsteered_row_is_bit_identical_whatever_its_neighbours_are_steered_by(family: str, dtype: torch.dtype):
     loaded = build_model(family, dtype=dtype)
-    steerings = [(), *arms(loaded).values(), ()]
+    steerings = [UNSTEERED, *arms(loaded).values(), UNSTEERED]
     plain = logits(loaded, TOKENS.expand(len(steerings), -1))
     mixed = steered_logits(loaded, *steerings)
     assert torch.equal(mixed[0], plain[0])

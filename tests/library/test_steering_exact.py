@@ -7,7 +7,7 @@ import torch
 
 from steering_profiles.errors import StrengthError
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import ProfileAtStrength, effect_of
+from steering_profiles.steering import ProfileAtStrength, Steering, effect_of
 from steering_profiles.store import load_profile, save_profile
 from tests.builders import FAMILIES, build_model, build_profile, every_effect, steer
 from tests.library.changes import (
@@ -94,7 +94,7 @@ def test_profiles_compose_as_one_change_of_the_weights_after_the_other(tiny: Loa
         add_to_final_bias(model, -0.5 * intercept_of(one) - 2.0 * intercept_of(two))
 
     expected = logits(with_changed_weights(tiny, change))
-    actual = steered_logits(tiny, (ProfileAtStrength(one, 0.5), ProfileAtStrength(two, 2.0)))
+    actual = steered_logits(tiny, Steering((ProfileAtStrength(one, 0.5), ProfileAtStrength(two, 2.0))))
     torch.testing.assert_close(actual, expected, **ROUND_OFF)
 
 
@@ -117,7 +117,7 @@ def test_strength_zero_is_bit_identical_to_the_plain_model(family: str, dtype: t
     loaded = build_model(family, dtype=dtype)
     plain = logits(loaded)
     for name, steering in every_effect(loaded).items():
-        at_zero = tuple(ProfileAtStrength(applied.profile, 0.0) for applied in steering)
+        at_zero = Steering(tuple(ProfileAtStrength(applied.profile, 0.0) for applied in steering))
         assert torch.equal(steered_logits(loaded, at_zero), plain), name
 
 

@@ -13,11 +13,11 @@ from steering_profiles.errors import GateError
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Gate, Profile
 from steering_profiles.steering import (
+    UNSTEERED,
     Steering,
     attach,
     choose_logits,
     divergence_layer,
-    effect_of,
     kv_cache_key,
     split,
     steered_logits,
@@ -102,8 +102,10 @@ def test_each_row_and_position_of_a_mixed_batch_has_its_own_choice(tiny: LoadedM
     band, late = half(tiny), half(tiny, heads)
     gated = build_profile(tiny, "gated", **FINAL, gate=band)
     also_heads = build_profile(tiny, "also-heads", heads=HEADS, **FINAL, gate=late)
-    found = gated_logits(tiny, (), steer(gated), steer(plain), steer(also_heads), steer(heads))
-    without, with_, with_heads, with_both = ungated_logits(tiny, (), steer(plain), steer(heads), steer(heads, plain))
+    found = gated_logits(tiny, UNSTEERED, steer(gated), steer(plain), steer(also_heads), steer(heads))
+    without, with_, with_heads, with_both = ungated_logits(
+        tiny, UNSTEERED, steer(plain), steer(heads), steer(heads, plain)
+    )
     for row, expected in ((0, without), (2, with_), (4, with_heads)):  # in batches of other sizes: up to rounding
         torch.testing.assert_close(found[row], expected)
     for row, closed, opened, (low, high) in ((1, without, with_, band), (3, with_heads, with_both, late)):
@@ -132,12 +134,10 @@ def test_profiles_with_the_same_gate_act_as_one(tiny: LoadedModel):
     assert torch.equal(gated_logits(tiny, steer(*several)), gated_logits(tiny, steer(whole)))
 
 
-def test_profiles_with_different_gates_are_refused_wherever_they_are_composed(tiny: LoadedModel):
-    both = steer(*(build_profile(tiny, name, **FINAL, gate=(0.1, high)) for name, high in (("one", 0.5), ("two", 0.6))))
-    handle = attach(tiny)
-    for use in (split, handle.acquire, lambda both: effect_of(both, tiny.anatomy.sizes)):
-        with pytest.raises(GateError, match=r"one \(0\.1\.\.0\.5\) and two \(0\.1\.\.0\.6\)"):
-            use(both)
+def test_profiles_with_different_gates_are_refused_where_they_are_composed(tiny: LoadedModel):
+    one, two = (build_profile(tiny, name, **FINAL, gate=(0.1, high)) for name, high in (("one", 0.5), ("two", 0.6)))
+    with pytest.raises(GateError, match=r"one \(0\.1\.\.0\.5\) and two \(0\.1\.\.0\.6\)"):
+        steer(one, two)
 
 
 def test_a_gated_profile_cannot_be_steered_by_in_one_pass(tiny: LoadedModel):
@@ -168,9 +168,9 @@ def gated(loaded: LoadedModel, high: float = 0.5, **settings: object) -> Steerin
 def test_a_gate_changes_no_key_or_value_and_is_told_apart_in_the_last_layer(tiny: LoadedModel):
     sizes = tiny.anatomy.sizes
     ungated = steer(build_profile(tiny, "gated", **FINAL))
-    assert kv_cache_key(gated(tiny), sizes) == kv_cache_key((), sizes) == ()
+    assert kv_cache_key(gated(tiny), sizes) == kv_cache_key(UNSTEERED, sizes) == ()
     assert divergence_layer(gated(tiny), gated(tiny), sizes) == sizes.layers
-    for other in ((), ungated, gated(tiny, 0.6), (replace(gated(tiny)[0], strength=0.5),)):
+    for other in (UNSTEERED, ungated, gated(tiny, 0.6), Steering((replace(next(iter(gated(tiny))), strength=0.5),))):
         assert divergence_layer(gated(tiny), other, sizes) == sizes.layers - 1
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from steering_profiles.errors import HookError
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import SteeringHandle, attach
+from steering_profiles.steering import UNSTEERED, SteeringHandle, attach
 from tests.builders import build_profile, every_effect, steer
 from tests.library.running import hooks_on, logits, steered_logits
 
@@ -89,7 +89,7 @@ def test_a_step_without_a_forward_pass_is_an_error(tiny: LoadedModel, handle: St
 @pytest.mark.parametrize("effect", ["heads", "neurons", "self-only attention", "intercept"])
 def test_no_steering_is_due_of_a_row_at_strength_zero(tiny: LoadedModel, handle: SteeringHandle, effect: str):
     at_zero = steer(*(applied.profile for applied in every_effect(tiny)[effect]), strength=0.0)
-    with handle.applied([(), at_zero]):
+    with handle.applied([UNSTEERED, at_zero]):
         pass
 
 

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from torch import Tensor
 
 from steering_profiles.schema import Profile
-from steering_profiles.steering import Effect, ProfileAtStrength, Steering, effect_of
+from steering_profiles.steering import UNSTEERED, Effect, ProfileAtStrength, Steering, effect_of
 from steering_profiles.steering.table import SteeringTable
 from tests.builders import build_model, build_profile, every_effect, steer
 
@@ -58,7 +58,7 @@ class TableMachine(RuleBasedStateMachine):
 
     @rule()
     def acquire_nothing(self) -> None:
-        assert self.table.acquire(()) == 0
+        assert self.table.acquire(UNSTEERED) == 0
         self.table.release(0)
 
     @precondition(lambda self: self.held)
@@ -106,7 +106,7 @@ TestTable.settings = settings(max_examples=40, stateful_step_count=40, deadline=
 
 
 def test_the_baseline_is_row_zero_and_so_is_strength_zero(table: SteeringTable):
-    assert table.acquire(()) == 0
+    assert table.acquire(UNSTEERED) == 0
     assert table.acquire(steer(head_profile("a"), strength=0.0)) == 0
 
 
@@ -121,7 +121,7 @@ def test_another_strength_is_another_row(table: SteeringTable):
 
 def test_a_profile_at_strength_zero_beside_another_changes_nothing(table: SteeringTable):
     a, b = head_profile("a"), head_profile("b", head=1)
-    assert table.acquire(steer(a)) == table.acquire((ProfileAtStrength(a), ProfileAtStrength(b, 0.0)))
+    assert table.acquire(steer(a)) == table.acquire(Steering((ProfileAtStrength(a), ProfileAtStrength(b, 0.0))))
 
 
 def test_a_row_is_used_again_only_after_its_last_user_is_gone(table: SteeringTable):

@@ -1,7 +1,7 @@
 """Which arms a request asks for: by model name, by ``steering``, or by ``arms``."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from steering_profiles.composition import UNSTEERED, ProfileAtStrength, Steering
@@ -101,18 +101,17 @@ def _names(profile: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def _arm(label: str | None, names: tuple[str, ...], strength: float, param: str, backend: Backend) -> Arm:
-    cards = backend.profiles
     repeated = next((name for name in names if names.count(name) > 1), None)
     if repeated is not None:
         raise RequestError(f"{param}: profile {shown(repeated)} is named twice", param=param)
-    usable = [_usable(name, param, cards) for name in names]
-    steering = tuple(
-        ProfileAtStrength(card.entry.profile, strength, known_hash=card.entry.content_hash) for card in usable
-    )
+    usable = [_usable(name, param, backend) for name in names]
     try:
-        changed = effective([(one.profile, one.strength) for one in steering], backend.model.dtype)
+        steering = Steering(
+            tuple(ProfileAtStrength(card.entry.profile, strength, card.entry.content_hash) for card in usable)
+        )
     except GateError as exc:
         raise RequestError(f"{param}: {exc}", param=param) from exc
+    changed = effective(steering, backend.model.dtype)
     applied = tuple(
         AppliedProfile(profile=card.entry.profile.name, content_hash=card.entry.content_hash, strength=strength)
         for card in usable
@@ -148,7 +147,8 @@ def _of_force(cards: Iterable[ProfileCard]) -> Iterator[str]:
             yield f"{card.entry.profile.name}: was made for another model and is forced: {card.reason}"
 
 
-def _usable(name: str, param: str, cards: Mapping[str, ProfileCard]) -> ProfileCard:
+def _usable(name: str, param: str, backend: Backend) -> ProfileCard:
+    cards = backend.profiles
     card = cards.get(name)
     if card is None:
         known = ", ".join(known for known, card in cards.items() if card.usable) or "none"
@@ -156,6 +156,9 @@ def _usable(name: str, param: str, cards: Mapping[str, ProfileCard]) -> ProfileC
         raise NotFound(f"{param}: no profile named {shown(name)}; this server has: {known}", param=param, code=code)
     if not card.usable:
         raise RequestError(f"{param}: profile {name} does not fit the model: {card.reason}", param=param)
+    refusal = backend.refuses(card.entry.profile)
+    if refusal is not None:
+        raise RequestError(f"{param}: profile {name} cannot be applied by this server: {refusal}", param=param)
     return card
 
 

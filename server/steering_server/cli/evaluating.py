@@ -18,7 +18,7 @@ from steering_profiles.evaluation import (
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress
 from steering_profiles.schema import strength_text
-from steering_profiles.steering import ProfileAtStrength
+from steering_profiles.steering import ProfileAtStrength, Steering
 from steering_profiles.tasks import Example, every_prompt_of, held_out_formats_of, make_task
 from steering_profiles.tokenization import Vocabulary
 from steering_server.cli.measurements import Measurement, WrongAnswer, wrong_answers
@@ -41,7 +41,8 @@ def measure(
     loaded: LoadedModel, applied: ProfileAtStrength, task: str, seed: int, wanted: Wanted, console: Console
 ) -> Measurement:
     """Measure a profile without and with it, and print what cannot be measured."""
-    for warning in effective([(applied.profile, applied.strength)], loaded.dtype_name).warnings:
+    steering = Steering((applied,))
+    for warning in effective(steering, loaded.dtype_name).warnings:
         console.print(warning, style="yellow", markup=False)
     made = make_task(task, loaded.tokenizer, seed, loaded.context_length)
     for reason in made.left_out:
@@ -55,21 +56,21 @@ def measure(
         with TokenPredictor(loaded) as predictor:
             if every:
                 results["every prompt"], wrong = _every(
-                    predictor, every, applied, Vocabulary(loaded.tokenizer), progress
+                    predictor, every, steering, Vocabulary(loaded.tokenizer), progress
                 )
             progress.stage("measuring", 2 * sum(len(examples) for examples in sets.values()))
             for name, examples in sets.items():
                 results[name] = (
                     predictor.accuracy(examples, progress=progress),
-                    predictor.accuracy(examples, (applied,), progress),
+                    predictor.accuracy(examples, steering, progress),
                 )
             if wanted.calibration:
                 progress.stage("measuring calibration", 2 * len(made.dev) + 2 * sum(map(len, sets.values())))
                 temperature, _ = tune_temperature(predictor, made.dev, progress)
                 for name, examples in sets.items():
-                    compared[name] = compare_calibration(predictor, examples, (applied,), temperature, progress)
-        effects = measure_side_effects(loaded, (applied,), progress) if wanted.side_effects else None
-        passed = humaneval.pass_at_1(loaded, wanted.problems, (applied,), progress) if wanted.problems else None
+                    compared[name] = compare_calibration(predictor, examples, steering, temperature, progress)
+        effects = measure_side_effects(loaded, steering, progress) if wanted.side_effects else None
+        passed = humaneval.pass_at_1(loaded, wanted.problems, steering, progress) if wanted.problems else None
     title = f"{applied.profile.name} ({applied.profile.summary}) at strength {strength_text(applied.strength)}"
     return Measurement(title, results, effects, passed, compared, wrong)
 
@@ -77,12 +78,12 @@ def measure(
 def _every(
     predictor: TokenPredictor,
     every: Sequence[Example],
-    applied: ProfileAtStrength,
+    steering: Steering,
     vocabulary: Vocabulary,
     progress: Progress,
 ) -> tuple[tuple[Accuracy, Accuracy], list[WrongAnswer]]:
     """Ask every prompt; return how many are right without and with the profile, and which are wrong with it."""
     progress.stage("measuring every prompt", 2 * len(every))
     plain = predictor.predict(every, progress=progress)
-    steered = predictor.predict(every, (applied,), progress)
+    steered = predictor.predict(every, steering, progress)
     return (Accuracy.of(every, plain), Accuracy.of(every, steered)), wrong_answers(every, steered, vocabulary)

@@ -1,5 +1,6 @@
 """From settings to a backend: load the model, check the profiles, put the engine on it."""
 
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from steering_server.config import ServerSettings
 if TYPE_CHECKING:
     from steering_profiles.models import LoadedModel
     from steering_server.engines.local.backend import LocalBackend
+    from steering_server.generation.profiles import ProfileCard
     from steering_server.limits import EngineLimits
 
 
@@ -38,13 +40,13 @@ def open_backend(settings: ServerSettings) -> "LocalBackend":
     )
     # In a thread that ends with it, and takes its pool of computing threads along: those would slow the engine's down.
     with ThreadPoolExecutor(1) as loader:
-        loaded = loader.submit(_load, settings, catalogue, limits).result()
-    return LocalBackend(
-        loaded, catalogue, limits, served_name=settings.served_name, force_profiles=settings.force_profiles
-    )
+        loaded, profiles = loader.submit(_load, settings, catalogue, limits).result()
+    return LocalBackend(loaded, profiles, limits, served_name=settings.served_name)
 
 
-def _load(settings: ServerSettings, catalogue: Catalogue, limits: "EngineLimits") -> "LoadedModel":
+def _load(
+    settings: ServerSettings, catalogue: Catalogue, limits: "EngineLimits"
+) -> "tuple[LoadedModel, Mapping[str, ProfileCard]]":
     from steering_profiles.models import load_meta_model, load_model
     from steering_server.engines.local.engine import check
     from steering_server.generation.profiles import check_profiles
@@ -52,5 +54,5 @@ def _load(settings: ServerSettings, catalogue: Catalogue, limits: "EngineLimits"
     # What does not suit the model is known from its description, before minutes of reading weights.
     meta = load_meta_model(settings.model_source)
     check(meta, limits)
-    check_profiles(catalogue, meta.identity, meta.anatomy.neurons_refused, force=settings.force_profiles)
-    return load_model(settings.model_source)
+    profiles = check_profiles(catalogue, meta.identity, meta.anatomy.refuses, force=settings.force_profiles)
+    return load_model(settings.model_source), profiles

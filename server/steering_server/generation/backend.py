@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from steering_profiles.schema import ModelIdentity
+from steering_profiles.schema import ModelIdentity, Profile
 from steering_server.generation.profiles import ProfileCard
 from steering_server.generation.requests import Chunk, GenerationRequest
 from steering_server.generation.tokenizer import TokenizerService
@@ -43,6 +43,10 @@ class Backend(Protocol):
     @property
     def tokenizer(self) -> TokenizerService:
         """The model's tokenizer."""
+        ...
+
+    def refuses(self, profile: Profile) -> str | None:
+        """Return the reason why this engine cannot apply ``profile`` to its model, or None if it can."""
         ...
 
     def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Chunk], None]:

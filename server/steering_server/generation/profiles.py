@@ -1,11 +1,11 @@
-"""Which profiles of a catalogue a model can be steered with."""
+"""The profiles of a catalogue, checked against the model and the engine that serve them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from steering_profiles.compatibility import check_compatibility, require_compatible
-from steering_profiles.schema import ModelIdentity
+from steering_profiles.schema import ModelIdentity, Profile
 from steering_profiles.store import Catalogue, Entry
 
 
@@ -16,29 +16,31 @@ class ProfileCard:
     entry: Entry
     usable: bool
     forced: bool
-    """It was made for another model and is applied because the operator said so."""
+    """Whether it was made for another model and is applied because the operator forced it."""
     reason: str | None
-    """Why it is not usable, or what differs where it was forced."""
+    """The reason why it is not usable or, for a forced one, what differs."""
 
 
 def check_profiles(
-    catalogue: Catalogue, model: ModelIdentity, refused: str | None, *, force: bool
+    catalogue: Catalogue, model: ModelIdentity, refuses: Callable[[Profile], str | None], *, force: bool
 ) -> Mapping[str, ProfileCard]:
-    """Return which profiles can steer ``model``, by name; ``force`` takes those made for others where they can be.
+    """Check every profile of ``catalogue`` against ``model``; return their cards by name.
 
-    ``refused`` is why the model's neurons cannot be scaled; None if they can.
+    ``refuses`` returns the reason why the engine cannot apply a profile, or None, see :meth:`.Backend.refuses`.
+    ``force`` accepts profiles made for other models where their components exist.
 
     Raises:
-        ProfileMismatch: one of the operator's own cannot.
+        ProfileMismatch: one of the operator's own profiles cannot be applied. Shipped ones are listed as not usable.
     """
     cards = {}
     for name in catalogue:
         entry = catalogue[name]
+        refusal = refuses(entry.profile)
         if entry.shipped:
-            fit = check_compatibility(entry.profile, model, refused)
+            found = check_compatibility(entry.profile, model, refusal)
         else:
-            fit = require_compatible(entry.profile, model, refused, force=force)
-        usable = fit.matches or (force and not fit.obstacles)
-        reason = None if fit.matches else "; ".join(fit.differences + fit.obstacles)
-        cards[name] = ProfileCard(entry, usable=usable, forced=usable and not fit.matches, reason=reason)
+            found = require_compatible(entry.profile, model, refusal, force=force)
+        usable = found.matches or (force and not found.obstacles)
+        reason = None if found.matches else "; ".join(found.differences + found.obstacles)
+        cards[name] = ProfileCard(entry, usable=usable, forced=usable and not found.matches, reason=reason)
     return MappingProxyType(cards)

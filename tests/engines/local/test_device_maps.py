@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import Steering
+from steering_profiles.steering import UNSTEERED, Steering
 from steering_server.engines.local.prepacking import PrepackedLinears
 from steering_server.generation.requests import GenerationRequest
 from tests.builders import build_profile, steer
@@ -23,7 +23,7 @@ def arms(loaded: LoadedModel) -> list[Steering]:
         build_profile(loaded, "final", self_only_attention=1.0, intercept_scale=0.7),
         build_profile(loaded, "gated", self_only_attention=1.0, intercept_scale=0.7, gate=(0.0, 0.5)),
     ]
-    return [(), *[steer(profile) for profile in profiles]]
+    return [UNSTEERED, *[steer(profile) for profile in profiles]]
 
 
 def generated(loaded: LoadedModel) -> list[tuple[int, ...]]:

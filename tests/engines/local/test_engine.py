@@ -9,6 +9,7 @@ from accelerate import cpu_offload
 from accelerate.hooks import remove_hook_from_submodules
 
 from steering_profiles.models import LoadedModel
+from steering_profiles.steering import Steering
 from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.sequence import Emit
 from steering_server.errors import ConfigError, EngineError, EngineStopped, Overloaded
@@ -195,7 +196,9 @@ def test_output_that_is_not_finite_fails_its_own_request_only():
     exploding = steer(build_profile(loaded, heads=[(layer, head, 3e4) for layer in range(3) for head in range(4)]))
     with running(loaded) as at_work:
         with pytest.raises(EngineError, match="not finite"):
-            at_work.run(GenerationRequest(PROMPTS[0], GREEDY, tuple(replace(one, strength=10.0) for one in exploding)))
+            at_work.run(
+                GenerationRequest(PROMPTS[0], GREEDY, Steering(tuple(replace(one, strength=10.0) for one in exploding)))
+            )
         assert at_work.run(GenerationRequest(PROMPTS[0], GREEDY))[0].finish_reason == "length"
 
 
@@ -205,7 +208,7 @@ def test_what_a_failed_sequence_leaves_behind_does_not_reach_the_next_user_of_it
     with running(loaded) as at_work:
         rows = [GenerationRequest(prompt, GREEDY) for prompt in PROMPTS]
         before = at_work.run(*rows)
-        long = GenerationRequest((7,) * 200, GREEDY, tuple(replace(one, strength=10.0) for one in exploding))
+        long = GenerationRequest((7,) * 200, GREEDY, Steering(tuple(replace(one, strength=10.0) for one in exploding)))
         with pytest.raises(EngineError, match="not finite"):
             at_work.run(long, long)
         assert [row.tokens for row in at_work.run(*rows)] == [row.tokens for row in before]

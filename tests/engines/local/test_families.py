@@ -10,7 +10,7 @@ from torch import Tensor
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
-from steering_profiles.steering import Steering, attach
+from steering_profiles.steering import UNSTEERED, Steering, attach
 from steering_server.engines.local import attention
 from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.kv_cache import LayerKVCache
@@ -59,7 +59,7 @@ def test_a_mixed_batch_generates_what_transformers_does_for_each_alone(case: str
     last = loaded.anatomy.sizes.layers - 1
     heads = steer(build_profile(loaded, "heads", heads=[(0, 1, 3.0), (1, 0, -1.0), (last, 3, 2.5)]))
     final = steer(build_profile(loaded, "final", self_only_attention=1.0, intercept_scale=0.7))
-    arms = [(), heads, final]
+    arms = [UNSTEERED, heads, final]
     plain = [generated(loaded, prompt) for prompt in PROMPTS]
     expected = [*plain, *[tuple(greedy(loaded, prompt, arm)) for arm in arms[1:] for prompt in PROMPTS]]
     assert len(set(expected)) > 2 * len(PROMPTS), "the prompts and arms hardly differ"
@@ -118,7 +118,7 @@ def test_sequences_that_attend_to_themselves_alone_in_the_last_layer_need_none_o
         refuse_last_layer(engine.engine, monkeypatch)
         answers = engine.run(*(GenerationRequest(prompt, GREEDY, own) for prompt in PROMPTS))
         assert [answer.tokens for answer in answers] == expected
-        for beside in ([own, ()], [steer(profile, strength=0.99)]):  # whoever needs it still has it
+        for beside in ([own, UNSTEERED], [steer(profile, strength=0.99)]):  # whoever needs it still has it
             with pytest.raises(EngineError, match="attended for"):
                 engine.run(*(GenerationRequest(PROMPTS[1], GREEDY, steering) for steering in beside))
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from steering_profiles.steering import UNSTEERED
 from steering_server.engines.local.prepacking import PrepackedLinears
 from steering_server.generation.requests import GenerationRequest
 from tests.builders import build_profile, greedy, steer
@@ -33,7 +34,7 @@ def test_a_mixed_batch_generates_what_transformers_does_for_each_alone(folder: P
     loaded = load(folder)
     heads = steer(build_profile(loaded, "heads", heads=[(0, 1, 3.0), (1, 0, -1.0), (2, 3, 2.5)], neurons=[(1, 7, 4.0)]))
     final = steer(build_profile(loaded, "final", self_only_attention=1.0, intercept_scale=0.7))
-    arms = [(), heads, final]
+    arms = [UNSTEERED, heads, final]
     expected = [generated(loaded, prompt) for prompt in PROMPTS]
     expected += [tuple(greedy(loaded, prompt, arm)) for arm in arms[1:] for prompt in PROMPTS]
     assert len(set(expected)) > 2 * len(PROMPTS), "the prompts and arms hardly differ"

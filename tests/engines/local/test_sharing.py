@@ -88,7 +88,7 @@ def test_what_one_steering_computed_is_not_read_by_another(tiny: LoadedModel, mo
     with running(tiny) as at_work:
         at_work.run(GenerationRequest(SYSTEM, GREEDY))
         computed = at_work.watch(monkeypatch)
-        for steering in (heads, tuple(replace(one, strength=0.5) for one in heads)):
+        for steering in (heads, Steering(tuple(replace(one, strength=0.5) for one in heads))):
             at_work.run(GenerationRequest(SYSTEM, replace(GREEDY, max_tokens=1), steering))
     assert [len(row.tokens) for row in computed] == [len(SYSTEM)] * 2
 

@@ -128,7 +128,7 @@ def evaluate(
     from steering_profiles.compatibility import require_compatible
     from steering_server.cli.evaluating import Wanted, measure
 
-    require_compatible(applied.profile, loaded.identity, loaded.anatomy.neurons_refused, force=force)
+    require_compatible(applied.profile, loaded.identity, loaded.anatomy.refuses(applied.profile), force=force)
     measured = measure(loaded, applied, task, seed, Wanted(exhaustive, calibration, side_effects, problems), console)
     measured.show(console)
     if output is not None:

@@ -5,12 +5,12 @@ import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.store import Catalogue
+from steering_profiles.schema import Profile
 from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.event_loop_bridge import EventLoopBridge
 from steering_server.errors import EngineError
 from steering_server.generation.backend import ModelCard
-from steering_server.generation.profiles import ProfileCard, check_profiles
+from steering_server.generation.profiles import ProfileCard
 from steering_server.generation.requests import Chunk, GenerationRequest
 from steering_server.generation.tokenizer import TokenizerService
 from steering_server.limits import EngineLimits
@@ -24,21 +24,18 @@ class LocalBackend:
     def __init__(
         self,
         loaded: LoadedModel,
-        catalogue: Catalogue,
+        profiles: Mapping[str, ProfileCard],
         limits: EngineLimits,
         *,
         served_name: str | None = None,
-        force_profiles: bool = False,
     ) -> None:
-        """Check the catalogue against the model.
+        """Put an engine on ``loaded``; ``profiles`` have been checked against it.
 
         Raises:
-            ProfileMismatch: a profile of the operator's own folder does not fit the model. Shipped ones that do not are
-                only listed as unusable.
+            ConfigError: the engine cannot run this model within these limits, or there is not enough memory.
         """
-        self._profiles = check_profiles(
-            catalogue, loaded.identity, loaded.anatomy.neurons_refused, force=force_profiles
-        )
+        self._profiles = profiles
+        self._anatomy = loaded.anatomy
         self._engine = Engine(loaded, limits)
         self._model = ModelCard(
             name=served_name or loaded.name,
@@ -64,6 +61,10 @@ class LocalBackend:
     def tokenizer(self) -> TokenizerService:
         """The model's tokenizer."""
         return self._tokenizer
+
+    def refuses(self, profile: Profile) -> str | None:
+        """Return the reason why this engine cannot apply ``profile`` to its model, or None if it can."""
+        return self._anatomy.refuses(profile)
 
     async def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Chunk], None]:
         """Run ``requests`` in one batch and yield ``(index, chunk)`` pairs until all of them have finished.
