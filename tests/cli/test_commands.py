@@ -197,13 +197,13 @@ def test_fit_compares_methods_in_its_report(folder: Path, tmp_path: Path):
 def test_the_final_layer_is_fitted_to_a_task_of_ones_own_and_its_calibration_shown(folder: Path, tmp_path: Path):
     model = ["--model", str(folder / "own-model"), "--dtype", "float32"]
     task, out = write_task(tmp_path / "parity.jsonl", 60), tmp_path / "out"
-    search = ["--method", "final-layer", "--own-attention", "1", "--lambda", "-2", "--lambda", "2"]
+    search = ["--method", "final-layer", "--self-only-attention", "1", "--lambda", "-2", "--lambda", "2"]
     fitted = steer("fit", "--task", str(task), "--out", str(out), *search, "--intercept", "mean", *model)
     assert fitted.returncode == 0, fitted.stderr
     profile = load_profile(out / "parity.json")
     assert profile.method == "final-layer"
     assert profile.provenance is not None
-    assert "--method final-layer --own-attention 1.0 --lambda -2.0 --lambda 2.0 --intercept mean" in (
+    assert "--method final-layer --self-only-attention 1.0 --lambda -2.0 --lambda 2.0 --intercept mean" in (
         profile.provenance.command
     )
     assert len(profile.provenance.grid["points"]) == 6
@@ -302,7 +302,10 @@ WRONG = {
         "--max-scale means nothing to method paper",
     ),
     "an option of a method for facts": (["fit", "capitals", "--out", ".", "--k", "5"], "--k means nothing to method"),
-    "attention out of range": (["fit", "capitals", "--out", ".", "--own-attention", "2"], "self-only attention is 2"),
+    "attention out of range": (
+        ["fit", "capitals", "--out", ".", "--self-only-attention", "2"],
+        "self-only attention is 2",
+    ),
     "unknown intercept": (["fit", "capitals", "--out", ".", "--intercept", "median"], "regression, mean"),
     "unknown components": (["fit", "parentheses", "--out", ".", "--components", "all"], "heads, neurons, both"),
     "a scale too small to search": (["fit", "parentheses", "--out", ".", "--max-scale", "1"], "max scale is 1"),

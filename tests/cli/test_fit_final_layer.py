@@ -4,6 +4,7 @@ from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
@@ -43,12 +44,20 @@ def test_what_the_gate_buys_is_said_where_there_is_one():
     assert "the gate" not in shown(replace(GATED_FIT, without_gate=None))
 
 
-def test_an_option_by_its_old_name_counts_and_is_warned_of(tmp_path: Path):
-    args = ["fit", "capitals", "--out", str(tmp_path), "--max-drift", "nan"]
-    result = CliRunner().invoke(app, args)
+@pytest.mark.parametrize(
+    ("old", "new", "value", "refusal"),
+    [
+        ("--max-drift", "--max-nll-increase", "nan", "max NLL increase is nan; allowed: finite numbers from 0"),
+        ("--own-attention", "--self-only-attention", "2", "self-only attention is 2; allowed: numbers in 0..1"),
+    ],
+)
+def test_an_option_by_its_old_name_counts_and_is_warned_of(
+    old: str, new: str, value: str, refusal: str, tmp_path: Path
+):
+    result = CliRunner().invoke(app, ["fit", "capitals", "--out", str(tmp_path), old, value])
     assert isinstance(result.exception, ConfigError)
-    assert str(result.exception) == "max NLL increase is nan; allowed: finite numbers from 0"
-    assert result.stderr == "warning: --max-drift is now called --max-nll-increase\n"
+    assert str(result.exception) == refusal
+    assert result.stderr == f"warning: {old} is now called {new}\n"
 
 
 def test_an_option_by_its_new_name_is_not_warned_of(tmp_path: Path):

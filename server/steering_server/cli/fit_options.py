@@ -62,7 +62,7 @@ class FinalLayerOptions:
     def all(self) -> list[Option]:
         """All of them."""
         return [
-            Option("--own-attention", self.self_only_attention, ()),
+            Option("--self-only-attention", self.self_only_attention, ()),
             Option("--lambda", self.lambdas, ()),
             Option("--intercept", self.intercept, ()),
             Option("--max-lost", self.max_lost, FinalLayerOptions.max_lost),

@@ -72,10 +72,9 @@ def fit(
     ] = None,
     self_only_attention: Annotated[
         list[float] | None,
-        typer.Option(
-            "--own-attention", help="Shares of self-only attention to try, may be repeated.", rich_help_panel=_FINAL
-        ),
+        typer.Option(help="Shares of self-only attention to try, may be repeated.", rich_help_panel=_FINAL),
     ] = None,
+    own_attention: Annotated[list[float] | None, typer.Option("--own-attention", hidden=True)] = None,
     lambdas: Annotated[
         list[float] | None,
         typer.Option(
@@ -138,6 +137,9 @@ def fit(
     if max_drift is not None:
         warn_renamed("--max-drift", "--max-nll-increase")
         max_nll_increase = max_drift
+    if own_attention:
+        warn_renamed("--own-attention", "--self-only-attention")
+        self_only_attention = [*(self_only_attention or ()), *own_attention]
     source = _named_once(task, task_file)
     require_known(source)
     profile_name = checked_name(name or task_name(source))
