@@ -1,4 +1,4 @@
-"""Steering profiles: what they are, how they are applied, how they are made.
+"""Library of steering profiles: their format, applying them to a model, and fitting them.
 
 from steering_profiles import find_profile
 
@@ -19,7 +19,7 @@ __all__ = ["Catalogue", "Profile", "__version__", "find_profile", "load_profile"
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is: the command line starts without it."""
+    """Import a name when it is first used, so that the command line starts without pydantic and numpy."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from steering_profiles import schema, store

@@ -1,4 +1,4 @@
-"""Does a profile fit a model? Compared by sizes and fingerprint, as data; no torch."""
+"""Compatibility of a profile with a model, by sizes and fingerprint; no torch."""
 
 from dataclasses import dataclass
 
@@ -10,23 +10,23 @@ _SIZES = ("layers", "heads", "head_dim", "neurons", "hidden_size")
 
 @dataclass(frozen=True)
 class Compatibility:
-    """How a profile fits a model: the reasons why not, and those among them that no force can lift."""
+    """Result of comparing the model that a profile was made for with another."""
 
     differences: tuple[str, ...]
-    """What differs between the profile's model and this one; empty when the profile was made for it."""
+    """Differences between the two models; empty if the profile was made for this one."""
     obstacles: tuple[str, ...]
-    """Components that this model does not have, or that cannot be scaled: with any, it cannot be applied."""
+    """Components of the profile that this model lacks or cannot scale; with any of these, force does not help."""
 
     @property
     def matches(self) -> bool:
-        """Whether the profile was fitted on this very model."""
+        """Whether the profile was made for this model."""
         return not self.differences and not self.obstacles
 
 
 def check_compatibility(profile: Profile, model: ModelIdentity, refusal: str | None = None) -> Compatibility:
-    """Compare the model that ``profile`` was fitted on with ``model``.
+    """Compare the model that ``profile`` was made for with ``model``.
 
-    ``refusal`` is the reason why the profile cannot be applied whatever the sizes, if there is one, see
+    ``refusal`` is the reason why the profile cannot be applied, whatever the sizes, if there is one: see
     :meth:`.Anatomy.refuses`.
     """
     made_for = profile.model
@@ -60,17 +60,19 @@ def check_compatibility(profile: Profile, model: ModelIdentity, refusal: str | N
 def require_compatible(
     profile: Profile, model: ModelIdentity, refusal: str | None = None, *, force: bool = False
 ) -> Compatibility:
-    """Return how ``profile`` fits ``model``, or refuse it.
+    """Return the compatibility of ``profile`` with ``model``, or refuse the profile.
 
-    ``force`` accepts a profile made for another model as long as every component it names exists in this one.
+    ``force`` accepts a profile made for another model if all of its components exist in this one.
 
     Raises:
-        ProfileMismatch: with all reasons in the message.
+        ProfileMismatch: the profile is refused; the message has all reasons.
     """
     compatibility = check_compatibility(profile, model, refusal)
     refused = compatibility.obstacles if force else compatibility.differences + compatibility.obstacles
     if refused:
-        hint = "" if force or compatibility.obstacles else " (it can be forced: the components it names exist here)"
+        hint = (
+            "" if force or compatibility.obstacles else " (it can be forced: all of its components exist in this model)"
+        )
         raise ProfileMismatch(
             f"profile {profile.name!r} was made for {profile.model.id}, not for {model.id}: {'; '.join(refused)}{hint}"
         )

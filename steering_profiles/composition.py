@@ -11,7 +11,7 @@ from steering_profiles.store import content_hash
 
 @dataclass(frozen=True, eq=False)
 class ProfileAtStrength:
-    """A profile at a strength.
+    """A profile and the strength at which it is applied.
 
     Raises:
         StrengthError: the strength is not a finite number in the allowed range.
@@ -20,35 +20,36 @@ class ProfileAtStrength:
     profile: Profile
     strength: float = 1.0
     known_hash: str | None = None
-    """The profile's content hash where the caller has it already; it is computed otherwise."""
+    """Content hash of the profile if it is already known; otherwise it is computed when needed."""
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
 
     @cached_property
     def key(self) -> tuple[str, float]:
-        """What tells the state of two sequences apart: content hash and strength."""
+        """Content hash and strength: equal keys have equal effects."""
         return self.known_hash or content_hash(self.profile), self.strength
 
     @property
     def gate(self) -> Gate | None:
-        """What opens the profile's final layer; None where it has no gate, or at strength 0."""
+        """Gate of the profile's final layer; None if it has none, or at strength 0."""
         return self.profile.final_layer.gate if self.strength != 0 else None
 
 
 @dataclass(frozen=True, eq=False)
 class Steering:
-    """Everything applied to one sequence; empty for the baseline.
+    """All profiles applied to one sequence; empty for the baseline.
 
-    Profiles with the same gate act as one: the probability that it looks at is computed without any of them.
+    Profiles with the same gate are gated together: the probability that the gate tests is computed without the
+    final-layer effects of all of them.
 
     Raises:
-        GateError: two profiles have different gates, which one such probability could not open separately.
+        GateError: two profiles have different gates, which one such probability cannot serve.
     """
 
     profiles: tuple[ProfileAtStrength, ...] = ()
     gate: Gate | None = field(init=False)
-    """The common gate of the profiles; None if none has a gate, or those that have one are at strength 0."""
+    """Common gate of the profiles; None if none is gated at a strength other than 0."""
 
     def __post_init__(self) -> None:
         gated = [(one.profile.name, gate) for one in self.profiles if (gate := one.profile.final_layer.gate)]

@@ -1,4 +1,4 @@
-"""What profiles come to at their strengths: how much of the model changes, and what of it does nothing. No torch."""
+"""Net effect of profiles at their strengths: the components that change, and warnings about what has no effect."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,103 +12,101 @@ from steering_profiles.schema import INTERCEPT_TENSOR, Profile, strength_text
 _MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
 
 _SMALLEST = 1e-4
-"""How small the values of a layer may be, as a share of what is added to them; the rest are larger."""
+"""Assumed ratio of the smallest values of a layer to the values that are added to them."""
 
 
 @dataclass(frozen=True)
 class Effective:
-    """What one arm changes, all of its profiles together."""
+    """Net effect of all profiles of one arm."""
 
     heads: int
-    """Attention heads whose factor is not 1."""
+    """Number of attention heads whose factor is not 1."""
     neurons: int
-    """Feed-forward neurons whose factor is not 1."""
+    """Number of feed-forward neurons whose factor is not 1."""
     self_only_attention: float
-    """Share of the final layer's attention that is replaced by each position's own value, 0..1."""
+    """Share of the final layer's attention output that is replaced by each position's own value, 0..1."""
     intercept_scale: float
-    """How much of the MLP's intercept is subtracted; of different intercepts the sum of how much of each is."""
+    """Factor of the MLP intercept that is subtracted; for different intercepts, the sum of the absolute factors."""
     gate: str | None = None
-    """The band of the top probability in which the last two take place, as ``0.1..0.5``; None: everywhere."""
+    """Band of the top probability in which the two final-layer effects apply, as ``0.1..0.5``; None: everywhere."""
     warnings: tuple[str, ...] = ()
-    """What was asked for and does nothing, or not in full; plain sentences."""
+    """Sentences about requested effects that do nothing or apply only in part."""
 
     @property
     def is_nothing(self) -> bool:
-        """Whether the model computes what it computes unsteered."""
+        """Whether the model computes the same as without steering."""
         return not (self.heads or self.neurons or self.self_only_attention or self.intercept_scale)
 
 
 def effective(steering: Steering, dtype: str) -> Effective:
-    """Compose profiles, each at its strength, and say what is changed in a model that computes in ``dtype``.
+    """Return the net effect of ``steering`` on a model that computes in ``dtype``.
 
-    The formulas are those of :mod:`steering_profiles.steering.effects`. Self-only attention is a share, which is
-    held within 0..1: beyond that range a strength changes no more of it. A factor counts if it is not 1 in ``dtype``,
-    a share or an intercept if it is not so little that rounding in ``dtype`` takes it away.
+    The formulas are those of :mod:`steering_profiles.steering.effects`. Self-only attention is a share and is clamped
+    to 0..1. A factor counts if it is not 1 in ``dtype``; a share or an intercept counts unless it is so small that
+    rounding in ``dtype`` removes it.
     """
-    at_work = [(applied.profile, applied.strength) for applied in steering if applied.strength != 0]
-    heads = _factors(((s.layer, s.head), 1 + strength * (s.scale - 1)) for p, strength in at_work for s in p.heads)
-    neurons = _factors(
-        ((s.layer, s.neuron), 1 + strength * (s.scale - 1)) for p, strength in at_work for s in p.neurons
-    )
+    active = [(applied.profile, applied.strength) for applied in steering if applied.strength != 0]
+    heads = _factors(((s.layer, s.head), 1 + strength * (s.scale - 1)) for p, strength in active for s in p.heads)
+    neurons = _factors(((s.layer, s.neuron), 1 + strength * (s.scale - 1)) for p, strength in active for s in p.neurons)
     shares = {
         p.name: strength * p.final_layer.self_only_attention
-        for p, strength in at_work
+        for p, strength in active
         if p.final_layer.self_only_attention
     }
     intercepts = {
-        p.name: strength * p.final_layer.intercept_scale for p, strength in at_work if p.final_layer.intercept_scale
+        p.name: strength * p.final_layer.intercept_scale for p, strength in active if p.final_layer.intercept_scale
     }
     self_only_attention = max([0.0, *(min(1.0, share) for share in shares.values() if _counts(share, dtype))])
-    intercept_scale = _composed([(p, intercepts[p.name]) for p, _ in at_work if p.name in intercepts], dtype)
+    intercept_scale = _composed_intercepts([(p, intercepts[p.name]) for p, _ in active if p.name in intercepts], dtype)
     changed_heads, changed_neurons = _changed(heads, dtype), _changed(neurons, dtype)
-    found = Effective(
+    net = Effective(
         heads=changed_heads,
         neurons=changed_neurons,
         self_only_attention=self_only_attention,
         intercept_scale=intercept_scale,
         gate=str(steering.gate) if steering.gate is not None and (self_only_attention or intercept_scale) else None,
         warnings=(
-            *_of_shares(shares, self_only_attention, dtype),
-            *_of_intercepts(intercepts, dtype),
-            *_of_rounding("heads", len(heads), changed_heads, dtype),
-            *_of_rounding("neurons", len(neurons), changed_neurons, dtype),
+            *_share_warnings(shares, self_only_attention, dtype),
+            *_intercept_warnings(intercepts, dtype),
+            *_rounding_warnings("heads", len(heads), changed_heads, dtype),
+            *_rounding_warnings("neurons", len(neurons), changed_neurons, dtype),
         ),
     )
-    if not at_work or not found.is_nothing:
-        return found
-    names = "+".join(profile.name for profile, _ in at_work)
+    if not active or not net.is_nothing:
+        return net
+    names = "+".join(profile.name for profile, _ in active)
     nothing = f"{names}: changes nothing at this strength; the answer is the baseline's"
-    return replace(found, warnings=(*found.warnings, nothing))
+    return replace(net, warnings=(*net.warnings, nothing))
 
 
 def self_only_attention_range(profile: Profile) -> tuple[float, float] | None:
-    """Return the strengths within which a profile's self-only attention follows its strength; None without any."""
+    """Return the range of strengths that is not clamped for a profile's self-only attention; None if it has none."""
     share = profile.final_layer.self_only_attention
     return (0.0, 1 / share) if share else None
 
 
 def _factors(scaled: Iterable[tuple[tuple[int, int], float]]) -> list[float]:
-    """Return the factor of each component, over all profiles that scale it."""
-    of: dict[tuple[int, int], list[float]] = {}
+    """Return the product of all factors of each scaled component."""
+    factors: dict[tuple[int, int], list[float]] = {}
     for component, factor in scaled:
-        of.setdefault(component, []).append(factor)
-    return [prod(factors) for factors in of.values()]
+        factors.setdefault(component, []).append(factor)
+    return [prod(several) for several in factors.values()]
 
 
 def _changed(factors: Sequence[float], dtype: str) -> int:
-    """Return how many factors are not 1 in ``dtype``."""
-    # Numbers below 1 lie twice as close together as those above; halfway is rounded to the even one, which is 1.
+    """Return the number of factors that are not 1 in ``dtype``."""
+    # Below 1 the spacing of numbers is half of that above 1; a number halfway is rounded to the even one, which is 1.
     step = _step(dtype)
     return sum(not 1 - step / 4 <= factor <= 1 + step / 2 for factor in factors)
 
 
 def _counts(scale: float, dtype: str) -> bool:
-    """Whether ``scale`` times one value, added to another, can be more than rounding in ``dtype`` takes away."""
+    """Return whether adding ``scale`` times one value to another can change it in ``dtype``."""
     return abs(scale) > _step(dtype) / 2 * _SMALLEST
 
 
-def _composed(intercepts: Sequence[tuple[Profile, float]], dtype: str) -> float:
-    """Return how much is subtracted of what several profiles take for the intercept."""
+def _composed_intercepts(intercepts: Sequence[tuple[Profile, float]], dtype: str) -> float:
+    """Return the total factor of the intercepts of several profiles."""
     counted = [(profile.tensors[INTERCEPT_TENSOR], scale) for profile, scale in intercepts if _counts(scale, dtype)]
     if all(np.array_equal(vector, counted[0][0]) for vector, _ in counted):
         return sum(scale for _, scale in counted)
@@ -116,27 +114,27 @@ def _composed(intercepts: Sequence[tuple[Profile, float]], dtype: str) -> float:
 
 
 def _step(dtype: str) -> float:
-    """Return how far the next number above 1 is."""
+    """Return the distance from 1 to the next larger number of ``dtype``."""
     return 2.0 ** -_MANTISSA_BITS.get(dtype, _MANTISSA_BITS["float32"])
 
 
-def _of_shares(shares: Mapping[str, float], self_only_attention: float, dtype: str) -> Iterable[str]:
+def _share_warnings(shares: Mapping[str, float], self_only_attention: float, dtype: str) -> Iterable[str]:
     for name, share in shares.items():
         if not 0 <= share <= 1:
-            held = "0, which is none" if share < 0 else "1, which is all"
-            yield f"{name}: self-only attention would be {strength_text(share)} here; it is held at {held}"
+            clamped = "0 (none)" if share < 0 else "1 (all)"
+            yield f"{name}: self-only attention would be {strength_text(share)}; it is clamped to {clamped}"
         elif not _counts(share, dtype):
-            yield f"{name}: self-only attention {strength_text(share)} is too little to count in {dtype}"
+            yield f"{name}: self-only attention {strength_text(share)} is too small to have an effect in {dtype}"
         elif share < self_only_attention:
-            yield f"{name}: self-only attention {strength_text(share)} does nothing beside another profile's"
+            yield f"{name}: self-only attention {strength_text(share)} has no effect beside another profile's"
 
 
-def _of_intercepts(intercepts: Mapping[str, float], dtype: str) -> Iterable[str]:
+def _intercept_warnings(intercepts: Mapping[str, float], dtype: str) -> Iterable[str]:
     for name, scale in intercepts.items():
         if not _counts(scale, dtype):
-            yield f"{name}: {strength_text(scale)} of the intercept is too little to count in {dtype}"
+            yield f"{name}: {strength_text(scale)} of the intercept is too small to have an effect in {dtype}"
 
 
-def _of_rounding(what: str, scaled: int, changed: int, dtype: str) -> Iterable[str]:
+def _rounding_warnings(what: str, scaled: int, changed: int, dtype: str) -> Iterable[str]:
     if changed < scaled:
-        yield f"{scaled - changed} of {scaled} {what} have a factor that is 1 in {dtype}, and stay as they are"
+        yield f"{scaled - changed} of {scaled} {what} have a factor that rounds to 1 in {dtype} and do not change"

@@ -1,24 +1,24 @@
-"""Every error that this library raises, as one tree.
+"""Exceptions of this library.
 
     SteeringError
     ├── ProfileError
     │   ├── ProfileNotFound      no profile of that name, or no such file
     │   ├── ProfileFormatError   the file is not a valid profile
     │   ├── ProfileMismatch      the profile was made for another model
-    │   └── GateError            profiles whose gates differ, or a gate that nobody looks at
+    │   └── GateError            profiles with different gates, or a gate that cannot be applied
     ├── ModelError
-    │   ├── ModelLoadError       the model cannot be loaded from where it was said to be
-    │   └── UnknownArchitecture  no anatomy is known for the model's architecture
-    ├── TaskError                a task does not suit the model, or its data cannot be used
-    ├── FitError                 data that do not determine what is to be fitted, or a setting it cannot be fitted with
-    ├── ExportError              a profile or a model that the asked form cannot carry, or nowhere to write it
-    ├── EvaluationError          a measurement that cannot be made here
+    │   ├── ModelLoadError       the model cannot be loaded from the given source
+    │   └── UnknownArchitecture  the model's architecture has no known anatomy
+    ├── TaskError                the task does not suit the model, or its data cannot be used
+    ├── FitError                 data that do not determine the fitted values, or an invalid setting of the fit
+    ├── ExportError              the format cannot express the profile, or the export cannot be written
+    ├── EvaluationError          the measurement cannot be made on this machine
     ├── ReportError              the plots of a report cannot be drawn
-    ├── StrengthError            a strength that is not a number in the allowed range
-    └── HookError                a steering hook did not fire, or fired where it should not have
+    ├── StrengthError            the strength is not a number in the allowed range
+    └── HookError                a steering hook did not run in a forward pass that needed it
 
-Messages are written for the person who reads them on a terminal or in an HTTP response: what was
-given, what is allowed.
+Messages are shown to users on the terminal and in HTTP responses: they name the value that was given and what is
+allowed.
 """
 
 
@@ -27,51 +27,51 @@ class SteeringError(Exception):
 
 
 class ProfileError(SteeringError):
-    """Something is wrong with a profile."""
+    """Base of errors about a profile."""
 
 
 class ProfileNotFound(ProfileError):
-    """No profile of that name, or no file at that path."""
+    """No profile of this name, or no file at this path."""
 
 
 class ProfileFormatError(ProfileError):
-    """A file that is not a valid profile of a format version this library reads."""
+    """The file is not a valid profile of a supported format version."""
 
 
 class ProfileMismatch(ProfileError):
-    """A profile that was made for another model than the one it should steer."""
+    """The profile was made for another model."""
 
 
 class GateError(ProfileError):
-    """A gate that cannot be kept: composed profiles have different ones, or only one forward pass would be made."""
+    """The gate cannot be applied: composed profiles have different gates, or only one forward pass would be made."""
 
 
 class ModelError(SteeringError):
-    """Something is wrong with a model."""
+    """Base of errors about a model."""
 
 
 class ModelLoadError(ModelError):
-    """A model that cannot be loaded from where it was said to be."""
+    """The model cannot be loaded from the given source."""
 
 
 class UnknownArchitecture(ModelError):
-    """A model whose architecture has no known anatomy. It is refused, never guessed."""
+    """The model's architecture has no known anatomy. The anatomy is never guessed."""
 
 
 class TaskError(SteeringError):
-    """A task that does not suit the model, or whose data cannot be used."""
+    """The task does not suit the model, or its data cannot be used."""
 
 
 class FitError(SteeringError):
-    """Data that do not determine what is to be fitted, or a setting that it cannot be fitted with."""
+    """The data do not determine the fitted values, or a setting of the fit is invalid."""
 
 
 class ExportError(SteeringError):
-    """A profile or a model that the asked form of export cannot carry, or a folder it cannot be written to."""
+    """The export format cannot express the profile or the model, or the folder cannot be written."""
 
 
 class EvaluationError(SteeringError):
-    """A measurement that cannot be made here: its data are not there, or it cannot be made safely."""
+    """The measurement cannot be made here: its data are missing, or it cannot be made safely."""
 
 
 class ReportError(SteeringError):
@@ -79,8 +79,8 @@ class ReportError(SteeringError):
 
 
 class StrengthError(SteeringError):
-    """A strength that is not a finite number in the allowed range."""
+    """The strength is not a finite number in the allowed range."""
 
 
 class HookError(SteeringError):
-    """A steering hook that did not fire when it should have. Never ignored: the output was not steered."""
+    """A steering hook did not run in a forward pass that needed it, so the output was not steered."""

@@ -1,4 +1,4 @@
-"""What can be exported, and where to: known without a model; no torch."""
+"""Checks of an export that need no model: the profile and the folder. No torch."""
 
 from pathlib import Path
 
@@ -8,47 +8,47 @@ from steering_profiles.errors import ExportError
 from steering_profiles.schema import strength_text
 
 
-def require_carryable(applied: ProfileAtStrength) -> None:
-    """See that a profile, at its strength, is something that weights can express.
+def require_exportable(applied: ProfileAtStrength) -> None:
+    """Check that weights can express the profile at its strength.
 
     Raises:
-        ExportError: it is not; the message names what stands in the way.
+        ExportError: they cannot; the message names the effects that prevent it.
     """
-    # In the type that tells most factors from 1: which one the weights have is not known yet.
+    # The dtype of the weights is not known yet; in float64 the fewest factors round to 1.
     changed = effective(Steering((applied,)), "float64")
-    beyond = []
+    inexpressible = []
     if changed.self_only_attention:
-        beyond.append("self-only attention, which replaces what the final layer's attention computes")
+        inexpressible.append("self-only attention, which replaces the output of the final layer's attention")
     if changed.intercept_scale:
-        beyond.append("the intercept, which is subtracted from the residual stream and scales nothing")
-    if beyond:
+        inexpressible.append("an intercept, which is subtracted from the residual stream")
+    if inexpressible:
         raise ExportError(
-            f"profile {applied.profile.name!r} cannot be exported: only scales of heads and neurons can be carried by "
-            f"weights, and it has {'; and '.join(beyond)}"
+            f"profile {applied.profile.name!r} cannot be exported: weights can express only scales of heads and "
+            f"neurons, and it has {'; and '.join(inexpressible)}"
         )
     if not changed.heads and not changed.neurons:
         raise ExportError(
             f"profile {applied.profile.name!r} changes nothing at strength {strength_text(applied.strength)}: "
-            "nothing to export"
+            "there is nothing to export"
         )
 
 
 def require_empty(folder: Path) -> None:
-    """See that nothing would be overwritten: ``folder`` must be empty, or not exist.
+    """Check that ``folder`` is empty or does not exist, so that nothing is overwritten.
 
     Raises:
-        ExportError: something is there, or it cannot be looked at.
+        ExportError: it is not empty, or cannot be read.
     """
     try:
         if folder.is_dir():
             if any(folder.iterdir()):
-                raise ExportError(f"{str(folder)!r} is not empty; nothing is overwritten, so name a new folder")
+                raise ExportError(f"{str(folder)!r} is not empty; choose a new folder, because nothing is overwritten")
         elif folder.exists() or folder.is_symlink():
-            raise ExportError(f"{str(folder)!r} is there already and is not a folder; name a new one")
+            raise ExportError(f"{str(folder)!r} exists and is not a folder; choose a new folder")
     except OSError as exc:
         raise unwritable(folder, exc) from exc
 
 
 def unwritable(folder: Path, exc: OSError) -> ExportError:
-    """Return the error that says why ``folder`` cannot be written."""
+    """Return the error for a folder that cannot be written."""
     return ExportError(f"{str(folder)!r} cannot be written: {exc.strerror or exc}")

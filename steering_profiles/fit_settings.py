@@ -188,4 +188,4 @@ def require_ridge(ridge: float) -> None:
         FitError: it is not a finite number of 0 or more.
     """
     if not (math.isfinite(ridge) and ridge >= 0):
-        raise FitError(f"ridge is {ridge}; allowed: a finite number, 0 or more")
+        raise FitError(f"ridge is {ridge}; allowed: finite numbers from 0")

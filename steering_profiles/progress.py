@@ -1,22 +1,22 @@
-"""How long-running work says how far it is."""
+"""Progress of long-running work."""
 
 from typing import Protocol
 
 
 class Progress(Protocol):
-    """Something that shows progress to whoever waits."""
+    """Receiver of progress, such as a progress bar."""
 
     def stage(self, name: str, total: int) -> None:
-        """Begin a stage of ``total`` steps; the one before it is done."""
+        """Start a stage of ``total`` steps; the previous stage is complete."""
         ...
 
     def advance(self, steps: int = 1) -> None:
-        """Count ``steps`` of the current stage as done."""
+        """Count ``steps`` more steps of the current stage as done."""
         ...
 
 
 class Silent:
-    """Shows nothing."""
+    """Progress that is not shown."""
 
     def stage(self, name: str, total: int) -> None:
         """Do nothing."""

@@ -1,7 +1,7 @@
-"""What a steering profile is, as data (format version 1).
+"""The profile format, version 1.
 
-A profile is one JSON file and, where it carries tensors, one ``.safetensors`` file beside it. This module
-holds its types and the rules that can be checked without a model; it imports no torch.
+A profile is a JSON file and, if it has tensors, a ``.safetensors`` file of the same name. This module has its types and
+the checks that need no model. It does not import torch.
 """
 
 import json
@@ -28,30 +28,30 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BASELINE = "baseline"
-"""The name of the unsteered arm, which no profile may take."""
+"""Name of the unsteered arm; no profile may have it."""
 
 MAX_STRENGTH = 10.0
-"""Strengths lie in ``-MAX_STRENGTH..MAX_STRENGTH``; 0 is no steering and 1 the profile as it was fitted."""
+"""Strengths are in ``-MAX_STRENGTH..MAX_STRENGTH``; 0 is no steering and 1 the profile as fitted."""
 
 INTERCEPT_TENSOR = "final_layer.intercept"
-"""Name of the intercept ``b`` (``[hidden_size]``) in the profile's safetensors file."""
+"""Name of the intercept ``b``, ``[hidden_size]``, in the profile's safetensors file."""
 
 _T = TypeVar("_T")
 
 
 def _writable(value: _T) -> _T:
-    """Refuse text that no UTF-8 file can hold: lone surrogates, which JSON can spell and Python accepts."""
+    """Refuse text with lone surrogates: JSON and Python accept them, but UTF-8 cannot encode them."""
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as exc:
-        raise ValueError(f"holds a lone surrogate, {exc.object[exc.start]!r}, which is not text") from exc
+        raise ValueError(f"contains a lone surrogate, {exc.object[exc.start]!r}, which is not valid text") from exc
     return value
 
 
 ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 Text = Annotated[str, AfterValidator(_writable)]
 Facts = Annotated[Mapping[str, JsonValue], AfterValidator(_writable)]
-# Strict: text and booleans are not numbers.
+# Strict, so that text and booleans are not accepted as numbers.
 Integer = Annotated[int, Field(strict=True)]
 Index = Annotated[int, Field(strict=True, ge=0)]
 Count = Annotated[int, Field(strict=True, ge=1)]
@@ -60,7 +60,7 @@ Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 
 
 class _Frozen(BaseModel):
-    # Fields with an alias are called by it in files and answers, which keep the keys of format version 1.
+    # Files and HTTP answers have the keys of format version 1: the alias, where a field has one.
     model_config = ConfigDict(
         frozen=True,
         extra="forbid",
@@ -72,12 +72,12 @@ class _Frozen(BaseModel):
 
 
 class ModelIdentity(_Frozen):
-    """The model that a profile was fitted on, in as much detail as tells two models apart."""
+    """Sizes and fingerprint that identify the model a profile was fitted on."""
 
     id: Text
-    """Hub id or name of the model, for people; not compared."""
+    """Hub id or name of the model, for display; not compared."""
     architecture: Text
-    """The transformers class, for example ``LlamaForCausalLM``."""
+    """Name of the transformers class, for example ``LlamaForCausalLM``."""
     layers: Count
     heads: Count
     kv_heads: Count
@@ -86,11 +86,11 @@ class ModelIdentity(_Frozen):
     hidden_size: Annotated[Count, Field(alias="width")]
     vocab_size: Count
     fingerprint: Text
-    """SHA-256 over the parts of config and tokenizer that decide what a component computes."""
+    """SHA-256 over the parts of config and tokenizer that determine what a component computes."""
 
 
 class HeadScale(_Frozen):
-    """Multiply the output of one attention head by ``scale`` before the output projection."""
+    """Factor of the output of one attention head, applied before the output projection."""
 
     layer: Index
     head: Index
@@ -98,7 +98,7 @@ class HeadScale(_Frozen):
 
 
 class NeuronScale(_Frozen):
-    """Multiply the activation of one feed-forward neuron by ``scale`` before the down projection."""
+    """Factor of the activation of one feed-forward neuron, applied before the down projection."""
 
     layer: Index
     neuron: Index
@@ -106,12 +106,12 @@ class NeuronScale(_Frozen):
 
 
 class Gate(_Frozen):
-    """A band of probabilities, both ends in it, that opens a profile's final layer at some positions only.
+    """Band of probabilities, including both ends, that limits the final-layer effects of a profile to some positions.
 
-    The final layer's output changes nothing but the logits at its own position. So at each position the logits are
-    either those with the profile's final-layer effects or, exactly, those without them. They are the former where the
-    top next-token probability lies in the band. That probability is computed without the gated effects and with
-    everything else applied: the softmax of the raw logits in float32, before any temperature or penalty.
+    The final layer's output affects only the logits at its own position. So at each position the logits are either
+    those with the profile's final-layer effects or exactly those without them. The effects apply where the top
+    next-token probability is in the band. This probability is computed without the gated effects and with all other
+    effects: the softmax of the raw logits in float32, before any temperature or penalty.
     """
 
     low: Share
@@ -130,25 +130,27 @@ class Gate(_Frozen):
 
 
 class FinalLayer(_Frozen):
-    """The two final-layer fixes of Lv et al. (arXiv:2403.19521)."""
+    """Final-layer effects of Lv et al. (arXiv:2403.19521): self-only attention and the subtracted intercept."""
 
     self_only_attention: Annotated[Share, Field(alias="own_attention")] = 0.0
-    """How far each position's attention is replaced by its own value vector: 0 not at all, 1 wholly."""
+    """Share of each position's attention output that is replaced by its own value vector, 0..1."""
     intercept_scale: Number = 0.0
-    """``lambda``: how much of the MLP intercept ``b`` is subtracted; may be negative."""
-    # Left out where there is none, so that a gate changes the hash of the profiles that have one and of no other.
+    """``lambda``, the factor of the MLP intercept ``b`` that is subtracted; may be negative."""
+    # Omitted if None, so that profiles without a gate have the same content hash as before gates existed.
     gate: Annotated[Gate | None, Field(exclude_if=lambda gate: gate is None)] = None
-    """Where both take place; without one everywhere."""
+    """Positions at which both effects apply; None: all positions."""
 
     @model_validator(mode="after")
     def _gate_holds_something_back(self) -> Self:
         if self.gate is not None and not (self.self_only_attention or self.intercept_scale):
-            raise ValueError("gate: there is neither self-only attention nor an intercept for it to hold back")
+            raise ValueError(
+                "gate: a gate needs self-only attention or an intercept to apply to; this profile has neither"
+            )
         return self
 
     @property
     def summary(self) -> str:
-        """What it does, in a few words: ``self-only attention 1 where the top probability is 0.05..0.6``."""
+        """Short description, such as ``self-only attention 1 where the top probability is 0.05..0.6``."""
         parts = []
         if self.self_only_attention:
             parts.append(f"self-only attention {self.self_only_attention:g}")
@@ -160,7 +162,7 @@ class FinalLayer(_Frozen):
 
 
 class Provenance(_Frozen):
-    """Where a profile comes from: enough to make it again, and the figures it was chosen by."""
+    """Origin of a profile: what is needed to fit it again, and the figures it was chosen by."""
 
     tool_version: Text
     command: Text
@@ -172,11 +174,11 @@ class Provenance(_Frozen):
     dev: Facts = {}
     test: Facts = {}
     side_effects: Facts = {}
-    """What else the profile changes, as :meth:`steering_profiles.evaluation.SideEffects.record` writes it."""
+    """Effects on other text, as written by :meth:`steering_profiles.evaluation.SideEffects.record`."""
 
 
 class Profile(_Frozen):
-    """A steering profile: which components to change, by how much, and on which model that was fitted."""
+    """A steering profile: the components to scale, the final-layer effects, and the model they were fitted on."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
 
@@ -194,7 +196,7 @@ class Profile(_Frozen):
 
     @property
     def summary(self) -> str:
-        """What the profile changes, in a few words: ``20 heads x 1.5``."""
+        """Short description of the changes, such as ``20 heads x 1.5``."""
         parts = [
             f"{len(scales)} {what} x {_range([scale.scale for scale in scales])}"
             for what, scales in (("heads", self.heads), ("neurons", self.neurons))
@@ -210,17 +212,17 @@ class Profile(_Frozen):
         tokenizer: "PreTrainedTokenizerBase | None" = None,
         force: bool = False,
     ) -> AbstractContextManager[None]:
-        """Steer a plain transformers model while the returned context lasts: ``with profile.apply(model): ...``.
+        """Return a context that steers a plain transformers model: ``with profile.apply(model): model.generate(...)``.
 
-        See :func:`steering_profiles.steering.applying.applying` for what is checked and raised.
+        See :func:`steering_profiles.steering.applying.applying` for the checks and the errors.
         """
-        from steering_profiles.steering.applying import applying  # here alone data asks for torch
+        from steering_profiles.steering.applying import applying  # the only import of torch from this module
 
         return applying(self, model, strength=strength, tokenizer=tokenizer, force=force)
 
     @property
     def changes_nothing(self) -> bool:
-        """Whether it leaves every model as it is, at any strength."""
+        """Whether the profile has no effect on any model at any strength."""
         scales = [head.scale for head in self.heads] + [neuron.scale for neuron in self.neurons]
         intercept = self.final_layer.intercept_scale and any(tensor.any() for tensor in self.tensors.values())
         return all(scale == 1 for scale in scales) and not (self.final_layer.self_only_attention or intercept)
@@ -229,7 +231,7 @@ class Profile(_Frozen):
     @classmethod
     def _name_is_free(cls, name: str) -> str:
         if name == BASELINE:
-            raise ValueError(f"{BASELINE!r} names the unsteered model and cannot name a profile")
+            raise ValueError(f"{BASELINE!r} is the name of the unsteered model and cannot be used for a profile")
         return name
 
     @model_validator(mode="after")
@@ -240,7 +242,7 @@ class Profile(_Frozen):
         _check_components("neurons", neurons, (self.model.layers, self.model.neurons))
         needed = {INTERCEPT_TENSOR} if self.final_layer.intercept_scale else set()
         if set(self.tensors) != needed:
-            raise ValueError(f"tensors are {sorted(self.tensors)}, but this profile's settings need {sorted(needed)}")
+            raise ValueError(f"tensors are {sorted(self.tensors)}; this profile needs {sorted(needed)}")
         for name, tensor in self.tensors.items():
             _check_tensor(name, tensor, (self.model.hidden_size,))
         return self
@@ -250,19 +252,17 @@ def check_strength(strength: float) -> float:
     """Return ``strength`` if it is a finite number in the allowed range.
 
     Raises:
-        StrengthError: if it is not, naming the value and the range.
+        StrengthError: it is not; the message names the value and the range.
     """
     if not -MAX_STRENGTH <= strength <= MAX_STRENGTH:  # false for NaN too
-        raise StrengthError(
-            f"strength is {strength}; allowed are finite numbers in {-MAX_STRENGTH:g}..{MAX_STRENGTH:g}"
-        )
+        raise StrengthError(f"strength is {strength}; allowed: finite numbers in {-MAX_STRENGTH:g}..{MAX_STRENGTH:g}")
     return strength
 
 
 def strength_text(strength: float) -> str:
-    """Return the shortest text that reads as this very number: ``2``, ``0.5``, ``1e-07``.
+    """Return the shortest text that parses to exactly this number: ``2``, ``0.5``, ``1e-07``.
 
-    For wherever a strength or a scale tells two things apart; rounded, two that differ would look the same.
+    It is not rounded, so that two different strengths or scales never look the same.
     """
     return repr(float(strength)).removesuffix(".0")
 
@@ -271,10 +271,10 @@ def _check_components(field: str, keys: list[tuple[int, int]], counts: tuple[int
     repeated = sorted(key for key, times in Counter(keys).items() if times > 1)
     if repeated:
         raise ValueError(f"{field} names a component more than once: {repeated[:5]}")
-    beyond = [key for key in keys if key[0] >= counts[0] or key[1] >= counts[1]]
-    if beyond:
+    outside = [key for key in keys if key[0] >= counts[0] or key[1] >= counts[1]]
+    if outside:
         raise ValueError(
-            f"{field} names {beyond[:5]}, but the profile's model has {counts[0]} layers of {counts[1]} {field}"
+            f"{field} names {outside[:5]}, but the profile's model has {counts[0]} layers of {counts[1]} {field}"
         )
 
 
@@ -282,9 +282,9 @@ def _check_tensor(name: str, tensor: np.ndarray[Any, Any], shape: tuple[int, ...
     if tensor.dtype != np.float32:
         raise ValueError(f"tensor {name} is of type {tensor.dtype}; allowed: float32")
     if tensor.shape != shape:
-        raise ValueError(f"tensor {name} has shape {tensor.shape}; this model's is {shape}")
+        raise ValueError(f"tensor {name} has shape {tensor.shape}; allowed for this model: {shape}")
     if not np.isfinite(tensor).all():
-        raise ValueError(f"tensor {name} holds values that are not finite")
+        raise ValueError(f"tensor {name} contains values that are not finite")
 
 
 def _range(values: Sequence[float]) -> str:

@@ -1,43 +1,45 @@
-"""Which profiles cost more than they should: side effects, as a profile's provenance records them, against a limit."""
+"""Side-effect warnings: texts whose NLL a profile increases by more than a limit, read from its provenance."""
 
 from collections.abc import Mapping
 
 from steering_profiles.schema import Profile
 
 NLL_LIMIT = 0.01
-"""By how much the NLL of a text may rise, as a share of what it was: 0.01 is one percent."""
+"""Limit of the relative NLL increase of a text; 0.01 is one percent."""
 
 
 def side_effect_warnings(profile: Profile, limit: float = NLL_LIMIT) -> list[str]:
-    """Return the texts whose prediction suffers beyond ``limit``, worst first: ``["prose +2.3%"]``.
+    """Return the texts whose NLL increases by more than ``limit``, largest increase first: ``["prose +2.3%"]``.
 
-    Empty too for a profile whose side effects were never measured: see :func:`is_measured`. A record that cannot be
-    read is named as such: what is not known to be harmless is not passed over.
+    The list is empty too for a profile whose side effects were not measured: see :func:`is_measured`. A record that
+    cannot be read is listed as not readable.
     """
     recorded = profile.provenance.side_effects if profile.provenance is not None else {}
     changes = {name: _change(record) for name, record in recorded.items()}
     unreadable = [f"{name}: not readable" for name, change in changes.items() if change is None]
-    return beyond({name: change for name, change in changes.items() if change is not None}, limit) + unreadable
+    return (
+        texts_over_limit({name: change for name, change in changes.items() if change is not None}, limit) + unreadable
+    )
 
 
 def is_measured(profile: Profile) -> bool:
-    """Whether the provenance of ``profile`` says what else it changes."""
+    """Return whether the provenance of ``profile`` records side effects."""
     return profile.provenance is not None and bool(profile.provenance.side_effects)
 
 
-def is_beyond(change: float, limit: float = NLL_LIMIT) -> bool:
-    """Whether a rise of NLL, as a share, is one to flag; a rise of the limit itself is not, whatever rounding adds."""
+def exceeds_limit(change: float, limit: float = NLL_LIMIT) -> bool:
+    """Return whether a relative NLL increase exceeds ``limit``; one that is equal to it up to rounding does not."""
     return round(change, 6) > limit
 
 
-def beyond(changes: Mapping[str, float], limit: float = NLL_LIMIT) -> list[str]:
-    """Return those of ``changes`` (text -> share by which its NLL rose) that are over ``limit``, worst first."""
-    over = sorted((name for name in changes if is_beyond(changes[name], limit)), key=lambda name: -changes[name])
+def texts_over_limit(changes: Mapping[str, float], limit: float = NLL_LIMIT) -> list[str]:
+    """Return the entries of ``changes`` (text -> relative NLL increase) over ``limit``, largest first."""
+    over = sorted((name for name in changes if exceeds_limit(changes[name], limit)), key=lambda name: -changes[name])
     return [f"{name} {percent(changes[name])}" for name in over]
 
 
 def percent(change: float) -> str:
-    """Write the share by which an NLL rose for people: ``+2.3%``, or ``+0.04%`` where one decimal would say nothing."""
+    """Format a relative NLL increase: ``+2.3%``, with two decimals if it is below 0.1%: ``+0.04%``."""
     return f"{100 * change:+.1f}%" if abs(change) >= 0.001 else f"{100 * change:+.2f}%"
 
 

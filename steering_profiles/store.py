@@ -1,4 +1,4 @@
-"""Profiles on disk: load, save, hash, and the catalogue of those at hand. JSON and safetensors, never pickle."""
+"""Profiles on disk: loading, saving, hashing, and the catalogue. Files are JSON and safetensors, never pickle."""
 
 import hashlib
 import json
@@ -20,71 +20,70 @@ from steering_profiles.schema import Profile
 from steering_profiles.writing import write_whole
 
 SHIPPED = Path(__file__).parent / "shipped"
-"""Folder of the profiles that come with the package."""
+"""Folder of the profiles shipped with the package."""
 
 MAX_FILE_BYTES = 64 * 2**20
 
 _PROFILE, _TENSORS = ".json", ".safetensors"
-_SHOWN_DEPTH = 8  # of the path to a field at fault, which can be nested without end
+_JSON_TYPES = {list: "array", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
+_SHOWN_DEPTH = 8  # parts of the path to an invalid field, which can be nested to any depth
 
 
 def is_profile_file(path: str | Path) -> bool:
-    """Whether ``path`` is named as a profile's file is: ``NAME.json``, the suffix in any case, and not hidden.
+    """Return whether ``path`` has the name of a profile's file: ``NAME.json``, in any case, and not hidden.
 
-    Hidden are what editors and systems leave beside a file under a name like its own: ``._NAME.json``, ``.#NAME.json``,
-    ``~$NAME.json``.
+    Hidden files are those that editors and operating systems create: ``._NAME.json``, ``.#NAME.json``, ``~$NAME.json``.
     """
     path = Path(path)
     return path.suffix.lower() == _PROFILE and not path.name.startswith((".", "~$"))
 
 
 def load_profile(path: str | Path) -> Profile:
-    """Read the profile at ``path``, a ``.json`` file, with the ``.safetensors`` file beside it if there is one.
+    """Load the profile at ``path``, a ``.json`` file, with the ``.safetensors`` file of the same name if there is one.
 
     Raises:
-        ProfileNotFound: there is no such file.
-        ProfileFormatError: the file is not a valid profile, or one that changes nothing; the message names each field
-            at fault.
+        ProfileNotFound: the file does not exist or cannot be read.
+        ProfileFormatError: the file is not a valid profile, or has no effect; the message names each invalid field.
     """
     path = Path(path)
     try:
         content = json.loads(_text_of(path), parse_constant=_refuse_constant, object_pairs_hook=_unrepeated)
         if not isinstance(content, dict):
-            raise ProfileFormatError(f"{path}: a profile is a JSON object, this is a {type(content).__name__}")
+            raise ProfileFormatError(f"{path}: the content is a JSON {_JSON_TYPES[type(content)]}; allowed: an object")
         if "tensors" in content:
             raise ProfileFormatError(
-                f"{path}: tensors: belongs in {path.with_suffix('.safetensors').name}, not in the JSON"
+                f"{path}: tensors: not allowed in the JSON file; tensors are read from "
+                f"{path.with_suffix('.safetensors').name}"
             )
         profile = Profile.model_validate({**content, "tensors": _tensors_beside(path)}, by_alias=True, by_name=False)
     except ValidationError as exc:
-        raise ProfileFormatError(f"{path}: {'; '.join(_fault(error) for error in exc.errors())}") from exc
+        raise ProfileFormatError(f"{path}: {'; '.join(_describe(error) for error in exc.errors())}") from exc
     except (ValueError, RecursionError) as exc:
         raise ProfileFormatError(f"{path}: {exc}") from exc
     if profile.name != path.stem:
-        raise ProfileFormatError(f"{path}: name is {profile.name!r}, but the file's name says {path.stem!r}")
+        raise ProfileFormatError(f"{path}: name is {profile.name!r}; it must be the name of the file, {path.stem!r}")
     if profile.changes_nothing:
         raise ProfileFormatError(
-            f"{path}: changes nothing: no scale differs from 1, and the final layer stays as it is"
+            f"{path}: the profile has no effect: all scales are 1, and there is no final-layer effect"
         )
     return profile
 
 
 def find_profile(profile: str | Path, folder: str | Path | None = None) -> Profile:
-    """Return the profile of that name, shipped or in ``folder``, or the one in that ``.json`` file.
+    """Load a profile by its name, from ``folder`` or the shipped ones, or by the path of its ``.json`` file.
 
     Raises:
-        ProfileNotFound: there is none.
-        ProfileFormatError: it is not a valid profile.
+        ProfileNotFound: there is no such profile.
+        ProfileFormatError: the file is not a valid profile.
     """
     return load_profile(profile) if is_profile_file(profile) else Catalogue.open(folder)[str(profile)].profile
 
 
 def save_profile(profile: Profile, folder: str | Path) -> Path:
-    """Write ``profile`` to ``folder/NAME.json`` (and ``NAME.safetensors`` where it has tensors); return the JSON's
-    path.
+    """Write ``profile`` to ``folder/NAME.json`` (and ``NAME.safetensors`` if it has tensors) and return the JSON path.
 
-    The bytes depend on the profile alone, so the same fit writes the same file. It takes the place of a profile of that
-    name whose files have their suffixes in capitals.
+    The bytes depend on the profile only, so the same fit writes the same file. Existing files of the same name are
+    replaced, whatever the case of their suffixes.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +102,7 @@ def save_profile(profile: Profile, folder: str | Path) -> Path:
 
 
 def content_hash(profile: Profile) -> str:
-    """Return ``sha256:...`` over everything in ``profile``, tensors included: equal hashes mean equal profiles."""
+    """Return ``sha256:...`` over the whole content of ``profile``, tensors included."""
     canonical = json.dumps(profile.model_dump(mode="json"), sort_keys=True, separators=(",", ":"), allow_nan=False)
     digest = hashlib.sha256(canonical.encode())
     digest.update(_tensor_bytes(profile.tensors))
@@ -112,29 +111,29 @@ def content_hash(profile: Profile) -> str:
 
 @dataclass(frozen=True)
 class Entry:
-    """One profile of a catalogue: where it lies, its hash, and whether it came with the package."""
+    """One profile of a catalogue with its path and content hash."""
 
     profile: Profile
     path: Path
     content_hash: str
     shipped: bool
     replaces_shipped: bool = False
-    """Whether it takes the place of one of the same name that came with the package."""
+    """Whether a shipped profile of the same name is hidden by this one."""
 
 
 class Catalogue:
-    """The profiles at hand, by name: the shipped ones and those of a folder, which win where names are equal."""
+    """Available profiles by name: the shipped ones and those of a folder, which take precedence."""
 
     def __init__(self, entries: Mapping[str, Entry]) -> None:
         self._entries = dict(sorted(entries.items()))
 
     @classmethod
     def open(cls, folder: str | Path | None = None, *, shipped: bool = True) -> "Catalogue":
-        """Read every profile of ``folder`` (see :func:`is_profile_file`) and, unless told otherwise, the shipped ones.
+        """Load all profiles in ``folder`` (see :func:`is_profile_file`) and, if ``shipped``, the shipped ones.
 
         Raises:
             ProfileNotFound: ``folder`` is not a folder, or cannot be read.
-            ProfileFormatError: some file in it is not a valid profile, or two are of the same name.
+            ProfileFormatError: a file in it is not a valid profile, or two have the same name.
         """
         entries = _entries_in(SHIPPED, shipped=True) if shipped else {}
         if folder is not None:
@@ -173,7 +172,7 @@ def _profile_files(folder: Path) -> list[Path]:
 
 
 def _named(path: Path, suffix: str) -> list[Path]:
-    """Return the files beside ``path`` that have its name and ``suffix``, in any case."""
+    """Return the files next to ``path`` with its name and ``suffix``, in any case."""
     return [each for each in _files_in(path.parent) if each.stem == path.stem and each.suffix.lower() == suffix]
 
 
@@ -188,7 +187,7 @@ def _files_in(folder: Path) -> list[Path]:
 
 def _ambiguous(what: str, files: list[Path]) -> ProfileFormatError:
     named = " and ".join(path.name for path in files)
-    return ProfileFormatError(f"{files[0].parent}: {named} are the same {what}; keep one of them")
+    return ProfileFormatError(f"{files[0].parent}: {named} are files of the same {what}; keep one of them")
 
 
 def _tensor_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
@@ -206,41 +205,43 @@ def _tensors_beside(profile: Path) -> dict[str, np.ndarray]:
         return load_tensors(_read(path))
     except SafetensorError as exc:
         raise ProfileFormatError(f"{path}: not a safetensors file: {exc}") from exc
-    except KeyError as exc:  # a type that numpy does not have, such as BF16
-        raise ProfileFormatError(f"{path}: holds a tensor of type {exc.args[0]}; allowed: float32") from exc
+    except KeyError as exc:  # a dtype that numpy does not have, such as BF16
+        raise ProfileFormatError(f"{path}: contains a tensor of type {exc.args[0]}; allowed: float32") from exc
 
 
 def _text_of(path: Path) -> str:
     content = _read(path)
     if not content:
-        raise ValueError("Expecting value, but the file is empty")
+        raise ValueError("the file is empty")
     encoding = json.detect_encoding(content)
     if not encoding.startswith("utf-8"):
-        raise ValueError(f"can't decode it: this is {encoding[:6].upper()}, a profile is UTF-8; save it as that")
-    return content.decode("utf-8-sig")  # some editors begin a file with a mark of its encoding
+        raise ValueError(f"the encoding is {encoding[:6].upper()}; allowed: UTF-8")
+    return content.decode("utf-8-sig")  # some editors write a byte order mark
 
 
 def _read(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise ProfileFormatError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, which no profile is")
+            raise ProfileFormatError(
+                f"{path}: the file is larger than {MAX_FILE_BYTES >> 20} MiB, the limit for profiles"
+            )
         return path.read_bytes()
     except OSError as exc:
-        raise ProfileNotFound(f"no profile can be read at {path}: {exc.strerror}") from exc
+        raise ProfileNotFound(f"profile {str(path)!r} cannot be read: {exc.strerror}") from exc
 
 
 def _refuse_constant(token: str) -> float:
-    raise ValueError(f"{token} is not a number that JSON has")
+    raise ValueError(f"{token} is not a valid JSON number")
 
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)}: given more than once")
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)}: the key occurs more than once")
     return content
 
 
-def _fault(error: ErrorDetails) -> str:
+def _describe(error: ErrorDetails) -> str:
     where = ".".join(str(part) for part in error["loc"][:_SHOWN_DEPTH])
     return ": ".join(filter(None, (where, error["msg"].removeprefix("Value error, "))))

@@ -1,14 +1,14 @@
-"""Files that are written whole."""
+"""Atomic writing of files."""
 
 import tempfile
 from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of it.
+    """Write a file atomically: a reader sees the old content or the new, never a part.
 
     Raises:
-        OSError: nothing can be written there.
+        OSError: the file cannot be written.
     """
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as partial:
         try:

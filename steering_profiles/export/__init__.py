@@ -3,6 +3,6 @@
 from steering_profiles.export.folding import quantised
 from steering_profiles.export.lora import export_lora
 from steering_profiles.export.weights import export_weights
-from steering_profiles.exportable import require_carryable, require_empty
+from steering_profiles.exportable import require_empty, require_exportable
 
-__all__ = ["export_lora", "export_weights", "quantised", "require_carryable", "require_empty"]
+__all__ = ["export_lora", "export_weights", "quantised", "require_empty", "require_exportable"]

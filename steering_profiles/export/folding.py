@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from steering_profiles.compatibility import require_compatible
 from steering_profiles.errors import ExportError
-from steering_profiles.exportable import require_carryable
+from steering_profiles.exportable import require_exportable
 from steering_profiles.models import LoadedModel, method_of
 from steering_profiles.models.projections import input_major
 from steering_profiles.steering import ProfileAtStrength, Steering, effect_of
@@ -61,7 +61,7 @@ def scaled_projections(
         ExportError: weights cannot carry the profile, or the model's are quantised.
         ProfileMismatch: the profile does not fit the model.
     """
-    require_carryable(applied)
+    require_exportable(applied)
     require_compatible(applied.profile, loaded.identity, loaded.anatomy.refuses(applied.profile), force=force)
     _require_unquantised(loaded)
     return tuple(_projections(loaded, applied))

@@ -170,7 +170,7 @@ class Anatomy:
     def refuses(self, profile: Profile) -> str | None:
         """Return the reason why ``profile`` cannot be applied to a model of this family, or None if it can."""
         if profile.neurons and self.neurons_refused is not None:
-            return f"neurons: they cannot be scaled, for {self.neurons_refused}"
+            return f"neurons: this model's neurons cannot be scaled: {self.neurons_refused}"
         return None
 
     def require_neurons(self) -> None:

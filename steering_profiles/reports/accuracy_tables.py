@@ -7,7 +7,7 @@ from steering_profiles.evaluation.accuracy import Accuracy
 from steering_profiles.reports.report import Report
 from steering_profiles.reports.tables import ALL, MOST_COLUMNS, Cell, Column, Table, Tone
 from steering_profiles.reports.text import percent, signed_percent
-from steering_profiles.side_effect_warnings import NLL_LIMIT, is_beyond
+from steering_profiles.side_effect_warnings import NLL_LIMIT, exceeds_limit
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def side_effects_table(report: Report) -> Table:
     """Return the prediction of other text without and with the profile."""
     rows = []
     for text in report.side_effects.texts if report.side_effects is not None else ():
-        above = is_beyond(text.nll_increase)
+        above = exceeds_limit(text.nll_increase)
         rows.append(
             (
                 Cell(text.name),
@@ -144,7 +144,7 @@ def methods_table(report: Report) -> Table:
             pooled = method.held_out
             cells.append(Cell("–") if pooled is None else _interval_cell(pooled.correct, pooled.total))
         if has_nll_increase:
-            above = method.nll_increase is not None and is_beyond(method.nll_increase)
+            above = method.nll_increase is not None and exceeds_limit(method.nll_increase)
             increase = "–" if method.nll_increase is None else signed_percent(method.nll_increase)
             cells.append(Cell(increase, f"above {NLL_LIMIT:.0%}" if above else "", _tone_if(above)))
         rows.append(tuple(cells))

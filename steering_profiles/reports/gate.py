@@ -9,7 +9,7 @@ from steering_profiles.fitting.final_layer import WithoutGate
 from steering_profiles.reports.accuracy_tables import AccuracyChange
 from steering_profiles.reports.tables import ALL, Cell, Column, Table
 from steering_profiles.reports.text import percent, signed_percent
-from steering_profiles.side_effect_warnings import NLL_LIMIT, is_beyond
+from steering_profiles.side_effect_warnings import NLL_LIMIT, exceeds_limit
 
 _ARMS = ("baseline", "without gate", "with gate")
 
@@ -107,7 +107,7 @@ def gate_texts_table(comparison: GateComparison) -> Table:
     for pair in comparison.pairs:
         cells = [Cell(pair[0].name), Cell(str(pair[0].tokens)), Cell(f"{pair[0].nll_before:.4f}")]
         for text in pair:
-            above = is_beyond(text.nll_increase)
+            above = exceeds_limit(text.nll_increase)
             note = signed_percent(text.nll_increase) + (f" above {NLL_LIMIT:.0%}" if above else "")
             cells += [Cell(f"{text.nll_after:.4f}", note, "worse" if above else ""), Cell(percent(text.agreement))]
         rows.append(tuple(cells))

@@ -23,7 +23,7 @@ from steering_profiles.reports.search_tables import grid_table, path_table
 from steering_profiles.reports.tables import Table
 from steering_profiles.reports.text import number, percent, signed_percent
 from steering_profiles.schema import strength_text
-from steering_profiles.side_effect_warnings import NLL_LIMIT, is_beyond
+from steering_profiles.side_effect_warnings import NLL_LIMIT, exceeds_limit
 
 _LONG_TABLE = 100
 """Maximum number of rows of a table that is not collapsed."""
@@ -84,7 +84,9 @@ def _headline(report: Report) -> Iterator[Block]:
         )
     if report.side_effects is not None and report.side_effects.texts:
         above = [
-            f"{t.name} {signed_percent(t.nll_increase)}" for t in report.side_effects.texts if is_beyond(t.nll_increase)
+            f"{t.name} {signed_percent(t.nll_increase)}"
+            for t in report.side_effects.texts
+            if exceeds_limit(t.nll_increase)
         ]
         if above:
             yield Paragraph(

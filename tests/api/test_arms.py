@@ -146,7 +146,7 @@ def test_an_arm_says_what_of_it_is_effective(backend):
 def test_a_strength_beyond_what_self_only_attention_follows_is_warned_of(backend, strength, share):
     (arm,) = resolve(backend, steering={"profile": "final", "strength": strength}).arms
     assert arm.applied.effective.own_attention == share
-    assert f"is held at {share}" in arm.applied.warnings[0]
+    assert f"is clamped to {share}" in arm.applied.warnings[0]
 
 
 @pytest.mark.parametrize("name", ["baseline", "Baseline", "BASELINE"])

@@ -266,7 +266,7 @@ WRONG = {
     "a device map that is no JSON": (["serve", "--device-map", "{"], "not JSON"),
     "a limit of memory that nothing looks at": (
         ["evaluate", "parentheses", "--max-memory", "cpu=1GiB"],
-        "max_memory is given without a device map",
+        "max_memory needs an automatic device map",
     ),
     "a limit of memory that is no size": (
         ["explain", "--device-map", "auto", "--max-memory", "cpu=lots"],
@@ -276,7 +276,7 @@ WRONG = {
     "no such model to look at": (["anatomy", "./nowhere.gguf"], "model file './nowhere.gguf' does not exist"),
     "no such model to compare": (["compare", "x", "--model", "./nowhere/model"], "'./nowhere/model' does not exist"),
     "unknown dtype for what is not served": (["reproduce", "--dtype", "int3"], "dtype is 'int3'"),
-    "a ridge that is none": (["explain", "--ridge", "nan"], "ridge is nan; allowed: a finite number, 0 or more"),
+    "a ridge that is none": (["explain", "--ridge", "nan"], "ridge is nan; allowed: finite numbers from 0"),
     "unknown form of export": (["export", "parentheses", "--as", "gguf", "--out", "new"], "as is 'gguf'; allowed: "),
     "a profile that weights cannot carry": (
         ["export", "factual-recall", "--as", "lora", "--out", "new"],

@@ -132,7 +132,7 @@ def refused(*arguments: str, through: Sequence[str] = (), **env: str) -> str:
         ),
         ("STEER_MAX_MODEL_LEN", "513", "max_model_len is 513; model takes at most 512 tokens"),
         ("STEER_DEVICE_MAP", '{"nonesuch": "cpu"}', "the device map names 'nonesuch', which is no part of the model"),
-        ("STEER_MAX_MEMORY", "cpu=1GiB", "max_memory is given without a device map"),
+        ("STEER_MAX_MEMORY", "cpu=1GiB", "max_memory needs an automatic device map"),
     ],
 )
 def test_what_does_not_suit_the_model_is_refused_before_the_weights_are_read(

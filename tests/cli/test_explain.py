@@ -53,7 +53,7 @@ def test_a_layer_that_the_model_has_not_is_refused_with_those_that_it_has(model:
     ("option", "error", "message"),
     [
         ({"task": "nope"}, TaskError, "task is 'nope'; known tasks:"),
-        ({"ridge": math.nan}, FitError, "ridge is nan; allowed: a finite number, 0 or more"),
+        ({"ridge": math.nan}, FitError, "ridge is nan; allowed: finite numbers from 0"),
         ({"out": Path("/dev/null/x")}, ConfigError, "--out is '/dev/null/x', where nothing can be written"),
     ],
 )

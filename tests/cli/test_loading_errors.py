@@ -102,7 +102,7 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "a limit alone": (
         lambda _: None,
         ["--max-memory", "cpu=1GiB"],
-        "max_memory is given without a device map; it .* auto",
+        "max_memory needs an automatic device map, such as auto",
     ),
     "a limit that is none": (
         lambda _: None,
@@ -112,7 +112,7 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "nowhere to write": (
         pickle_behind_a_sealed_cache,
         ["--device-map", "disk"],
-        "on disk .*, and folder .*cache cannot be written: .*; choose another cache folder",
+        "on disk .*, and the cache folder .*cache' cannot be written: .*; choose another cache folder",
     ),
 }
 

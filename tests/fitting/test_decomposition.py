@@ -168,7 +168,7 @@ def test_values_that_are_not_finite_are_refused(field: str, named: str, value: f
 
 @pytest.mark.parametrize("ridge", [-0.1, torch.nan, torch.inf])
 def test_a_ridge_that_is_not_a_finite_number_of_0_or_more_is_refused(ridge: float):
-    refused(drawn(), f"ridge is {ridge}; allowed: a finite number, 0 or more", ridge)
+    refused(drawn(), f"ridge is {ridge}; allowed: finite numbers from 0", ridge)
 
 
 # ---- what enters and leaves a layer

@@ -40,7 +40,7 @@ def test_it_counts_the_components_that_the_hooks_change(profile: Profile, streng
 def test_self_only_attention_is_held_within_its_range_and_says_so(strength: float, share: float):
     found = effective(composed((ONE_ATTENTION, strength)), "float32")
     assert found.self_only_attention == share
-    assert any("is held at" in warning for warning in found.warnings) == (not 0 <= strength <= 1)
+    assert any("is clamped to" in warning for warning in found.warnings) == (not 0 <= strength <= 1)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_strength_0_is_no_steering_and_needs_no_warning():
 def test_the_weaker_of_two_self_only_attentions_is_named():
     found = effective(composed((HALF_ATTENTION, 1), (ONE_ATTENTION, 1)), "float32")
     assert found.self_only_attention == 1
-    assert found.warnings == ("half: self-only attention 0.5 does nothing beside another profile's",)
+    assert found.warnings == ("half: self-only attention 0.5 has no effect beside another profile's",)
 
 
 @given(st.floats(0.9, 1.1), st.sampled_from(["float16", "bfloat16", "float32", "float64"]))
@@ -149,5 +149,5 @@ def test_the_range_of_strengths_that_self_only_attention_follows():
 )
 def test_a_profile_that_changes_nothing_is_refused_when_it_is_read(tmp_path, nothing):
     path = save_profile(example(**nothing), tmp_path)
-    with pytest.raises(ProfileFormatError, match=r"example\.json: changes nothing"):
+    with pytest.raises(ProfileFormatError, match=r"example\.json: the profile has no effect"):
         load_profile(path)

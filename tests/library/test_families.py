@@ -246,7 +246,7 @@ def test_what_is_exported_is_where_its_path_says(dense: LoadedModel):
 def test_neurons_in_experts_are_refused_with_the_reason(case: str):
     experts = build_family(case)
     profile = build_profile(experts, neurons=[(0, 1, 2.0)])
-    with pytest.raises(ProfileMismatch, match=r"cannot be scaled, for .* keeps its neurons in experts"):
+    with pytest.raises(ProfileMismatch, match=r"cannot be scaled: .* keeps its neurons in experts"):
         require_compatible(profile, experts.identity, experts.anatomy.refuses(profile), force=True)
     with pytest.raises(ModelError, match=r"neurons cannot be scaled: .* keeps its neurons in experts"):
         steered_logits(experts, steer(profile))

@@ -35,8 +35,8 @@ MALFORMED = {
     "unknown field within": ({"heads": [{"layer": 1, "head": 0, "scale": 1, "power": 1}]}, r"heads\.0\.power"),
     "another version": ({"format_version": 2}, "format_version: Input should be 1"),
     "a name no arm could have": ({"name": "a+b"}, "name"),
-    "the baseline's name": ({"name": "baseline"}, "name: 'baseline' names the unsteered model"),
-    "a name that is not the file's": ({"name": "other"}, "file's name says 'example'"),
+    "the baseline's name": ({"name": "baseline"}, "name: 'baseline' is the name of the unsteered model"),
+    "a name that is not the file's": ({"name": "other"}, "name is 'other'; it must be the name of the file, 'example'"),
     "unknown method": ({"method": "magic"}, "method: .*'rasteer', 'final-layer' or 'manual'"),
     "no model": ({"model": None}, "model: "),
     "a model without layers": ({"model": {**MODEL.model_dump(), "layers": 0}}, r"model\.layers"),
@@ -78,15 +78,21 @@ MALFORMED = {
     ),
     "a gate before nothing": (
         {"final_layer": {"gate": {"low": 0.1, "high": 1}}},
-        "final_layer: gate: there is neither self-only attention nor an intercept",
+        "final_layer: gate: a gate needs self-only attention or an intercept",
     ),
-    "an intercept without its tensor": (NEEDS_INTERCEPT, r"settings need \['final_layer\.intercept'\]"),
-    "tensors in the JSON": ({"tensors": {}}, r"tensors: belongs in example\.safetensors"),
+    "an intercept without its tensor": (
+        NEEDS_INTERCEPT,
+        r"tensors are \[\]; this profile needs \['final_layer\.intercept'\]",
+    ),
+    "tensors in the JSON": (
+        {"tensors": {}},
+        r"tensors: not allowed in the JSON file; tensors are read from example\.safetensors",
+    ),
     "a seed that is no integer": ({"provenance": {**PROVENANCE, "seed": "7"}}, r"provenance\.seed"),
-    "a lone surrogate": ({"description": "\ud800"}, "description: holds a lone surrogate"),
+    "a lone surrogate": ({"description": "\ud800"}, "description: contains a lone surrogate"),
     "a lone surrogate far inside": (
         {"provenance": {**PROVENANCE, "grid": {"a": [["\udfff"]]}}},
-        r"provenance\.grid: holds a lone surrogate",
+        r"provenance\.grid: contains a lone surrogate",
     ),
 }
 
@@ -123,20 +129,20 @@ def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path):
 BAD_FILES = {
     "empty": (b"", "the file is empty"),
     "cut off": (b"{", "line 1"),
-    "list": (b"[]", "a profile is a JSON object, this is a list"),
-    "null": (b"null", "this is a NoneType"),
+    "list": (b"[]", "the content is a JSON array; allowed: an object"),
+    "null": (b"null", "the content is a JSON null; allowed: an object"),
     "not UTF-8": (b'{"name": "\xff"}', "can't decode byte 0xff"),
-    "UTF-16": ('{"name": "example"}'.encode("utf-16"), "this is UTF-16, a profile is UTF-8"),
-    "UTF-16 without a mark": ('{"name": "example"}'.encode("utf-16-be"), "this is UTF-16, a profile is UTF-8"),
-    "UTF-32": ('{"name": "example"}'.encode("utf-32"), "this is UTF-32, a profile is UTF-8"),
+    "UTF-16": ('{"name": "example"}'.encode("utf-16"), "the encoding is UTF-16; allowed: UTF-8"),
+    "UTF-16 without a mark": ('{"name": "example"}'.encode("utf-16-be"), "the encoding is UTF-16; allowed: UTF-8"),
+    "UTF-32": ('{"name": "example"}'.encode("utf-32"), "the encoding is UTF-32; allowed: UTF-8"),
     "a byte order mark and no profile": (b"\xef\xbb\xbf{}", "name: Field required"),
     "two byte order marks": (b"\xef\xbb\xbf" * 2 + b"{}", "BOM"),
     "deeply nested": (b"[" * 100_000, "recursion"),
     "deeply nested field": (b'{"provenance": {"grid": {"a": ' + b"[" * 600 + b"]" * 600 + b"}}}", r"provenance\.grid"),
-    "NaN": (b'{"scale": NaN}', "NaN is not a number that JSON has"),
-    "Infinity": (b'{"scale": -Infinity}', "-Infinity is not a number"),
-    "a field twice": (b'{"name": "example", "name": "other"}', "name: given more than once"),
-    "a field twice within": (b'{"heads": [{"layer": 1, "layer": 2}]}', "layer: given more than once"),
+    "NaN": (b'{"scale": NaN}', "NaN is not a valid JSON number"),
+    "Infinity": (b'{"scale": -Infinity}', "-Infinity is not a valid JSON number"),
+    "a field twice": (b'{"name": "example", "name": "other"}', "name: the key occurs more than once"),
+    "a field twice within": (b'{"heads": [{"layer": 1, "layer": 2}]}', "layer: the key occurs more than once"),
     "endless digits": (b'{"seed": ' + b"7" * 5000 + b"}", "digits"),
 }
 
@@ -172,7 +178,7 @@ def test_a_file_larger_than_any_profile_is_not_read(tmp_path: Path, suffix: str)
     path = written(tmp_path, **NEEDS_INTERCEPT)
     with path.with_suffix(suffix).open("wb") as file:
         os.truncate(file.fileno(), MAX_FILE_BYTES + 1)
-    with pytest.raises(ProfileFormatError, match=rf"example\{suffix}: larger than 64 MiB"):
+    with pytest.raises(ProfileFormatError, match=rf"example\{suffix}: the file is larger than 64 MiB"):
         load_profile(path)
 
 
@@ -206,7 +212,7 @@ def test_tensors_that_are_not_the_profiles_are_refused(tmp_path: Path, content: 
 def test_tensors_that_no_setting_uses_are_refused(tmp_path: Path):
     path = written(tmp_path)
     path.with_suffix(".safetensors").write_bytes(save({INTERCEPT_TENSOR: np.ones(6, np.float32)}))
-    with pytest.raises(ProfileFormatError, match=r"settings need \[\]"):
+    with pytest.raises(ProfileFormatError, match=r"this profile needs \[\]"):
         load_profile(path)
 
 
@@ -226,7 +232,7 @@ def test_a_pickle_beside_the_json_is_not_looked_at(tmp_path: Path):
     path = written(tmp_path, **NEEDS_INTERCEPT)
     for suffix in (".pkl", ".bin", ".pt", ".npy"):
         path.with_suffix(suffix).write_bytes(pickle.dumps({INTERCEPT_TENSOR: np.ones(6, np.float32)}))
-    with pytest.raises(ProfileFormatError, match="settings need"):
+    with pytest.raises(ProfileFormatError, match="this profile needs"):
         load_profile(path)
 
 

@@ -88,7 +88,9 @@ def test_a_model_that_memory_does_not_hold_is_read_from_disk_and_steered_there(t
 
 
 def test_a_most_of_memory_without_a_device_map_is_refused_rather_than_ignored(folder: Path):
-    with pytest.raises(ModelLoadError, match="max_memory is given without a device map"):
+    with pytest.raises(
+        ModelLoadError, match="max_memory needs an automatic device map, such as auto; no device map is given"
+    ):
         load(folder, max_memory={"cpu": "1GiB"})
 
 

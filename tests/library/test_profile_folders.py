@@ -56,7 +56,7 @@ def test_a_copy_under_a_name_that_is_not_the_profiles_is_refused(folder: Path, n
     shutil.copy(folder / "example.json", folder / name)
     shutil.copy(folder / "example.safetensors", (folder / name).with_suffix(".safetensors"))
     stem = name.removesuffix(".json").replace("(", r"\(").replace(")", r"\)")
-    with pytest.raises(ProfileFormatError, match=f"name is 'example', but the file's name says '{stem}'"):
+    with pytest.raises(ProfileFormatError, match=f"name is 'example'; it must be the name of the file, '{stem}'"):
         names(folder)
 
 
@@ -67,7 +67,7 @@ def test_a_folder_is_no_profile_whatever_its_name(folder: Path):
 
 def test_a_link_to_nowhere_that_is_named_like_a_profile_is_refused(folder: Path):
     (folder / "other.json").symlink_to("nowhere")
-    with pytest.raises(ProfileError, match=r"other\.json: No such file"):
+    with pytest.raises(ProfileError, match=r"other\.json' cannot be read: No such file"):
         names(folder)
 
 
@@ -83,13 +83,15 @@ def test_suffixes_may_be_in_capitals(folder: Path, suffix: str, beside: str):
 
 def test_two_files_of_one_name_are_both_named(folder: Path):
     shutil.copy(folder / "example.json", folder / "example.JSON")
-    with pytest.raises(ProfileFormatError, match=r"example\.JSON and example\.json are the same profile; keep one"):
+    with pytest.raises(
+        ProfileFormatError, match=r"example\.JSON and example\.json are files of the same profile; keep one"
+    ):
         names(folder)
 
 
 def test_two_files_of_tensors_of_one_name_are_both_named(folder: Path):
     shutil.copy(folder / "example.safetensors", folder / "example.SAFETENSORS")
-    says = r"example\.SAFETENSORS and example\.safetensors are the same tensors of example\.json; keep one"
+    says = r"example\.SAFETENSORS and example\.safetensors are files of the same tensors of example\.json; keep one"
     with pytest.raises(ProfileFormatError, match=says):
         load_profile(folder / "example.json")
 

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from steering_profiles.evaluation import Accuracy, CalibrationComparison, SideEffects, humaneval
 from steering_profiles.evaluation.held_out import SOLUTIONS
-from steering_profiles.side_effect_warnings import NLL_LIMIT, beyond, is_beyond, percent
+from steering_profiles.side_effect_warnings import NLL_LIMIT, exceeds_limit, percent, texts_over_limit
 from steering_profiles.tasks import Example
 from steering_profiles.tokenization import Vocabulary
 from steering_server.cli.calibration import show_calibration
@@ -56,7 +56,7 @@ class Measurement:
     def beyond_limit(self) -> list[str]:
         """The texts that are predicted worse than the limit allows."""
         texts = self.side_effects.texts if self.side_effects is not None else ()
-        return beyond({text.name: text.nll_increase for text in texts})
+        return texts_over_limit({text.name: text.nll_increase for text in texts})
 
     def record(self) -> dict[str, Any]:
         """Return all figures as JSON has them."""
@@ -129,7 +129,7 @@ def _side_effects_table(effects: SideEffects) -> Table:
             str(text.tokens),
             f"{text.nll_before:.4f}",
             f"{text.nll_after:.4f}",
-            percent(text.nll_increase) + (" !" if is_beyond(text.nll_increase) else ""),
+            percent(text.nll_increase) + (" !" if exceeds_limit(text.nll_increase) else ""),
             f"{100 * text.agreement:.1f}%",
         )
     return table

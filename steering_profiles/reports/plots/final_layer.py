@@ -11,7 +11,7 @@ from steering_profiles.fit_settings import Source
 from steering_profiles.fitting.final_layer_candidates import MeasuredCandidate
 from steering_profiles.reports.plots.style import LEVELS, ORANGE, WIDTH, bare, ink_on
 from steering_profiles.reports.text import number
-from steering_profiles.side_effect_warnings import is_beyond
+from steering_profiles.side_effect_warnings import exceeds_limit
 
 _MOST_COLUMNS_LABELLED = 20
 """Maximum number of columns whose cells are labelled with their NLL."""
@@ -39,7 +39,7 @@ def final_layer_maps(grid: Sequence[MeasuredCandidate], chosen: MeasuredCandidat
             row, column = owns.index(own), scales.index(scale)
             nll[row, column] = measured.dev.nll
             place = (column - 0.5, row - 0.5)
-            if measured.other is not None and is_beyond(measured.other.nll_increase):
+            if measured.other is not None and exceeds_limit(measured.other.nll_increase):
                 axes.add_patch(Rectangle(place, 1, 1, fill=False, hatch="///", linewidth=0, alpha=0.35))
             if measured.candidate == replace(chosen.candidate, gate=None):
                 frame = Rectangle(place, 1, 1, fill=False, edgecolor=ORANGE, linewidth=2.5, zorder=5)

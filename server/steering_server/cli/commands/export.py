@@ -52,13 +52,13 @@ def export(
         raise ConfigError(f"as is {form!r}; allowed: {', '.join(FORMS)}")
 
     from steering_profiles.composition import ProfileAtStrength
-    from steering_profiles.exportable import require_carryable, require_empty
+    from steering_profiles.exportable import require_empty, require_exportable
     from steering_profiles.schema import strength_text
     from steering_profiles.store import find_profile
     from steering_server.config import load_model_source
 
     applied = ProfileAtStrength(find_profile(profile, folder), strength)
-    require_carryable(applied)
+    require_exportable(applied)
     require_empty(out)
     source = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     require_writable_folder("--out", out)
