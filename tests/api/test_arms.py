@@ -187,7 +187,7 @@ def test_neurons_in_experts_are_refused_by_the_local_engine_and_listed_with_the_
     profile = build_profile(experts, neurons=[(0, 1, 2.0)])
     save_profile(profile, tmp_path)
     catalogue = Catalogue.open(tmp_path, shipped=False)
-    with pytest.raises(ProfileMismatch, match=r"cannot be scaled, for .* keeps its neurons in experts"):
+    with pytest.raises(ProfileMismatch, match=r"cannot be scaled: .* keeps its neurons in experts"):
         build_backend(experts, catalogue, force=True)
     save_profile(build_profile(experts, heads=[(0, 1, 2.0)]), tmp_path)
     backend = build_backend(experts, catalogue := Catalogue.open(tmp_path, shipped=False))
