@@ -191,5 +191,5 @@ def test_neurons_in_experts_are_refused_by_the_local_engine_and_listed_with_the_
         build_backend(experts, catalogue, force=True)
     save_profile(build_profile(experts, heads=[(0, 1, 2.0)]), tmp_path)
     backend = build_backend(experts, catalogue := Catalogue.open(tmp_path, shipped=False))
-    assert backend.refuses(profile).startswith("neurons: they cannot be scaled")
+    assert backend.refuses(profile).startswith("neurons: this model's neurons cannot be scaled")
     assert backend.refuses(catalogue["test"].profile) is None
