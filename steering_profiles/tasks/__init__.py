@@ -1,4 +1,4 @@
-"""Tasks: prompts whose next token is known, in sub-task groups, split into train, dev and test."""
+"""Tasks: prompts with a known next token, in sub-task groups, split into train, dev and test."""
 
 from steering_profiles.tasks.arithmetic import arithmetic
 from steering_profiles.tasks.catalogue import (

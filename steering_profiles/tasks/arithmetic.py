@@ -1,13 +1,13 @@
-"""Arithmetic: what is the sum, difference, product or quotient? RASteer (arXiv:2507.00322), the second task.
+"""Arithmetic, the second task of RASteer (arXiv:2507.00322): predict a sum, difference, product or quotient.
 
 Each operator is a group::
 
     7 + 12 =            -> 19
     91 / 13 =           -> 7
 
-Operands and answers are whole numbers from 0 to 500, and the answer is one token. Where a tokenizer writes a number
-and the space before it as one token, the prompt ends with ``=``; where it splits them, with the space. One that also
-splits numbers into digits leaves the answers 0 to 9.
+Operands and answers are whole numbers from 0 to 500, and the answer is one token. If the tokenizer encodes a number
+and the space before it as one token, the prompt ends with ``=``, otherwise with the space. With a tokenizer that splits
+numbers into digits the answers are 0 to 9.
 """
 
 import random
@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 
 OPERATORS = ("+", "-", "x", "/")
 LARGEST = 500
-"""Operands and answers are whole numbers from 0 to this."""
+"""Largest operand and answer."""
 SPLIT_SIZES = {"train": 750, "dev": 350, "test": 350}
-"""Prompts over all operators, as in the paper."""
+"""Prompts per split over all operators, as in the paper."""
 FEWEST = 12
-"""An operator with fewer prompts than this is left out: its splits could say nothing."""
+"""Minimum number of prompts of an operator. An operator with fewer is left out."""
 
 
 @dataclass(frozen=True)
 class _Spelling:
-    """How a prompt ends and an answer begins."""
+    """The end of prompts and the start of answers."""
 
     ending: str
     space: str
@@ -52,18 +52,17 @@ class _Drawn:
 
     examples: tuple[Example, ...]
     possible: int
-    """How many pairs of operands there are with these answers."""
+    """Number of pairs of operands with these answers."""
     unusable: int
-    """How many were met whose answer is not one token after the prompt."""
+    """Number of drawn pairs whose answer is not one token after the prompt."""
 
 
 def arithmetic(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
     """Make the task for ``tokenizer``.
 
-    The splits are shared as evenly between the operators as can be, and no prompt is in two of them. Within an
-    operator no answer has more than its even share of the prompts, whatever the split: most of the pairs of operands
-    whose product is small have a product of 0. An operator that has too few prompts for its share gets what there is,
-    split in the same proportion.
+    Each split has nearly equally many prompts of each operator, and no prompt is in two splits. Within an operator no
+    answer has more than its even share of the prompts; without that limit most products would be 0. If an operator has
+    too few prompts, all of them are used and split in the same proportion.
 
     Raises:
         TaskError: no operator can be used with this tokenizer.
@@ -98,7 +97,7 @@ def arithmetic(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
 
 
 def _spelling(tokenizer: "PreTrainedTokenizerBase") -> tuple[_Spelling, dict[int, int]]:
-    """Return the spelling under which more answers are one token, and those with their tokens."""
+    """Return the spelling with which most answers are one token, and the token of each of these answers."""
     known: dict[_Spelling, dict[int, int]] = {}
     for spelling in _SPELLINGS:
         text = spelling.prompt(1, "+", 1)
@@ -110,7 +109,7 @@ def _spelling(tokenizer: "PreTrainedTokenizerBase") -> tuple[_Spelling, dict[int
 
 
 def _pairs(operator: str, answer: int) -> list[tuple[int, int]]:
-    """Return every pair of operands of which ``operator`` makes ``answer``, exactly and without dividing by zero."""
+    """Return all pairs of operands with which ``operator`` gives exactly ``answer``; no divisor is zero."""
     if operator == "+":
         return [(a, answer - a) for a in range(answer + 1)]
     if operator == "-":
@@ -130,7 +129,7 @@ def _draw(
     size: int,
     draw: random.Random,
 ) -> _Drawn:
-    """Draw up to ``size`` prompts: one for each answer in turn, until no answer may have another."""
+    """Draw up to ``size`` prompts, one per answer in turn, until every answer has its share."""
     answers = list(tokens)
     draw.shuffle(answers)
     pairs = {answer: _pairs(operator, answer) for answer in answers}
@@ -143,7 +142,7 @@ def _draw(
     for answer in answers * share:
         if len(examples) == size:
             break
-        for example in tried[answer]:  # goes on where it stopped
+        for example in tried[answer]:  # an iterator, which continues after the last pair
             if example is not None:
                 examples.append(example)
                 break
@@ -159,7 +158,7 @@ def _try(
     answer: int,
     pairs: Sequence[tuple[int, int]],
 ) -> Iterator[Example | None]:
-    """Yield the prompt of each pair; None where its answer would not be ``token``."""
+    """Yield the prompt of each pair; None if its answer is not ``token``."""
     for a, b in pairs:
         text = spelling.prompt(a, operator, b)
         prompt = encode_prompt(tokenizer, text)
@@ -170,7 +169,7 @@ def _try(
 
 
 def _even_shares() -> list[dict[str, int]]:
-    """Return what each operator has of each split; where a split cannot be shared evenly, the first have one more."""
+    """Return the size of each split per operator; a remainder goes to the first operators, one prompt each."""
     count = len(OPERATORS)
     return [{split: size // count + (i < size % count) for split, size in SPLIT_SIZES.items()} for i in range(count)]
 
@@ -182,7 +181,7 @@ def _in_proportion(count: int) -> dict[str, int]:
 
 
 def _deal(examples: Sequence[Example], sizes: Mapping[str, int], draw: random.Random) -> dict[str, list[Example]]:
-    """Deal ``examples`` out to splits of these sizes so that each answer is spread over them in proportion."""
+    """Distribute ``examples`` to splits of these sizes so that each answer is spread over them in proportion."""
     dealt: dict[str, list[Example]] = {split: [] for split in sizes}
     by_answer = sorted(examples, key=lambda example: example.answer)
     for done, example in enumerate(by_answer, start=1):
@@ -204,24 +203,24 @@ def _unusable_answers(tokens: Mapping[int, int]) -> list[str]:
     if set(tokens) == set(range(10)):
         return [
             f"{missing} of the {LARGEST + 1} answers: this tokenizer splits numbers into digits, and an answer must be "
-            "one token, so it is 0..9"
+            "one token, which leaves 0..9"
         ]
-    return [f"{missing} of the {LARGEST + 1} answers 0..{LARGEST}: not one token in this tokenizer"]
+    return [f"{missing} of the {LARGEST + 1} answers 0..{LARGEST}: not a single token in this tokenizer"]
 
 
 def _shortcomings(operator: str, drawn: _Drawn, size: int, sizes: Mapping[str, int]) -> list[str]:
-    """Say in words what keeps ``operator`` from its share."""
+    """Return sentences on why ``operator`` has fewer prompts than its share."""
     count = len(drawn.examples)
     said = []
     if drawn.unusable:
-        said.append(f"{operator}: {drawn.unusable} prompts whose answer is not one token of its own after them")
+        said.append(f"{operator}: {drawn.unusable} prompts whose answer is not a single token after the prompt")
     if count < FEWEST:
-        said.append(f"{operator}: {count} prompts can be made, at least {FEWEST} are needed")
+        said.append(f"{operator}: only {count} prompts can be made; at least {FEWEST} are needed")
     elif count < size:
-        used = f"{count}, split into {' / '.join(str(part) for part in sizes.values())}"
+        used = f"{count} (split into {' / '.join(str(part) for part in sizes.values())})"
         rest = drawn.possible - drawn.unusable - count
         said.append(
-            f"{operator}: {size - count} of {size} prompts: used are {used}; "
-            + (f"with the other {rest} some answer would have more than its share" if rest else "there are no more")
+            f"{operator}: {size - count} of {size} prompts are missing; {used} are used; "
+            + (f"with the other {rest} an answer would have more than its share" if rest else "there are no others")
         )
     return said

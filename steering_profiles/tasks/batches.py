@@ -1,14 +1,15 @@
-"""Prompts in batches that need no padding."""
+"""Batches of prompts of equal length, which need no padding."""
 
 from collections.abc import Iterator, Sequence
 
 from steering_profiles.tasks.task import Example
 
 BATCH_SIZE = 64
+"""Maximum number of prompts in a batch."""
 
 
 def equal_length_batches(examples: Sequence[Example]) -> Iterator[list[int]]:
-    """Yield indices of prompts of the same length, at most ``BATCH_SIZE`` at a time, so that nothing need be padded."""
+    """Yield lists of at most ``BATCH_SIZE`` indices of prompts of the same length."""
     by_length: dict[int, list[int]] = {}
     for index, example in enumerate(examples):
         by_length.setdefault(len(example.prompt), []).append(index)

@@ -1,6 +1,6 @@
-"""The tasks that can be fitted and evaluated: the named ones, and files of the user's own.
+"""The tasks that can be fitted and evaluated: built-in tasks, and the user's own JSON Lines files.
 
-A *source* says which: a name in :data:`TASKS`, or the path of a ``.jsonl`` file.
+The *source* of a task is a name in :data:`TASKS` or the path of a ``.jsonl`` file.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ TASKS: dict[str, Callable[["PreTrainedTokenizerBase", int], Task]] = {
     "arithmetic": arithmetic,
     **{name: partial(factual_recall, task=name) for name in RECALL_TASKS},
 }
-"""What makes each named task, from a tokenizer and a seed."""
+"""Functions that make the built-in tasks from a tokenizer and a seed."""
 
 HELD_OUT_FORMATS: dict[str, Callable[["PreTrainedTokenizerBase", int], dict[str, tuple[Example, ...]]]] = {
     "parentheses": parentheses_held_out_formats,
@@ -32,15 +32,15 @@ HELD_OUT_FORMATS: dict[str, Callable[["PreTrainedTokenizerBase", int], dict[str,
 }
 """Functions that make the prompts of a task in formats that no fit sees, for tasks that have such formats."""
 
-EVERY: dict[str, Callable[["PreTrainedTokenizerBase"], tuple[Example, ...]]] = {"parentheses": every_parentheses}
-"""What makes all the prompts of a task's own shape, where they can be counted."""
+EVERY_PROMPT: dict[str, Callable[["PreTrainedTokenizerBase"], tuple[Example, ...]]] = {"parentheses": every_parentheses}
+"""Functions that make all prompts of a task in its own format, for tasks with a finite number of prompts."""
 
 
 def require_known(source: str) -> None:
-    """Refuse a source that is neither the name of a task nor the path of a ``.jsonl`` file.
+    """Check that ``source`` is the name of a task or the path of a ``.jsonl`` file.
 
     Raises:
-        TaskError: saying what is allowed.
+        TaskError: it is neither; the message lists what is allowed.
     """
     if source in TASKS:
         return
@@ -48,16 +48,16 @@ def require_known(source: str) -> None:
     if not _is_jsonl(source):
         raise TaskError(f"task is {source!r}; {allowed}")
     if not Path(source).is_file():
-        raise TaskError(f"task is {source!r}, but there is no such file; {allowed}")
+        raise TaskError(f"task is {source!r}, but this file does not exist; {allowed}")
     if name_of(source) in TASKS:
-        raise TaskError(f"task is {source!r}, whose name is that of a task that comes with the tool; rename the file")
+        raise TaskError(f"task is {source!r}, whose name is that of a built-in task; rename the file")
 
 
 def make_task(source: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0, context: int | None = None) -> Task:
-    """Make the task that ``source`` names, for ``tokenizer`` and a model that takes ``context`` tokens.
+    """Make the task ``source`` for ``tokenizer`` and a model with a context of ``context`` tokens.
 
     Raises:
-        TaskError: there is none, it does not suit the tokenizer or the context, or its file cannot be used.
+        TaskError: there is no such task, it cannot be used with the tokenizer or the context, or its file is invalid.
     """
     require_known(source)
     make = TASKS[source] if source in TASKS else partial(jsonl_task, source)
@@ -66,10 +66,10 @@ def make_task(source: str, tokenizer: "PreTrainedTokenizerBase", seed: int = 0, 
 
 
 def task_name(source: str) -> str:
-    """Return the name of the task that ``source`` names, which can name a profile too.
+    """Return the name of the task ``source``, which is also a valid name of a profile.
 
     Raises:
-        TaskError: there is none.
+        TaskError: there is no such task.
     """
     require_known(source)
     return source if source in TASKS else name_of(source)
@@ -91,23 +91,23 @@ def held_out_formats_of(
 
 
 def require_countable(source: str) -> None:
-    """Refuse a task of whose own shape not every prompt is known.
+    """Check that all prompts of the task in its own format can be listed.
 
     Raises:
-        TaskError: naming those of which it is.
+        TaskError: they cannot; the message lists the tasks with which it is possible.
     """
-    if source not in EVERY:
-        raise TaskError(f"task is {source!r}, of which not every prompt is known; those are: {', '.join(EVERY)}")
+    if source not in EVERY_PROMPT:
+        raise TaskError(f"task is {source!r}, whose prompts cannot all be listed; allowed: {', '.join(EVERY_PROMPT)}")
 
 
 def every_prompt_of(source: str, tokenizer: "PreTrainedTokenizerBase", context: int) -> tuple[Example, ...]:
-    """Return all prompts of the task's own shape that fit ``context`` tokens, those that a fit has seen among them.
+    """Return all prompts of the task in its own format with at most ``context`` tokens, including those used in fits.
 
     Raises:
-        TaskError: the task has no such list.
+        TaskError: the prompts of the task cannot all be listed.
     """
     require_countable(source)
-    return tuple(example for example in EVERY[source](tokenizer) if len(example.prompt) <= context)
+    return tuple(example for example in EVERY_PROMPT[source](tokenizer) if len(example.prompt) <= context)
 
 
 def _is_jsonl(source: str) -> bool:

@@ -1,4 +1,4 @@
-"""What of a task a model has room for: a prompt longer than its context cannot be asked."""
+"""Restrict tasks to the prompts that fit into a model's context."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -8,12 +8,12 @@ from steering_profiles.tasks.task import Example, Task
 
 
 def within_context(task: Task, context: int) -> Task:
-    """Leave out the prompts of ``task`` that are longer than ``context`` tokens, and say so in its ``left_out``.
+    """Return ``task`` without the prompts that are longer than ``context`` tokens; ``left_out`` counts them.
 
-    A shape of which one prompt is too long is left out whole: with the short ones alone it would not be that shape.
+    A prompt format with a prompt that is too long is left out as a whole, since its short prompts do not represent it.
 
     Raises:
-        TaskError: a split would be left without any prompt of a group.
+        TaskError: all prompts of a group in a split are too long.
     """
     reasons: list[str] = []
 
@@ -40,7 +40,7 @@ def within_context(task: Task, context: int) -> Task:
 
 
 def formats_within_context(formats: Mapping[str, Sequence[Example]], context: int) -> dict[str, tuple[Example, ...]]:
-    """Return the formats none of whose prompts is longer than ``context`` tokens."""
+    """Return the prompt formats in which every prompt has at most ``context`` tokens."""
     return {name: tuple(examples) for name, examples in formats.items() if all(_fits(one, context) for one in examples)}
 
 

@@ -1,7 +1,7 @@
-"""What a text adds to a prompt, in tokens.
+"""Tokens that a continuation adds to a prompt.
 
-A task's answer is one token, and it must be the token that the model would meet: the prompt with the answer behind it,
-tokenised as one text, is the prompt's own tokens and then that one. A tokenizer may merge the two instead.
+The answer of a task is one token. Prompt and answer, tokenised as one text, must give the prompt's own tokens followed
+by that token; some tokenizers merge the end of the prompt with the answer instead.
 """
 
 from typing import TYPE_CHECKING
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 def tokens_after(
     tokenizer: "PreTrainedTokenizerBase", text: str, prompt: tuple[int, ...], added: str
 ) -> tuple[int, ...] | None:
-    """Return the tokens that ``added`` adds to ``text``, whose own are ``prompt``; None if it changes those."""
+    """Return the tokens that ``added`` adds to ``text``, whose tokens are ``prompt``; None if it changes these."""
     whole = encode_prompt(tokenizer, text + added)
     return whole[len(prompt) :] if whole[: len(prompt)] == prompt else None
 
 
 def token_after(tokenizer: "PreTrainedTokenizerBase", text: str, prompt: tuple[int, ...], added: str) -> int | None:
-    """Return the one token that ``added`` adds to ``text``; None if it is not one known token of its own."""
+    """Return the token that ``added`` adds to ``text``; None if it does not add exactly one known token."""
     tokens = tokens_after(tokenizer, text, prompt, added)
     return tokens[0] if tokens is not None and len(tokens) == 1 and tokens[0] != tokenizer.unk_token_id else None

@@ -1,7 +1,7 @@
-"""The domains of factual recall: what is known of each, and the sentences that ask for it.
+"""The domains of factual recall: the facts of each domain, and prompt templates that ask for them.
 
-One JSON file each, in ``facts/``: ``facts`` maps a topic, written as in the middle of a sentence, to its answer;
-``templates`` are texts with one ``{topic}`` that the answer follows after a space.
+Each domain is a JSON file in ``facts/``. ``facts`` maps topics, spelled as in the middle of a sentence, to answers.
+``templates`` are texts with one ``{topic}``; the answer follows them after a space.
 """
 
 import json
@@ -11,9 +11,9 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent / "facts"
 DOMAINS = ("capitals", "languages", "currencies", "continents", "companies", "sports")
-"""Four of geography, and two outside it."""
+"""Names of the domains: four of geography and two others."""
 TOPIC = "{topic}"
-"""Stands in a template for the thing asked about."""
+"""Placeholder for the topic in a template."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Domain:
     name: str
     templates: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
-    """Topics and their answers; several topics may have the same."""
+    """Pairs of topic and answer. Several topics can have the same answer."""
 
     @property
     def topics(self) -> dict[str, list[str]]:
-        """The topics of each answer."""
+        """Topics by answer."""
         grouped: dict[str, list[str]] = {}
         for topic, answer in self.facts:
             grouped.setdefault(answer, []).append(topic)
@@ -36,6 +36,6 @@ class Domain:
 
 @cache
 def read_domain(name: str) -> Domain:
-    """Read one of :data:`DOMAINS`."""
+    """Return the domain called ``name``, one of :data:`DOMAINS`."""
     content = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return Domain(name, tuple(content["templates"]), tuple(content["facts"].items()))

@@ -1,15 +1,14 @@
-"""Factual recall: what is the capital of France? Lv et al. (arXiv:2403.19521).
+"""Factual recall (Lv et al., arXiv:2403.19521): predict the first token of an answer, such as a country's capital.
 
 Each domain (capitals, languages, currencies, continents, companies, sports) is a group, and a task of its own::
 
     The capital of France is          -> Paris
     Most people in Mexico speak       -> Spanish
 
-The answer is the first token of " " + answer as it follows the prompt. Topics are split by their answer: those that
-share one stand in the same split, so that no answer of test was seen in train or dev, and none of dev in train. Every
-split has every template.
+The answer is the first token of " " + answer as it follows the prompt. Topics are split by answer: topics with the same
+answer are in the same split, so no two splits share an answer. Every split has every template.
 
-Prompts that show other facts first, in the same words, tell whether what helps without them helps with them too.
+The other formats are few-shot prompts, with other facts in the same template before the question.
 """
 
 import math
@@ -28,19 +27,19 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 RECALL_TASKS: dict[str, tuple[str, ...]] = {"factual-recall": DOMAINS} | {name: (name,) for name in DOMAINS}
-"""The domains of each task."""
+"""Domains by task."""
 SHARES = {"train": 2, "dev": 1, "test": 2}
-"""In what proportion the topics of a domain are split."""
+"""Proportions of the splits, in topics of a domain."""
 FEWEST_ANSWERS = {"train": 1, "dev": 1, "test": 2}
-"""Answers that each split of a domain has at least."""
+"""Minimum number of answers per split of a domain."""
 FEWEST_TOPICS = 20
-"""A domain with fewer topics than this is left out: its splits could say nothing."""
+"""Minimum number of topics of a domain. A domain with fewer is left out."""
 MOST = {"train": 1500, "dev": 750, "test": 1500}
-"""Prompts of a split, over all domains; where more could be made, topics and templates are used evenly."""
+"""Maximum number of prompts per split over all domains. If more could be made, topics and templates are used evenly."""
 SHOTS = {"1 shot": 1, "4 shots": 4}
-"""Facts that a prompt shows before it asks, by shape."""
+"""Number of facts before the question, by prompt format."""
 MOST_IN_FORMAT = 240
-"""Prompts of a shape, over all domains."""
+"""Maximum number of prompts per format over all domains."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +47,12 @@ class _Fact:
     topic: str
     answer: str
     token: int
-    """The answer's first."""
+    """First token of the answer."""
 
 
 @dataclass(frozen=True)
 class _Usable:
-    """What a tokenizer leaves of a domain."""
+    """The part of a domain that can be used with a tokenizer."""
 
     domain: Domain
     splits: Mapping[str, Sequence[_Fact]]
@@ -62,11 +61,11 @@ class _Usable:
 def factual_recall(tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: str = "factual-recall") -> Task:
     """Make one of :data:`RECALL_TASKS` for ``tokenizer``.
 
-    A domain is split in the same way in every task. An answer is left out if its first token is that of another
-    answer, of whatever domain, or less than two characters of it.
+    A domain has the same splits in every task. An answer is left out if another answer in any domain has the same first
+    token, or if that token is less than two characters of the answer.
 
     Raises:
-        TaskError: this tokenizer leaves no domain enough answers.
+        TaskError: no domain has enough answers with this tokenizer.
     """
     usable, left_out = _usable_domains(tokenizer, seed, RECALL_TASKS[task])
     splits: dict[str, list[Example]] = {split: [] for split in MOST}
@@ -78,7 +77,7 @@ def factual_recall(tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: st
             splits[split] += _known(asked)
             unusable += asked.count(None)
         if unusable:
-            left_out.append(f"{name}: {unusable} prompts whose topic or answer is not made of tokens of its own")
+            left_out.append(f"{name}: {unusable} prompts whose topic or answer is merged with the text around it")
     return Task(
         name=task,
         seed=seed,
@@ -94,10 +93,10 @@ def factual_recall(tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: st
 def factual_recall_held_out_formats(
     tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: str = "factual-recall"
 ) -> dict[str, tuple[Example, ...]]:
-    """Make prompts that show one or four facts of train, then ask for one of test.
+    """Make few-shot prompts on test topics, with one or four facts of train before the question.
 
     Raises:
-        TaskError: this tokenizer leaves no domain enough answers.
+        TaskError: no domain has enough answers with this tokenizer.
     """
     usable, _ = _usable_domains(tokenizer, seed, RECALL_TASKS[task])
     return _with_shots(tokenizer, seed, usable, "test")
@@ -106,10 +105,10 @@ def factual_recall_held_out_formats(
 def _usable_domains(
     tokenizer: "PreTrainedTokenizerBase", seed: int, names: Sequence[str]
 ) -> tuple[list[_Usable], list[str]]:
-    """Return what ``tokenizer`` leaves of these domains, and why not more.
+    """Return the domains that can be used with ``tokenizer``, and the reasons why parts of them are left out.
 
     Raises:
-        TaskError: it leaves none.
+        TaskError: no domain can be used.
     """
     tokens = _first_tokens(tokenizer)
     usable: list[_Usable] = []
@@ -127,8 +126,8 @@ def _usable_domains(
         count = sum(map(len, facts.values()))
         if len(facts) < sum(FEWEST_ANSWERS.values()) or count < FEWEST_TOPICS:
             too_small.append(
-                f"{name}: {len(facts)} answers with {count} topics can be used, at least "
-                f"{sum(FEWEST_ANSWERS.values())} with {FEWEST_TOPICS} are needed (not {'; '.join(reasons[:1])})"
+                f"{name}: only {len(facts)} answers with {count} topics can be used; at least "
+                f"{sum(FEWEST_ANSWERS.values())} with {FEWEST_TOPICS} are needed (unusable: {'; '.join(reasons[:1])})"
             )
         else:
             left_out += [f"{name}: {reason}" for reason in reasons]
@@ -139,7 +138,7 @@ def _usable_domains(
 
 
 def _first_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[tuple[str, str], int | None]:
-    """Return the first token of each domain's answers, None where the prompt swallows it."""
+    """Return the first token of each domain's answers; None if it is merged with the prompt."""
     found: dict[tuple[str, str], int | None] = {}
     for domain in map(read_domain, DOMAINS):
         for answer, topics in domain.topics.items():
@@ -152,27 +151,27 @@ def _first_tokens(tokenizer: "PreTrainedTokenizerBase") -> dict[tuple[str, str],
 def _fault(
     tokenizer: "PreTrainedTokenizerBase", tokens: Mapping[tuple[str, str], int | None], of: tuple[str, str]
 ) -> str | None:
-    """Say why an answer cannot be used; None if it can."""
+    """Return the reason why an answer cannot be used; None if it can."""
     token, (name, answer) = tokens[of], of
     if token is None:
-        return "merges with the end of the prompt"
+        return "is merged with the end of the prompt"
     piece = str(tokenizer.decode([token])).strip()
     if len(piece) < 2 or not answer.startswith(piece):
-        return f"its first token, {piece!r}, is not two characters of it or more"
+        return f"its first token, {piece!r}, is less than two characters of it"
     others = [other for other, its in tokens.items() if its == token and other != of]
     if others:
         same = ", ".join(other if domain == name else f"{other} ({domain})" for domain, other in others)
-        return f"its first token, {piece!r}, is also that of {same}"
+        return f"its first token, {piece!r}, is also the first token of {same}"
     return None
 
 
 def _deal(facts: Mapping[str, Sequence[_Fact]], draw: random.Random) -> dict[str, list[_Fact]]:
-    """Deal the answers, with all their facts, to the splits: those of many facts first, each where most are wanting."""
+    """Distribute the answers with their facts to the splits: largest first, each to the split that lacks most facts."""
     answers = list(facts)
     draw.shuffle(answers)
     answers.sort(key=lambda answer: -len(facts[answer]))
     names = list(SHARES)
-    draw.shuffle(names)  # who comes first where two want as many
+    draw.shuffle(names)  # decides between splits that lack equally many
     wanting = {name: sum(map(len, facts.values())) * SHARES[name] / sum(SHARES.values()) for name in names}
     needed = dict(FEWEST_ANSWERS)
     dealt: dict[str, list[_Fact]] = {name: [] for name in names}
@@ -193,12 +192,12 @@ def _ask(
     most: int,
     draw: random.Random,
 ) -> list[Example | None]:
-    """Ask for ``facts`` in ``templates``, so that any part of the list has its share of each; None where it cannot be.
+    """Return at most ``most`` prompts for ``facts``, None for a prompt that cannot be used.
 
-    A list that is cut off has ``most`` prompts.
+    Facts and templates are evenly represented in every part of the list.
     """
     facts, templates = draw.sample(facts, len(facts)), draw.sample(templates, len(templates))
-    # Both go round at once; where they would meet again, the templates move on by one.
+    # Both cycle together. When a pair would occur again, the templates are shifted by one.
     round_trip = math.lcm(len(facts), len(templates))
     asked: list[Example | None] = []
     for turn in range(min(most, len(facts) * len(templates))):
@@ -208,7 +207,7 @@ def _ask(
 
 
 def _example(tokenizer: "PreTrainedTokenizerBase", group: str, template: str, fact: _Fact) -> Example | None:
-    """Ask for ``fact``; None if its topic, or its answer's first token, is not made of tokens of its own there."""
+    """Return the prompt for ``fact``; None if its topic or answer is merged with the text around it."""
     before, _, _ = template.partition(TOPIC)
     text = template.replace(TOPIC, fact.topic)
     prompt = encode_prompt(tokenizer, text)
@@ -223,8 +222,9 @@ def _example(tokenizer: "PreTrainedTokenizerBase", group: str, template: str, fa
 def _with_shots(
     tokenizer: "PreTrainedTokenizerBase", seed: int, usable: Sequence[_Usable], split: str
 ) -> dict[str, tuple[Example, ...]]:
-    """Ask for facts of ``split`` after some of train: the same ones wherever a template is asked, so that topics alone
-    differ.
+    """Return few-shot prompts on ``split``, by format.
+
+    All prompts of a template have the same facts of train before the question, so they differ in the topic only.
     """
     made: dict[str, list[Example]] = {}
     for name, shots in SHOTS.items():
@@ -239,7 +239,7 @@ def _with_shots(
 
 
 def _showing(facts: Iterable[_Fact], template: str) -> str:
-    """Return ``template`` with ``facts`` before it, in its words."""
+    """Return ``template`` with ``facts``, written in the same template, before it."""
     return "".join(f"{template.replace(TOPIC, fact.topic)} {fact.answer}.\n" for fact in facts) + template
 
 

@@ -1,16 +1,16 @@
-r"""A task from a file of one's own: one JSON object per line (JSON Lines).
+r"""Tasks from the user's own files, with one JSON object per line (JSON Lines).
 
 ::
 
     {"prompt": "A ripe lemon is", "answer": " yellow", "candidates": [" yellow", " red"], "group": "yellow"}
 
-``prompt`` and ``answer`` are needed. The answer is used exactly as written, its leading space included, and must be
-one token after the prompt. ``candidates`` are the answers to choose from, the right one among them. ``group`` is the
-sub-task; without it a line with candidates belongs to that of its answer, and any other to the one named like the file.
-Where answers hardly repeat they make no sub-tasks, and all those lines belong to that of the file too.
+``prompt`` and ``answer`` are required. The answer is used exactly as written, including a leading space, and must be
+one token after the prompt. ``candidates`` are the possible answers, including the correct one. ``group`` is the
+sub-task. Without it a line with candidates belongs to the sub-task of its answer, and any other line to the sub-task
+named like the file. If hardly any answer occurs several times, all these lines belong to the sub-task of the file.
 ``split`` is ``train``, ``dev`` or ``test``, on all lines or on none.
 
-A line that cannot be used is left out, with the reason; only what leaves no task at all is an error.
+Lines that cannot be used are left out with the reason. It is an error only if too few lines remain.
 """
 
 import json
@@ -38,13 +38,14 @@ if TYPE_CHECKING:
 Split = Literal["train", "dev", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 PROPORTIONS: dict[Split, int] = {"train": 350, "dev": 150, "test": 150}
-"""How the lines of each group are split if the file does not say."""
+"""Proportions of the splits of each group, if the file does not give splits."""
 FEWEST = 4
-"""Examples that each split needs at least."""
+"""Minimum number of examples per split."""
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_PROMPT_TOKENS = 4096
-MAX_PROMPT_CHARACTERS = 32 * MAX_PROMPT_TOKENS  # beyond it not even tokenised
+MAX_PROMPT_CHARACTERS = 32 * MAX_PROMPT_TOKENS
+"""Longer prompts are rejected before they are tokenised."""
 MAX_CANDIDATES = 256
 
 _SHOWN_REASONS = 3
@@ -54,11 +55,11 @@ _PROFILE_NAME_LENGTH = 64
 
 def _printable(text: str) -> str:
     if not text.isprintable():
-        raise ValueError("holds characters that cannot be shown")
+        raise ValueError("contains characters that are not printable")
     return text
 
 
-# The length is what makes pydantic refuse lone surrogates, which JSON can spell and no tokenizer takes.
+# With a length constraint pydantic rejects lone surrogates, which JSON allows and tokenizers do not.
 _Text = Annotated[str, Field(min_length=1)]
 
 
@@ -75,12 +76,12 @@ class Line(BaseModel):
 
 
 class _Unusable(Exception):
-    """A line that cannot be used; its text is the reason."""
+    """Raised for a line that cannot be used; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class _Usable:
-    """A line that can."""
+    """A line that can be used, with its tokens."""
 
     number: int
     line: Line
@@ -90,7 +91,7 @@ class _Usable:
 
 
 def name_of(path: str | Path) -> str:
-    """Return the name of the task in the file at ``path``: its stem, in the letters that a profile's name may have."""
+    """Return the name of the task in the file at ``path``: its stem, reduced to the characters of profile names."""
     plain = unicodedata.normalize("NFKD", Path(path).stem).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9._-]+", "-", plain).strip("-._")[:_PROFILE_NAME_LENGTH]
     return f"{name}-task" if name == BASELINE else name or "task"
@@ -99,18 +100,18 @@ def name_of(path: str | Path) -> str:
 def jsonl_task(path: str | Path, tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
     """Read the task in the file at ``path``, for ``tokenizer``.
 
-    Where the file has no splits, the lines of each group are split 350 : 150 : 150, as ``seed`` decides. No prompt is
-    used twice. ``left_out`` names every line that could not be used, with the reason.
+    If the file has no splits, the lines of each group are split 350 : 150 : 150 at random, by ``seed``. No prompt is
+    used twice. ``left_out`` lists every line that cannot be used, with the reason.
 
     Raises:
-        TaskError: the file cannot be read, ``split`` is on some lines only, or too few lines can be used.
+        TaskError: the file cannot be read, only some lines have ``split``, or too few lines can be used.
     """
-    from steering_profiles.models.quiet import quietly  # now: it brings torch, and there is a tokenizer already
+    from steering_profiles.models.quiet import quietly  # not at the top, since it imports torch
 
     path = Path(path)
     reasons: dict[int, str] = {}
     usable: list[_Usable] = []
-    with quietly():  # a prompt that is too long gets a reason, not a warning of the tokenizer's
+    with quietly():  # no warnings of the tokenizer about long prompts, which get a reason here
         _collect(_lines(path), tokenizer, usable, reasons)
     grouped = _by_group(usable, name_of(path))
     splits = _given_splits(path, usable) if any(item.line.split for item in usable) else _drawn_splits(grouped, seed)
@@ -147,13 +148,13 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
     except (OSError, ValueError) as exc:  # a null byte in the path is a ValueError
         raise TaskError(f"{path}: cannot be read: {getattr(exc, 'strerror', None) or exc}") from exc
     if len(content) > MAX_FILE_BYTES:
-        raise TaskError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, the most that a task may have")
+        raise TaskError(f"{path}: larger than {MAX_FILE_BYTES >> 20} MiB, the maximum size of a task file")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         line = content.count(b"\n", 0, exc.start) + 1
         raise TaskError(f"{path}: not UTF-8: byte {content[exc.start]:#04x} in line {line}") from exc
-    # Not splitlines: JSON strings may hold other characters that it takes for the end of a line.
+    # Not splitlines(), which also splits at characters that JSON strings may contain.
     yield from ((number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip())
 
 
@@ -163,7 +164,7 @@ def _collect(
     usable: list[_Usable],
     reasons: dict[int, str],
 ) -> None:
-    """Sort ``lines`` into the usable and the reasons why the others are not."""
+    """Add each of ``lines`` to ``usable``, or the reason why it cannot be used to ``reasons``."""
     first: dict[str, _Usable] = {}
     for number, text in lines:
         try:
@@ -171,7 +172,7 @@ def _collect(
             earlier = first.setdefault(item.line.prompt, item)
             if earlier is not item:
                 differs = "" if earlier.line.answer == item.line.answer else ", with another answer"
-                raise _Unusable(f"has the prompt of line {earlier.number} again{differs}")
+                raise _Unusable(f"repeats the prompt of line {earlier.number}{differs}")
             usable.append(item)
         except _Unusable as exc:
             reasons[number] = str(exc)
@@ -182,10 +183,10 @@ def _parse(text: str) -> Line:
         content = json.loads(text, object_pairs_hook=_unrepeated)
     except json.JSONDecodeError as exc:
         raise _Unusable(f"not JSON: {exc.msg} at character {exc.pos + 1}") from exc
-    except (ValueError, RecursionError) as exc:  # a number without end, lists in lists without end
-        raise _Unusable(f"not JSON that can be read: {exc}") from exc
+    except (ValueError, RecursionError) as exc:  # a number that is too long, or lists that are nested too deeply
+        raise _Unusable(f"JSON that cannot be read: {exc}") from exc
     if not isinstance(content, dict):
-        raise _Unusable(f"not a JSON object but {_shown(content)}")
+        raise _Unusable(f"not a JSON object: {_shown(content)}")
     try:
         return Line.model_validate(content)
     except ValidationError as exc:
@@ -201,7 +202,7 @@ def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _use(number: int, line: Line, tokenizer: "PreTrainedTokenizerBase") -> _Usable:
-    """Turn ``line`` into tokens.
+    """Return ``line`` with its tokens.
 
     Raises:
         _Unusable: it cannot be used with ``tokenizer``.
@@ -211,7 +212,7 @@ def _use(number: int, line: Line, tokenizer: "PreTrainedTokenizerBase") -> _Usab
     if len(prompt) > limit:
         raise _Unusable(f"prompt is {len(prompt)} tokens in this tokenizer; at most {limit} are allowed")
     if not prompt:
-        raise _Unusable(f"prompt {_shown(line.prompt)} is no token at all in this tokenizer")
+        raise _Unusable(f"prompt {_shown(line.prompt)} has no tokens in this tokenizer")
     answer = _token(tokenizer, line.prompt, prompt, line.answer, "answer")
     if line.candidates is None:
         return _Usable(number, line, prompt, answer, ())
@@ -240,7 +241,7 @@ def _token(tokenizer: "PreTrainedTokenizerBase", text: str, prompt: tuple[int, .
 
 
 def _hint(tokenizer: "PreTrainedTokenizerBase", text: str, prompt: tuple[int, ...], added: str) -> str:
-    """Say which other way to write the space between prompt and answer would work, if one does."""
+    """Return a hint if moving the space between prompt and answer would help, otherwise an empty string."""
     bare = text.rstrip(" ")
     if bare and bare != text and not added.startswith(" "):
         moved = f" {added}"
@@ -252,7 +253,7 @@ def _hint(tokenizer: "PreTrainedTokenizerBase", text: str, prompt: tuple[int, ..
 
 
 def _by_group(usable: Sequence[_Usable], of_file: str) -> dict[str, list[_Usable]]:
-    """Return the lines of each group, in the order in which the file has them."""
+    """Return the lines of each group, in the order of the file."""
     without = [item for item in usable if item.line.group is None and item.line.candidates is not None]
     times = Counter(item.line.answer for item in without)
     answers_repeat = sum(count >= len(SPLITS) for count in times.values()) > 1
@@ -268,7 +269,7 @@ def _given_splits(path: Path, usable: Sequence[_Usable]) -> dict[int, Split]:
     """Return the split of each line by its number.
 
     Raises:
-        TaskError: a line has none.
+        TaskError: a line has no split.
     """
     splits = {item.number: item.line.split for item in usable}
     given = {number: split for number, split in splits.items() if split is not None}
@@ -282,7 +283,7 @@ def _given_splits(path: Path, usable: Sequence[_Usable]) -> dict[int, Split]:
 
 
 def _drawn_splits(grouped: dict[str, list[_Usable]], seed: int) -> dict[int, Split]:
-    """Split the lines of each group; one of at least three lines has some in every split."""
+    """Split the lines of each group randomly; a group of at least three lines has some in every split."""
     splits: dict[int, Split] = {}
     for group, items in grouped.items():
         numbers = [item.number for item in items]
@@ -301,7 +302,7 @@ def _too_small(group: str, count: int, missing: set[Split]) -> str:
     lacking = " and ".join(split for split in SPLITS if split in missing)
     return (
         f"group {_shown(group)} has {count} usable {'line' if count == 1 else 'lines'} and none for {lacking}; every "
-        f'group needs one in each split ("group" joins lines of several answers)'
+        f'group needs at least one line in each split (set "group" to join lines with different answers)'
     )
 
 
@@ -310,7 +311,7 @@ def _require_enough(path: Path, examples: dict[Split, list[Example]], left_out: 
     first = "; ".join(left_out[:_SHOWN_REASONS])
     more = f"; and {len(left_out) - _SHOWN_REASONS} more" if len(left_out) > _SHOWN_REASONS else ""
     if not count:
-        raise TaskError(f"{path}: no line can be used: {first}{more}" if left_out else f"{path}: has no lines")
+        raise TaskError(f"{path}: no line can be used: {first}{more}" if left_out else f"{path}: the file has no lines")
     if any(len(made) < FEWEST for made in examples.values()):
         sizes = ", ".join(f"{len(made)} {split}" for split, made in examples.items())
         raise TaskError(
@@ -330,6 +331,6 @@ def _fault(error: ErrorDetails) -> str:
 
 
 def _shown(value: object) -> str:
-    """Return ``value`` as code would write it, so that nothing in it acts on a terminal, cut short if it is long."""
+    """Return the ``repr`` of ``value``, shortened if it is long, so that control characters are escaped."""
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}..."

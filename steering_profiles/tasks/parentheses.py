@@ -1,12 +1,12 @@
-"""Balanced parentheses: how many closing parentheses come next? RASteer (arXiv:2507.00322), the main task.
+"""Balanced parentheses, the main task of RASteer (arXiv:2507.00322): predict the closing parentheses.
 
-Sub-task n asks for n closing parentheses as one token::
+The answer of sub-task n is n closing parentheses as one token::
 
     #print the string 123
     print(str(str(123           -> )))
 
-The same in other shapes (other functions, numbers, brackets, with code before it) tells how far a profile generalises.
-Some of those a fit may look at; the others it never sees.
+Prompts in other formats (other functions, numbers and brackets, code before the prompt) show how far a profile
+generalises. Fits use some of these formats; the others are held out.
 """
 
 import random
@@ -25,34 +25,34 @@ SPLIT_SIZES = {"train": 350, "dev": 150, "test": 150}
 """Prompts per sub-task, as in the paper."""
 MOST_PARENTHESES = 4
 _PAIRS = 32
-"""Counterfactual twins per sub-task; the mean effect of patching is steady long before."""
+"""Counterfactual prompts per sub-task; more hardly change the mean effect of patching."""
 _FIT_FORMAT_SIZE = 25
-"""Prompts per sub-task in each shape that a fit may look at."""
+"""Prompts per sub-task in each fitting format."""
 
 
 @dataclass(frozen=True)
 class _Format:
-    """How a prompt is written."""
+    """A prompt format."""
 
     digits: int = 3
     function: str = "str"
     brackets: str = ""
-    """An opening and a closing bracket, nested around the number instead of function calls."""
+    """Opening and closing bracket that are nested around the number instead of function calls."""
     before: str = ""
-    """Code that stands before it."""
+    """Code before the prompt."""
 
     @property
     def least(self) -> int:
-        """The fewest brackets asked for: with one, no function is called, and the prompt would be the paper's."""
+        """Smallest number of brackets: with one bracket no function is called, so the format would be the paper's."""
         return 1 if self.brackets or self.function == "str" else 2
 
     def answers(self) -> dict[str, str]:
-        """Group to the text of its answer."""
+        """Return the text of the answer by group."""
         closing = self.brackets[1:] or ")"
         return {")" * n: closing * n for n in range(1, MOST_PARENTHESES + 1)}
 
     def prompt(self, depth: int, number: str) -> str:
-        """Return the text that ``depth`` closing brackets should follow."""
+        """Return the prompt whose answer is ``depth`` closing brackets."""
         if self.brackets:
             return f"{self.before}#nest the number {number}\nx = {self.brackets[0] * depth}{number}"
         return f"{self.before}#print the string {number}\nprint({f'{self.function}(' * (depth - 1)}{number}"
@@ -64,7 +64,7 @@ _FIT_FORMATS = (
     | {f"{name}(": _Format(function=name) for name in ("int", "float", "set", "tuple", "abs", "bar")}
     | {"a sum before": _Format(before="total = 0\nfor value in (3, 4, 5):\n    total += value ** 2\n\n\n")}
 )
-"""What a fit may look at besides its splits."""
+"""Fitting formats."""
 _CODE = '''def area(width, height):
     """Return the area of a rectangle."""
     if width < 0 or height < 0:
@@ -79,17 +79,16 @@ _HELD_OUT_FORMATS = (
     | {f"brackets {pair[0]}": _Format(brackets=pair) for pair in ("[]", "{}")}
     | {"code before": _Format(before=_CODE)}
 )
-"""What no fit sees: for reporting only, never for choosing."""
+"""Held-out formats: measured in reports, never used in a fit."""
 
 
 def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
     """Make the task for ``tokenizer``.
 
-    Numbers are drawn without replacement from 100..999 for each sub-task, so that its splits share none.
+    Numbers are drawn without replacement from 100..999 for each sub-task, so that its splits share no number.
 
     Raises:
-        TaskError: fewer than two of ``)``, ``))``, ``)))``, ``))))`` are single tokens, so there is nothing to tell
-        apart.
+        TaskError: fewer than two of ``)``, ``))``, ``)))``, ``))))`` are single tokens.
     """
     answers = _tokens(tokenizer, _AS_IN_THE_PAPER)
     known = {group: token for group, token in answers.items() if token is not None}
@@ -110,14 +109,14 @@ def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
         train=tuple(splits["train"]),
         dev=tuple(splits["dev"]),
         test=tuple(splits["test"]),
-        left_out=tuple(f"{group}: not one token in this tokenizer" for group in answers if group not in known),
+        left_out=tuple(f"{group}: not a single token in this tokenizer" for group in answers if group not in known),
         fit_formats=_in_formats(tokenizer, _FIT_FORMATS, f"parentheses shape {seed}", _FIT_FORMAT_SIZE),
         pairs=_pairs(tokenizer, known, splits["train"]),
     )
 
 
 def every_parentheses(tokenizer: "PreTrainedTokenizerBase") -> tuple[Example, ...]:
-    """Make every prompt of the paper's shape: all 900 numbers of three digits for each sub-task, fitted on or not."""
+    """Make all prompts in the paper's format, with all 900 three-digit numbers, including those used in fits."""
     answers = _tokens(tokenizer, _AS_IN_THE_PAPER)
     known = {group: token for group, token in answers.items() if token is not None}
     numbers = list(range(100, 1000))
@@ -129,15 +128,15 @@ def every_parentheses(tokenizer: "PreTrainedTokenizerBase") -> tuple[Example, ..
 def parentheses_held_out_formats(
     tokenizer: "PreTrainedTokenizerBase", seed: int = 0, size: int = 50
 ) -> dict[str, tuple[Example, ...]]:
-    """Make ``size`` prompts per sub-task for each shape that no fit sees: ``5 digits``, ``len(``, ...
+    """Make ``size`` prompts per sub-task for each held-out format: ``5 digits``, ``len(``, ...
 
-    They tell how far a profile generalises. A shape of which this tokenizer has fewer than two answers is left out.
+    A format is left out if fewer than two of its answers are single tokens.
     """
     return _in_formats(tokenizer, _HELD_OUT_FORMATS, f"parentheses variant {seed}", size)
 
 
 def _pairs(tokenizer: "PreTrainedTokenizerBase", known: Mapping[str, int], train: list[Example]) -> tuple[Pair, ...]:
-    """Double the innermost open parenthesis of each group's first prompts, which then ask for one more closing."""
+    """Pair each group's first prompts with prompts that have one more open parenthesis around the number."""
     pairs = []
     for group in known:
         for clean in [example for example in train if example.group == group][:_PAIRS]:

@@ -1,4 +1,4 @@
-"""What a task is."""
+"""Tasks and their examples, as data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,24 +14,24 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and the one token that should come next."""
+    """A prompt and its correct next token."""
 
     group: str
-    """The sub-task that it belongs to."""
+    """The sub-task of the example."""
     text: str
     prompt: tuple[int, ...]
     answer: int
     candidates: tuple[int, ...] = ()
-    """The answers to choose from, the right one among them; empty where any token may be the answer."""
+    """The possible answers, including the correct one; empty if any token is possible."""
     topic: tuple[int, int] | None = None
-    """Where in ``prompt`` the thing asked about stands: its first token, and one past its last; None if not known."""
+    """Token range of the topic in ``prompt``, from its first token to one past its last; None if unknown."""
     template: str = ""
-    """Prompts of one group and template differ in the topic alone; empty where that is not known."""
+    """Template of the prompt: prompts of the same group and template differ in the topic only. Empty if unknown."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt and its counterfactual twin, which asks for another answer."""
+    """A prompt and a counterfactual prompt with another answer."""
 
     clean: Example
     counterfactual: Example
@@ -44,25 +44,25 @@ class Task:
     name: str
     seed: int
     groups: tuple[str, ...]
-    """The sub-tasks, in the order in which they are reported."""
+    """The sub-tasks, in the order in which reports list them."""
     train: tuple[Example, ...]
     dev: tuple[Example, ...]
     test: tuple[Example, ...]
     left_out: tuple[str, ...] = ()
-    """What could not be used with this tokenizer, each with the reason."""
+    """Parts of the task that cannot be used with this tokenizer and model, each with the reason."""
     fit_formats: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
-    """Prompts of the same task in other formats, by format: a fit uses them to find a profile that generalises."""
+    """Prompts of the same task in other formats, by format. Fits use them to find profiles that generalise."""
     pairs: tuple[Pair, ...] = ()
-    """Train prompts with their counterfactual twins, where the task has such."""
+    """Train prompts with counterfactual prompts; empty if the task has none."""
 
     @property
     def split_sizes(self) -> dict[str, int]:
-        """How many examples each split has."""
+        """Number of examples per split."""
         return {"train": len(self.train), "dev": len(self.dev), "test": len(self.test)}
 
     @property
     def answers(self) -> dict[str, int]:
-        """The one answer of each group; empty if some group has several, or if there is but one group."""
+        """Answer token of each group; empty if a group has several answers or there is only one group."""
         of_group = {
             group: {example.answer for example in self.train if example.group == group} for group in self.groups
         }
@@ -72,13 +72,13 @@ class Task:
 
 
 def single_token(tokenizer: "PreTrainedTokenizerBase", text: str) -> int | None:
-    """Return the one token that is ``text``, or None if the tokenizer splits or does not know it."""
+    """Return the token of ``text``, or None if it is several tokens or unknown to the tokenizer."""
     tokens: Sequence[int] = tokenizer.encode(text, add_special_tokens=False)
     return tokens[0] if len(tokens) == 1 and tokens[0] != tokenizer.unk_token_id else None
 
 
 def balanced(examples: Sequence[Example]) -> list[Example]:
-    """Return ``examples`` in an order in which every part of the list has its share of each group."""
+    """Return ``examples`` in an order in which the groups are evenly represented in every part of the list."""
     seen: dict[str, int] = {}
     ranked: list[tuple[int, int]] = []
     for example in examples:

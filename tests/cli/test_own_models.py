@@ -70,7 +70,7 @@ def test_a_sub_task_that_a_tokenizer_has_no_token_for_is_named_and_the_others_fi
     model = save(build_model("llama", dtype=torch.float32), tmp_path / "model", build_tokenizer(closers=3))
     fitted = small("fit", "parentheses", "--out", str(tmp_path / "out"), *SEARCH, *model)
     assert fitted.exit_code == 0, fitted.output
-    assert "left out: )))): not one token in this tokenizer" in fitted.output
+    assert "left out: )))): not a single token in this tokenizer" in fitted.output
     provenance = load_profile(tmp_path / "out" / "parentheses.json").provenance
     assert provenance is not None
     assert set(provenance.test["after"]) == {")", "))", ")))"}

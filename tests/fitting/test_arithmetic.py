@@ -123,7 +123,10 @@ def test_an_operator_with_too_few_prompts_gets_all_there_are_in_the_same_proport
     sums = [[e.text for e in split if e.group == "+"] for split in (task.train, task.dev, task.test)]
     assert {text for split in sums for text in split} == {f"{a} + {b} = " for a in range(10) for b in range(10 - a)}
     assert [len(split) for split in sums] == [29, 13, 13]
-    assert any(said.startswith("+: 309 of 364 prompts: used are 55, split into 29 / 13 / 13") for said in task.left_out)
+    assert any(
+        said.startswith("+: 309 of 364 prompts are missing; 55 (split into 29 / 13 / 13) are used")
+        for said in task.left_out
+    )
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
@@ -159,14 +162,14 @@ def test_a_prompt_that_the_tokenizer_would_merge_with_its_answer_is_left_out_and
     task = arithmetic(tokenizer)
     assert 9 not in {operands(example)[2] for example in examples_of(task)}
     assert task.split_sizes == {"train": 750, "dev": 350, "test": 350}
-    assert any("not one token of its own" in said for said in task.left_out)
+    assert any("not a single token after the prompt" in said for said in task.left_out)
 
 
 def test_an_operator_that_the_tokenizer_leaves_too_few_prompts_is_left_out():
     tokenizer = build_number_tokenizer(r" ?\d+| ?[^\s\d]| ", [*NUMBERS, " 3"])
     task = arithmetic(tokenizer)  # 3 is the sum of four pairs only
     assert task.groups == ("-", "/")
-    assert "+: 4 prompts can be made, at least 12 are needed" in task.left_out
+    assert "+: only 4 prompts can be made; at least 12 are needed" in task.left_out
     assert any(said.startswith("500 of the 501 answers 0..500") for said in task.left_out)
 
 

@@ -206,8 +206,8 @@ def test_an_answer_that_begins_like_another_is_left_out_and_said_so():
     capitals = set(FACTS["capitals"].values()) - {"Berlin", "Bern"}
     made = factual_recall(knowing(["Ber", *capitals]), task="capitals")
     assert made.left_out == (
-        "capitals: Berlin: its first token, 'Ber', is also that of Bern",
-        "capitals: Bern: its first token, 'Ber', is also that of Berlin",
+        "capitals: Berlin: its first token, 'Ber', is also the first token of Bern",
+        "capitals: Bern: its first token, 'Ber', is also the first token of Berlin",
     )
     topics = set.union(*(topics_of(split, "capitals") for split in splits_of(made).values()))
     assert topics == set(FACTS["capitals"]) - {"Germany", "Switzerland"}
@@ -216,20 +216,22 @@ def test_an_answer_that_begins_like_another_is_left_out_and_said_so():
 def test_an_answer_of_which_the_first_token_has_a_letter_only_is_left_out_and_said_so():
     assert factual_recall(knowing(CONTINENTS), task="continents").left_out == ()
     made = factual_recall(knowing([*CONTINENTS[:-1], "N"]), task="continents")
-    assert made.left_out == ("continents: North America: its first token, 'N', is not two characters of it or more",)
+    assert made.left_out == ("continents: North America: its first token, 'N', is less than two characters of it",)
 
 
 def test_a_domain_with_too_few_answers_is_left_out_and_said_so():
     made = factual_recall(knowing(CONTINENTS))
     assert made.groups == ("continents",)
     assert [reason.split(":")[0] for reason in made.left_out] == [name for name in DOMAINS if name != "continents"]
-    assert "languages: 0 answers with 0 topics can be used, at least 4 with 20 are needed" in made.left_out[1]
+    assert "languages: only 0 answers with 0 topics can be used; at least 4 with 20 are needed" in made.left_out[1]
 
 
 @pytest.mark.parametrize("name", ["factual-recall", "sports"])
 def test_a_tokenizer_that_leaves_no_domain_is_refused(name: str):
     for make in (factual_recall, factual_recall_held_out_formats):
-        with pytest.raises(TaskError, match=r"no domain can be used .*sports: 0 answers .*basketball: its first token"):
+        with pytest.raises(
+            TaskError, match=r"no domain can be used .*sports: only 0 answers .*basketball: its first token"
+        ):
             make(build_tokenizer(), 0, name)
 
 

@@ -132,7 +132,7 @@ def test_splits_on_some_lines_only_are_refused(tmp_path):
 
 UNUSABLE = {
     "not JSON": ("{'prompt': 1}", "not JSON: .* at character 2"),
-    "not an object": ([1, 2], r"not a JSON object but \[1, 2\]"),
+    "not an object": ([1, 2], r"not a JSON object: \[1, 2\]"),
     "no answer": ({"prompt": "a"}, "answer: Field required"),
     "wrong type": ({"prompt": "a", "answer": 7}, "answer: Input should be a valid string"),
     "wrong type inside": (line(20, candidates=[" hot", 7]), "candidates.1: Input should be a valid string"),
@@ -142,7 +142,7 @@ UNUSABLE = {
     "empty answer": (line(20, ""), "answer: String should have at least 1 character"),
     "unknown split": (line(20, split="valid"), "split: Input should be 'train', 'dev' or 'test'"),
     "empty group": (line(20, group=""), "group: String should have at least 1 character"),
-    "group with a control character": (line(20, group="\x1b[2J"), "group: holds characters that cannot be shown"),
+    "group with a control character": (line(20, group="\x1b[2J"), "group: contains characters that are not printable"),
     "several tokens": (line(20, "twelve"), "answer 'twelve' is 6 tokens in this tokenizer; it must be one"),
     "no leading space": (line(20, "hot"), "answer 'hot' is 3 tokens .*; ' hot', with a leading space, would work"),
     "leading space": (line(20, " a"), "answer ' a' is 2 tokens .*; 'a', without the leading space, would work"),
@@ -156,16 +156,16 @@ UNUSABLE = {
     "candidate twice": (line(20, candidates=[" hot", " hot"]), "candidates ' hot' and ' hot' are the same token"),
     "long prompt": ({"prompt": "a" * 5000, "answer": " hot"}, "prompt is 5000 tokens .*; at most 4096 are allowed"),
     "very long prompt": ({"prompt": "a" * 200_000, "answer": " hot"}, "prompt: String should have at most 131072"),
-    "prompt again": (line(7), "has the prompt of line 8 again"),
-    "prompt again with another answer": (line(7, " cold"), "has the prompt of line 8 again, with another answer"),
+    "prompt again": (line(7), "repeats the prompt of line 8"),
+    "prompt again with another answer": (line(7, " cold"), "repeats the prompt of line 8, with another answer"),
     "half a character": ('{"prompt": "\\ud800", "answer": " hot"}', "prompt: Input should be a valid string, unable"),
     "half a candidate": (line(20, candidates=[" hot", "\udc80"]), "candidates.1: Input should be a valid string, unab"),
     "half a character in a field's name": (
         '{"prompt": "a", "answer": " hot", "\\udfff": 1}',
         r"field '\\udfff': Input should be a valid string",
     ),
-    "lists without end": ("[" * 100_000, "not JSON that can be read: maximum recursion depth"),
-    "number without end": ('{"prompt": ' + "1" * 5000 + "}", "not JSON that can be read: Exceeds the limit"),
+    "lists without end": ("[" * 100_000, "JSON that cannot be read: maximum recursion depth"),
+    "number without end": ('{"prompt": ' + "1" * 5000 + "}", "JSON that cannot be read: Exceeds the limit"),
     "rare group": (line(20, group="rare"), "group 'rare' has 1 usable line and none for train and test"),
 }
 
@@ -214,7 +214,7 @@ REFUSED = {
     "not UTF-8": (b"{}\n\xff", "not UTF-8: byte 0xff in line 2"),
     "nothing usable": (["{", 7, 8, 9, 10], "no line can be used: line 1: not JSON.*line 2: .*line 3: .*; and 2 more"),
     "too few": (lines(9), "9 usable lines make 5 train, 2 dev, 2 test; each needs at least 4$"),
-    "too few, with reasons": ([*lines(9), 7], "each needs at least 4. Left out: line 10: not a JSON object but 7"),
+    "too few, with reasons": ([*lines(9), 7], "each needs at least 4. Left out: line 10: not a JSON object: 7"),
 }
 
 
@@ -314,7 +314,7 @@ def test_only_a_task_with_held_out_formats_has_some(tmp_path):
             "poetry",
             "task is 'poetry'; known tasks: parentheses, arithmetic, factual-recall, .*; or the path of a .jsonl file",
         ),
-        ("none.jsonl", "task is 'none.jsonl', but there is no such file; known tasks: .*; or the path of a .jsonl"),
+        ("none.jsonl", "task is 'none.jsonl', but this file does not exist; known tasks: .*; or the path of a .jsonl"),
         ("", "task is ''; known tasks"),
     ],
 )

@@ -131,7 +131,7 @@ def test_splits_and_formats_share_no_prompt():
 def test_a_sub_task_whose_answer_is_not_one_token_is_left_out_and_said_so():
     task = parentheses(build_tokenizer(closers=3))
     assert task.groups == (")", "))", ")))")
-    assert task.left_out == (")))): not one token in this tokenizer",)
+    assert task.left_out == (")))): not a single token in this tokenizer",)
 
 
 @pytest.mark.parametrize("tokens", [[], [")"]])
