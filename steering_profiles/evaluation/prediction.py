@@ -43,7 +43,7 @@ class TokenScores:
 
 
 class TextPredictor:
-    """Measures how steering changes the prediction of texts.
+    """Predictor of texts that measures the effect of steering on them.
 
     It is a context manager that removes its hooks from the model on exit. The unsteered model's scores are cached, so
     that each further steering of the same texts takes one pass. Steered and unsteered passes use the same batches:

@@ -1,4 +1,4 @@
-"""Reports: what a profile does and where it comes from, or what a layer does, as an HTML page and a Markdown file."""
+"""Reports on a profile or on a layer, as an HTML page and a Markdown file."""
 
 from steering_profiles.reports.attention import HeadAttention, attention_patterns
 from steering_profiles.reports.fit_report import report_of_final_layer, report_of_fit

@@ -11,7 +11,7 @@ _IN_WORDS = {"train": "train (in sample)"}
 
 
 def coefficients_table(explanation: Explanation) -> Table:
-    """Coefficient of each head and of the residual stream, and its contribution to the answer's logit."""
+    """Return the coefficient of each head and of the residual stream, and its contribution to the answer's logit."""
     fitted, train = explanation.decomposition, explanation.answer_logits["train"]
     parts = [
         *(
@@ -29,7 +29,7 @@ def coefficients_table(explanation: Explanation) -> Table:
 
 
 def quality_table(explanation: Explanation) -> Table:
-    """R² of the fit on each split."""
+    """Return R² of the fit on each split."""
     return Table(
         "Share of the variance of the MLP's output that the fit explains",
         (Column("split", numeric=False), Column("prompts"), Column("R²")),
@@ -41,7 +41,7 @@ def quality_table(explanation: Explanation) -> Table:
 
 
 def tokens_table(explanation: Explanation) -> Table:
-    """Tokens that the intercept promotes and suppresses, by the logit lens."""
+    """Return the tokens that the intercept promotes and suppresses, by the logit lens."""
     columns = ("promoted", "logit", "suppressed", "logit")
     return Table(
         "Tokens that the intercept promotes and suppresses most, by the logit lens (before the final norm's scale)",
@@ -54,7 +54,7 @@ def tokens_table(explanation: Explanation) -> Table:
 
 
 def answer_table(explanation: Explanation) -> Table:
-    """Contribution of each part of the MLP's output to the correct answer's logit, per split."""
+    """Return the contribution of each part of the MLP's output to the correct answer's logit, per split."""
     splits = explanation.answer_logits
     rows = [
         (Cell(name), *(Cell(signed(logits.parts[name], 2), _share(logits.shares[name])) for logits in splits.values()))
@@ -69,7 +69,7 @@ def answer_table(explanation: Explanation) -> Table:
 
 
 def argument_table(found: ArgumentHeads, most: int) -> Table:
-    """The ``most`` heads whose patching lowers P(answer) most."""
+    """Return the ``most`` heads whose patching lowers P(answer) most."""
     shown = found.heads[:most]
     chosen = (
         "that the model answers correctly" if found.only_correct else "(too few have correct answers to use those only)"

@@ -71,7 +71,7 @@ def gate_sentences(comparison: GateComparison) -> Iterator[str]:
 
 
 def gate_task_table(comparison: GateComparison) -> Table:
-    """Accuracy, P(correct) and NLL on test, per group, without gate and with gate."""
+    """Return accuracy, P(correct) and NLL on test, per group, without gate and with gate."""
     rows = []
     for title, figures in comparison.prompts.items():
         plain = figures[0]
@@ -102,7 +102,7 @@ def gate_task_table(comparison: GateComparison) -> Table:
 
 
 def gate_texts_table(comparison: GateComparison) -> Table:
-    """Prediction of other text without gate and with gate."""
+    """Return the prediction of other text without gate and with gate."""
     rows = []
     for pair in comparison.pairs:
         cells = [Cell(pair[0].name), Cell(str(pair[0].tokens)), Cell(f"{pair[0].nll_before:.4f}")]

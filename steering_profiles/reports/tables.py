@@ -16,7 +16,7 @@ MOST_COLUMNS = 6
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell: its text, a note, and whether it is good or bad news."""
+    """A cell: its text, a note, and a tone that marks it as better or worse."""
 
     text: str
     note: str = ""
