@@ -118,7 +118,7 @@ def test_compare_prints_both_texts_and_where_they_part_by_url_and_in_process_ali
     remote = steer(*arguments, "--url", server)
     own = steer(*arguments, "--model", str(folder / "own-model"), "--profiles", str(folder / "profiles"))
     assert remote.returncode == own.returncode == 0, own.stderr
-    assert "part at token" in remote.stdout
+    assert "diverge at token" in remote.stdout
     assert remote.stdout == own.stdout
 
 
@@ -232,7 +232,7 @@ def test_evaluate_says_what_else_a_profile_changes(folder: Path, tmp_path: Path)
     assert {"prose", "code"} <= set(record["side_effects"])
     assert set(record["side_effects"]["prose"]) == {"tokens", "nll_before", "nll_after", "agreement"}
     assert [flag.split()[0] for flag in record["flags"]], "three heads scaled so far harm any text"
-    assert f"beyond the limit of +1.0%: {record['flags'][0]}" in measured.stdout
+    assert f"NLL increase above the limit of +1.0%: {record['flags'][0]}" in measured.stdout
     test = record["accuracy"]["test"]
     for arm in ("without", "with"):
         low, high = test["all"]["intervals"][arm]
@@ -283,7 +283,7 @@ WRONG = {
         "cannot be exported: only scales of heads and neurons",
     ),
     "a folder to export to that is not empty": (["export", "parentheses", "--as", "lora", "--out", "."], "not empty"),
-    "nowhere to write": (["fit", "parentheses", "--out", "/dev/null/x"], "where nothing can be written"),
+    "nowhere to write": (["fit", "parentheses", "--out", "/dev/null/x"], "a folder that cannot be written to"),
     "unknown task": (["fit", "poetry", "--out", "."], "known tasks: parentheses"),
     "no task": (["fit", "--out", "."], "neither is given"),
     "two tasks": (["fit", "parentheses", "--task", "arithmetic", "--out", "."], "'parentheses' and 'arithmetic'"),
@@ -313,7 +313,7 @@ WRONG = {
         ["fit", "parentheses", "--out", ".", "--method", "circuit", "--components", "both"],
         "it takes no neurons",
     ),
-    "a model of no published figures": (["reproduce", "BERT"], "model is 'BERT', of which nothing is published"),
+    "a model of no published figures": (["reproduce", "BERT"], "model is 'BERT', for which the paper has no figures"),
     "unknown metric": (["fit", "parentheses", "--out", ".", "--metric", "luck"], "f1, recall, precision"),
     "a name no profile may have": (["fit", "parentheses", "--out", ".", "--name", "A+B"], "name is 'A+B'"),
     "problems for programs that are not to be run": (

@@ -54,7 +54,7 @@ def test_a_layer_that_the_model_has_not_is_refused_with_those_that_it_has(model:
     [
         ({"task": "nope"}, TaskError, "task is 'nope'; known tasks:"),
         ({"ridge": math.nan}, FitError, "ridge is nan; allowed: finite numbers from 0"),
-        ({"out": Path("/dev/null/x")}, ConfigError, "--out is '/dev/null/x', where nothing can be written"),
+        ({"out": Path("/dev/null/x")}, ConfigError, "--out is '/dev/null/x', a folder that cannot be written to"),
     ],
 )
 def test_what_is_wrong_is_said_before_the_model_is_loaded(option: dict[str, Any], error: type[Exception], message: str):

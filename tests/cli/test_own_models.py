@@ -110,7 +110,7 @@ def test_a_profile_is_measured_on_the_task_that_it_was_fitted_to(small: Callable
     profile = build_profile(loaded, "strong", heads=[(0, 1, 4.0)])
     fitted = save_profile(profile.model_copy(update={"provenance": provenance}), tmp_path / "fitted")
     assert ")))" in small("evaluate", str(fitted), "--no-side-effects", *model).output
-    for task, said in ((None, "does not say what it was fitted to"), ("mine", "a file of your own")):
+    for task, said in ((None, "does not name its task"), ("mine", "a file of your own")):
         own = None if task is None else provenance.model_copy(update={"task": task})
         path = save_profile(profile.model_copy(update={"provenance": own}), tmp_path / "other")
         refused = steer("evaluate", str(path), *model)

@@ -1,4 +1,4 @@
-"""Calibration on the terminal: the table and the sentences of the report."""
+"""Calibration results on the terminal: the table and the sentences of the report."""
 
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def show_calibration(console: Console, name: str, compared: "CalibrationComparison") -> None:
-    """Print how sure and how right three arms are on the prompts ``name``, and what to think of it."""
+    """Print the calibration of three arms on the prompts ``name``, and the verdict."""
     from steering_profiles.reports.calibration import calibration_table, verdict
 
     console.print(on_terminal(calibration_table(name, compared)))

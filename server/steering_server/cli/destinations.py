@@ -1,4 +1,4 @@
-"""Where a command writes, checked before the minutes of work whose result goes there."""
+"""Checks that a command can write its results, made before the minutes of work that give them."""
 
 import tempfile
 from pathlib import Path
@@ -7,26 +7,26 @@ from steering_server.errors import ConfigError
 
 
 def require_writable_folder(option: str, folder: Path) -> None:
-    """Make ``folder`` if it is not there, and see that files can be made in it.
+    """Create ``folder`` if it does not exist, and check that files can be created in it.
 
     Raises:
-        ConfigError: they cannot; the message names the option and the reason.
+        ConfigError: the folder cannot be written to; the message names the option and the reason.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _try_writing(folder)
     except OSError as exc:
-        raise ConfigError(f"{option} is {str(folder)!r}, where nothing can be written: {exc.strerror}") from exc
+        raise ConfigError(f"{option} is {str(folder)!r}, a folder that cannot be written to: {exc.strerror}") from exc
 
 
 def require_writable_file(option: str, file: Path) -> None:
-    """See that ``file`` can be made, or be written over.
+    """Check that ``file`` can be created or overwritten.
 
     Raises:
-        ConfigError: it cannot; the message names the option and the reason.
+        ConfigError: the file cannot be written; the message names the option and the reason.
     """
     if file.is_dir():
-        raise ConfigError(f"{option} is {str(file)!r}, which is a folder; it takes a file")
+        raise ConfigError(f"{option} is {str(file)!r}, which is a folder; give the path of a file")
     try:
         _try_writing(file.parent)
     except OSError as exc:

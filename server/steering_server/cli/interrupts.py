@@ -1,11 +1,11 @@
-"""What an interrupted command says: what of its work is kept."""
+"""Interrupts of a command (Ctrl-C): the message says which results are kept."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 
 class Interrupted(Exception):
-    """Somebody has interrupted a command. The message says what is kept."""
+    """An interrupt of a command. The message says which results are kept."""
 
     def __init__(self, kept: str = "nothing is kept") -> None:
         super().__init__(kept)
@@ -13,10 +13,10 @@ class Interrupted(Exception):
 
 @contextmanager
 def keeping(kept: Callable[[], str]) -> Iterator[None]:
-    """Have an interrupt within the context say what is ``kept`` by then.
+    """Turn an interrupt inside the context into :class:`Interrupted`, with the message that ``kept`` returns.
 
     Raises:
-        Interrupted: there was one.
+        Interrupted: the user interrupted the command.
     """
     try:
         yield

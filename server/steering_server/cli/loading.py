@@ -1,4 +1,4 @@
-"""Load the model of a command that serves none."""
+"""Loading the model of a command that does not serve it."""
 
 from typing import TYPE_CHECKING
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 def open_model(source: ModelSource) -> "LoadedModel":
-    """Load a model, and say so meanwhile. That nothing is where it should be is known before torch is imported.
+    """Load a model while a spinner is shown. A model that does not exist is refused before torch is imported.
 
     Raises:
-        SteeringError: it cannot be loaded.
+        SteeringError: the model cannot be loaded.
     """
     require_possible(source)
     with Console(stderr=True).status("loading the model"):

@@ -1,4 +1,4 @@
-"""What ``steer evaluate`` has measured, as tables for people and as figures for programs."""
+"""Results of ``steer evaluate``, as tables for the terminal and as JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +21,7 @@ _MOST_SHOWN = 40
 
 @dataclass(frozen=True)
 class WrongAnswer:
-    """A prompt that is answered wrong with the profile."""
+    """A prompt that the model answers incorrectly with the profile."""
 
     prompt: str
     right: str
@@ -39,27 +39,27 @@ def wrong_answers(examples: Sequence[Example], predicted: Sequence[int], vocabul
 
 @dataclass(frozen=True)
 class Measurement:
-    """A profile's figures, without and with it."""
+    """Measurements without and with a profile."""
 
     title: str
     sets: dict[str, BeforeAfter]
-    """Accuracy on each set of prompts; a set may lack some of the groups."""
+    """Accuracy on each set of prompts. A set may have no prompts of some sub-tasks."""
     side_effects: SideEffects | None = None
-    """None where they were not wanted."""
+    """None if they were not measured."""
     pass_at_1: BeforeAfter | None = None
     calibration: Mapping[str, CalibrationComparison] = field(default_factory=dict)
-    """On each set of prompts; empty where it was not wanted."""
+    """Calibration on each set of prompts; empty if it was not measured."""
     wrong: Sequence[WrongAnswer] = ()
-    """Where every prompt was asked, those that are answered wrong with the profile."""
+    """Wrong answers with the profile, if every prompt of the task was asked."""
 
     @property
     def beyond_limit(self) -> list[str]:
-        """The texts that are predicted worse than the limit allows."""
+        """Names of the texts whose NLL increase is above the limit."""
         texts = self.side_effects.texts if self.side_effects is not None else ()
         return texts_over_limit({text.name: text.nll_increase for text in texts})
 
     def record(self) -> dict[str, Any]:
-        """Return all figures as JSON has them."""
+        """Return the measurements as plain data for JSON."""
         record: dict[str, Any] = {"accuracy": {name: _figures(*both) for name, both in self.sets.items()}}
         if self.wrong:
             record["wrong"] = [asdict(answer) for answer in self.wrong]
@@ -76,25 +76,27 @@ class Measurement:
         return record
 
     def show(self, console: Console) -> None:
-        """Print all figures."""
+        """Print the measurements."""
         console.print(self._accuracy_table())
         for answer in self.wrong[:_MOST_SHOWN]:
             asked = answer.prompt.rpartition("\n")[2]
             console.print(f"wrong: {asked!r}: {answer.given!r} for {answer.right!r}", style="yellow", markup=False)
         if len(self.wrong) > _MOST_SHOWN:
-            console.print(f"and {len(self.wrong) - _MOST_SHOWN} more that are wrong: see --json", style="yellow")
+            console.print(
+                f"and {len(self.wrong) - _MOST_SHOWN} more wrong answers; --json writes all of them", style="yellow"
+            )
         for name, compared in self.calibration.items():
             show_calibration(console, name, compared)
         if self.side_effects is not None:
             console.print(_side_effects_table(self.side_effects))
             if SOLUTIONS not in {text.name for text in self.side_effects.texts}:
-                left_out = f"left out: {SOLUTIONS}; this installs them: {humaneval.INSTALL}"
+                left_out = f"left out: {SOLUTIONS}; install them with: {humaneval.INSTALL}"
                 console.print(left_out, style="yellow", markup=False)
         if self.pass_at_1 is not None:
             cell = _cell(*self.pass_at_1).replace("\n", ", 95% intervals ")
             console.print(f"HumanEval pass@1, {self.pass_at_1[0].total} problems, greedy, %: {cell}")
         if self.beyond_limit:
-            over = f"beyond the limit of {percent(NLL_LIMIT)}: {', '.join(self.beyond_limit)}"
+            over = f"NLL increase above the limit of {percent(NLL_LIMIT)}: {', '.join(self.beyond_limit)}"
             console.print(over, style="yellow", markup=False)
         elif self.side_effects is not None:
             console.print(f"side effects are within the limit of {percent(NLL_LIMIT)}")
@@ -122,7 +124,7 @@ def _percentage(accuracy: Accuracy, group: str | None) -> tuple[str, str]:
 
 def _side_effects_table(effects: SideEffects) -> Table:
     columns = ("text", "tokens", "NLL without", "with", "change", "same next token")
-    table = Table(*columns, title="other text: nats a token")
+    table = Table(*columns, title="other text, nats per token")
     for text in effects.texts:
         table.add_row(
             text.name,

@@ -1,4 +1,4 @@
-"""The options that say which model to load and how, shared by every command that loads one."""
+"""The options of every command that loads a model: the model, its type, and its devices."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,20 +15,23 @@ _PANEL = "Model"
 Model = Annotated[
     str | None,
     typer.Option(
-        help="Hub id, folder or .gguf file. (default: the embedded SmolLM2-135M-Instruct)", rich_help_panel=_PANEL
+        help="Model to load: hub id, folder or .gguf file. (default: the embedded SmolLM2-135M-Instruct)",
+        rich_help_panel=_PANEL,
     ),
 ]
 Dtype = Annotated[
     str | None,
     typer.Option(
-        help="auto, float32, bfloat16 or float16. (default: auto, bfloat16 where the hardware is fast at it)",
+        help="Type of the weights: auto, float32, bfloat16 or float16. (default: auto, which is bfloat16 where the "
+        "hardware computes it fast)",
         rich_help_panel=_PANEL,
     ),
 ]
 DeviceMap = Annotated[
     str | None,
     typer.Option(
-        help='auto, a device (cpu, 0, disk), or JSON from parts to devices, such as {"": 0, "model.layers.3": "disk"}.',
+        help="Devices of the model: auto, one device (cpu, 0, disk), or JSON that maps modules to devices, such as "
+        '{"": 0, "model.layers.3": "disk"}.',
         rich_help_panel=_PANEL,
     ),
 ]
@@ -36,7 +39,7 @@ MaxMemory = Annotated[
     list[str] | None,
     typer.Option(
         metavar="DEVICE=SIZE",
-        help="Most memory per device, such as cpu=20GiB or 0=10GiB, under device map auto.",
+        help="Memory limit of a device, such as cpu=20GiB or 0=10GiB, for --device-map auto. May be repeated.",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -44,7 +47,8 @@ CacheDir = Annotated[
     Path | None,
     typer.Option(
         metavar="DIR",
-        help="Where the embedded default is kept, dequantised, and weights that a device map puts on disk.",
+        help="Folder for the dequantised default model, and for weights that a device map puts on disk. "
+        "(default: the user's cache folder)",
         rich_help_panel=_PANEL,
     ),
 ]
@@ -53,7 +57,7 @@ CacheDir = Annotated[
 def model_settings(
     model: str | None, dtype: str | None, device_map: str | None, max_memory: list[str] | None, cache_dir: Path | None
 ) -> dict[str, Any]:
-    """Return those of these options that were given, as settings."""
+    """Return the given options as settings; options that were not given are left out."""
     options = {
         "model": model,
         "dtype": dtype,
@@ -65,7 +69,7 @@ def model_settings(
 
 
 def that_load(source: "ModelSource") -> list[Option]:
-    """Return the options that have the same model loaded in the same type, wherever that was said."""
+    """Return the options that load the same model in the same type, whether flags or variables chose them."""
     from steering_profiles.source import ModelSource
 
     return [Option("--model", source.model, ModelSource.model), Option("--dtype", source.dtype, ModelSource.dtype)]

@@ -9,7 +9,7 @@ from rich.progress import Progress as Bars
 
 
 class _StagedBars:
-    """One bar per stage, the earlier ones left standing as done."""
+    """One progress bar per stage; those of earlier stages stay visible."""
 
     def __init__(self, bars: Bars) -> None:
         self._bars = bars

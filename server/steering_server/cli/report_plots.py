@@ -1,4 +1,4 @@
-"""Plots of reports, which need matplotlib: checked before the hours of work that a report is of."""
+"""Check for matplotlib, which the plots of reports need, before the work that a report describes."""
 
 from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""A report's tables on the terminal."""
+"""Tables of a report on the terminal."""
 
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def on_terminal(table: "Table") -> RichTable:
-    """Return ``table`` as rich prints it, its texts as they are."""
+    """Return ``table`` as a rich table. Its texts are not read as rich's markup."""
     shown = RichTable(title=escape(table.caption), title_justify="left")
     for column in table.columns:
         shown.add_column(escape(column.heading), justify="right" if column.numeric else "left")

@@ -1,4 +1,4 @@
-"""``steer anatomy``: what is known of a model, and what of it can be steered."""
+"""``steer anatomy``: the sizes of a model, and the effects and uses that it supports."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
@@ -12,19 +12,21 @@ if TYPE_CHECKING:
     from steering_profiles.models import MetaModel
 
 _Row = tuple[str, str | None, str]
-"""What can be done, why it cannot if it cannot, and where the hook goes."""
+"""An effect or use, the reason if it is not supported, and the module that the hook attaches to."""
 
 
 def anatomy(
     model: Annotated[
         str | None,
-        typer.Argument(help="Hub id, folder or .gguf file. (default: the embedded SmolLM2-135M-Instruct)"),
+        typer.Argument(
+            help="Model to read: hub id, folder or .gguf file. (default: the embedded SmolLM2-135M-Instruct)"
+        ),
     ] = None,
 ) -> None:
     """Show a model's anatomy: its sizes, where the hooks go, what can be steered.
 
-    Only the model's config is read, so that it takes no memory and little time
-    whatever the size of the model.
+    Reads only the model's config, so it takes little time and memory for a
+    model of any size.
 
     [dim]steer anatomy[/]
     [dim]steer anatomy Qwen/Qwen3-30B-A3B[/]

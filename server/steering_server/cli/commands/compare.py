@@ -1,4 +1,4 @@
-"""``steer compare``: one prompt under several arms, side by side."""
+"""``steer compare``: the completions of one prompt under several arms, side by side."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,24 +21,30 @@ if TYPE_CHECKING:
 
 
 def compare(
-    prompt: Annotated[str, typer.Argument(help=r"The prompt; \n stands for a new line.")],
-    arms: Annotated[str, typer.Option(help="Arms, separated by commas: baseline, a profile, or several as a+b.")] = (
-        "baseline,parentheses"
-    ),
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to generate.")] = 16,
-    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 is greedy.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="All arms draw the same random numbers.")] = 0,
+    prompt: Annotated[str, typer.Argument(help=r"Prompt to complete; \n stands for a new line.")],
+    arms: Annotated[
+        str, typer.Option(help="Arms, separated by commas: baseline, a profile, or several profiles as a+b.")
+    ] = ("baseline,parentheses"),
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens to generate.")] = 16,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="Sampling temperature; 0 is greedy decoding.")] = 0.0,
+    seed: Annotated[int, typer.Option(help="Seed of the random numbers, which all arms share.")] = 0,
     url: Annotated[
-        str | None, typer.Option(help="Ask the server at this URL, /v1 or not, rather than load a model here.")
+        str | None,
+        typer.Option(help="URL of a running server to ask, with or without /v1. Without it, the model is loaded here."),
     ] = None,
-    profiles: Annotated[str | None, typer.Option(metavar="DIR", help="Folder of your own profiles.")] = None,
+    profiles: Annotated[
+        str | None, typer.Option(metavar="DIR", help="Folder of your own profiles, in addition to the shipped ones.")
+    ] = None,
     model: Model = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
     max_memory: MaxMemory = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    r"""Complete a prompt under several arms and mark where they part.
+    r"""Complete a prompt under several arms and show where the completions diverge.
+
+    Prints the completions side by side and, for each pair of arms, the first
+    token that differs and how likely each arm finds the other's tokens.
 
     [dim]steer compare '#print the string 123\nprint(str(str(str(123' --max-tokens 1[/]
     [dim]steer compare "def add(a, b):" --url http://127.0.0.1:8000[/]
@@ -56,7 +62,9 @@ def compare(
     given = model_settings(model, dtype, device_map, max_memory, cache_dir)
     given |= {"profiles": profiles} if profiles is not None else {}
     if url is not None and given:
-        raise ConfigError(f"--url asks a running server; {', '.join(given)} cannot be chosen from here")
+        raise ConfigError(
+            f"--url asks a running server, which has its own {', '.join(given)}; leave out --url or those options"
+        )
     text = prompt.replace(r"\n", "\n")
     names = [arm.strip() for arm in arms.split(",")]
 
@@ -81,7 +89,7 @@ def _here(settings: "ServerSettings", arms: Sequence[str], ask: "Ask") -> "Compa
     """Load the model into this process and ask it.
 
     Raises:
-        ProfileNotFound: an arm names none. It is known before the model is loaded.
+        ProfileNotFound: an arm names a profile that does not exist. This is checked before the model is loaded.
     """
     from steering_profiles.schema import BASELINE
     from steering_profiles.store import Catalogue
@@ -100,7 +108,7 @@ def _here(settings: "ServerSettings", arms: Sequence[str], ask: "Ask") -> "Compa
 
 
 async def _in_process(backend: "Backend", ask: "Ask") -> "Comparison":
-    """Ask the server's own application, in this process and without a port: the same code answers."""
+    """Ask the server's application inside this process, without a port."""
     import httpx
 
     from steering_client import AsyncSteeringClient
@@ -130,9 +138,9 @@ def _show(console: Console, prompt: str, comparison: "Comparison") -> None:
     for pair in comparison.pairs:
         one, other = pair.arms
         if pair.first_difference is None:
-            console.print(f"{one} and {other}: the same {len(comparison.texts[one])} characters", markup=False)
+            console.print(f"{one} and {other} are the same: {len(comparison.texts[one])} characters", markup=False)
             continue
-        console.print(f"{one} and {other} part at token {pair.first_difference + 1}", markup=False, soft_wrap=True)
+        console.print(f"{one} and {other} diverge at token {pair.first_difference + 1}", markup=False, soft_wrap=True)
         for whose, under in (pair.logprobs or {}).items():
             totals = ", ".join(f"{sum(values):.2f} under {arm}" for arm, values in under.items())
             console.print(f"  log-probability of {whose}'s tokens: {totals}", markup=False, soft_wrap=True)

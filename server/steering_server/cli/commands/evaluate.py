@@ -1,4 +1,4 @@
-"""``steer evaluate``: how much a profile helps, how far that reaches, and what else it changes."""
+"""``steer evaluate``: accuracy without and with a profile, on several prompt formats, and its side effects."""
 
 import json
 import shlex
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from steering_profiles.schema import Profile
     from steering_server.cli.measurements import Measurement
 
-_GENERAL = "Besides the task"
+_GENERAL = "Other text"
 
 
 def evaluate(
@@ -29,44 +29,51 @@ def evaluate(
     task: Annotated[
         str | None,
         typer.Option(
-            help="What is measured: parentheses, arithmetic, factual-recall or one of its domains, or a file of your "
-            "own: FILE.jsonl. (default: the task that the profile was fitted to)"
+            help="Task to measure: parentheses, arithmetic, factual-recall or one of its domains, or a file of your "
+            "own, FILE.jsonl. (default: the task that the profile was fitted to)"
         ),
     ] = None,
     folder: Annotated[
-        Path | None, typer.Option("--profiles", metavar="DIR", help="Folder of your own profiles.")
+        Path | None,
+        typer.Option("--profiles", metavar="DIR", help="Folder of your own profiles, in addition to the shipped ones."),
     ] = None,
-    strength: Annotated[float, typer.Option(help="Strength at which it is applied.")] = 1.0,
+    strength: Annotated[float, typer.Option(help="Strength of the profile.")] = 1.0,
     seed: Annotated[
         int | None,
         typer.Option(
-            help="Decides which prompts are test. (default: the fit's own; another draws some that the fit has seen)"
+            help="Seed of the split, which decides the test prompts. (default: the seed of the fit; with another one "
+            "the fit has seen some of them)"
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
-    report: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write a report to this folder: NAME.html and NAME.md.")
+    output: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="File to write the measurements to.")
     ] = None,
-    force: Annotated[bool, typer.Option(help="Apply it although it was made for another model.")] = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder to write a report to: NAME.html and NAME.md.")
+    ] = None,
+    force: Annotated[
+        bool, typer.Option(help="Apply a profile that was made for another model, where the shapes permit.")
+    ] = False,
     exhaustive: Annotated[
         bool,
         typer.Option(
             "--exhaustive",
-            help="Also every prompt of the task's own shape, and which of them are answered wrong (parentheses alone).",
+            help="Also ask every prompt of the task's own format and name those that are answered wrong (only for the "
+            "task parentheses).",
         ),
     ] = False,
     calibration: Annotated[
         bool,
         typer.Option(
             "--calibration",
-            help="Also measure P(correct), NLL and calibration error, beside a temperature tuned on dev.",
+            help="Also measure P(correct), NLL and calibration error, and compare with a temperature tuned on dev.",
         ),
     ] = False,
     side_effects: Annotated[
         bool,
         typer.Option(
             "--side-effects/--no-side-effects",
-            help="Whether to measure how well other text is predicted.",
+            help="Whether to measure the NLL of text that has nothing to do with the task.",
             rich_help_panel=_GENERAL,
         ),
     ] = True,
@@ -74,12 +81,13 @@ def evaluate(
         bool,
         typer.Option(
             "--run-humaneval",
-            help="Let the model write HumanEval's programs and run them, in a sandbox: pass@1.",
+            help="Let the model solve HumanEval's problems and run its programs in a sandbox (pass@1).",
             rich_help_panel=_GENERAL,
         ),
     ] = False,
     humaneval_problems: Annotated[
-        int | None, typer.Option(min=1, help="Only the first so many of its 164 problems.", rich_help_panel=_GENERAL)
+        int | None,
+        typer.Option(min=1, help="Number of problems, taken from the first of the 164.", rich_help_panel=_GENERAL),
     ] = None,
     model: Model = None,
     dtype: Dtype = None,
@@ -87,12 +95,12 @@ def evaluate(
     max_memory: MaxMemory = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Measure a profile: accuracy without and with it, and what else it changes.
+    """Measure a profile: accuracy without and with it, and its side effects.
 
-    Accuracy on the test prompts, and on prompts of shapes that no fit saw,
-    which tell how far it generalises. Then how well the model predicts text
-    that has nothing to do with the task: prose, code, and the reference
-    solutions of HumanEval where its problems are installed.
+    Accuracy is measured on the test prompts and on held-out prompt formats,
+    which show how far the profile generalises. Side effects are the changes of
+    the NLL of text that has nothing to do with the task: prose, code, and the
+    reference solutions of HumanEval if its problems are installed.
 
     [dim]steer evaluate parentheses[/]
     [dim]steer evaluate parentheses --strength 0.5 --no-side-effects[/]
@@ -112,7 +120,7 @@ def evaluate(
     if exhaustive:
         require_countable(task)
     if humaneval_problems is not None and not run_humaneval:
-        raise ConfigError("--humaneval-problems says how many problems --run-humaneval takes, which is not given")
+        raise ConfigError("--humaneval-problems is given without --run-humaneval; give both or neither")
     source = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     if output is not None:
         require_writable_file("--json", output)
@@ -146,10 +154,10 @@ def evaluate(
 
 
 def _problems(most: int | None) -> "Sequence[Problem]":
-    """Return the first of HumanEval's problems, where programs that solve them can be run.
+    """Return the first ``most`` problems of HumanEval, or all of them.
 
     Raises:
-        EvaluationError: they are not at hand, or programs cannot be run safely here.
+        EvaluationError: the problems are not installed, or the sandbox cannot run programs on this machine.
     """
     from steering_profiles.evaluation import humaneval
     from steering_profiles.evaluation.sandbox import require_sandbox
@@ -162,7 +170,7 @@ def _problems(most: int | None) -> "Sequence[Problem]":
 def _write_report(
     applied: "ProfileAtStrength", profile: str, task: str, measured: "Measurement", folder: Path, plots: bool
 ) -> Path:
-    """Write what was measured of ``profile``, as it was called, to ``folder``; return its page."""
+    """Write a report of the measurement to ``folder``; return the path of its page. ``profile`` is as it was given."""
     from steering_profiles.reports import Report, recorded_grid, write_report
     from steering_profiles.schema import strength_text
 
@@ -191,7 +199,7 @@ def _task_of_fit(profile: "Profile") -> str:
     """Return the task that ``profile`` was fitted to.
 
     Raises:
-        ConfigError: it was fitted to none that can be named here.
+        ConfigError: the profile does not name a built-in task.
     """
     from steering_profiles.tasks import TASKS
     from steering_server.errors import ConfigError
@@ -199,11 +207,11 @@ def _task_of_fit(profile: "Profile") -> str:
     fitted = profile.provenance.task if profile.provenance is not None else None
     if fitted in TASKS:
         return fitted
-    said = "does not say what it was fitted to" if fitted is None else f"was fitted to {fitted!r}, a file of your own"
-    raise ConfigError(f"profile {profile.name!r} {said}; name what is to be measured with --task")
+    said = "does not name its task" if fitted is None else f"was fitted to {fitted!r}, a file of your own"
+    raise ConfigError(f"profile {profile.name!r} {said}; name the task to measure with --task")
 
 
 def _seed_of_fit(profile: "Profile", task: str) -> int:
-    """Return the seed whose test prompts the fit of ``profile`` did not see; any will do if it was fitted elsewhere."""
+    """Return the seed whose test prompts the fit of ``profile`` did not see; 0 if it was fitted to another task."""
     provenance = profile.provenance
     return provenance.seed if provenance is not None and provenance.task == task else 0

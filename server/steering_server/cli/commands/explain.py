@@ -1,4 +1,4 @@
-"""``steer explain``: what a layer does for a task."""
+"""``steer explain``: the role of one layer in a task."""
 
 import shlex
 from pathlib import Path
@@ -20,13 +20,13 @@ _MOST_HEADS = 10
 def explain(
     task: Annotated[
         str,
-        typer.Option(help="What the model is asked: a task that can be fitted, or a file of your own: FILE.jsonl."),
+        typer.Option(help="Task whose prompts are asked: one that can be fitted, or a file of your own, FILE.jsonl."),
     ] = "capitals",
-    layer: Annotated[int, typer.Option(help="Which layer, the first being 0 and the last -1.")] = -1,
+    layer: Annotated[int, typer.Option(help="Layer to explain; 0 is the first, -1 the last.")] = -1,
     ridge: Annotated[
         float,
         typer.Option(
-            help="Shrinks the coefficients: this share of each input's variance is added to it. 0 is least squares."
+            help="Ridge penalty that shrinks the coefficients, as a share of each input's variance. 0 is least squares."
         ),
     ] = 0.0,
     prompts: Annotated[
@@ -36,12 +36,13 @@ def explain(
         bool,
         typer.Option(
             "--argument-heads/--no-argument-heads",
-            help="Whether to look for the heads that bring the topic, in all layers. It takes the longest.",
+            help="Whether to search all layers for the heads that move the topic to the last position. This takes "
+            "the longest.",
         ),
     ] = True,
-    seed: Annotated[int, typer.Option(help="Decides which prompts are train, dev and test.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the split into train, dev and test prompts.")] = 0,
     out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write explain-TASK-layer-N.html and .md to this folder too.")
+        Path | None, typer.Option(metavar="DIR", help="Folder to write explain-TASK-layer-N.html and .md to.")
     ] = None,
     model: Model = None,
     dtype: Dtype = None,
@@ -49,17 +50,18 @@ def explain(
     max_memory: MaxMemory = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Show what a layer's MLP makes of its input on a task, and which heads bring the topic.
+    """Explain what a layer's MLP does on a task, and find the heads that move the topic.
 
-    "The capital of France is": some heads bring France to the last position, an
-    MLP turns it into Paris, and the final layer makes that less likely again
-    (Lv et al., arXiv:2403.19521). Here the MLP's output is explained by what
-    each head and the residual stream gave it, with one coefficient each: above 0 it
-    amplifies them, below 0 it erases them. R² says how much that explains, on
-    the prompts of the fit and on others. The intercept is what the MLP adds
-    whatever they say, shown as the tokens that it pushes to and away from. Then
-    what all of that adds to the right answer's logit. Last, the heads whose
-    output, taken from a prompt of another topic, lowers P(answer) most.
+    In "The capital of France is" some heads move France to the last position,
+    an MLP turns it into Paris, and the final layer makes Paris less likely
+    again (Lv et al., arXiv:2403.19521). This command fits the MLP's output as a
+    linear combination of what each head and the residual stream gave it: a
+    coefficient above 0 amplifies that input, one below 0 erases it. R² says how
+    much this explains, on the prompts of the fit and on others. The intercept
+    is what the MLP adds for any input, shown as the tokens that it promotes and
+    demotes. The next table shows what each part adds to the right answer's
+    logit. The last one lists the heads whose output, replaced by that on a
+    prompt about another topic, lowers P(answer) most.
 
     [dim]steer explain[/]
     [dim]steer explain --layer 22 --task capitals --out my-reports[/]

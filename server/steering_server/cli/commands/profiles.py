@@ -1,4 +1,4 @@
-"""``steer profiles``: what profiles there are, and what is in one."""
+"""``steer profiles``: the list of profiles, and the content of one."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,15 +14,17 @@ if TYPE_CHECKING:
 
 
 def profiles(
-    name: Annotated[str | None, typer.Argument(help="Show this profile whole, as JSON.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Name of the profile to print as JSON.")] = None,
     folder: Annotated[
-        Path | None, typer.Option("--profiles", metavar="DIR", help="Folder of your own profiles, besides the shipped.")
+        Path | None,
+        typer.Option("--profiles", metavar="DIR", help="Folder of your own profiles, in addition to the shipped ones."),
     ] = None,
 ) -> None:
-    """List the profiles at hand, or show one.
+    """List the available profiles, or print one of them.
 
-    Side effects are those that were measured when a profile was fitted; what
-    is beyond the limit is named. steer evaluate measures them anew.
+    The side effects are those that were measured when a profile was fitted;
+    texts whose NLL increase is above the limit are named. steer evaluate
+    measures them again.
 
     [dim]steer profiles[/]
     [dim]steer profiles parentheses[/]
@@ -35,7 +37,7 @@ def profiles(
     if name is not None:
         console.print_json(catalogue[name].profile.model_dump_json())
         return
-    names = Column("name", no_wrap=True)  # what the other commands take: never cut short
+    names = Column("name", no_wrap=True)  # other commands take the name, so it is never truncated
     table = Table(names, "changes", "made for", "side effects", "hash", "from")
     for entry in (catalogue[each] for each in catalogue):
         profile = entry.profile

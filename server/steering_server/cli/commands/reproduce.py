@@ -1,4 +1,4 @@
-"""``steer reproduce``: the paper's experiment again, its figures and ours side by side."""
+"""``steer reproduce``: the paper's experiment, with the published and the measured figures side by side."""
 
 import json
 from collections.abc import Sequence
@@ -28,17 +28,18 @@ def reproduce(
             help="Models of the paper's table, by name or hub id. (default: those whose weights are on this machine)",
         ),
     ] = None,
-    output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
+    output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="File to write the figures to.")] = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
     max_memory: MaxMemory = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Run the paper's experiment on the models you have; compare.
+    """Run the paper's experiment and compare with the published figures.
 
-    Balanced parentheses with the paper's method: attention heads by F1, its
-    grid of k and alpha chosen on dev, accuracy on test. A model that is not
-    named is never downloaded.
+    The task is balanced parentheses, the method the paper's: attention heads
+    are ranked by F1, k and alpha are chosen from its grid on dev prompts, and
+    accuracy is measured on test prompts. A model is downloaded only if it is
+    named.
 
     [dim]steer reproduce[/]
     [dim]steer reproduce "GPT-2 XL" Qwen/Qwen2.5-3B[/]
@@ -78,7 +79,7 @@ def reproduce(
                 continue
             console.print(_table(published, result))
             records.append(_record(published, result))
-            if output is not None:  # after every model: the next may take hours
+            if output is not None:  # after every model, because the next one may take hours
                 output.write_text(json.dumps(records, indent=2) + "\n")
 
 
@@ -98,7 +99,7 @@ def _choose(names: "list[str] | tuple[str, ...]") -> "list[Published]":
     for name in names:
         if name.lower() not in by_name:
             known = ", ".join(f"{published.model} ({published.source})" for published in PUBLISHED)
-            raise ConfigError(f"model is {name!r}, of which nothing is published; known: {known}")
+            raise ConfigError(f"model is {name!r}, for which the paper has no figures; allowed: {known}")
     return [by_name[name.lower()] for name in names]
 
 
