@@ -291,17 +291,17 @@ WRONG = {
     "unknown method": (["fit", "parentheses", "--out", ".", "--method", "luck"], "stepwise, paper, circuit, random"),
     "an option of another method": (
         ["fit", "parentheses", "--out", ".", "--lambda", "0.1"],
-        "--lambda means nothing to method stepwise",
+        "--lambda has no effect with method stepwise",
     ),
     "an option of the grid for a search that has none": (
         ["fit", "parentheses", "--out", ".", "--alpha", "1.5"],
-        "--alpha means nothing to method stepwise",
+        "--alpha has no effect with method stepwise",
     ),
     "an option of the stepwise search for another": (
         ["fit", "parentheses", "--out", ".", "--method", "paper", "--max-scale", "2"],
-        "--max-scale means nothing to method paper",
+        "--max-scale has no effect with method paper",
     ),
-    "an option of a method for facts": (["fit", "capitals", "--out", ".", "--k", "5"], "--k means nothing to method"),
+    "an option of a method for facts": (["fit", "capitals", "--out", ".", "--k", "5"], "--k has no effect with method"),
     "attention out of range": (
         ["fit", "capitals", "--out", ".", "--self-only-attention", "2"],
         "self-only attention is 2",

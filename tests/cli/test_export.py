@@ -73,14 +73,14 @@ def test_a_rank_beyond_what_vllm_takes_is_said(
 ):
     monkeypatch.setattr(importlib.import_module("steering_server.cli.commands.export"), "VLLM_RANKS", (1, 8))
     export("scaled", form="lora", out=tmp_path, folder=own, model=str(own / "model"))
-    assert "its rank is 16; vLLM serves adapters up to 8" in capsys.readouterr().out
+    assert "the rank is 16; vLLM serves adapters up to rank 8" in capsys.readouterr().out
 
 
 def test_of_a_gguf_files_adapter_it_says_what_applies_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     model = write_gguf(tmp_path / "tiny.gguf")
     save_profile(build_profile(load(model), "scaled", heads=[(0, 1, 3.0)]), tmp_path)
     export("scaled", form="lora", out=tmp_path / "out", folder=tmp_path, model=str(model))
-    assert "llama.cpp applies the adapter to it once that is converted to GGUF too" in capsys.readouterr().out
+    assert "llama.cpp applies the adapter to it after the adapter is converted to GGUF" in capsys.readouterr().out
 
 
 def test_weights_are_written_in_the_type_asked_for(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -1,4 +1,4 @@
-"""Ctrl-C while a command works: one line that says what is kept, and exit status 130."""
+"""Ctrl-C while a command works: one line that says which results are saved, and exit status 130."""
 
 import signal
 import subprocess
@@ -48,13 +48,13 @@ def test_a_fit_says_what_it_keeps_and_the_same_command_goes_on_from_there(model:
     command = ("fit", "parentheses", "--method", "paper", "--out", str(tmp_path), *model)
     line = interrupted(*command, when=lambda: kept() > 2)
     before = kept()
-    assert line == f"interrupted: {before} of the fit's results are kept; the same command goes on from there"
+    assert line == f"interrupted: {before} results of the fit are saved; run the same command again to continue"
     again = steer(*command)
     assert again.returncode == 0, again.stderr
-    assert f"going on with a fit that was interrupted: {before} of its results are kept" in again.stdout
+    assert f"continuing an interrupted fit, of which {before} results are saved" in again.stdout
 
 
 def test_what_keeps_nothing_says_so(model: tuple[str, ...]):
     started = time.monotonic()
     line = interrupted("evaluate", "parentheses", *model, when=lambda: time.monotonic() - started > 1)
-    assert line == "interrupted: nothing is kept"
+    assert line == "interrupted: no results are saved"

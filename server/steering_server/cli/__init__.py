@@ -1,7 +1,7 @@
 """The command ``steer``.
 
-Commands import what they need when they run, and what needs torch when nothing is left to refuse: it takes seconds to
-import, which neither ``--help`` nor a mistake is to cost.
+Commands import what they need when they run, and torch only after all arguments have been checked: importing torch
+takes seconds, which neither ``--help`` nor a mistake should cost.
 """
 
 import sys
@@ -19,17 +19,19 @@ from steering_server.cli.commands.compare import compare
 from steering_server.cli.commands.evaluate import evaluate
 from steering_server.cli.commands.explain import explain
 from steering_server.cli.commands.export import export
+from steering_server.cli.commands.fit import FORMER_OPTIONS as FORMER_FIT_OPTIONS
 from steering_server.cli.commands.fit import fit
 from steering_server.cli.commands.profiles import profiles
 from steering_server.cli.commands.reproduce import reproduce
-from steering_server.cli.commands.serve import FORMER_OPTIONS, serve
+from steering_server.cli.commands.serve import FORMER_OPTIONS as FORMER_SERVE_OPTIONS
+from steering_server.cli.commands.serve import serve
 from steering_server.cli.interrupts import Interrupted
 from steering_server.cli.renaming import renaming
 from steering_server.errors import ServerError
 
 
 class _Commands(TyperGroup):
-    """All commands. An interrupt of one is told as an error is; typer would end it without a word."""
+    """All commands. Raises an interrupt as :class:`Interrupted`; typer would exit without a message."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -52,7 +54,7 @@ def steer(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    """Steer a language model at inference time, and prove that it helps."""
+    """Steer a language model at inference time and measure the effect."""
     if version:
         typer.echo(f"steer {__version__}")
         raise typer.Exit
@@ -60,13 +62,17 @@ def steer(
         typer.echo(context.get_help(), nl=False)
 
 
-app.command(cls=renaming(FORMER_OPTIONS))(serve)
-for command in (compare, fit, evaluate, explain, export, profiles, anatomy, reproduce):
+app.command(cls=renaming(FORMER_SERVE_OPTIONS))(serve)
+app.command(cls=renaming(FORMER_FIT_OPTIONS))(fit)
+for command in (compare, evaluate, explain, export, profiles, anatomy, reproduce):
     app.command()(command)
 
 
 def main() -> None:
-    """Run the command line; an error ends in one line on standard error and exit status 1, an interrupt in 130."""
+    """Run the command line.
+
+    An error prints one line to standard error and exits with status 1, an interrupt exits with status 130.
+    """
     try:
         app()
     except (SteeringError, ServerError) as exc:

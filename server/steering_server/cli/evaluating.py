@@ -1,4 +1,4 @@
-"""The work of ``steer evaluate``: what a profile does to its task, and to everything else."""
+"""The work of ``steer evaluate``: the measurements of a profile on its task and on other text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,21 +26,21 @@ from steering_server.cli.progress import progress_bars
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What is measured besides accuracy on the test prompts and on held-out formats."""
+class EvaluationOptions:
+    """Measurements to make besides accuracy on the test prompts and on held-out formats."""
 
     exhaustive: bool
-    """Every prompt of the task's own shape."""
+    """Whether to ask every prompt of the task's own format."""
     calibration: bool
     side_effects: bool
     problems: Sequence[humaneval.Problem] = ()
-    """Of HumanEval, whose solutions are written and run."""
+    """Problems of HumanEval that the model solves; none if empty."""
 
 
 def measure(
-    loaded: LoadedModel, applied: ProfileAtStrength, task: str, seed: int, wanted: Wanted, console: Console
+    loaded: LoadedModel, applied: ProfileAtStrength, task: str, seed: int, options: EvaluationOptions, console: Console
 ) -> Measurement:
-    """Measure a profile without and with it, and print what cannot be measured."""
+    """Measure the model without and with a profile. Prints warnings, and prompts that are left out."""
     steering = Steering((applied,))
     for warning in effective(steering, loaded.dtype_name).warnings:
         console.print(warning, style="yellow", markup=False)
@@ -48,7 +48,7 @@ def measure(
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
     sets = {"test": made.test} | held_out_formats_of(task, loaded.tokenizer, seed, loaded.context_length)
-    every = every_prompt_of(task, loaded.tokenizer, loaded.context_length) if wanted.exhaustive else ()
+    every = every_prompt_of(task, loaded.tokenizer, loaded.context_length) if options.exhaustive else ()
     results: dict[str, tuple[Accuracy, Accuracy]] = {}
     wrong: list[WrongAnswer] = []
     compared: dict[str, CalibrationComparison] = {}
@@ -64,13 +64,13 @@ def measure(
                     predictor.accuracy(examples, progress=progress),
                     predictor.accuracy(examples, steering, progress),
                 )
-            if wanted.calibration:
+            if options.calibration:
                 progress.stage("measuring calibration", 2 * len(made.dev) + 2 * sum(map(len, sets.values())))
                 temperature, _ = tune_temperature(predictor, made.dev, progress)
                 for name, examples in sets.items():
                     compared[name] = compare_calibration(predictor, examples, steering, temperature, progress)
-        effects = measure_side_effects(loaded, steering, progress) if wanted.side_effects else None
-        passed = humaneval.pass_at_1(loaded, wanted.problems, steering, progress) if wanted.problems else None
+        effects = measure_side_effects(loaded, steering, progress) if options.side_effects else None
+        passed = humaneval.pass_at_1(loaded, options.problems, steering, progress) if options.problems else None
     title = f"{applied.profile.name} ({applied.profile.summary}) at strength {strength_text(applied.strength)}"
     return Measurement(title, results, effects, passed, compared, wrong)
 
@@ -82,7 +82,7 @@ def _every(
     vocabulary: Vocabulary,
     progress: Progress,
 ) -> tuple[tuple[Accuracy, Accuracy], list[WrongAnswer]]:
-    """Ask every prompt; return how many are right without and with the profile, and which are wrong with it."""
+    """Return the accuracy on every prompt without and with the profile, and the wrong answers with it."""
     progress.stage("measuring every prompt", 2 * len(every))
     plain = predictor.predict(every, progress=progress)
     steered = predictor.predict(every, steering, progress)

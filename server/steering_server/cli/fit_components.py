@@ -1,4 +1,4 @@
-"""``steer fit`` where components are scaled: RASteer, and what it is compared with."""
+"""``steer fit`` for methods that scale components: RASteer and the methods that it is compared with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -30,7 +30,7 @@ class ComponentsFit:
 
     settings: FitSettings
     compare: bool
-    """Whether to search with the other methods too."""
+    """Whether to search with the other methods too, for the report."""
 
     def fit(
         self,
@@ -41,7 +41,7 @@ class ComponentsFit:
         checkpoint: "FitCheckpoint",
         progress: "Progress",
     ) -> "FittedComponents":
-        """Find a profile."""
+        """Fit a profile."""
         from steering_profiles.fitting import fit
 
         result = fit(
@@ -52,11 +52,11 @@ class ComponentsFit:
 
 @dataclass(frozen=True)
 class FittedComponents:
-    """What such a fit has found."""
+    """Result of a fit of component scales."""
 
     result: "FitResult"
     others: list[FitSettings]
-    """What else to search with, for the report."""
+    """Settings of the other methods that the report compares with."""
 
     @property
     def profile(self) -> "Profile":
@@ -71,7 +71,7 @@ class FittedComponents:
         command: str,
         progress: "Progress",
     ) -> "Report":
-        """Measure what the report shows besides."""
+        """Make the report, and the measurements that it shows besides those of the fit."""
         from steering_profiles.fitting import fit
         from steering_profiles.reports import report_of_fit
 
@@ -91,7 +91,7 @@ class FittedComponents:
         return replace(report, command=command + " --compare" * bool(others))
 
     def show(self, console: Console) -> None:
-        """Print the search, the choice and the figures."""
+        """Print the search, the chosen scales and the test accuracy."""
         result = self.result
         choice = result.choice
         console.print(_grid_table(choice.grid) if choice.grid else _path_table(choice))
@@ -105,10 +105,10 @@ class FittedComponents:
 
 
 def components_settings(method: str, options: ComponentOptions) -> FitSettings:
-    """Make settings of the options; what is not given is the default.
+    """Return the settings that the options give; the others have their defaults.
 
     Raises:
-        ConfigError: one that is not allowed; the message names it.
+        ConfigError: an option has a value that is not allowed; the message names it.
     """
     for name, value, allowed in (
         ("method", method, (*METHODS, FINAL_LAYER)),
@@ -132,14 +132,14 @@ def components_settings(method: str, options: ComponentOptions) -> FitSettings:
 
 
 def _other_methods(settings: FitSettings, task: "Task") -> list[FitSettings]:
-    """Return the settings of all other methods that this task and these components can be fitted with."""
+    """Return the settings of the other methods that can fit this task and these components."""
     heads_only = settings.kinds == ("head",)
     possible = {"stepwise": True, "paper": True, "circuit": heads_only and bool(task.pairs), "random": heads_only}
     return [replace(settings, method=method) for method in METHODS if method != settings.method and possible[method]]
 
 
 def _path_table(choice: "Choice") -> Table:
-    columns = ("step", "components", "sum of (scale - 1)", "correct, %", "other text's NLL")
+    columns = ("step", "components", "total change (L1)", "correct, %", "other text's NLL")
     table = Table(*columns, title="the search, on the validation set (bold: chosen)")
     for point in choice.path:
         correct = 100 * point.accuracy.correct / point.accuracy.total
@@ -161,7 +161,9 @@ def _grid_table(grid: "Sequence[MeasuredPoint]") -> Table:
     points = {(m.point.k, m.point.alpha): m.accuracy for m in grid}
     alphas = sorted({alpha for k, alpha in points if k})
     table = Table(
-        "scaled", *(f"x{strength_text(alpha)}" for alpha in alphas), title="dev accuracy, % (dim: ruled out early)"
+        "scaled",
+        *(f"x{strength_text(alpha)}" for alpha in alphas),
+        title="dev accuracy, % (dim: measured on a part of dev, then ruled out)",
     )
     most = max(accuracy.total for accuracy in points.values())
     for k in sorted({k for k, _ in points}):

@@ -1,4 +1,4 @@
-"""``steer fit`` where the settings of the final layer are chosen."""
+"""``steer fit`` for method final-layer, which chooses settings of the final layer."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class FinalLayerFit:
         checkpoint: "FitCheckpoint",
         progress: "Progress",
     ) -> "FittedFinalLayer":
-        """Find a profile."""
+        """Fit a profile."""
         from steering_profiles.fitting import fit_final_layer
 
         return FittedFinalLayer(
@@ -54,7 +54,7 @@ class FinalLayerFit:
 
 @dataclass(frozen=True)
 class FittedFinalLayer:
-    """What such a fit has found."""
+    """Result of a fit of the final layer's settings."""
 
     result: "FinalLayerResult"
 
@@ -71,13 +71,13 @@ class FittedFinalLayer:
         command: str,
         progress: "Progress",
     ) -> "Report":
-        """Measure what the report shows besides."""
+        """Make the report, and the measurements that it shows besides those of the fit."""
         from steering_profiles.reports import report_of_final_layer
 
         return report_of_final_layer(loaded, held_out, self.result, progress)
 
     def show(self, console: Console) -> None:
-        """Print the search, the choice and the figures."""
+        """Print the search, the chosen settings and the calibration on test."""
         from steering_profiles.reports import FinalLayerSearch
         from steering_profiles.reports.calibration import final_layer_table, search_sentences
         from steering_profiles.reports.gate import gate_comparison, gate_sentences
@@ -94,10 +94,10 @@ class FittedFinalLayer:
 
 
 def final_layer_settings(options: FinalLayerOptions) -> FinalLayerSettings:
-    """Make settings of the options; what is not given is the default.
+    """Return the settings that the options give; the others have their defaults.
 
     Raises:
-        ConfigError: one that is not allowed; the message names it.
+        ConfigError: an option has a value that is not allowed; the message names it.
     """
     unknown = [source for source in options.intercept if source not in SOURCES]
     if unknown:

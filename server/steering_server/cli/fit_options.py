@@ -1,4 +1,4 @@
-"""The options of ``steer fit`` that say how it searches, in two groups: what scales components, and what does not."""
+"""Search options of ``steer fit``: those of the methods that scale components, and those of method final-layer."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from steering_server.cli.options import Option, given
 from steering_server.errors import ConfigError
 
 FINAL_LAYER = "final-layer"
-"""The method that scales no components."""
+"""Name of the method that changes the final layer and scales no component."""
 
 
 @dataclass(frozen=True)
 class ComponentOptions:
-    """How components and their scales are searched for."""
+    """Options of the search for components and scales."""
 
     components: str = "heads"
     max_components: int = 20
@@ -24,7 +24,7 @@ class ComponentOptions:
 
     @property
     def of_stepwise(self) -> list[Option]:
-        """Those of the stepwise search alone."""
+        """Options of the stepwise search only."""
         return [
             Option("--max-components", self.max_components, ComponentOptions.max_components),
             Option("--max-scale", self.max_scale, ComponentOptions.max_scale),
@@ -32,12 +32,12 @@ class ComponentOptions:
 
     @property
     def of_grid(self) -> list[Option]:
-        """Those of the methods that try a grid."""
+        """Options of the methods that search a grid."""
         return [Option("--k", self.k, ()), Option("--alpha", self.alpha, ())]
 
     @property
     def all(self) -> list[Option]:
-        """All of them."""
+        """All options of this group."""
         return [
             Option("--components", self.components, ComponentOptions.components),
             *self.of_stepwise,
@@ -49,7 +49,7 @@ class ComponentOptions:
 
 @dataclass(frozen=True)
 class FinalLayerOptions:
-    """How settings of the final layer are searched for."""
+    """Options of the search for settings of the final layer."""
 
     self_only_attention: tuple[float, ...] = ()
     lambdas: tuple[float, ...] = ()
@@ -60,7 +60,7 @@ class FinalLayerOptions:
 
     @property
     def all(self) -> list[Option]:
-        """All of them."""
+        """All options of this group."""
         return [
             Option("--self-only-attention", self.self_only_attention, ()),
             Option("--lambda", self.lambdas, ()),
@@ -75,7 +75,7 @@ def refuse(method: str, options: Iterable[Option]) -> None:
     """Refuse options that ``method`` would ignore.
 
     Raises:
-        ConfigError: one of them is given.
+        ConfigError: an option is given; the message names it.
     """
     for option in given(options):
-        raise ConfigError(f"{option.name} means nothing to method {method}; leave it out or choose another method")
+        raise ConfigError(f"{option.name} has no effect with method {method}; leave it out or choose another method")

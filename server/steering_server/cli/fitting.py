@@ -1,4 +1,4 @@
-"""The work of ``steer fit``, from what was asked for to a profile and its report."""
+"""The work of ``steer fit``: from checked options to a profile and its report."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from steering_profiles.source import ModelSource
 from steering_server.cli.fit_components import ComponentsFit, components_settings
 from steering_server.cli.fit_final_layer import FinalLayerFit, final_layer_settings
 from steering_server.cli.fit_options import FINAL_LAYER, ComponentOptions, FinalLayerOptions, refuse
-from steering_server.cli.interrupts import keeping
+from steering_server.cli.interrupts import report_saved
 from steering_server.cli.loading import open_model
 from steering_server.cli.options import Option
 from steering_server.cli.progress import progress_bars
@@ -20,46 +20,49 @@ from steering_server.errors import ConfigError
 if TYPE_CHECKING:
     from steering_profiles.fitting import FitCheckpoint
 
-Way = ComponentsFit | FinalLayerFit
+MethodFit = ComponentsFit | FinalLayerFit
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A fit that can be made, as far as is known without the model."""
+class FitPlan:
+    """A fit whose options have been checked as far as possible without the model."""
 
     source: str
-    """Of the task: see :mod:`steering_profiles.tasks.catalogue`."""
+    """Name of a built-in task, or path of a file (:mod:`steering_profiles.tasks.catalogue`)."""
     name: str
-    """The profile's."""
+    """Name of the profile."""
     seed: int
-    way: Way
+    method: MethodFit
     model: ModelSource
     out: Path
     command: str
-    """What makes the profile again."""
+    """Command line that makes the same profile again."""
 
 
-def way_of(method: str, components: ComponentOptions, final_layer: FinalLayerOptions, *, compare: bool) -> Way:
-    """Return the way in which ``method`` fits, with the options that it has.
+def method_fit(
+    method: str, components: ComponentOptions, final_layer: FinalLayerOptions, *, compare: bool
+) -> MethodFit:
+    """Return the fit of ``method``, with its options.
 
     Raises:
-        ConfigError: there is no such method, an option has no such value, or one is given that means nothing to it.
+        ConfigError: the method does not exist, an option has a value that is not allowed, or one is given that has no
+            effect with this method.
     """
     if method == FINAL_LAYER:
         refuse(method, [*components.all, Option("--compare", compare, False)])
         return FinalLayerFit(final_layer_settings(final_layer))
     settings = components_settings(method, components)
     refuse(method, final_layer.all)
-    if not compare:  # which searches with the other methods too
+    if not compare:  # --compare searches with all methods, so it uses the options of all
         refuse(method, components.of_grid if method == "stepwise" else components.of_stepwise)
     return ComponentsFit(settings, compare)
 
 
 def checked_name(name: str) -> str:
-    """Return ``name`` if a profile may be called that.
+    """Return ``name`` if it is a valid name of a profile.
 
     Raises:
-        ConfigError: it may not.
+        ConfigError: the name is not valid; the message says what is allowed.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -70,46 +73,48 @@ def checked_name(name: str) -> str:
     except ValidationError as exc:
         raise ConfigError(f"name is {name!r}; allowed: lower-case letters, digits, '.', '_' and '-'") from exc
     if checked == BASELINE:
-        raise ConfigError(f"name is {name!r}, which names the unsteered model; choose another")
+        raise ConfigError(f"name is {name!r}, which is reserved for the unsteered model; choose another")
     return checked
 
 
-def make_profile(asked: Asked) -> None:
-    """Fit, write the profile and its report, and print what was found."""
+def make_profile(plan: FitPlan) -> None:
+    """Fit, write the profile and its report, and print the results."""
     console = Console()
     plots = can_draw_plots(console)
-    loaded = open_model(asked.model)
+    loaded = open_model(plan.model)
 
     from steering_profiles.fitting import FitCheckpoint, fit_key
     from steering_profiles.reports import write_report
     from steering_profiles.store import save_profile
     from steering_profiles.tasks import held_out_formats_of, make_task
 
-    made = make_task(asked.source, loaded.tokenizer, asked.seed, loaded.context_length)
+    made = make_task(plan.source, loaded.tokenizer, plan.seed, loaded.context_length)
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
-    checkpoint = FitCheckpoint(asked.out / f".{asked.name}.fit", fit_key(loaded, made, asked.way.settings))
+    checkpoint = FitCheckpoint(plan.out / f".{plan.name}.fit", fit_key(loaded, made, plan.method.settings))
     if len(checkpoint):
-        console.print(f"going on with a fit that was interrupted: {len(checkpoint)} of its results are kept")
-    with keeping(lambda: _kept(checkpoint)):
+        console.print(f"continuing an interrupted fit, of which {len(checkpoint)} results are saved")
+    with report_saved(lambda: _kept(checkpoint)):
         with progress_bars() as progress:
-            fitted = asked.way.fit(loaded, made, asked.name, asked.command, checkpoint, progress)
-            # Now: what follows takes a while, and is not the profile. One that changes nothing could not be loaded.
-            path = None if fitted.profile.changes_nothing else save_profile(fitted.profile, asked.out)
-            held_out = held_out_formats_of(asked.source, loaded.tokenizer, asked.seed, loaded.context_length)
-            report = fitted.report(loaded, made, held_out, asked.command, progress)
-        page, _ = write_report(report, asked.out, plots)
+            fitted = plan.method.fit(loaded, made, plan.name, plan.command, checkpoint, progress)
+            # Saved before the report, which takes a while. A profile that changes nothing could not be loaded.
+            path = None if fitted.profile.changes_nothing else save_profile(fitted.profile, plan.out)
+            held_out = held_out_formats_of(plan.source, loaded.tokenizer, plan.seed, loaded.context_length)
+            report = fitted.report(loaded, made, held_out, plan.command, progress)
+        page, _ = write_report(report, plan.out, plots)
         checkpoint.discard()
     fitted.show(console)
     if path is None:
-        console.print("no profile is written: nothing that was tried is better on dev and allowed", style="yellow")
-        earlier = asked.out / f"{asked.name}.json"
+        console.print(
+            "no profile is written: nothing that was tried is better on dev within the limits", style="yellow"
+        )
+        earlier = plan.out / f"{plan.name}.json"
         if earlier.exists():
-            console.print(f"{earlier} is of an earlier fit, and not what the report is about", style="yellow")
+            console.print(f"{earlier} is of an earlier fit; the report does not describe it", style="yellow")
     console.print(f"wrote {page}" if path is None else f"wrote {path} and {page}", soft_wrap=True)
 
 
 def _kept(checkpoint: "FitCheckpoint") -> str:
     if not len(checkpoint):
-        return "nothing is kept yet"
-    return f"{len(checkpoint)} of the fit's results are kept; the same command goes on from there"
+        return "no results are saved yet"
+    return f"{len(checkpoint)} results of the fit are saved; run the same command again to continue"

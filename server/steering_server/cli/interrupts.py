@@ -7,12 +7,12 @@ from contextlib import contextmanager
 class Interrupted(Exception):
     """An interrupt of a command. The message says which results are kept."""
 
-    def __init__(self, kept: str = "nothing is kept") -> None:
+    def __init__(self, kept: str = "no results are saved") -> None:
         super().__init__(kept)
 
 
 @contextmanager
-def keeping(kept: Callable[[], str]) -> Iterator[None]:
+def report_saved(kept: Callable[[], str]) -> Iterator[None]:
     """Turn an interrupt inside the context into :class:`Interrupted`, with the message that ``kept`` returns.
 
     Raises:

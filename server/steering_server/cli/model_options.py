@@ -68,7 +68,7 @@ def model_settings(
     return {name: value for name, value in options.items() if value is not None}
 
 
-def that_load(source: "ModelSource") -> list[Option]:
+def model_identity_options(source: "ModelSource") -> list[Option]:
     """Return the options that load the same model in the same type, whether flags or variables chose them."""
     from steering_profiles.source import ModelSource
 

@@ -1,4 +1,4 @@
-"""From settings to a backend: load the model, check the profiles, put the engine on it."""
+"""Opening a backend from settings: load the model, check the profiles, create the engine."""
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def open_backend(settings: ServerSettings) -> "LocalBackend":
-    """Load the model and the profiles that ``settings`` name.
+    """Load the model and the profiles that ``settings`` name, and return a backend that serves them.
 
     Raises:
-        SteeringError: one of them cannot be loaded, or a profile does not fit the model.
+        SteeringError: the model or a profile cannot be loaded, or a profile does not match the model.
         ConfigError: the engine cannot run the model within the limits of ``settings``.
     """
-    # First what is known in no time: the model is not, nor is what it takes to read one imported.
+    # Checks that need no model and no torch come first, because they take no time.
     catalogue = Catalogue.open(settings.profiles)
     require_possible(settings.model_source)
 
@@ -38,7 +38,7 @@ def open_backend(settings: ServerSettings) -> "LocalBackend":
         kv_cache_memory=settings.kv_cache_memory,
         prefix_cache=settings.prefix_cache,
     )
-    # In a thread that ends with it, and takes its pool of computing threads along: those would slow the engine's down.
+    # Loading runs in a thread of its own: its OpenMP threads end with it and do not slow down the engine's.
     with ThreadPoolExecutor(1) as loader:
         loaded, profiles = loader.submit(_load, settings, catalogue, limits).result()
     return LocalBackend(loaded, profiles, limits, served_name=settings.served_name)
@@ -51,7 +51,7 @@ def _load(
     from steering_server.engines.local.engine import check
     from steering_server.generation.profiles import check_profiles
 
-    # What does not suit the model is known from its description, before minutes of reading weights.
+    # Profiles and limits are checked against the meta-device model, before minutes of reading weights.
     meta = load_meta_model(settings.model_source)
     check(meta, limits)
     profiles = check_profiles(catalogue, meta.identity, meta.anatomy.refuses, force=settings.force_profiles)

@@ -1,13 +1,11 @@
-"""Options as a command line has them: which were given, and how they are written to make the same again."""
+"""Options of a command line: which of them differ from their defaults, and the words that give them again."""
 
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-import typer
-
 
 class Option(NamedTuple):
-    """An option, its value and what it is if nobody gives it."""
+    """An option with its value and its default."""
 
     name: str
     value: object
@@ -16,17 +14,12 @@ class Option(NamedTuple):
 
 
 def given(options: Iterable[Option]) -> list[Option]:
-    """Return those that are not at their defaults."""
+    """Return the options that differ from their defaults."""
     return [option for option in options if option.value != option.default]
 
 
 def words(options: Iterable[Option]) -> Iterator[str]:
-    """Yield the words that give ``options``; those at their defaults are left out."""
+    """Yield the words that give ``options`` on a command line, without those at their defaults."""
     for option in given(options):
         for value in option.value if isinstance(option.value, tuple) else (option.value,):
             yield from (option.name,) if value is True else (option.name, str(value))
-
-
-def warn_renamed(old: str, new: str) -> None:
-    """Warn on standard error that the option ``old``, which was given, is called ``new`` now."""
-    typer.secho(f"warning: {old} is now called {new}", fg="yellow", err=True)

@@ -1,4 +1,4 @@
-"""Former names of options, which are still accepted."""
+"""Former names of options, which are still accepted with a warning."""
 
 import logging
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ _log = logging.getLogger(__name__)
 
 
 def renaming(options: Mapping[str, str]) -> type[TyperCommand]:
-    """Return a command class that accepts ``options`` (former name to present name, such as ``--port``) and warns."""
+    """Return a command class that replaces ``options`` (former name to present name) and warns about each."""
 
     class Renaming(TyperCommand):
         def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -134,10 +134,12 @@ def evaluate(
     loaded = open_model(source)
 
     from steering_profiles.compatibility import require_compatible
-    from steering_server.cli.evaluating import Wanted, measure
+    from steering_server.cli.evaluating import EvaluationOptions, measure
 
     require_compatible(applied.profile, loaded.identity, loaded.anatomy.refuses(applied.profile), force=force)
-    measured = measure(loaded, applied, task, seed, Wanted(exhaustive, calibration, side_effects, problems), console)
+    measured = measure(
+        loaded, applied, task, seed, EvaluationOptions(exhaustive, calibration, side_effects, problems), console
+    )
     measured.show(console)
     if output is not None:
         about = {

@@ -9,7 +9,15 @@ from rich.console import Console
 
 from steering_server.cli.destinations import require_writable_folder
 from steering_server.cli.loading import open_model
-from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings, that_load
+from steering_server.cli.model_options import (
+    CacheDir,
+    DeviceMap,
+    Dtype,
+    MaxMemory,
+    Model,
+    model_identity_options,
+    model_settings,
+)
 from steering_server.cli.options import Option, words
 from steering_server.cli.progress import progress_bars
 from steering_server.cli.report_plots import can_draw_plots
@@ -120,7 +128,7 @@ def explain(
             Option("--ridge", ridge, 0.0),
             Option("--prompts", prompts),
             Option("--seed", seed, 0),
-            *that_load(source),
+            *model_identity_options(source),
             Option("--no-argument-heads", not argument_heads, False),
         ]
         page, _ = write_explanation(explanation, shlex.join(["steer", "explain", *words(options)]), out, plots)

@@ -1,4 +1,4 @@
-"""``steer export``: a profile in a form that other servers run, with nothing of ours installed."""
+"""``steer export``: a profile as a checkpoint or a LoRA adapter, which other servers run."""
 
 import json
 import shlex
@@ -19,30 +19,39 @@ if TYPE_CHECKING:
 FORMS = ("weights", "lora")
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as ``--max-lora-rank``."""
+"""Values that vLLM allows for ``--max-lora-rank``."""
 
 
 def export(
     profile: Annotated[str, typer.Argument(help="Name of a profile, or path of its .json file.")],
-    form: Annotated[str, typer.Option("--as", metavar="FORM", help="weights (a checkpoint) or lora (a PEFT adapter).")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to: a new one, or an empty one.")],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--as", metavar="FORM", help="Form of the export: weights (a checkpoint) or lora (a PEFT adapter)."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to; it must be new or empty.")],
     folder: Annotated[
-        Path | None, typer.Option("--profiles", metavar="DIR", help="Folder of your own profiles.")
+        Path | None,
+        typer.Option("--profiles", metavar="DIR", help="Folder of your own profiles, in addition to the shipped ones."),
     ] = None,
-    strength: Annotated[float, typer.Option(help="Strength at which it is exported.")] = 1.0,
-    force: Annotated[bool, typer.Option(help="Export it although it was made for another model.")] = False,
+    strength: Annotated[float, typer.Option(help="Strength of the exported profile.")] = 1.0,
+    force: Annotated[
+        bool, typer.Option(help="Export a profile that was made for another model, where the shapes permit.")
+    ] = False,
     model: Model = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
     max_memory: MaxMemory = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Write a profile in a form that other servers run.
+    """Export a profile for other servers: as a checkpoint or as a LoRA adapter.
 
-    As weights it is the whole model, steered for good. As lora it is a small
-    adapter, which a server that takes LoRA adapters applies per request. Both
-    are written in the type that the model is loaded in, see --dtype. What
-    they cannot carry (final-layer effects, quantised weights) is refused.
+    The form weights is the whole model with the profile folded in. The form
+    lora is a small adapter, which many servers can apply per request. Both are
+    written in the type that the model is loaded in (--dtype). Changes that they
+    cannot express are refused: those of the final layer, and those of weights
+    that stay quantised.
 
     [dim]steer export parentheses --as lora --out parentheses-lora[/]
     """
@@ -86,10 +95,11 @@ def _megabytes(folder: Path) -> str:
 def _how_to_serve(loaded: "LoadedModel", profile: "Profile", out: Path) -> str:
     base = loaded.model.name_or_path or loaded.name
     if Path(base).is_file():
-        return "its model is a GGUF file: llama.cpp applies the adapter to it once that is converted to GGUF too"
+        return "the model is a GGUF file; llama.cpp applies the adapter to it after the adapter is converted to GGUF"
     rank: int = json.loads((out / "adapter_config.json").read_text())["r"]
     enough = next((allowed for allowed in VLLM_RANKS if allowed >= rank), None)
     if enough is None:
-        return f"its rank is {rank}; vLLM serves adapters up to {VLLM_RANKS[-1]}, PEFT, transformers and llama.cpp any"
+        others = "PEFT, transformers and llama.cpp any rank"
+        return f"the rank is {rank}; vLLM serves adapters up to rank {VLLM_RANKS[-1]}, {others}"
     words = ["vllm", "serve", base, "--enable-lora", "--lora-modules", f"{profile.name}={out}"]
-    return f"served per request by, for example: {shlex.join([*words, '--max-lora-rank', str(enough)])}"
+    return f"to serve it per request: {shlex.join([*words, '--max-lora-rank', str(enough)])}"

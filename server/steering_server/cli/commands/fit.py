@@ -1,4 +1,4 @@
-"""``steer fit``: make a profile for a task."""
+"""``steer fit``: fit a profile to a task."""
 
 import shlex
 from pathlib import Path
@@ -8,108 +8,126 @@ import typer
 
 from steering_server.cli.destinations import require_writable_folder
 from steering_server.cli.fit_options import FINAL_LAYER, ComponentOptions, FinalLayerOptions
-from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, Model, model_settings, that_load
-from steering_server.cli.options import Option, warn_renamed, words
+from steering_server.cli.model_options import (
+    CacheDir,
+    DeviceMap,
+    Dtype,
+    MaxMemory,
+    Model,
+    model_identity_options,
+    model_settings,
+)
+from steering_server.cli.options import Option, words
 from steering_server.errors import ConfigError
 
 _SEARCH = "Search"
 _FINAL = "Search of method final-layer"
 
+FORMER_OPTIONS = {"--max-drift": "--max-nll-increase", "--own-attention": "--self-only-attention"}
+
 
 def fit(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write NAME.json and its report to.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder to write the profile, NAME.json, and its report to.")
+    ],
     task: Annotated[
         str | None,
         typer.Argument(
             metavar="[TASK]",
-            help="What the model should get right: parentheses, arithmetic, factual-recall or one of its domains.",
+            help="Task to fit: parentheses, arithmetic, factual-recall or one of its domains (such as capitals).",
         ),
     ] = None,
     task_file: Annotated[
         str | None,
-        typer.Option("--task", metavar="TASK", help="The same as TASK; also a file of your own: FILE.jsonl."),
+        typer.Option("--task", metavar="TASK", help="The same as TASK, or a file of your own, FILE.jsonl."),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The profile's name. (default: the task's)")] = None,
-    seed: Annotated[int, typer.Option(help="Decides which prompts are train, dev and test.")] = 0,
+    name: Annotated[str | None, typer.Option(help="Name of the profile. (default: the task's)")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the split into train, dev and test prompts.")] = 0,
     method: Annotated[
         str | None,
         typer.Option(
-            help="stepwise raises each scale by what the answers gain; paper, circuit and random take the k best of an "
-            "order and one scale for all: RASteer's, that of activation patching, a random one. final-layer scales "
-            "nothing: it makes the last layer less hesitant. (default: final-layer for facts, else stepwise)",
+            help="stepwise moves the scales of a few components at a time, by what the right answers gain. paper, "
+            "circuit and random scale the k best components of an order by the same factor; the order is RASteer's, "
+            "that of activation patching, or random. final-layer changes the attention and the MLP output of the last "
+            "layer and scales no component. (default: final-layer for facts, otherwise stepwise)",
             rich_help_panel=_SEARCH,
         ),
     ] = None,
     components: Annotated[
-        str, typer.Option(help="heads, neurons or both.", rich_help_panel=_SEARCH)
+        str, typer.Option(help="Components to scale: heads, neurons or both.", rich_help_panel=_SEARCH)
     ] = ComponentOptions.components,
     max_components: Annotated[
         int,
-        typer.Option("--max-components", min=1, help="Stepwise: scale no more than these.", rich_help_panel=_SEARCH),
+        typer.Option(
+            "--max-components", min=1, help="Maximum number of scaled components (stepwise).", rich_help_panel=_SEARCH
+        ),
     ] = ComponentOptions.max_components,
     max_scale: Annotated[
-        float, typer.Option("--max-scale", help="Stepwise: scale nothing by more.", rich_help_panel=_SEARCH)
+        float, typer.Option("--max-scale", help="Maximum scale of a component (stepwise).", rich_help_panel=_SEARCH)
     ] = ComponentOptions.max_scale,
     metric: Annotated[
-        str, typer.Option(help="What components are ranked by: f1, recall or precision.", rich_help_panel=_SEARCH)
+        str, typer.Option(help="Measure that ranks the components: f1, recall or precision.", rich_help_panel=_SEARCH)
     ] = ComponentOptions.metric,
     accuracy_threshold: Annotated[
         float,
         typer.Option(
-            help="Accuracy from which a component counts as right on a sub-task. The paper's code has 0.9.",
+            help="Accuracy from which a component counts as reliable on a sub-task. The paper's code uses 0.9.",
             rich_help_panel=_SEARCH,
         ),
     ] = ComponentOptions.accuracy_threshold,
     k: Annotated[
         list[int] | None,
         typer.Option(
-            help="Numbers of components to try, may be repeated. (default: the paper's)", rich_help_panel=_SEARCH
+            help="Number of components to try; may be repeated. (default: the paper's grid)", rich_help_panel=_SEARCH
         ),
     ] = None,
     alpha: Annotated[
         list[float] | None,
-        typer.Option(help="Scales to try, may be repeated. (default: the paper's)", rich_help_panel=_SEARCH),
+        typer.Option(help="Scale to try; may be repeated. (default: the paper's grid)", rich_help_panel=_SEARCH),
     ] = None,
     self_only_attention: Annotated[
         list[float] | None,
-        typer.Option(help="Shares of self-only attention to try, may be repeated.", rich_help_panel=_FINAL),
+        typer.Option(help="Share of self-only attention to try, from 0 to 1; may be repeated.", rich_help_panel=_FINAL),
     ] = None,
-    own_attention: Annotated[list[float] | None, typer.Option("--own-attention", hidden=True)] = None,
     lambdas: Annotated[
         list[float] | None,
         typer.Option(
             "--lambda",
-            help="Shares of the intercept to subtract, may be repeated and less than 0.",
+            help="Share of the intercept to subtract; may be repeated, and negative to add it.",
             rich_help_panel=_FINAL,
         ),
     ] = None,
     intercept: Annotated[
         list[str] | None,
-        typer.Option(help="regression or mean, may be repeated. (default: both are tried)", rich_help_panel=_FINAL),
+        typer.Option(
+            help="Estimate of the intercept: regression or mean; may be repeated. (default: both)",
+            rich_help_panel=_FINAL,
+        ),
     ] = None,
     gates: Annotated[
         bool,
         typer.Option(
             "--gates",
-            help="Also try to change only what is predicted with a probability in some band.",
+            help="Also try gates: change only predictions whose top probability lies in a band.",
             rich_help_panel=_FINAL,
         ),
     ] = False,
     max_lost: Annotated[
         float,
-        typer.Option("--max-lost", help="Percentage points a sub-task may lose on dev.", rich_help_panel=_FINAL),
+        typer.Option(
+            "--max-lost", help="Percentage points of accuracy that a sub-task may lose on dev.", rich_help_panel=_FINAL
+        ),
     ] = FinalLayerOptions.max_lost,
     max_nll_increase: Annotated[
         float,
         typer.Option(
             "--max-nll-increase",
-            help="Share by which the NLL of other text may increase.",
+            help="Relative increase of the NLL of other text that is allowed, such as 0.01 for 1%.",
             rich_help_panel=_FINAL,
         ),
     ] = FinalLayerOptions.max_nll_increase,
-    max_drift: Annotated[float | None, typer.Option("--max-drift", hidden=True)] = None,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Search with the other methods too and show them side by side.")
+        bool, typer.Option("--compare", help="Also search with the other methods and show the results side by side.")
     ] = False,
     model: Model = None,
     dtype: Dtype = None,
@@ -119,11 +137,12 @@ def fit(
 ) -> None:
     """Fit a steering profile: find the components that promote the right answer.
 
-    Attention heads (or neurons) are ranked on the task's train prompts. Which
-    of them to scale, and by how much, is chosen on its dev prompts. For facts,
-    two settings of the last layer are chosen instead. The figures printed are
-    those of the test prompts, which nothing else saw. A report beside the
-    profile shows all of it. A fit that was interrupted goes on where it was.
+    The fit ranks attention heads (or neurons) on the task's train prompts and
+    chooses on its dev prompts which of them to scale, and by how much. For
+    facts it chooses two settings of the last layer instead. The printed
+    accuracy is that of the test prompts, which the fit does not use. A report
+    beside the profile shows the search and all measurements. If a fit is
+    interrupted, run the same command again to continue it.
 
     [dim]steer fit parentheses --out my-profiles[/]
     [dim]steer fit factual-recall --out my-profiles[/]
@@ -131,16 +150,10 @@ def fit(
     [dim]steer serve --profiles my-profiles[/]
     """
     from steering_profiles.tasks import RECALL_TASKS, require_known, task_name
-    from steering_server.cli.fitting import Asked, checked_name, make_profile, way_of
+    from steering_server.cli.fitting import FitPlan, checked_name, make_profile, method_fit
     from steering_server.config import load_model_source
 
-    if max_drift is not None:
-        warn_renamed("--max-drift", "--max-nll-increase")
-        max_nll_increase = max_drift
-    if own_attention:
-        warn_renamed("--own-attention", "--self-only-attention")
-        self_only_attention = [*(self_only_attention or ()), *own_attention]
-    source = _named_once(task, task_file)
+    source = _task_source(task, task_file)
     require_known(source)
     profile_name = checked_name(name or task_name(source))
     usual = FINAL_LAYER if source in RECALL_TASKS else "stepwise"
@@ -156,7 +169,7 @@ def fit(
         max_lost,
         max_nll_increase,
     )
-    way = way_of(method, of_components, of_final_layer, compare=compare)
+    chosen = method_fit(method, of_components, of_final_layer, compare=compare)
     of_model = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     require_writable_folder("--out", out)
     options = [
@@ -165,15 +178,15 @@ def fit(
         Option("--method", method, usual),
         *of_components.all,
         *of_final_layer.all,
-        *that_load(of_model),
+        *model_identity_options(of_model),
     ]
     task_words = ["--task", source] if source.endswith(".jsonl") else [source]
     command = shlex.join(["steer", "fit", *task_words, "--out", str(out), *words(options)])
-    make_profile(Asked(source, profile_name, seed, way, of_model, out, command))
+    make_profile(FitPlan(source, profile_name, seed, chosen, of_model, out, command))
 
 
-def _named_once(task: str | None, task_file: str | None) -> str:
+def _task_source(task: str | None, task_file: str | None) -> str:
     if (task is None) == (task_file is None):
-        said = "neither is given" if task is None else f"given are {task!r} and {task_file!r}"
-        raise ConfigError(f"the task is named once, as TASK or as --task TASK: {said}")
+        given = "neither is given" if task is None else f"both are given: {task!r} and {task_file!r}"
+        raise ConfigError(f"the task must be given once, as TASK or as --task TASK; {given}")
     return task or task_file or ""

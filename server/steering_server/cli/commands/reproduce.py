@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from steering_server.cli.destinations import require_writable_file
-from steering_server.cli.interrupts import keeping
+from steering_server.cli.interrupts import report_saved
 from steering_server.cli.model_options import CacheDir, DeviceMap, Dtype, MaxMemory, model_settings
 from steering_server.cli.progress import progress_bars
 
@@ -58,7 +58,7 @@ def reproduce(
 
     console, errors = Console(), Console(stderr=True, highlight=False)
     records: list[dict[str, object]] = []
-    with keeping(lambda: _kept(records, output)):
+    with report_saved(lambda: _kept(records, output)):
         for published in chosen:
             try:
                 with errors.status(f"loading {published.model}"):
@@ -85,7 +85,7 @@ def reproduce(
 
 def _kept(records: Sequence[object], output: Path | None) -> str:
     if output is None or not records:
-        return "nothing is kept"
+        return "no results are saved"
     return f"{output} has the figures of {len(records)} of the models"
 
 

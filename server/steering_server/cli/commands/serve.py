@@ -1,4 +1,4 @@
-"""``steer serve``: load the model, check the profiles, serve."""
+"""``steer serve``: load the model, check the profiles and serve."""
 
 import asyncio
 import os
@@ -32,41 +32,51 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address to listen on. (default: 127.0.0.1)")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="Port to listen on. (default: 8000)")] = None,
     profiles: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of your own profiles, besides the shipped ones.")
+        Path | None, typer.Option(metavar="DIR", help="Folder of your own profiles, in addition to the shipped ones.")
     ] = None,
     force_profiles: Annotated[
-        bool | None, typer.Option("--force-profiles", help="Apply profiles made for another model where they can be.")
+        bool | None,
+        typer.Option(
+            "--force-profiles", help="Apply profiles that were made for another model, where the shapes permit."
+        ),
     ] = None,
     served_name: Annotated[
-        str | None, typer.Option(help="The model's name in requests. (default: the model's own)")
+        str | None, typer.Option(help="Name of the model in requests. (default: the model's own)")
     ] = None,
     max_num_seqs: Annotated[
-        int | None, typer.Option(min=1, help=f"Sequences that run at once. (default: {EngineLimits.max_num_seqs})")
+        int | None,
+        typer.Option(
+            min=1, help=f"Maximum number of sequences that run at the same time. (default: {EngineLimits.max_num_seqs})"
+        ),
     ] = None,
     max_queue: Annotated[
-        int | None, typer.Option(min=0, help=f"Sequences that may wait. (default: {EngineLimits.max_queue})")
+        int | None,
+        typer.Option(min=0, help=f"Maximum number of sequences that wait to run. (default: {EngineLimits.max_queue})"),
     ] = None,
     max_model_len: Annotated[
-        int | None, typer.Option(min=2, help="Tokens of prompt and completion together. (default: the model's own)")
+        int | None,
+        typer.Option(
+            min=2, help="Maximum tokens of prompt and completion together. (default: the model's context length)"
+        ),
     ] = None,
     kv_cache_memory: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Memory of the KV cache, such as 4GiB. (default: 1GiB, or one full sequence if more)",
+            help="Memory of the KV cache, such as 4GiB. (default: 1GiB, or the size of one full sequence if larger)",
         ),
     ] = None,
     max_num_batched_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help=f"Prompt tokens computed in one step. (default: {EngineLimits.max_num_batched_tokens})"
+            min=1, help=f"Maximum prompt tokens computed in one step. (default: {EngineLimits.max_num_batched_tokens})"
         ),
     ] = None,
     max_num_batched_tokens_mixed: Annotated[
         int | None,
         typer.Option(
             min=1,
-            help="The same while others wait for their next token; fewer make them wait less. "
+            help="The same limit for steps in which other sequences generate; a smaller one makes them wait less. "
             f"(default: {EngineLimits.max_num_batched_tokens_mixed})",
         ),
     ] = None,
@@ -74,35 +84,39 @@ def serve(
         bool | None,
         typer.Option(
             "--prefix-cache/--no-prefix-cache",
-            help="Whether prompts that begin alike share the work. (default: they do)",
+            help="Whether sequences with the same prefix share its KV cache. (default: on)",
         ),
     ] = None,
     shutdown_grace: Annotated[
         float | None,
         typer.Option(
-            min=0, metavar="SECONDS", help="Time that running requests have to finish when it is stopped. (default: 30)"
+            min=0, metavar="SECONDS", help="Time for running requests to finish after SIGTERM or SIGINT. (default: 30)"
         ),
     ] = None,
     keep_alive: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
-            help="Time after which an idle connection is closed; more than proxies in front keep one. (default: 75)",
+            help="Time after which an idle connection is closed; must be longer than a proxy in front keeps it. "
+            "(default: 75)",
         ),
     ] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error. (default: info)")] = None,
+    log_level: Annotated[
+        str | None, typer.Option(help="Least severe messages to log: debug, info, warning or error. (default: info)")
+    ] = None,
     dtype: Dtype = None,
     device_map: DeviceMap = None,
     max_memory: MaxMemory = None,
     cache_dir: CacheDir = None,
 ) -> None:
-    """Serve a model, steered and unsteered, over an OpenAI-like HTTP API.
+    """Serve a model, steered and unsteered, over an OpenAI-compatible HTTP API.
 
-    Without a model it serves the embedded default and its shipped profiles.
-    Every option can be given as an environment variable: STEER_PORT=8123 is
-    --port 8123.
+    Without --model it serves the embedded default model and its shipped
+    profiles. Every option can also be given as an environment variable:
+    STEER_PORT=8123 is --port 8123.
     """
-    # Until there is something to finish; imports take seconds. Process 1 of a container has no such default.
+    # Until requests can run, SIGTERM exits at once. Imports take seconds, and process 1 of a container has no default
+    # handler.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from steering_server.config import load_settings
     from steering_server.logs import configure_logs
@@ -141,7 +155,7 @@ def serve(
             _greet(console, backend, listener)
 
         def serving(stop: asyncio.Event) -> Awaitable[None]:
-            # Not before signals are handled: an exit by the way that they have until then would wait for this thread.
+            # Started only once signals are handled: the earlier handler's exit would wait for this thread.
             _fulfil(loading, partial(open_backend, settings))
             grace, keep_alive = settings.shutdown_grace, settings.keep_alive
             return live(listener, loading, stop, grace=grace, ready=ready, keep_alive=keep_alive)
@@ -149,12 +163,12 @@ def serve(
         signalled = asyncio.run(_until_signalled(serving))
     status = 0 if signalled == signal.SIGTERM else 128 + signalled
     if not loading.done():
-        os._exit(status)  # an orderly end would wait for the thread that loads
+        os._exit(status)  # sys.exit would wait for the thread that loads the model
     sys.exit(status)
 
 
 def _listen(settings: "ServerSettings") -> socket.socket:
-    """Take the port before the model is loaded, so that one in use is known at once."""
+    """Open the listening socket before the model is loaded, so that a port in use is reported at once."""
     return listen(settings.host, settings.port)
 
 
@@ -165,18 +179,18 @@ def _greet(console: Console, backend: "Backend", listener: socket.socket) -> Non
     console.print(f"profiles: {escape(', '.join(usable)) or 'none for this model'}")
     for name, card in backend.profiles.items():
         if card.entry.replaces_shipped:
-            console.print(f"{escape(name)}: yours, {escape(str(card.entry.path))}, in place of the shipped one")
+            console.print(f"{escape(name)}: your profile {escape(str(card.entry.path))} replaces the shipped one")
         if card.forced:
             console.print(f"[yellow]forced:[/] {escape(name)} was made for another model: {escape(card.reason or '')}")
 
 
 async def _until_signalled(serving: "Callable[[asyncio.Event], Awaitable[None]]") -> int:
-    """Serve until a signal says to stop; return that signal."""
+    """Serve until SIGTERM or SIGINT; return the signal's number."""
     stop, signalled = asyncio.Event(), list[int]()
 
     def on_signal(number: int) -> None:
         if signalled:
-            os._exit(128 + number)  # asked twice: at once
+            os._exit(128 + number)  # a second signal exits at once
         signalled.append(number)
         stop.set()
 
@@ -187,13 +201,13 @@ async def _until_signalled(serving: "Callable[[asyncio.Event], Awaitable[None]]"
 
 
 def _fulfil(loading: "Future[Backend]", load: "Callable[[], Backend]") -> None:
-    """Let a thread ``load`` what is waited for."""
+    """Run ``load`` in a thread and set its result in ``loading``."""
     loading.set_running_or_notify_cancel()
 
     def run() -> None:
         try:
             loading.set_result(load())
-        except BaseException as exc:  # the waiting thread's to handle, whatever it is
+        except BaseException as exc:  # handled by the thread that waits for the result
             loading.set_exception(exc)
 
     threading.Thread(target=run, name="steering-loader", daemon=True).start()
