@@ -1,6 +1,6 @@
-"""What is measured: each contender runs in a process of its own and answers one measurement per line of its input.
+"""The contenders of the throughput benchmark. Each runs in its own process and makes one measurement per input line.
 
-Two of them in one process would share its thread pools and slow each other down.
+Two contenders in one process would share its thread pools and slow each other down.
 """
 
 import asyncio
@@ -24,20 +24,20 @@ from steering_server.generation.requests import Chunk, GenerationRequest, Sampli
 from steering_server.limits import EngineLimits
 
 CONCURRENCIES = (1, 8, 32, 64)
-"""Requests at the same time, where they come one after the other."""
+"""Numbers of concurrent requests, for measurements in which a new request starts when one ends."""
 
 Tokens = list[int]
 Measure = Callable[[list[Tokens]], float]
-"""Runs a batch of prompts to the end and returns the seconds that took."""
+"""Generates the completions of a batch of prompts and returns the seconds that this took."""
 
 
 def closed_loop(at_once: int) -> str:
-    """Return the name of the contender that answers so many requests at once."""
+    """Return the name of the contender that runs ``at_once`` concurrent requests."""
     return f"engine, {at_once} at once"
 
 
 def linear_layers(loaded: LoadedModel, *, prepacked: bool) -> Measure:
-    """Only the matrix products of the decoding steps: what no engine on this model can beat."""
+    """Only the matrix products of the decoding steps: a lower bound for the time of any engine on this model."""
     linears = [module for module in loaded.model.modules() if isinstance(module, torch.nn.Linear)]
     if prepacked:
         PrepackedLinears(loaded.model)
@@ -74,7 +74,7 @@ def generate(loaded: LoadedModel) -> Measure:
 
 
 def engine(loaded: LoadedModel, steerings: Sequence[Steering], arms: int = 1, at_once: int | None = None) -> Measure:
-    """Our engine. Each prompt is one request of ``arms`` rows; ``steerings`` go round over the rows.
+    """Our engine. Each prompt is one request of ``arms`` sequences, which take the ``steerings`` in turn.
 
     No more than ``at_once`` requests run at the same time: the next one comes when one has ended.
     """
@@ -110,7 +110,7 @@ def engine(loaded: LoadedModel, steerings: Sequence[Steering], arms: int = 1, at
 
 
 def mixed_profiles(loaded: LoadedModel, count: int) -> list[Steering]:
-    """``count`` different profiles of 20 heads each, spread over the layers."""
+    """Return ``count`` different profiles of 20 heads each, spread over the layers."""
     sizes = loaded.anatomy.sizes
     places = [(layer, head) for head in range(sizes.heads) for layer in range(sizes.layers)]
     steerings: list[Steering] = []
@@ -124,7 +124,7 @@ def mixed_profiles(loaded: LoadedModel, count: int) -> list[Steering]:
 
 
 def final_layer(loaded: LoadedModel) -> Steering:
-    """The self-only attention mask alone."""
+    """Return a profile that has the self-only attention mask only."""
     settings = FinalLayer(self_only_attention=1.0)
     profile = Profile(name="final", description="", method="manual", model=loaded.identity, final_layer=settings)
     return Steering((ProfileAtStrength(profile),))
@@ -149,7 +149,7 @@ def contender(name: str, loaded: LoadedModel) -> Measure:
 
 
 def main() -> None:
-    """Answer batches of prompts on standard input with seconds on standard output."""
+    """Read batches of prompts from standard input and write the seconds that each takes to standard output."""
     measure = contender(sys.argv[1], load_model(ModelSource()))
     measure([[index + 100] * PROMPT_TOKENS for index in range(2)])  # warm up
     print(json.dumps("ready"), flush=True)

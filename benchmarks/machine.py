@@ -1,4 +1,4 @@
-"""What the figures were measured on, and with which weights."""
+"""The machine and the model of a measurement."""
 
 import os
 import platform
@@ -11,12 +11,12 @@ from steering_profiles.models.embedded import prepare
 
 
 def model_folder() -> str:
-    """Return the folder of the embedded model, as every contender can load it."""
+    """Return the folder of the embedded model, in a form that every contender can load."""
     return str(prepare(ModelSource().cache))
 
 
 def machine() -> dict[str, str | int | None]:
-    """Return what tells this machine from another."""
+    """Return the processor, the cores and the versions of Python and torch."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

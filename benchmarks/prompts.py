@@ -1,4 +1,4 @@
-"""The prompts that every contender gets, as token ids: no two alike, so that nothing is computed once for several."""
+"""Prompts as token ids, the same for every contender. No two are equal, so that no prefix cache helps."""
 
 import random
 
@@ -47,13 +47,13 @@ _WORDS = [
 
 
 def random_prompts(count: int, length: int, seed: int) -> list[list[int]]:
-    """Return prompts of ordinary tokens drawn at random, which is what the load generator sends over HTTP."""
+    """Return prompts of random ordinary tokens, as the load generator sends them over HTTP."""
     drawn = random.Random(seed)
     return [[drawn.randrange(100, 40_000) for _ in range(length)] for _ in range(count)]
 
 
 class Prompts:
-    """An endless row of prompts of ``PROMPT_TOKENS`` tokens each."""
+    """An endless series of prompts of ``PROMPT_TOKENS`` tokens each."""
 
     def __init__(self, model: str) -> None:
         self._tokenizer = AutoTokenizer.from_pretrained(model)

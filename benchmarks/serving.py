@@ -2,9 +2,9 @@
 
 python -m benchmarks.serving [--runs N] [--servers NAME ...] [--out FILE.json]
 
-The servers and our engine without HTTP take turns, one at a time: one that is idle is not always at rest. No prompt is
-sent twice, so that no prefix cache has seen it. A server that answers one request at a time takes most of the hour; it
-takes part in the first round alone.
+The servers and our engine without HTTP run one at a time, because an idle server may still use the processor. No prompt
+is sent twice, so that no prefix cache helps. A server that answers one request at a time takes most of the hour, so it
+takes part in the first round only.
 """
 
 import argparse
@@ -38,16 +38,16 @@ FIGURES = ("output_throughput", "median_ttft_ms", "p99_ttft_ms", "median_itl_ms"
 OURS = "steering-server"
 VLLM = "vLLM"
 
-_LOAD = Path(environments.__file__).with_name("load.py")  # by path: it runs elsewhere, and what it imports is not here
+_LOAD = Path(environments.__file__).with_name("load.py")  # a path, not an import: it runs in vLLM's environment
 
 Figures = dict[str, float]
 Engine = dict[int, list[float]]
-"""Tokens per second by requests at once, run by run."""
+"""Number of concurrent requests -> tokens per second of each run."""
 
 
 @dataclass(frozen=True)
 class Server:
-    """How a server is started and asked."""
+    """A server: its command, its address, and the fields that its requests need."""
 
     name: str
     command: Sequence[str]
@@ -56,18 +56,18 @@ class Server:
     extra_body: dict[str, str] = field(default_factory=dict)
     takes_long_prompts: bool = True
     one_at_a_time: bool = False
-    """Whether it answers its requests one by one, however many there are."""
+    """Whether it answers concurrent requests one after the other."""
     ready: str = "/health"
-    """What answers 200 once the model is loaded."""
+    """Path that answers 200 once the model is loaded."""
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """URL of the server."""
         return f"http://127.0.0.1:{self.port}"
 
 
 def servers(console: Console, vllm: environments.Environment) -> list[Server]:
-    """Return those that can be had."""
+    """Return the servers that are available."""
     model, steer = model_folder(), str(Path(sys.executable).parent / "steer")
     vllm_serve = [str(vllm.python), "-m", "vllm.entrypoints.openai.api_server", "--enforce-eager"]
     found = [
@@ -85,7 +85,7 @@ def servers(console: Console, vllm: environments.Environment) -> list[Server]:
     ]
     peer = environments.transformers_serve(console)
     if peer is not None:
-        # It takes no ignore_eos, but whatever transformers' generation config has.
+        # It does not accept ignore_eos; the length is set by a generation config.
         length = {"min_new_tokens": NEW_TOKENS, "max_new_tokens": NEW_TOKENS, "do_sample": False}
         extra = {"generation_config": json.dumps(length)}
         plain = [str(peer.python.parent / "transformers"), "serve", model, "--dtype", "bfloat16"]
@@ -146,7 +146,7 @@ class Load:
 
     @contextmanager
     def running(self, server: Server, at_once: int, requests: int, *, answer: int = NEW_TOKENS) -> Iterator[Figures]:
-        """Ask ``server`` while in the context; what was measured is there when it ends."""
+        """Send requests to ``server`` inside the context. The yielded figures are filled when the context ends."""
         figures: Figures = {}
         with tempfile.TemporaryDirectory() as folder:
             options = {
@@ -180,7 +180,7 @@ class Load:
             figures.update({name: measured[name] for name in FIGURES})
 
     def measure(self, server: Server, at_once: int, requests: int) -> Figures:
-        """Ask ``server`` and return what was measured."""
+        """Send requests to ``server`` and return the measured figures."""
         with self.running(server, at_once, requests) as figures:
             pass
         return figures
@@ -188,17 +188,17 @@ class Load:
 
 @dataclass
 class Result:
-    """What one server did, run by run."""
+    """Measurements of one server; one entry per run."""
 
     by_load: dict[int, list[Figures]] = field(default_factory=lambda: {at_once: [] for at_once in CONCURRENCIES})
     long_prompts: list[Figures] = field(default_factory=list)
-    """What 32 requests at once saw while prompts of ``LONG_PROMPT_TOKENS`` came one after the other."""
+    """Figures of 32 concurrent requests while prompts of ``LONG_PROMPT_TOKENS`` tokens arrived one after the other."""
     resident: list[tuple[float, float]] = field(default_factory=list)
-    """MiB of memory before and after."""
+    """Resident memory before and after the run, in MiB."""
 
 
 def measure(chosen: Sequence[Server], generator: Load, runs: int, console: Console) -> tuple[Engine, dict[str, Result]]:
-    """Return the figures of every run: our engine's, and all servers' in turn."""
+    """Measure our engine and all servers in turn, ``runs`` times; return the figures of every run."""
     engine: Engine = {at_once: [] for at_once in CONCURRENCIES}
     results = {server.name: Result() for server in chosen}
     turns = [
@@ -217,7 +217,7 @@ def measure(chosen: Sequence[Server], generator: Load, runs: int, console: Conso
 
 
 def measure_server(server: Server, generator: Load, result: Result, run: int) -> None:
-    """Add what one run of ``server`` shows to ``result``."""
+    """Measure one run of ``server`` and add the figures to ``result``."""
     with started(server) as process:
         before = memory(process)
         for at_once in CONCURRENCIES:
@@ -228,12 +228,12 @@ def measure_server(server: Server, generator: Load, result: Result, run: int) ->
 
 
 def measure_long_prompts(server: Server, generator: Load, run: int) -> Figures:
-    """Return what 32 requests at once see while prompts of ``LONG_PROMPT_TOKENS`` come one after the other.
+    """Return the figures of 32 concurrent requests while prompts of ``LONG_PROMPT_TOKENS`` tokens arrive in sequence.
 
-    Those are asked from here: a second load generator would keep the cores busy for ten seconds before its first one.
+    This process sends the long prompts: starting a second load generator would keep the cores busy for ten seconds.
     """
     with generator.running(server, 32, 128, answer=128) as seen:
-        time.sleep(10)  # the load generator takes a while to begin
+        time.sleep(10)  # the load generator takes a while to start
         for prompt in random_prompts(4, LONG_PROMPT_TOKENS, seed=run):
             body = {"model": model_folder(), "prompt": prompt, "max_tokens": 8, "temperature": 0, "ignore_eos": True}
             httpx.post(f"{server.url}/v1/completions", json=body, timeout=300).raise_for_status()
@@ -254,7 +254,7 @@ def memory(process: psutil.Process) -> float:
 
 
 def show(results: dict[str, Result], engine: Engine) -> Table:
-    """Lay out medians over runs; our server's speed as a share of our engine's is the median of the rounds' own."""
+    """Return a table of medians over runs. The share of the engine's speed is a median over the rounds' shares."""
     title = "tokens/s, time to first token and between tokens in ms (median / 99th percentile)"
     table = Table("", *(f"{at_once} at once" for at_once in CONCURRENCIES), title=title)
     table.add_row("our engine, without HTTP", *(f"{statistics.median(speeds):.0f}" for speeds in engine.values()))
@@ -280,16 +280,16 @@ def _requests(at_once: int) -> int:
 
 
 def main() -> None:
-    """Measure, print the tables, write the JSON."""
+    """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=2)
-    parser.add_argument("--servers", nargs="*", help="those to measure; all by default")
+    parser.add_argument("--servers", nargs="*", help="names of the servers to measure (default: all)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serving.json"))
     arguments = parser.parse_args()
     console = Console(stderr=True)
     vllm = environments.vllm(console)
     if vllm is None:
-        console.print("nothing to measure servers with: the load generator is vLLM's")
+        console.print("servers cannot be measured: the load generator is part of vLLM, which is not available")
         return
     generator = Load(vllm)
     known = servers(console, vllm)

