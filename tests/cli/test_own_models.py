@@ -29,7 +29,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """The command ``steer`` in this process, with few prompts and short texts."""
     task = sys.modules["steering_profiles.tasks.parentheses"]
     monkeypatch.setattr(task, "SPLIT_SIZES", {"train": 12, "dev": 8, "test": 8})
-    monkeypatch.setattr(task, "_SHAPE_SIZE", 2)
+    monkeypatch.setattr(task, "_FIT_FORMAT_SIZE", 2)
     monkeypatch.setattr(humaneval, "find_problems", lambda: None)
     monkeypatch.setattr(rasteer, "fitting_texts", lambda: {"text": "a text of a few words"})
     monkeypatch.setattr(held_out, "held_out_texts", lambda: {"other": "another one"})
@@ -100,7 +100,7 @@ def test_every_prompt_of_the_task_is_measured_and_the_wrong_ones_are_named(
     assert len(record["wrong"]) == sum(round(900 * (100 - percent) / 100) for percent in every.values())
     assert all(answer["given"] != answer["right"] for answer in record["wrong"])
     assert f"wrong: {record['wrong'][0]['prompt'].splitlines()[-1]!r}" in measured.output
-    assert f"and {len(record['wrong']) - 40} more that are wrong" in measured.output
+    assert f"and {len(record['wrong']) - 40} more wrong answers" in measured.output
 
 
 def test_a_profile_is_measured_on_the_task_that_it_was_fitted_to(small: Callable[..., Result], tmp_path: Path):
