@@ -60,11 +60,11 @@ format: venv
 
 venv: $(VENV)/installed
 
-# With another Python than the environment has, as in `make test PYTHON=python3.13`, the environment is made anew.
-SHOW_VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
+# With another Python than the environment has, as in `make test PYTHON=python3.13`, the environment is created anew.
+VERSION := -c 'import sys; print("%d.%d" % sys.version_info[:2])'
 ifneq ($(origin PYTHON),file)
-ifneq ($(shell $(PYTHON) $(SHOW_VERSION)),$(shell $(BIN)/python $(SHOW_VERSION) 2>&1))
-$(shell rm -f $(VENV)/installed)
+ifneq ($(shell $(PYTHON) $(VERSION)),$(shell test -x $(BIN)/python && $(BIN)/python $(VERSION)))
+.PHONY: $(VENV)/installed
 CLEAR := --clear
 endif
 endif
