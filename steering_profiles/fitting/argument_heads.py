@@ -101,9 +101,9 @@ def topic_pairs(examples: Sequence[Example], seed: int = 0) -> list[Pair]:
             alike[example.group, example.template, len(example.prompt)].append(example)
     draw = random.Random(f"topics {seed}")
     pairs = []
-    for twins in alike.values():
-        for clean in twins:
-            others = [twin for twin in twins if twin.answer != clean.answer]
+    for alike_examples in alike.values():
+        for clean in alike_examples:
+            others = [other for other in alike_examples if other.answer != clean.answer]
             if others:
                 pairs.append(Pair(clean, draw.choice(others)))
     draw.shuffle(pairs)

@@ -41,8 +41,10 @@ def rank_by_patching(loaded: LoadedModel, pairs: Sequence[Pair], progress: Progr
 
 def _usable(loaded: LoadedModel, pairs: Sequence[Pair]) -> list[Pair]:
     clean = _next_tokens(loaded, [pair.clean for pair in pairs])
-    twin = _next_tokens(loaded, [pair.counterfactual for pair in pairs])
-    return [p for p, one, other in zip(pairs, clean, twin, strict=True) if one == p.clean.answer and other != one]
+    counterfactual = _next_tokens(loaded, [pair.counterfactual for pair in pairs])
+    return [
+        p for p, one, other in zip(pairs, clean, counterfactual, strict=True) if one == p.clean.answer and other != one
+    ]
 
 
 def _next_tokens(loaded: LoadedModel, examples: Sequence[Example]) -> list[int]:

@@ -57,7 +57,7 @@ def make_grid(top_k: Sequence[int] = TOP_K, alphas: Sequence[float] = ALPHA) -> 
     return plain + [GridPoint(k, alpha) for k in sorted(set(top_k)) if k for alpha in sorted(set(alphas))]
 
 
-def search(
+def search_grid(
     points: Sequence[GridPoint], dev: Sequence[Example], measure: Measure, progress: Progress | None = None
 ) -> tuple[MeasuredPoint, list[MeasuredPoint]]:
     """Return the best of ``points`` on ``dev``, and the measurements of all points in the given order.

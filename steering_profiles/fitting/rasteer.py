@@ -24,7 +24,7 @@ from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.choice import Choice, profile_of, steering_of
 from steering_profiles.fitting.circuit import rank_by_patching
 from steering_profiles.fitting.components import Component, Scales
-from steering_profiles.fitting.grid import GridPoint, make_grid, search
+from steering_profiles.fitting.grid import GridPoint, make_grid, search_grid
 from steering_profiles.fitting.projection import (
     PROMOTION_THRESHOLD,
     Projection,
@@ -207,7 +207,7 @@ def _choose_on_grid(
         return Accuracy.from_json(found)
 
     points = make_grid([min(k, len(order)) for k in settings.top_k], settings.alphas)
-    best, grid = search(points, evaluator.task.dev, measure, progress)
+    best, grid = search_grid(points, evaluator.task.dev, measure, progress)
     facts: dict[str, JsonValue] = {
         "k": best.point.k,
         "alpha": best.point.alpha,

@@ -143,8 +143,10 @@ def _pairs(tokenizer: "PreTrainedTokenizerBase", known: Mapping[str, int], train
             head, _, number = clean.text.rpartition("(")
             text = f"{head}(({number}"
             if f"{group})" in known:
-                twin = Example(f"{group})", text, encode_prompt(tokenizer, text), known[f"{group})"], clean.candidates)
-                pairs.append(Pair(clean, twin))
+                counterfactual = Example(
+                    f"{group})", text, encode_prompt(tokenizer, text), known[f"{group})"], clean.candidates
+                )
+                pairs.append(Pair(clean, counterfactual))
     return tuple(pairs)
 
 

@@ -1,4 +1,4 @@
-"""What a fit finds depends on what a model computes, not on the architecture that it is written down in."""
+"""The result of a fit depends on what a model computes, not on the architecture of its implementation."""
 
 from pathlib import Path
 
@@ -30,20 +30,20 @@ def fitted(loaded: LoadedModel) -> FitResult:
 
 @pytest.fixture(scope="module")
 def as_llama() -> tuple[LoadedModel, FitResult]:
-    """A small model in Llama's own architecture, and what a fit finds in it."""
+    """A small Llama model and the result of a fit."""
     llama = build_model("llama")
     return llama, fitted(llama)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_folder_of_another_architecture_that_computes_the_same_has_the_same_heads_fitted(
+def test_architectures_with_equal_computations_get_the_same_fit(
     architecture: str, as_llama: tuple[LoadedModel, FitResult], tmp_path: Path
 ):
     llama, expected = as_llama
     rewritten(llama.model, architecture).save_pretrained(tmp_path)
     llama.tokenizer.save_pretrained(tmp_path)
     other = load_model(ModelSource(model=str(tmp_path), dtype="float64"))
-    other.model.set_experts_implementation("eager")  # grouped products of experts are not there in float64
+    other.model.set_experts_implementation("eager")  # grouped expert products have no float64 kernel
     assert other.identity.architecture != llama.identity.architecture
     tokens = torch.tensor([example.prompt for example in small_task(llama).test[:2]])
     torch.testing.assert_close(other.model(tokens).logits, llama.model(tokens).logits, rtol=0, atol=1e-5)
@@ -57,7 +57,7 @@ def test_a_folder_of_another_architecture_that_computes_the_same_has_the_same_he
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
-def test_the_shipped_profile_does_in_the_default_model_as_phi_3_what_it_does_in_the_model_itself(embedded: LoadedModel):
+def test_the_shipped_profile_works_equally_in_the_default_model_converted_to_phi_3(embedded: LoadedModel):
     as_phi = assemble("as-phi-3", rewritten(embedded.model, "phi3"), embedded.tokenizer)
     profile = Catalogue.open()["parentheses"].profile.model_copy(update={"model": as_phi.identity})
     examples = parentheses(embedded.tokenizer).test[::5]

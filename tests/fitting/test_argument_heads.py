@@ -1,4 +1,4 @@
-"""Argument-passing heads: those that bring the topic to the last position, by patching."""
+"""Argument-passing heads, found by patching."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,7 +22,7 @@ def probabilities(loaded: LoadedModel, example: Example) -> torch.Tensor:
 
 
 def ask(*topics: int, template: str = "{topic}", group: str = "x") -> list[Example]:
-    """Prompts that differ in their topic, two tokens; the answer is anything."""
+    """Return prompts that differ in their topic of two tokens, with arbitrary answers."""
     return [
         Example(group, "", (7, 9, topic, 3 * topic, 20, 21), 100 + topic, topic=TOPIC, template=template)
         for topic in topics
@@ -30,12 +30,12 @@ def ask(*topics: int, template: str = "{topic}", group: str = "x") -> list[Examp
 
 
 def answered(loaded: LoadedModel, examples: Sequence[Example]) -> list[Example]:
-    """Whatever the model answers is called right."""
+    """Return ``examples`` with the model's predictions as answers."""
     return [replace(example, answer=int(probabilities(loaded, example).argmax())) for example in examples]
 
 
 def silence_all_but(loaded: LoadedModel, kept: Component) -> None:
-    """Let no other head write to the residual stream, so that one head alone reaches the last position."""
+    """Zero the output weights of all heads except ``kept``."""
     with torch.no_grad():
         for layer in range(loaded.anatomy.sizes.layers):
             weight = loaded.anatomy.head_output_weight(layer)
@@ -45,14 +45,14 @@ def silence_all_but(loaded: LoadedModel, kept: Component) -> None:
 
 
 @pytest.mark.parametrize("carrier", [Component("head", 0, 3), Component("head", 1, 2)], ids=str)
-def test_the_one_head_that_carries_the_topic_has_all_of_the_effect(tiny: LoadedModel, carrier: Component):
+def test_the_only_head_that_passes_the_topic_on_has_the_whole_effect(tiny: LoadedModel, carrier: Component):
     silence_all_but(tiny, carrier)
     examples = ask(*range(10, 30))
     found = find_argument_heads(tiny, examples)
     assert (found.pairs, found.only_correct) == (20, False)
     assert len(found.heads) == tiny.anatomy.sizes.layers * tiny.anatomy.sizes.heads
     by_head = {head.component: head.effect for head in found.heads}
-    # With that head's output from the twin, all that the last position knows is the twin's.
+    # With this head's counterfactual output the model predicts as on the counterfactual prompt.
     falls = []
     for pair in topic_pairs(examples):
         own = probabilities(tiny, pair.clean)[pair.clean.answer]
@@ -68,7 +68,7 @@ def test_heads_are_ranked_by_effect(tiny: LoadedModel):
     assert effects[0] > 0
 
 
-def test_attention_is_what_the_last_position_gives_the_topic_in_the_mean(tiny: LoadedModel):
+def test_attention_is_the_mean_weight_from_the_last_position_to_the_topic(tiny: LoadedModel):
     examples = [*ask(11, 12, 13), *ask(14, 15, template="other")]
     found = find_argument_heads(tiny, examples)
     heads = [head.component for head in found.heads]
@@ -79,7 +79,7 @@ def test_attention_is_what_the_last_position_gives_the_topic_in_the_mean(tiny: L
     assert [head.attention for head in found.heads] == pytest.approx((given / len(examples)).tolist(), abs=1e-5)
 
 
-def test_only_pairs_answered_right_count_if_there_are_enough(tiny: LoadedModel):
+def test_only_correctly_answered_pairs_are_used_if_there_are_enough(tiny: LoadedModel):
     right = distinct(answered(tiny, ask(*range(10, 60))))[:FEWEST_CORRECT]
     assert len(right) == FEWEST_CORRECT
     wrong = [replace(example, answer=(example.answer + 1) % 250) for example in ask(*range(60, 70))]
@@ -97,12 +97,12 @@ def distinct(examples: Sequence[Example]) -> list[Example]:
     return list({example.answer: example for example in examples}.values())
 
 
-def test_no_more_pairs_are_patched_than_asked_for(tiny: LoadedModel):
+def test_at_most_the_given_number_of_pairs_is_patched(tiny: LoadedModel):
     found = find_argument_heads(tiny, answered(tiny, ask(*range(10, 60))), most_pairs=9)
     assert (found.pairs, found.only_correct) == (9, True)
 
 
-def test_twins_have_group_template_and_length_in_common_and_another_answer():
+def test_pairs_share_group_template_and_length_but_not_the_answer():
     longer = [replace(example, prompt=(5, *example.prompt)) for example in ask(70, 71)]
     same_answer = [replace(example, answer=1) for example in ask(80, 81, template="same")]
     examples = [*ask(10, 11, 12), *ask(20, 21, template="b"), *ask(30, 31, group="y"), *longer, *same_answer]
@@ -114,13 +114,13 @@ def test_twins_have_group_template_and_length_in_common_and_another_answer():
         assert one.answer != other.answer
 
 
-def test_the_seed_decides_who_is_whose_twin():
+def test_the_pairs_depend_on_the_seed():
     examples = ask(*range(10, 30))
     assert topic_pairs(examples, 1) == topic_pairs(examples, 1) != topic_pairs(examples, 2)
 
 
 @pytest.mark.parametrize("unknown", [{"topic": None}, {"template": ""}], ids=str)
-def test_prompts_whose_topic_is_not_known_cannot_be_patched(tiny: LoadedModel, unknown: dict[str, object]):
+def test_prompts_without_a_known_topic_are_rejected(tiny: LoadedModel, unknown: dict[str, object]):
     examples = [replace(example, **unknown) for example in ask(10, 11, 12)]
     with pytest.raises(TaskError, match="none of 3 prompts has a known topic and a counterpart"):
         find_argument_heads(tiny, examples)

@@ -1,4 +1,4 @@
-"""The arithmetic task: right sums in prompts that the tokenizer at hand can be asked."""
+"""The arithmetic task with different tokenizers."""
 
 from collections import Counter
 from fractions import Fraction
@@ -15,7 +15,7 @@ OPERATORS = {"+": Fraction.__add__, "-": Fraction.__sub__, "x": Fraction.__mul__
 
 
 def build_number_tokenizer(pattern: str, words: list[str]) -> PreTrainedTokenizerFast:
-    """A tokenizer that cuts text by ``pattern`` and knows ``words``, the operators and the equals sign."""
+    """Build a tokenizer that splits text by ``pattern`` and has tokens for ``words``, operators and ``=``."""
     known = ["?", " ", "=", " =", *OPERATORS, *(f" {operator}" for operator in OPERATORS), *words]
     tokenizer = Tokenizer(models.WordLevel({word: index for index, word in enumerate(known)}, unk_token="?"))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(pattern), "isolated")
@@ -55,7 +55,7 @@ def result(example: Example) -> Fraction:
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_every_answer_is_right_and_every_number_in_range(kind: str):
+def test_answers_are_correct_and_numbers_are_in_range(kind: str):
     tokenizer = TOKENIZERS[kind]()
     for example in examples_of(arithmetic(tokenizer)):
         a, operator, b = operands(example)
@@ -65,7 +65,7 @@ def test_every_answer_is_right_and_every_number_in_range(kind: str):
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_the_answer_is_the_token_that_follows_when_prompt_and_answer_are_tokenised_as_one_text(kind: str):
+def test_the_answer_token_is_that_of_prompt_and_answer_tokenised_as_one_text(kind: str):
     tokenizer = TOKENIZERS[kind]()
     for example in examples_of(arithmetic(tokenizer))[::20]:
         space = "" if example.text.endswith(" ") else " "
@@ -75,13 +75,13 @@ def test_the_answer_is_the_token_that_follows_when_prompt_and_answer_are_tokenis
 
 
 @pytest.mark.parametrize(("kind", "ending"), [("digits", "= "), ("spaced", "="), ("unspaced", "= ")])
-def test_the_prompt_ends_with_the_space_only_if_the_answer_is_a_token_without_it(kind: str, ending: str):
+def test_the_prompt_ends_with_a_space_if_answers_are_tokens_without_one(kind: str, ending: str):
     for example in examples_of(arithmetic(TOKENIZERS[kind]())):
         assert example.text == "{} {} {} ".format(*operands(example)) + ending
 
 
 @pytest.mark.parametrize("kind", ["spaced", "unspaced"])
-def test_the_operators_share_750_350_and_350_prompts_evenly(kind: str):
+def test_splits_of_750_350_and_350_prompts_are_shared_evenly_by_the_operators(kind: str):
     task = arithmetic(TOKENIZERS[kind]())
     assert task.groups == ("+", "-", "x", "/")
     assert task.left_out == ()
@@ -97,19 +97,19 @@ def test_no_prompt_is_used_twice(kind: str):
     assert len(set(texts)) == len(texts)
 
 
-def test_the_seed_decides_the_prompts():
+def test_the_prompts_depend_on_the_seed():
     tokenizer = with_the_space()
     assert arithmetic(tokenizer, 1) == arithmetic(tokenizer, 1)
     assert arithmetic(tokenizer, 1).test != arithmetic(tokenizer, 2).test
 
 
-def test_any_token_may_be_the_answer():
+def test_there_are_no_candidates():
     task = arithmetic(build_tokenizer())
     assert all(example.candidates == () for example in examples_of(task))
     assert task.answers == {}
 
 
-def test_a_tokenizer_that_splits_numbers_into_digits_leaves_the_answers_0_to_9_and_the_task_says_so():
+def test_a_tokenizer_that_splits_numbers_into_digits_leaves_the_answers_0_to_9_and_a_reason():
     tokenizer = build_tokenizer()
     task = arithmetic(tokenizer)
     for operator in task.groups:
@@ -118,7 +118,7 @@ def test_a_tokenizer_that_splits_numbers_into_digits_leaves_the_answers_0_to_9_a
     assert any("491 of the 501 answers" in said and "splits numbers into digits" in said for said in task.left_out)
 
 
-def test_an_operator_with_too_few_prompts_gets_all_there_are_in_the_same_proportion():
+def test_all_prompts_of_an_operator_with_too_few_are_used_in_the_same_proportion():
     task = arithmetic(build_tokenizer())
     sums = [[e.text for e in split if e.group == "+"] for split in (task.train, task.dev, task.test)]
     assert {text for split in sums for text in split} == {f"{a} + {b} = " for a in range(10) for b in range(10 - a)}
@@ -130,7 +130,7 @@ def test_an_operator_with_too_few_prompts_gets_all_there_are_in_the_same_proport
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_no_answer_has_more_than_its_even_share(kind: str):
+def test_no_answer_exceeds_its_even_share(kind: str):
     tokenizer = TOKENIZERS[kind]()
     task = arithmetic(tokenizer)
     possible = 10 if kind == "digits" else 501
@@ -139,7 +139,7 @@ def test_no_answer_has_more_than_its_even_share(kind: str):
         assert max(counts.values()) <= -(-364 // possible)
 
 
-def test_products_that_are_not_zero_are_all_asked_where_there_are_few_and_spread_over_the_splits():
+def test_all_of_a_few_nonzero_products_are_used_and_spread_over_the_splits():
     task = arithmetic(build_tokenizer())
     products = [[result(e) for e in split if e.group == "x"] for split in (task.train, task.dev, task.test)]
     assert sum(product != 0 for split in products for product in split) == 23  # 1x1 .. 9x1 with a product up to 9
@@ -156,7 +156,7 @@ def test_each_answer_is_spread_over_the_splits_in_proportion(operator: str):
         assert [split[answer] for split in counts] == pytest.approx([asked * share / 29 for share in (15, 7, 7)], abs=2)
 
 
-def test_a_prompt_that_the_tokenizer_would_merge_with_its_answer_is_left_out_and_counted():
+def test_prompts_that_the_tokenizer_merges_with_the_answer_are_left_out_and_counted():
     # " 9 =" is one token where something follows, two where nothing does
     tokenizer = build_number_tokenizer(r" 9 =(?= )| ?\d+| ?[^\s\d]| ", [*NUMBERS, *SPACED, " 9 ="])
     task = arithmetic(tokenizer)
@@ -165,7 +165,7 @@ def test_a_prompt_that_the_tokenizer_would_merge_with_its_answer_is_left_out_and
     assert any("not a single token after the prompt" in said for said in task.left_out)
 
 
-def test_an_operator_that_the_tokenizer_leaves_too_few_prompts_is_left_out():
+def test_an_operator_with_far_too_few_prompts_is_left_out():
     tokenizer = build_number_tokenizer(r" ?\d+| ?[^\s\d]| ", [*NUMBERS, " 3"])
     task = arithmetic(tokenizer)  # 3 is the sum of four pairs only
     assert task.groups == ("-", "/")
@@ -173,6 +173,6 @@ def test_an_operator_that_the_tokenizer_leaves_too_few_prompts_is_left_out():
     assert any(said.startswith("500 of the 501 answers 0..500") for said in task.left_out)
 
 
-def test_a_tokenizer_with_no_usable_operator_is_refused():
+def test_a_tokenizer_without_a_usable_operator_is_rejected():
     with pytest.raises(TaskError, match="no operator can be used with this tokenizer: 501 of the 501 answers"):
         arithmetic(build_number_tokenizer(r"\S+| ", []))

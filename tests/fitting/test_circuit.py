@@ -1,4 +1,4 @@
-"""The circuit baseline: patching through the cache equals patching a full forward pass, head by head."""
+"""The circuit baseline: patching with the KV cache equals patching in full forward passes."""
 
 import pytest
 import torch
@@ -18,20 +18,20 @@ def last_logits(loaded: LoadedModel, prompt: tuple[int, ...]) -> torch.Tensor:
 
 
 def pairs_that_flip(loaded: LoadedModel) -> list[Pair]:
-    """Prompts of two lengths with twins that the model answers otherwise; whatever it answers is called right."""
+    """Return pairs with different predictions, which are taken as the answers; prompts have two lengths."""
     pairs = []
     for first in range(30):
-        clean, twin = (first, 6, 7, 8)[: 3 + first % 2], (first, 9, 100, 101, 11)
-        right, other = (int(last_logits(loaded, prompt).argmax()) for prompt in (clean, twin))
+        clean, counterfactual = (first, 6, 7, 8)[: 3 + first % 2], (first, 9, 100, 101, 11)
+        right, other = (int(last_logits(loaded, prompt).argmax()) for prompt in (clean, counterfactual))
         if right != other:
-            pairs.append(Pair(Example("a", "", clean, right), Example("b", "", twin, other)))
+            pairs.append(Pair(Example("a", "", clean, right), Example("b", "", counterfactual, other)))
     assert len(pairs) >= 4
     return pairs[:6]
 
 
 @torch.no_grad()
 def effect(loaded: LoadedModel, pair: Pair, layer: int, head: int) -> float:
-    """The paper's effect of one head on one pair, by full forward passes."""
+    """Return the paper's effect of one head on one pair, from full forward passes."""
     width, found = loaded.anatomy.sizes.head_dim, {}
     module = loaded.anatomy.layers[layer].head_output
     part = slice(head * width, (head + 1) * width)
@@ -63,19 +63,19 @@ def test_heads_are_ranked_by_the_mean_effect_of_patching_them(tiny: LoadedModel)
     assert rank_by_patching(tiny, pairs) == sorted(heads, key=lambda c: -effects[c])
 
 
-def test_pairs_whose_clean_prompt_is_answered_wrong_do_not_count(tiny: LoadedModel):
+def test_pairs_with_a_wrong_clean_answer_are_not_used(tiny: LoadedModel):
     pairs = pairs_that_flip(tiny)
     wrong = [Pair(Example("a", "", p.clean.prompt, p.counterfactual.answer), p.counterfactual) for p in pairs]
     assert rank_by_patching(tiny, pairs + wrong) == rank_by_patching(tiny, pairs)
 
 
-def test_without_a_pair_that_flips_nothing_can_be_ranked(tiny: LoadedModel):
+def test_pairs_that_do_not_change_the_answer_are_rejected(tiny: LoadedModel):
     pair = pairs_that_flip(tiny)[0]
     with pytest.raises(TaskError, match="none of the 1 counterfactual"):
         rank_by_patching(tiny, [Pair(pair.clean, pair.clean)])
 
 
-def test_the_twin_of_a_parentheses_prompt_has_one_more_to_close():
+def test_the_counterfactual_of_a_parentheses_prompt_has_one_more_to_close():
     task = parentheses(build_tokenizer())
     pair = next(pair for pair in task.pairs if pair.clean.group == "))")
     number = pair.clean.text.split()[3]

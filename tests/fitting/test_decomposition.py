@@ -1,4 +1,4 @@
-"""MLP decomposition: what enters and leaves a layer's MLP, and the least squares between them."""
+"""MLP decomposition: recording the inputs and output of a layer's MLP, and the least-squares fit."""
 
 from dataclasses import replace
 
@@ -18,7 +18,7 @@ EXAMPLES = [Example("x", "", prompt, 1) for prompt in [(5, 6, 7), (8, 9), (10, 1
 
 
 def drawn(seed: int = 0, prompts: int = 12, heads: int = 3, width: int = 5) -> LayerRecord:
-    """Inputs of very different sizes, none of them centred, and an output that has nothing to do with them."""
+    """Return inputs of very different sizes that are not centred, and an unrelated output."""
     draw = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -41,8 +41,8 @@ def part(record: LayerRecord, prompts: slice) -> LayerRecord:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6), st.integers(0, 9), st.integers(1, 8))
-def test_coefficients_that_the_output_was_made_with_are_found_again(seed: int, heads: int, more: int, width: int):
-    prompts = 2 * heads + 4 + more  # of width 1 too there are more values than coefficients
+def test_the_coefficients_that_generated_the_output_are_recovered(seed: int, heads: int, more: int, width: int):
+    prompts = 2 * heads + 4 + more  # more values than coefficients even with a hidden size of 1
     record = drawn(seed, prompts, heads, width)
     draw = np.random.default_rng(seed)
     weights, residual_stream = torch.tensor(draw.normal(size=heads)), float(draw.normal())
@@ -56,7 +56,7 @@ def test_coefficients_that_the_output_was_made_with_are_found_again(seed: int, h
 
 
 @given(st.integers(0, 10**6), st.sampled_from([0.0, 0.3]))
-def test_it_is_the_least_squares_of_the_stacked_centred_values(seed: int, ridge: float):
+def test_the_fit_is_least_squares_on_the_stacked_centred_values(seed: int, ridge: float):
     record = drawn(seed)
     inputs = torch.cat([record.heads, record.residual_stream.unsqueeze(1)], dim=1).numpy()
     centred = inputs - inputs.mean(axis=0)
@@ -72,7 +72,7 @@ def test_it_is_the_least_squares_of_the_stacked_centred_values(seed: int, ridge:
     np.testing.assert_allclose(found.mean_output, record.mlp.numpy().mean(axis=0))
 
 
-def test_a_ridge_means_the_same_whatever_the_size_of_an_input():
+def test_the_effect_of_a_ridge_does_not_depend_on_the_size_of_an_input():
     record = drawn()
     larger = replace(record, residual_stream=1000 * record.residual_stream)
     one, other = decompose(record, ridge=0.5), decompose(larger, ridge=0.5)
@@ -80,7 +80,7 @@ def test_a_ridge_means_the_same_whatever_the_size_of_an_input():
     assert one.residual_stream == pytest.approx(1000 * other.residual_stream)
 
 
-def test_what_all_prompts_have_in_common_is_in_the_intercept_alone():
+def test_a_constant_part_of_an_input_changes_only_the_intercept():
     record = drawn()
     moved = replace(record, mlp=record.mlp + 7)
     one, other = decompose(record), decompose(moved)
@@ -88,10 +88,10 @@ def test_what_all_prompts_have_in_common_is_in_the_intercept_alone():
     torch.testing.assert_close(one.intercept + 7, other.intercept)
 
 
-# ---- its quality
+# ---- R2
 
 
-def test_r2_is_what_the_residuals_leave_of_the_variance():
+def test_r2_is_one_minus_residual_over_total_variance():
     record = drawn()
     found = decompose(record)
     residual = record.mlp - found.predict(record)
@@ -100,7 +100,7 @@ def test_r2_is_what_the_residuals_leave_of_the_variance():
     assert 0 < found.r2 < 1
 
 
-def test_out_of_sample_r2_is_about_the_mean_of_the_other_prompts():
+def test_out_of_sample_r2_uses_the_mean_of_the_other_prompts():
     record = drawn(prompts=40)
     found, others = decompose(part(record, slice(20))), part(record, slice(20, 40))
     errors = (others.mlp - found.predict(others)).square().sum()
@@ -108,7 +108,7 @@ def test_out_of_sample_r2_is_about_the_mean_of_the_other_prompts():
     assert r2(found, others) < found.r2
 
 
-def test_the_prediction_is_that_of_the_formula():
+def test_the_prediction_follows_the_formula():
     record = drawn(prompts=6)
     found = Decomposition(torch.tensor([1.0, -2.0, 0.5]).double(), 3.0, torch.ones(5).double(), torch.zeros(5), 0.0)
     for prompt, predicted in enumerate(found.predict(record)):
@@ -124,7 +124,7 @@ def refused(record: LayerRecord, message: str, ridge: float = 0.0) -> None:
         decompose(record, ridge=ridge)
 
 
-def test_prompts_must_outnumber_heads_and_stream():
+def test_too_few_prompts_are_rejected():
     refused(
         drawn(prompts=4, heads=3),
         "4 prompts are too few to decompose the MLP of a layer with 3 heads; at least 5 are needed",
@@ -132,7 +132,7 @@ def test_prompts_must_outnumber_heads_and_stream():
     assert decompose(drawn(prompts=5, heads=3)).heads.shape == (3,)
 
 
-def test_an_input_that_is_the_same_on_all_prompts_is_refused_with_and_without_a_ridge():
+def test_constant_inputs_are_rejected_with_and_without_a_ridge():
     record = drawn()
     constant = replace(record, heads=record.heads.index_fill(1, torch.tensor([1]), 0.1))
     for ridge in (0.0, 1.0):
@@ -141,7 +141,7 @@ def test_an_input_that_is_the_same_on_all_prompts_is_refused_with_and_without_a_
     refused(part(record, slice(1)), "too few")
 
 
-def test_collinear_inputs_are_refused_by_name_and_fitted_with_a_ridge():
+def test_collinear_inputs_are_rejected_by_name_and_fitted_with_a_ridge():
     record = drawn()
     record.heads[:, 2] = 3 * record.heads[:, 0] + 5
     refused(
@@ -151,7 +151,7 @@ def test_collinear_inputs_are_refused_by_name_and_fitted_with_a_ridge():
     assert decompose(record, ridge=1e-3).heads.isfinite().all()
 
 
-def test_an_output_that_is_the_same_on_all_prompts_is_refused():
+def test_a_constant_output_is_rejected():
     refused(replace(drawn(), mlp=torch.full((12, 5), 0.7).double()), "output is the same on all 12 prompts")
 
 
@@ -160,23 +160,23 @@ def test_an_output_that_is_the_same_on_all_prompts_is_refused():
     [("heads", "the heads"), ("residual_stream", "the residual stream"), ("mlp", "the MLP's output")],
 )
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_values_that_are_not_finite_are_refused(field: str, named: str, value: float):
+def test_values_that_are_not_finite_are_rejected(field: str, named: str, value: float):
     record = drawn()
     getattr(record, field)[3, ..., 0] = value
     refused(record, f"{named}: values are not finite on 1 of 12 prompts")
 
 
 @pytest.mark.parametrize("ridge", [-0.1, torch.nan, torch.inf])
-def test_a_ridge_that_is_not_a_finite_number_of_0_or_more_is_refused(ridge: float):
+def test_a_ridge_that_is_negative_or_not_finite_is_rejected(ridge: float):
     refused(drawn(), f"ridge is {ridge}; allowed: finite numbers from 0", ridge)
 
 
-# ---- what enters and leaves a layer
+# ---- recording a layer
 
 
 @torch.no_grad()
 def streams(loaded: LoadedModel, prompt: tuple[int, ...]) -> Tensor:
-    """The residual stream before each layer and before the final norm: ``[layers + 1, hidden_size]``."""
+    """Return the residual stream before each layer and before the final norm: ``[layers + 1, hidden_size]``."""
     found = []
     handles = [layer.block.register_forward_pre_hook(lambda _, args: found.append(args[0][0, -1])) for layer in
                loaded.anatomy.layers]  # fmt: skip
@@ -188,7 +188,9 @@ def streams(loaded: LoadedModel, prompt: tuple[int, ...]) -> Tensor:
 
 
 @pytest.mark.parametrize("layer", [0, 1, 2])
-def test_stream_heads_bias_and_mlp_add_up_to_the_stream_after_the_layer(tiny: LoadedModel, layer: int):
+def test_residual_stream_heads_bias_and_mlp_add_up_to_the_residual_stream_after_the_layer(
+    tiny: LoadedModel, layer: int
+):
     record = record_layer(tiny, EXAMPLES, layer)
     bias = getattr(tiny.anatomy.layers[layer].head_output, "bias", None)
     added = record.heads.sum(dim=1) + (0 if bias is None else bias.detach())
@@ -198,7 +200,7 @@ def test_stream_heads_bias_and_mlp_add_up_to_the_stream_after_the_layer(tiny: Lo
         torch.testing.assert_close(record.residual_stream[index] + added[index] + record.mlp[index], after)
 
 
-def test_heads_are_told_apart(tiny: LoadedModel):
+def test_contributions_of_heads_are_separate(tiny: LoadedModel):
     module, width = tiny.anatomy.layers[1].head_output, tiny.anatomy.sizes.head_dim
     plain = record_layer(tiny, EXAMPLES, 1)
 
@@ -215,7 +217,7 @@ def test_heads_are_told_apart(tiny: LoadedModel):
     torch.testing.assert_close(without.heads[:, [0, 1, 3]], plain.heads[:, [0, 1, 3]])
 
 
-def test_the_model_has_no_hooks_afterwards_also_when_it_fails(tiny: LoadedModel):
+def test_hooks_are_removed_even_if_the_model_fails(tiny: LoadedModel):
     def hooks() -> int:
         return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in tiny.model.modules())
 
@@ -233,6 +235,6 @@ def test_negative_layers_count_from_the_end(tiny: LoadedModel):
 
 
 @pytest.mark.parametrize("layer", [-4, 3])
-def test_a_layer_that_the_model_has_not_is_refused(tiny: LoadedModel, layer: int):
+def test_a_layer_out_of_range_is_rejected(tiny: LoadedModel, layer: int):
     with pytest.raises(ModelError, match=rf"layer is {layer}; allowed for tiny-.*: 0\.\.2, or -3\.\.-1 counted from"):
         record_layer(tiny, EXAMPLES, layer)

@@ -1,4 +1,4 @@
-"""Fitting, explaining and exporting find the same on a model whose layers are on disk or on several devices."""
+"""Fits, explanations and exports of models whose layers are on disk or on several devices."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def steerings(loaded: LoadedModel) -> list[Steering]:
     return [UNSTEERED, steer(build_profile(loaded, heads=[(0, 1, 3.0), (1, 0, -1.0)], self_only_attention=1.0))]
 
 
-def test_a_fit_ranks_components_alike_and_takes_the_same_steps(whole: LoadedModel, placed: LoadedModel):
+def test_a_fit_gives_the_same_ranking_and_steps(whole: LoadedModel, placed: LoadedModel):
     settings = FitSettings(
         kinds=("head", "neuron"), stepwise=StepwiseSettings(max_steps=2, validation_interval=2, batch_prompts=4)
     )
@@ -73,7 +73,7 @@ def test_a_fit_ranks_components_alike_and_takes_the_same_steps(whole: LoadedMode
         assert step == pytest.approx(at)
 
 
-def test_losses_have_the_same_slopes_after_passes_that_need_none(whole: LoadedModel, placed: LoadedModel):
+def test_gradients_are_the_same_after_passes_without_gradients(whole: LoadedModel, placed: LoadedModel):
     examples, at = small_task(whole).train[:8], {Component("head", 0, 1): 1.5, Component("neuron", 2, 3): -2.0}
     slopes = []
     for loaded in (whole, placed):
@@ -86,7 +86,7 @@ def test_losses_have_the_same_slopes_after_passes_that_need_none(whole: LoadedMo
         torch.testing.assert_close(slope, slopes[0], atol=1e-6, rtol=1e-6)
 
 
-def test_a_fit_of_the_final_layer_finds_the_same(whole: LoadedModel, placed: LoadedModel):
+def test_a_final_layer_fit_gives_the_same_result(whole: LoadedModel, placed: LoadedModel):
     one, other = (
         fit_final_layer(loaded, task_answered_by(whole, own=0.5, scale=4.0), name="tiny", command="", settings=SMALL)
         for loaded in (whole, placed)
@@ -95,18 +95,18 @@ def test_a_fit_of_the_final_layer_finds_the_same(whole: LoadedModel, placed: Loa
     assert other.profile.final_layer == one.profile.final_layer
 
 
-def test_an_explanation_says_the_same(whole: LoadedModel, placed: LoadedModel):
+def test_an_explanation_is_the_same(whole: LoadedModel, placed: LoadedModel):
     one, other = (explain(loaded, things(), 1, ridge=0.2) for loaded in (whole, placed))
     torch.testing.assert_close(other.decomposition.heads, one.decomposition.heads)
     assert other.r2 == pytest.approx(one.r2)
 
 
-def test_patching_ranks_heads_alike(whole: LoadedModel, placed: LoadedModel):
+def test_patching_gives_the_same_ranking(whole: LoadedModel, placed: LoadedModel):
     pairs = pairs_that_flip(whole)
     assert rank_by_patching(placed, pairs) == rank_by_patching(whole, pairs)
 
 
-def test_a_padded_batch_is_completed_alike(whole: LoadedModel, placed: LoadedModel):
+def test_a_padded_batch_gets_the_same_completions(whole: LoadedModel, placed: LoadedModel):
     texts = []
     for loaded in (whole, placed):
         arms = steerings(loaded) * len(PROMPTS)
@@ -116,7 +116,7 @@ def test_a_padded_batch_is_completed_alike(whole: LoadedModel, placed: LoadedMod
     assert texts[0] == texts[1]
 
 
-def test_an_adapter_is_exported_from_wherever_the_weights_are(whole: LoadedModel, placed: LoadedModel, tmp_path: Path):
+def test_an_adapter_is_exported_wherever_the_weights_are(whole: LoadedModel, placed: LoadedModel, tmp_path: Path):
     one, other = (
         load_file(
             export_lora(loaded, build_profile(loaded, heads=[(0, 1, 3.0)], neurons=[(2, 5, 0.5)]), tmp_path / name)
@@ -128,7 +128,7 @@ def test_an_adapter_is_exported_from_wherever_the_weights_are(whole: LoadedModel
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_a_checkpoint_of_weights_that_are_not_all_in_memory_is_refused(folder: Path, tmp_path: Path):
+def test_folding_weights_that_are_not_all_in_memory_is_rejected(folder: Path, tmp_path: Path):
     loaded = load_placed("llama", folder, "split")
     with pytest.raises(ExportError, match=r"accelerate keeps model\.layers\.0.* export the profile as lora"):
         export_weights(loaded, build_profile(loaded, heads=[(0, 1, 3.0)]), tmp_path / "out")

@@ -1,4 +1,4 @@
-"""What an explanation says of a layer, against the same thing computed the long way."""
+"""Explanations of a layer, compared with direct computations."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def lens(loaded: LoadedModel) -> torch.Tensor:
     return (weight - weight.mean(dim=0)).T
 
 
-def test_the_decomposition_is_of_train_and_its_quality_of_every_split(tiny: LoadedModel):
+def test_the_decomposition_is_fitted_on_train_and_r2_is_given_per_split(tiny: LoadedModel):
     found = explain(tiny, task(), 1, ridge=0.2)
     expected = decompose(record_layer(tiny, task().train, 1), ridge=0.2)
     torch.testing.assert_close(found.decomposition.heads, expected.heads)
@@ -45,7 +45,7 @@ def test_the_decomposition_is_of_train_and_its_quality_of_every_split(tiny: Load
 
 
 @pytest.mark.parametrize("split", ["train", "dev", "test"])
-def test_the_parts_of_the_answers_logit_are_those_of_the_formula(tiny: LoadedModel, split: str):
+def test_the_parts_of_the_answer_logit_follow_the_formula(tiny: LoadedModel, split: str):
     examples = {"train": task().train, "dev": task().dev, "test": task().test}[split]
     found, record = explain(tiny, task(), 1, argument_heads=False), record_layer(tiny, examples, 1)
     fitted, logits = found.decomposition, found.answer_logits[split]
@@ -57,20 +57,20 @@ def test_the_parts_of_the_answers_logit_are_those_of_the_formula(tiny: LoadedMod
         inputs += [fitted.residual_stream * record.residual_stream[index], fitted.intercept]
         parts += [float(part @ column) / len(examples) for part in inputs]
         whole += float(record.mlp[index] @ column) / len(examples)
-    # The lens is in float32.
+    # The logit lens computes in float32.
     assert [*logits.heads, logits.residual_stream, logits.intercept] == pytest.approx(parts.tolist(), abs=1e-5)
     assert logits.total == pytest.approx(whole, abs=1e-5)
     assert abs(logits.residual) > 1e-3
 
 
-def test_shares_are_of_what_all_parts_move_whichever_way():
+def test_shares_are_relative_to_the_sum_of_absolute_parts():
     logits = AnswerLogit(heads=(1.0, 2.0), residual_stream=-1.0, intercept=-4.0, residual=2.0)
     assert logits.shares == {"heads": 0.3, "residual stream": -0.1, "intercept": -0.4, "residual": 0.2}
     assert logits.total == 0
     assert set(AnswerLogit((0.0,), 0.0, 0.0, 0.0).shares.values()) == {0.0}
 
 
-def test_the_intercepts_tokens_are_those_that_the_lens_puts_first_and_last(tiny: LoadedModel):
+def test_the_intercepts_tokens_have_the_largest_and_smallest_lens_logits(tiny: LoadedModel):
     found = explain(tiny, task(), 1, argument_heads=False)
     logits = found.decomposition.intercept @ lens(tiny)
     order = logits.argsort(descending=True).tolist()
@@ -83,7 +83,7 @@ def test_the_last_layer_is_the_default(tiny: LoadedModel):
     assert explain(tiny, task(), argument_heads=False).layer == 2
 
 
-def test_of_each_split_the_first_so_many_prompts_are_used(tiny: LoadedModel):
+def test_at_most_the_given_number_of_prompts_per_split_is_used(tiny: LoadedModel):
     def fitted(found: Explanation) -> torch.Tensor:
         return found.decomposition.heads
 
@@ -104,12 +104,12 @@ def test_a_task_without_topics_is_explained_without_argument_heads(tiny: LoadedM
 
 
 @pytest.mark.parametrize("split", ["dev", "test"])
-def test_a_split_that_cannot_be_measured_is_named(tiny: LoadedModel, split: str):
+def test_an_error_names_the_split(tiny: LoadedModel, split: str):
     with pytest.raises(FitError, match=f"{split}: the MLP's output is the same on all 1 prompts"):
         explain(tiny, replace(task(), **{split: ask(70, 1)}), argument_heads=False)
 
 
-def test_a_layer_and_a_ridge_out_of_range_are_refused_before_anything_is_run(tiny: LoadedModel):
+def test_a_layer_or_ridge_out_of_range_is_rejected_before_anything_is_run(tiny: LoadedModel):
     tiny.anatomy.layers[0].block.register_forward_pre_hook(lambda module, args: 1 / 0)
     with pytest.raises(ModelError, match="layer is 7; allowed for tiny"):
         explain(tiny, task(), 7)
@@ -117,7 +117,7 @@ def test_a_layer_and_a_ridge_out_of_range_are_refused_before_anything_is_run(tin
         explain(tiny, task(), ridge=-1.0)
 
 
-def test_too_few_prompts_are_refused_before_anything_is_run(tiny: LoadedModel):
+def test_too_few_prompts_are_rejected_before_anything_is_run(tiny: LoadedModel):
     tiny.anatomy.layers[0].block.register_forward_pre_hook(lambda module, args: 1 / 0)
     with pytest.raises(FitError, match=r"5 prompts are too few to decompose the MLP .* 4 heads; at least 6"):
         explain(tiny, task(), most_prompts=5)

@@ -1,4 +1,4 @@
-"""The tasks of factual recall: true to their files, split by answer, and asked of the tokens that they say."""
+"""The factual recall tasks: their files, splits and tokens."""
 
 import json
 from collections import Counter
@@ -53,17 +53,17 @@ def topics_of(examples: Iterable[Example], domain: str) -> set[str]:
 
 
 def knowing(words: Iterable[str]) -> PreTrainedTokenizerFast:
-    """The tokenizer of the small models, which also knows these words with the space before them."""
+    """Build the tokenizer of the small models with tokens for ``words``, each with the space before it."""
     tokenizer = build_tokenizer()
     tokenizer.add_tokens([f" {word}" for word in words])
     return tokenizer
 
 
-# What is in the files.
+# The files.
 
 
 @pytest.mark.parametrize("name", DOMAINS)
-def test_no_topic_is_in_a_file_twice(name: str):
+def test_no_topic_occurs_twice_in_a_file(name: str):
     pairs: list[list[tuple[str, object]]] = []
     json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"), object_pairs_hook=pairs.append)
     facts = max(pairs, key=len)
@@ -71,7 +71,7 @@ def test_no_topic_is_in_a_file_twice(name: str):
 
 
 @pytest.mark.parametrize("name", DOMAINS)
-def test_every_template_has_its_topic_once_and_not_at_the_start_and_ends_before_the_space(name: str):
+def test_templates_contain_the_topic_once_after_the_start_and_end_before_the_space(name: str):
     templates = read_domain(name).templates
     assert len(set(templates)) == len(templates) >= (16 if name == "capitals" else 8)
     for template in templates:
@@ -81,7 +81,7 @@ def test_every_template_has_its_topic_once_and_not_at_the_start_and_ends_before_
 
 
 @pytest.mark.parametrize("name", DOMAINS)
-def test_no_prompt_gives_its_answer_away(name: str):
+def test_no_prompt_contains_its_answer(name: str):
     domain = read_domain(name)
     for topic, answer in domain.facts:
         assert topic == topic.strip()
@@ -90,7 +90,7 @@ def test_no_prompt_gives_its_answer_away(name: str):
             assert answer.casefold() not in template.replace(TOPIC, topic).casefold().split()
 
 
-def test_there_are_48_capitals_and_more():
+def test_there_are_at_least_48_capitals():
     assert len(FACTS["capitals"]) >= 48
 
 
@@ -110,7 +110,7 @@ def test_splits_share_no_answer_and_no_topic(tokenizer: PreTrainedTokenizerBase,
 
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_a_domain_is_split_about_40_20_40_with_answers_in_each(
+def test_a_domain_is_split_about_40_20_40_with_answers_in_each_split(
     tokenizer: PreTrainedTokenizerBase, domain: str, seed: int
 ):
     made = factual_recall(tokenizer, seed, domain)
@@ -123,7 +123,7 @@ def test_a_domain_is_split_about_40_20_40_with_answers_in_each(
     assert answers["test"] >= 2
 
 
-def test_test_has_two_answers_even_where_four_are_all_there_are():
+def test_the_test_split_has_two_of_only_four_answers():
     tokenizer = knowing(["Spanish", "Arabic", "English", "French"])
     for seed in SEEDS:
         made = factual_recall(tokenizer, seed, "languages")
@@ -131,7 +131,7 @@ def test_test_has_two_answers_even_where_four_are_all_there_are():
         assert len({example.answer for example in made.test}) == 2
 
 
-def test_a_domain_of_its_own_asks_every_topic_in_every_template(tokenizer: PreTrainedTokenizerBase):
+def test_the_task_of_one_domain_has_every_topic_in_every_template(tokenizer: PreTrainedTokenizerBase):
     made = factual_recall(tokenizer, task="continents")
     assert (made.name, made.groups) == ("continents", ("continents",))
     for split in splits_of(made).values():
@@ -140,7 +140,7 @@ def test_a_domain_of_its_own_asks_every_topic_in_every_template(tokenizer: PreTr
         assert Counter((topic_of(example), example.template) for example in split) == Counter(expected)
 
 
-def test_all_together_have_at_most_so_many_prompts_drawn_evenly_over_topics_and_templates(task: Task):
+def test_the_task_of_all_domains_is_limited_and_uses_topics_and_templates_evenly(task: Task):
     for split, most in ((task.train, 250), (task.dev, 125), (task.test, 250)):
         for domain in DOMAINS:
             examples = [example for example in split if example.group == domain]
@@ -151,20 +151,20 @@ def test_all_together_have_at_most_so_many_prompts_drawn_evenly_over_topics_and_
             assert {example.template for example in examples} == set(read_domain(domain).templates)
 
 
-def test_a_domain_is_split_alike_alone_and_with_the_others(tokenizer: PreTrainedTokenizerBase, task: Task):
+def test_a_domain_has_the_same_splits_alone_and_with_the_others(tokenizer: PreTrainedTokenizerBase, task: Task):
     alone = factual_recall(tokenizer, task="languages")
     for name, split in splits_of(alone).items():
         assert topics_of(splits_of(task)[name], "languages") == topics_of(split, "languages")
 
 
-def test_the_seed_decides_the_prompts(tokenizer: PreTrainedTokenizerBase, task: Task):
+def test_the_prompts_depend_on_the_seed(tokenizer: PreTrainedTokenizerBase, task: Task):
     assert factual_recall(tokenizer) == task
     assert factual_recall(tokenizer, 1).test != task.test
     assert factual_recall_held_out_formats(tokenizer) == held_out_formats_of("factual-recall", tokenizer)
     assert factual_recall_held_out_formats(tokenizer, 1) != factual_recall_held_out_formats(tokenizer)
 
 
-def test_the_catalogue_has_all_together_and_each_domain(tokenizer: PreTrainedTokenizerBase, task: Task):
+def test_the_catalogue_has_the_task_of_all_domains_and_of_each_domain(tokenizer: PreTrainedTokenizerBase, task: Task):
     assert make_task("factual-recall", tokenizer) == task
     assert [make_task(name, tokenizer).groups for name in DOMAINS] == [(name,) for name in DOMAINS]
 
@@ -177,7 +177,7 @@ def everything(task: Task, held_out: dict[str, tuple[Example, ...]]) -> list[Exa
     return [example for examples in sets for example in examples]
 
 
-def test_the_span_is_that_of_the_topic(
+def test_the_token_range_is_that_of_the_topic(
     tokenizer: PreTrainedTokenizerBase, task: Task, held_out: dict[str, tuple[Example, ...]]
 ):
     for example in everything(task, held_out):
@@ -187,7 +187,7 @@ def test_the_span_is_that_of_the_topic(
         assert topic_of(example) in FACTS[example.group]
 
 
-def test_the_answer_is_the_first_token_of_what_follows_the_prompt(
+def test_the_answer_token_is_the_first_of_the_answer_after_the_prompt(
     tokenizer: PreTrainedTokenizerBase, task: Task, held_out: dict[str, tuple[Example, ...]]
 ):
     for example in everything(task, held_out):
@@ -199,10 +199,10 @@ def test_the_answer_is_the_first_token_of_what_follows_the_prompt(
 
 
 CONTINENTS = ["Africa", "Asia", "Europe", "South", "North"]
-"""The first words of their names."""
+"""First words of the names of continents."""
 
 
-def test_an_answer_that_begins_like_another_is_left_out_and_said_so():
+def test_answers_with_the_same_first_token_are_left_out_with_the_reason():
     capitals = set(FACTS["capitals"].values()) - {"Berlin", "Bern"}
     made = factual_recall(knowing(["Ber", *capitals]), task="capitals")
     assert made.left_out == (
@@ -213,13 +213,13 @@ def test_an_answer_that_begins_like_another_is_left_out_and_said_so():
     assert topics == set(FACTS["capitals"]) - {"Germany", "Switzerland"}
 
 
-def test_an_answer_of_which_the_first_token_has_a_letter_only_is_left_out_and_said_so():
+def test_an_answer_whose_first_token_is_a_single_letter_is_left_out_with_the_reason():
     assert factual_recall(knowing(CONTINENTS), task="continents").left_out == ()
     made = factual_recall(knowing([*CONTINENTS[:-1], "N"]), task="continents")
     assert made.left_out == ("continents: North America: its first token, 'N', is less than two characters of it",)
 
 
-def test_a_domain_with_too_few_answers_is_left_out_and_said_so():
+def test_a_domain_with_too_few_answers_is_left_out_with_the_reason():
     made = factual_recall(knowing(CONTINENTS))
     assert made.groups == ("continents",)
     assert [reason.split(":")[0] for reason in made.left_out] == [name for name in DOMAINS if name != "continents"]
@@ -227,7 +227,7 @@ def test_a_domain_with_too_few_answers_is_left_out_and_said_so():
 
 
 @pytest.mark.parametrize("name", ["factual-recall", "sports"])
-def test_a_tokenizer_that_leaves_no_domain_is_refused(name: str):
+def test_a_tokenizer_without_a_usable_domain_is_rejected(name: str):
     for make in (factual_recall, factual_recall_held_out_formats):
         with pytest.raises(
             TaskError, match=r"no domain can be used .*sports: only 0 answers .*basketball: its first token"
@@ -235,11 +235,11 @@ def test_a_tokenizer_that_leaves_no_domain_is_refused(name: str):
             make(build_tokenizer(), 0, name)
 
 
-# Facts shown before.
+# Few-shot prompts.
 
 
 @pytest.mark.parametrize("seed", SEEDS[:2])
-def test_shots_show_train_facts_in_the_words_that_ask_for_one_of_dev_or_of_test(
+def test_few_shot_prompts_have_train_facts_in_the_template_of_the_question(
     tokenizer: PreTrainedTokenizerBase, seed: int
 ):
     task, held_out = factual_recall(tokenizer, seed), factual_recall_held_out_formats(tokenizer, seed)
@@ -258,7 +258,7 @@ def test_shots_show_train_facts_in_the_words_that_ask_for_one_of_dev_or_of_test(
                 assert topic_of(example) in topics_of(split, example.group)
 
 
-def test_prompts_of_one_shape_and_template_differ_in_the_topic_alone(task: Task):
+def test_prompts_of_the_same_format_and_template_differ_in_the_topic_only(task: Task):
     for examples in task.fit_formats.values():
         for domain in DOMAINS:
             templates = {example.template for example in examples if example.group == domain}

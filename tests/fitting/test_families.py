@@ -1,4 +1,4 @@
-"""Fitting works on every architecture family, with no code that knows one by name."""
+"""Fits on every architecture family."""
 
 from dataclasses import replace
 
@@ -26,20 +26,20 @@ TEXT = "a text of a few words"
 
 
 def pairs_that_flip(loaded: LoadedModel) -> list[Pair]:
-    """Prompts longer than a sliding window, of two lengths, with twins that the model answers otherwise."""
+    """Return pairs of prompts of two lengths, longer than a sliding window, with different predictions."""
     pairs = []
     for first in range(30):
         clean = tuple((7 * first + i * i) % 200 for i in range(WINDOW + 3 + first % 2))
-        twin = tuple((7 * first + i * i + i) % 200 for i in range(WINDOW + 5))
-        right, other = (int(last_logits(loaded, prompt).argmax()) for prompt in (clean, twin))
+        counterfactual = tuple((7 * first + i * i + i) % 200 for i in range(WINDOW + 5))
+        right, other = (int(last_logits(loaded, prompt).argmax()) for prompt in (clean, counterfactual))
         if right != other:
-            pairs.append(Pair(Example("a", "", clean, right), Example("b", "", twin, other)))
+            pairs.append(Pair(Example("a", "", clean, right), Example("b", "", counterfactual, other)))
     assert len(pairs) >= 4
     return pairs[:4]
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_patching_through_the_cache_ranks_heads_as_full_passes_do(case: str):
+def test_patching_with_the_kv_cache_ranks_heads_like_full_passes(case: str):
     loaded = build_family(case)
     pairs, sizes = pairs_that_flip(loaded), loaded.anatomy.sizes
     heads = [Component("head", layer, head) for layer in range(sizes.layers) for head in range(sizes.heads)]
@@ -48,7 +48,7 @@ def test_patching_through_the_cache_ranks_heads_as_full_passes_do(case: str):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_attention_weights_of_a_head_are_its_own_and_sum_to_one(case: str):
+def test_attention_weights_are_per_head_and_sum_to_one(case: str):
     loaded = build_family(case)
     one, other = attention_patterns(
         loaded, [Component("head", 1, 2), Component("head", 1, 3)], Example("x", "", tuple(range(5, 16)), 1)
@@ -59,11 +59,11 @@ def test_attention_weights_of_a_head_are_its_own_and_sum_to_one(case: str):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_rows_of_a_padded_batch_are_completed_as_each_is_alone(case: str):
+def test_prompts_of_a_padded_batch_are_completed_like_single_prompts(case: str):
     loaded = build_family(case)
     steerings = [UNSTEERED, steer(build_profile(loaded, heads=[(0, 1, 3.0), (1, 0, -1.0)], self_only_attention=1.0))]
     prompts = [prompt for prompt in PROMPTS for _ in steerings]
-    # A softmax in float32 makes what float64 masks with infinite, and a row of padding, where all is masked, no number.
+    # In float32 the mask value of float64 is infinite, and the softmax of a fully masked padding row is NaN.
     with InDouble(), GreedyDecoder(loaded) as decoder:
         texts = decoder.complete(prompts, steerings * len(PROMPTS), 10)
     assert texts == [expected(loaded, p, s, 10) for p, s in zip(prompts, steerings * len(PROMPTS), strict=True)]

@@ -45,12 +45,12 @@ SMALL = FinalLayerSettings(
     max_lost=100.0,
     max_nll_increase=10.0,
 )
-"""The limits are tested by themselves."""
+"""Settings without limits, which have tests of their own."""
 
 
 @pytest.fixture(autouse=True)
 def _short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Texts are most of what a fit of a small model takes."""
+    """Shorten the texts, which take most of the time of a small fit."""
     monkeypatch.setattr(humaneval, "find_problems", lambda: None)
     for module in (final_layer, held_out):
         name = "fitting_texts" if module is final_layer else "held_out_texts"
@@ -64,8 +64,9 @@ def prompts(seed: int, count: int) -> list[tuple[int, ...]]:
 
 
 def task_answered_by(loaded: LoadedModel, own: float = 0.0, scale: float = 0.0, count: int = 60) -> Task:
-    """A task whose answers are drawn from what the model says under settings of the final layer, the intercept being
-    the mean of what its MLP puts out on train. Those settings have the least NLL that there is, but for the draw.
+    """Return a task whose answers are drawn from the model's distribution with the given final-layer settings.
+
+    The intercept is the mean MLP output on train. Up to sampling noise these settings have the smallest NLL.
     """
     train = [Example("even" if i % 2 else "odd", "", p, 0) for i, p in enumerate(prompts(1, 40))]
     profile = build_profile(loaded, self_only_attention=own, intercept_scale=scale)
@@ -110,7 +111,7 @@ def small_fit(loaded: LoadedModel, task: Task, checkpoint: FitCheckpoint | None 
 
 
 @pytest.mark.parametrize(("own", "scale"), [(1.0, 0.0), (0.0, -4.0), (0.0, 4.0), (0.5, -4.0), (0.0, 0.0)])
-def test_settings_known_to_be_right_are_found(tiny: LoadedModel, own: float, scale: float):
+def test_the_settings_that_generated_the_answers_are_found(tiny: LoadedModel, own: float, scale: float):
     task = replace(task_answered_by(tiny, own, scale, count=400), fit_formats={})
     result = small_fit(tiny, task)
     found = result.profile.final_layer
@@ -123,7 +124,7 @@ def test_settings_known_to_be_right_are_found(tiny: LoadedModel, own: float, sca
         assert profile.balanced_nll < baseline.balanced_nll
 
 
-def test_the_figures_are_those_of_the_whole_model_under_the_saved_profile(tiny: LoadedModel):
+def test_results_are_those_of_the_whole_model_with_the_profile(tiny: LoadedModel):
     task = replace(task_answered_by(tiny, 1.0, count=200), fit_formats={})
     result = small_fit(tiny, task)
     assert result.chosen.candidate != PLAIN
@@ -134,7 +135,7 @@ def test_the_figures_are_those_of_the_whole_model_under_the_saved_profile(tiny: 
     assert every.correct == sum(answer.correct for answer in answers)
 
 
-def test_the_plain_mean_is_that_of_the_mlps_output_on_train(tiny: LoadedModel):
+def test_the_mean_intercept_is_the_mean_mlp_output_on_train(tiny: LoadedModel):
     task = task_answered_by(tiny, 0.0, -4.0)
     result = small_fit(tiny, task)
     expected = mean_mlp_output(tiny, list(task.train)).astype(np.float32)
@@ -142,7 +143,7 @@ def test_the_plain_mean_is_that_of_the_mlps_output_on_train(tiny: LoadedModel):
     assert result.r2 is None
 
 
-def test_a_fitted_profile_says_what_it_was_made_by_and_fits_its_model(tiny: LoadedModel):
+def test_a_fitted_profile_has_provenance_and_matches_its_model(tiny: LoadedModel):
     task = task_answered_by(tiny, 1.0)
     result = small_fit(tiny, task)
     provenance = result.profile.provenance
@@ -171,7 +172,7 @@ class Interrupted(Exception):
 
 
 class InterruptedCheckpoint(FitCheckpoint):
-    """Ends the fit when so many results have been found."""
+    """Interrupts the fit after ``after`` results."""
 
     after = 0
 
@@ -182,7 +183,7 @@ class InterruptedCheckpoint(FitCheckpoint):
 
 
 @pytest.mark.parametrize("after", [1, 7])
-def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_path, monkeypatch, after: int):
+def test_an_interrupted_fit_continues_to_the_same_result(tiny: LoadedModel, tmp_path, monkeypatch, after: int):
     task = task_answered_by(tiny, 0.0, -4.0)
     whole = small_fit(tiny, task)
     path, key = tmp_path / "fit.jsonl", fit_key(tiny, task, SMALL)
@@ -190,7 +191,7 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_pat
     interrupted.after = after
     with pytest.raises(Interrupted):
         small_fit(tiny, task, interrupted)
-    monkeypatch.setattr("steering_profiles.fitting.final_layer.record_layer", None)  # this stage was done
+    monkeypatch.setattr("steering_profiles.fitting.final_layer.record_layer", None)  # this stage is in the checkpoint
     checkpoint = FitCheckpoint(path, key)
     assert len(checkpoint) == after
     again = small_fit(tiny, task, checkpoint)
@@ -201,7 +202,7 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_pat
     assert again.grid == whole.grid
 
 
-def test_too_few_prompts_for_a_regression_are_refused_and_do_for_the_mean(tiny: LoadedModel):
+def test_too_few_prompts_for_a_regression_are_enough_for_the_mean(tiny: LoadedModel):
     task = task_answered_by(tiny, 0.0, -4.0)
     task = replace(task, train=task.train[:3])
     both = replace(SMALL, sources=("regression", "mean"))
@@ -212,7 +213,7 @@ def test_too_few_prompts_for_a_regression_are_refused_and_do_for_the_mean(tiny: 
     small_fit(tiny, task)
 
 
-def test_both_intercepts_are_tried_where_both_are_asked_for(tiny: LoadedModel):
+def test_both_sources_of_the_intercept_are_tried(tiny: LoadedModel):
     settings = replace(SMALL, sources=("regression", "mean"), self_only_attention=(0.0,))
     result = fit_final_layer(tiny, task_answered_by(tiny, 0.0, -4.0), name="tiny", command="", settings=settings)
     at = {m.candidate.source: m.dev.nll for m in result.grid if m.candidate.intercept_scale == -4.0}
@@ -221,7 +222,7 @@ def test_both_intercepts_are_tried_where_both_are_asked_for(tiny: LoadedModel):
     assert result.r2 < 1
 
 
-def test_what_is_known_of_a_point_behind_a_gate_is_what_the_whole_model_does_there(tiny: LoadedModel):
+def test_predictions_behind_a_gate_are_those_of_the_whole_model_with_the_gate(tiny: LoadedModel):
     task = task_answered_by(tiny, 1.0, 4.0, count=100)
     own = build_profile(tiny, self_only_attention=1.0, intercept_scale=4.0)
     windows = text_windows(tiny, "Some text that is long enough to be sure of some of it, and not of the rest.")
@@ -246,15 +247,16 @@ def test_what_is_known_of_a_point_behind_a_gate_is_what_the_whole_model_does_the
 
 @cache
 def fit_with_gates(family: str) -> tuple[LoadedModel, Task, FinalLayerResult, float]:
-    """Fit to a task in which self-only attention helps those prompts only of which the plain model is less
-    sure than of half of them. Returns that middle too.
+    """Fit a task in which self-only attention helps only the half of the prompts with the lower plain confidence.
+
+    Also return the median confidence.
     """
     loaded = build_model(family)
     task = task_answered_by(loaded, 1.0, count=400)
     with TokenPredictor(loaded) as predictor:
         plain, sure = predictor.answers(task.dev), predictor.predict(task.dev)
     middle = float(np.median([answer.confidence for answer in plain]))
-    dev = [  # what the plain model is sure of, it has right
+    dev = [  # above the median the plain prediction is the answer
         replace(example, answer=token) if answer.confidence > middle else example
         for example, answer, token in zip(task.dev, plain, sure, strict=True)
     ]
@@ -264,7 +266,7 @@ def fit_with_gates(family: str) -> tuple[LoadedModel, Task, FinalLayerResult, fl
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_gate_is_chosen_where_steering_helps_only_the_unsure(family: str):
+def test_a_gate_is_chosen_if_steering_helps_only_at_low_confidence(family: str):
     _, _, result, middle = fit_with_gates(family)
     gate = result.profile.final_layer.gate
     assert gate is not None
@@ -278,8 +280,8 @@ def test_a_gate_is_chosen_where_steering_helps_only_the_unsure(family: str):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_what_the_gate_buys_is_measured_on_test_and_on_text_held_out(family: str):
-    """By fresh predictors, without and with the gate of the profile that was found."""
+def test_the_settings_without_the_gate_are_measured_on_test_and_held_out_text(family: str):
+    """Compare with new predictors, without and with the gate of the fitted profile."""
     loaded, task, result, _ = fit_with_gates(family)
     profile = result.profile
     ungated = profile.model_copy(update={"final_layer": profile.final_layer.model_copy(update={"gate": None})})
@@ -294,19 +296,19 @@ def test_what_the_gate_buys_is_measured_on_test_and_on_text_held_out(family: str
     assert result.side_effects != result.without_gate.side_effects
 
 
-def test_without_a_gate_there_is_nothing_to_set_beside_it(tiny: LoadedModel):
+def test_a_choice_without_a_gate_has_no_ungated_results(tiny: LoadedModel):
     assert small_fit(tiny, task_answered_by(tiny, 1.0)).without_gate is None
 
 
-def test_the_grid_has_every_point_once_and_the_plain_model_first():
+def test_candidates_are_unique_and_start_with_the_plain_model():
     points = make_candidates(FinalLayerSettings(self_only_attention=(1.0,), lambdas=(0.5, -0.5)))
     assert points[0] == PLAIN
     assert len(points) == len(set(points)) == 2 * (2 * 2 + 1)
     assert all((point.source is None) == (point.intercept_scale == 0) for point in points)
 
 
-def test_points_that_differ_little_have_names_of_their_own():
-    """A fit that was interrupted finds by them what it has measured."""
+def test_candidates_that_differ_slightly_have_different_names():
+    """The names are the keys of results in the checkpoint."""
     points = [
         FinalLayerCandidate(0.5, 0.1, "mean"),
         FinalLayerCandidate(0.50000001, 0.1, "mean"),
@@ -334,18 +336,18 @@ def measured(
 
 
 CHOICES = {
-    "the least NLL": ([measured(0.5, 0.8), measured(1.0, 0.7)], 1.0),
-    "of equals the one that changes least": ([measured(0.75, 0.7), measured(0.5, 0.7), measured(1.0, 0.7)], 0.5),
-    "nothing where nothing is better": ([measured(0.5, 1.1), measured(1.0, 1.0)], 0.0),
-    "not what costs a group more than a point": ([measured(1.0, 0.5, 70, other=48), measured(0.5, 0.9)], 0.5),
-    "what costs a group a point": ([measured(1.0, 0.5, other=49), measured(0.5, 0.9)], 1.0),
-    "not what costs other text too much": (
+    "the smallest NLL": ([measured(0.5, 0.8), measured(1.0, 0.7)], 1.0),
+    "the smallest total change among equals": ([measured(0.75, 0.7), measured(0.5, 0.7), measured(1.0, 0.7)], 0.5),
+    "the plain model if nothing is better": ([measured(0.5, 1.1), measured(1.0, 1.0)], 0.0),
+    "not a loss of more than a point": ([measured(1.0, 0.5, 70, other=48), measured(0.5, 0.9)], 0.5),
+    "a loss of one point": ([measured(1.0, 0.5, other=49), measured(0.5, 0.9)], 1.0),
+    "not too large an NLL increase": (
         [measured(1.0, 0.5, nll_increase=0.011), measured(0.5, 0.9, nll_increase=0.01)],
         0.5,
     ),
-    "not what makes another format less likely": ([measured(1.0, 0.5, format_nll=1.01), measured(0.5, 0.9)], 0.5),
-    "not what makes another format wrong": ([measured(1.0, 0.5, shots=48), measured(0.5, 0.9, shots=49)], 0.5),
-    "not what was ruled out": ([replace(measured(1.0, 0.5), other=None), measured(0.5, 0.9)], 0.5),
+    "not a higher NLL in another format": ([measured(1.0, 0.5, format_nll=1.01), measured(0.5, 0.9)], 0.5),
+    "not a loss in another format": ([measured(1.0, 0.5, shots=48), measured(0.5, 0.9, shots=49)], 0.5),
+    "not a candidate that is worse on dev": ([replace(measured(1.0, 0.5), other=None), measured(0.5, 0.9)], 0.5),
 }
 
 
@@ -364,13 +366,13 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("reason", REFUSALS)
-def test_why_the_best_on_dev_is_not_chosen_is_known(reason: str):
+def test_the_best_on_dev_is_rejected_with_the_reason(reason: str):
     grid = [measured(0, 1.0), REFUSALS[reason], measured(0.5, 0.9)]
     assert best_rejected(grid, FinalLayerSettings()) == RejectedCandidate(grid[1], (reason,))
     assert best_rejected([grid[0], grid[2]], FinalLayerSettings()) is None
 
 
-def test_without_the_limit_other_text_does_not_count():
+def test_without_the_limit_the_nll_of_other_text_does_not_count():
     grid = [measured(0, 1.0), measured(1.0, 0.5, nll_increase=0.5), measured(0.5, 0.9)]
     assert choose_candidate(grid, FinalLayerSettings(), limit_nll=False).candidate.self_only_attention == 1.0
 
@@ -387,6 +389,6 @@ def test_without_the_limit_other_text_does_not_count():
         ({"lambdas": ()}, "at least one value"),
     ],
 )
-def test_settings_that_cannot_be_searched_are_refused(changes, message: str):
+def test_invalid_settings_are_rejected(changes, message: str):
     with pytest.raises(ValueError, match=message):
         FinalLayerSettings(**changes)

@@ -1,4 +1,4 @@
-"""The fit, from task to profile."""
+"""Fits of component scales, from task to profile."""
 
 import os
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ STEPWISE = StepwiseSettings(max_steps=6, validation_interval=2, batch_prompts=8)
 
 @pytest.fixture(autouse=True)
 def _without_humaneval(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where it is not installed: its solutions are most of what a fit of a small model takes."""
+    """Leave out HumanEval, whose solutions take most of the time of a small fit."""
     if request.node.get_closest_marker("slow") is None:
         monkeypatch.setattr(humaneval, "find_problems", lambda: None)
 
@@ -40,7 +40,7 @@ def small_fit(loaded: LoadedModel, method: str = "stepwise", checkpoint: FitChec
     )
 
 
-WITHOUT_PAIRS = [method for method in METHODS if method != "circuit"]  # a random model answers nothing right
+WITHOUT_PAIRS = [method for method in METHODS if method != "circuit"]  # a random model has no correct answers
 
 
 @pytest.mark.parametrize("method", WITHOUT_PAIRS)
@@ -53,7 +53,7 @@ def test_a_fit_writes_the_same_bytes_every_time(tmp_path, method: str):
 
 
 @pytest.mark.parametrize("method", WITHOUT_PAIRS)
-def test_a_fitted_profile_says_what_it_was_made_by_and_fits_its_model(tiny: LoadedModel, method: str):
+def test_a_fitted_profile_has_provenance_and_matches_its_model(tiny: LoadedModel, method: str):
     provenance = (profile := small_fit(tiny, method).profile).provenance
     assert check_compatibility(profile, tiny.identity).matches
     assert provenance is not None
@@ -65,7 +65,7 @@ def test_a_fitted_profile_says_what_it_was_made_by_and_fits_its_model(tiny: Load
     assert {"prose", "code"} <= set(provenance.side_effects)
 
 
-def test_figures_of_the_provenance_are_those_of_the_profile(tiny: LoadedModel):
+def test_the_provenance_has_the_accuracy_of_the_profile(tiny: LoadedModel):
     result = small_fit(tiny)
     with TokenPredictor(tiny) as predictor:
         after = predictor.accuracy(small_task(tiny).test, Steering((ProfileAtStrength(result.profile),)))
@@ -74,7 +74,7 @@ def test_figures_of_the_provenance_are_those_of_the_profile(tiny: LoadedModel):
 
 
 @pytest.mark.parametrize("kinds", [("neuron",), ("head", "neuron")])
-def test_neurons_are_ranked_and_scaled_as_heads_are(tiny: LoadedModel, kinds: tuple[str, ...]):
+def test_neurons_are_ranked_and_scaled_like_heads(tiny: LoadedModel, kinds: tuple[str, ...]):
     settings = FitSettings(method="paper", kinds=kinds, top_k=(4,), alphas=(1.5,))
     result = fit(tiny, small_task(tiny), name="tiny", command="", settings=settings)
     assert {component.kind for component in result.ranking.components} == set(kinds)
@@ -88,7 +88,7 @@ class Interrupted(Exception):
 
 
 class InterruptedCheckpoint(FitCheckpoint):
-    """Ends the fit when so many results have been found."""
+    """Interrupts the fit after ``after`` results."""
 
     after = 0
 
@@ -98,7 +98,7 @@ class InterruptedCheckpoint(FitCheckpoint):
         return super().recall(name, make)
 
 
-def test_scales_that_differ_little_are_measured_apart(tiny: LoadedModel):
+def test_scales_that_differ_slightly_are_measured_separately(tiny: LoadedModel):
     checkpoint = FitCheckpoint()
     alphas = (1.5, 1.50000001)
     settings = FitSettings(method="paper", top_k=(2,), alphas=alphas)
@@ -108,7 +108,7 @@ def test_scales_that_differ_little_are_measured_apart(tiny: LoadedModel):
 
 @pytest.mark.parametrize("method", ["stepwise", "paper"])
 @pytest.mark.parametrize("after", [1, 3])
-def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_path, monkeypatch, method, after):
+def test_an_interrupted_fit_continues_to_the_same_result(tiny: LoadedModel, tmp_path, monkeypatch, method, after):
     whole = small_fit(tiny, method).profile
     path, key = tmp_path / "fit.jsonl", fit_key(tiny, small_task(tiny), FitSettings(method=method))
     interrupted = InterruptedCheckpoint(path, key)
@@ -117,14 +117,14 @@ def test_an_interrupted_fit_goes_on_and_ends_the_same(tiny: LoadedModel, tmp_pat
         small_fit(tiny, method, interrupted)
 
     def refuse(*_, **__):
-        raise AssertionError("this stage was done")
+        raise AssertionError("this stage is in the checkpoint")
 
     monkeypatch.setattr("steering_profiles.fitting.rasteer.rank_components", refuse)
     assert len(checkpoint := FitCheckpoint(path, key)) == after
     assert small_fit(tiny, method, checkpoint).profile == whole
 
 
-def test_fits_that_differ_in_anything_have_keys_that_differ(tiny: LoadedModel):
+def test_different_fits_have_different_keys(tiny: LoadedModel):
     task = small_task(tiny)
     keys = {
         fit_key(tiny, task, FitSettings()),
@@ -150,7 +150,7 @@ def test_the_circuit_baseline_needs_counterfactual_prompts(tiny: LoadedModel):
 
 @pytest.fixture
 def every_core() -> Iterator[None]:
-    """Compute on every core, as commands do: how bfloat16 rounds depends on the number of threads."""
+    """Use all cores, like the commands: rounding in bfloat16 depends on the number of threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(os.cpu_count() or 1)
     yield
@@ -158,7 +158,7 @@ def every_core() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("every_core")
-def test_the_shipped_profile_takes_the_embedded_model_from_failing_four_parentheses_to_all_right(embedded: LoadedModel):
+def test_the_shipped_profile_raises_four_parentheses_from_0_to_100_percent(embedded: LoadedModel):
     profile = Catalogue.open()["parentheses"].profile
     assert check_compatibility(profile, embedded.identity).matches
     task = parentheses(embedded.tokenizer)
@@ -171,7 +171,7 @@ def test_the_shipped_profile_takes_the_embedded_model_from_failing_four_parenthe
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_command_in_the_shipped_profile_makes_it_again(embedded: LoadedModel):
+def test_the_command_in_the_shipped_profile_reproduces_it(embedded: LoadedModel):
     shipped = load_profile(SHIPPED / "parentheses.json")
     assert shipped.provenance is not None
     again = fit(embedded, parentheses(embedded.tokenizer), name="parentheses", command=shipped.provenance.command)

@@ -1,4 +1,4 @@
-"""The derivative by every scale, against the loss at scales moved a little, with the hooks that serve."""
+"""Gradients with respect to scales, compared with finite differences through the hooks of serving."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def loss(loaded: LoadedModel, scales: dict[Component, float]) -> float:
 
 
 @pytest.mark.parametrize("scales", [{}, SCALES], ids=["plain", "scaled"])
-def test_the_slope_is_what_moving_a_scale_changes(tiny: LoadedModel, scales: dict[Component, float]):
+def test_the_gradient_is_that_of_finite_differences(tiny: LoadedModel, scales: dict[Component, float]):
     with DifferentiableScales(tiny, KINDS) as model:
         slope = model.of_answers(EXAMPLES, scales)
     assert slope.loss == pytest.approx(loss(tiny, scales), rel=1e-5)
@@ -43,7 +43,7 @@ def test_the_slope_is_what_moving_a_scale_changes(tiny: LoadedModel, scales: dic
         )
 
 
-def test_the_slope_of_text_is_what_moving_a_scale_changes_in_its_nll(tiny: LoadedModel):
+def test_the_gradient_of_text_is_that_of_finite_differences(tiny: LoadedModel):
     windows = [Window((5, 6, 7, 8, 9), 2), Window((1, 2, 3), 1)]
 
     def nll(scales: dict[Component, float]) -> float:
@@ -59,7 +59,7 @@ def test_the_slope_of_text_is_what_moving_a_scale_changes_in_its_nll(tiny: Loade
         assert found == pytest.approx((up - down) / 6e-3, rel=5e-3, abs=1e-6)
 
 
-def test_an_answer_that_leads_by_enough_asks_for_nothing(tiny: LoadedModel):
+def test_an_answer_with_a_sufficient_margin_has_no_gradient(tiny: LoadedModel):
     with torch.no_grad():
         tiny.anatomy.unembedding.weight[40] = 0
         logits = tiny.model(torch.tensor([(5, 6, 7)])).logits[0, -1]
@@ -71,7 +71,7 @@ def test_an_answer_that_leads_by_enough_asks_for_nothing(tiny: LoadedModel):
     assert not slope.by_kind["head"].any()
 
 
-def test_outside_of_a_slope_and_after_it_the_model_is_plain(tiny: LoadedModel):
+def test_the_model_is_plain_between_and_after_gradients(tiny: LoadedModel):
     tokens = torch.tensor([[5, 6, 7]])
     before = tiny.model(tokens).logits
     trained = [parameter.requires_grad for parameter in tiny.model.parameters()]

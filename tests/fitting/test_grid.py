@@ -1,4 +1,4 @@
-"""The search over k and alpha: what it chooses is what the whole grid on the whole of dev would choose."""
+"""The search over k and alpha, compared with an exhaustive search."""
 
 from collections.abc import Sequence
 
@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steering_profiles.evaluation import Accuracy
-from steering_profiles.fitting.grid import ALPHA, SLICE, TOP_K, GridPoint, make_grid, search
+from steering_profiles.fitting.grid import ALPHA, SLICE, TOP_K, GridPoint, make_grid, search_grid
 from steering_profiles.tasks.task import Example
 
 DEV = [Example(group, "", (1,), 1) for group in "ab" for _ in range(125)]
 
 
 def chooser(errors: dict[GridPoint, int], calls: list[GridPoint] | None = None):
-    """A measurement in which a point gets the first of its prompts wrong, as many as ``errors`` says."""
+    """Return a measurement in which each point makes the number of errors that ``errors`` gives."""
     wrong = {point: {id(example) for example in DEV[-count:]} if count else set() for point, count in errors.items()}
 
     def measure(point: GridPoint, examples: Sequence[Example]) -> Accuracy:
@@ -35,7 +35,7 @@ def chooser(errors: dict[GridPoint, int], calls: list[GridPoint] | None = None):
 
 
 def exhaustive(errors: dict[GridPoint, int]) -> GridPoint:
-    """The rule, written out: worst of a point and its neighbours in alpha; then total change; then k."""
+    """Return the best point by the rule: worst of a point and its neighbours in alpha, then total change, then k."""
 
     def standing(point: GridPoint) -> tuple[int, float, int]:
         row = sorted((p for p in errors if p.k == point.k), key=lambda p: p.alpha)
@@ -55,39 +55,39 @@ def test_the_default_grid_is_the_papers():
 
 
 @given(st.lists(st.integers(0, 250), min_size=len(POINTS), max_size=len(POINTS)))
-def test_the_choice_is_that_of_the_whole_grid_on_the_whole_of_dev(counts: list[int]):
+def test_the_choice_is_that_of_the_whole_grid_on_all_of_dev(counts: list[int]):
     errors = dict(zip(POINTS, counts, strict=True))
-    best, _ = search(POINTS, DEV, chooser(errors))
+    best, _ = search_grid(POINTS, DEV, chooser(errors))
     assert best.point == exhaustive(errors)
     assert best.errors == errors[best.point]
     assert best.accuracy.total == len(DEV)
 
 
-def test_a_point_whose_neighbour_fails_is_not_chosen_over_one_inside_the_plateau():
+def test_a_point_inside_a_plateau_is_preferred_to_one_at_its_edge():
     row = make_grid((5,), (1.1, 1.2, 1.3, 1.4))
     errors = dict(zip(row, [9, 0, 0, 0], strict=True))
-    best, _ = search(row, DEV, chooser(errors))
+    best, _ = search_grid(row, DEV, chooser(errors))
     assert best.point == GridPoint(5, 1.3)
 
 
-def test_of_equals_the_one_that_changes_least_is_chosen():
-    best, _ = search(POINTS, DEV, chooser(dict.fromkeys(POINTS, 0)))
+def test_of_equal_points_the_one_with_the_smallest_total_change_is_chosen():
+    best, _ = search_grid(POINTS, DEV, chooser(dict.fromkeys(POINTS, 0)))
     assert best.point == GridPoint(0, 1.0)
 
 
-def test_points_that_cannot_win_any_more_are_not_measured_to_the_end():
+def test_points_that_can_no_longer_win_are_not_measured_further():
     errors = {point: 0 if point.k == 0 else 240 for point in POINTS}
     calls: list[GridPoint] = []
-    _, measured = search(POINTS, DEV, chooser(errors, calls))
+    _, measured = search_grid(POINTS, DEV, chooser(errors, calls))
     assert all(m.accuracy.total == SLICE for m in measured if m.point.k)
 
 
-def test_every_point_is_reported_with_as_much_as_was_measured_of_it():
-    _, measured = search(POINTS, DEV, chooser(dict.fromkeys(POINTS, 3)))
+def test_every_point_is_returned_with_its_measurements():
+    _, measured = search_grid(POINTS, DEV, chooser(dict.fromkeys(POINTS, 3)))
     assert [m.point for m in measured] == POINTS
     assert all(m.accuracy.total >= SLICE for m in measured)
 
 
-def test_a_grid_without_points_is_refused():
+def test_an_empty_grid_is_rejected():
     with pytest.raises(ValueError, match="no points"):
-        search([], DEV, chooser({}))
+        search_grid([], DEV, chooser({}))

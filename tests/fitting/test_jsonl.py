@@ -1,4 +1,4 @@
-"""Tasks from a file: what can be used becomes examples, what cannot is named with its line and the reason."""
+"""Tasks from files: usable lines become examples, others are listed with line number and reason."""
 
 import json
 import re
@@ -23,7 +23,7 @@ WORDS = ("hot", "cold", "big")
 
 
 def build_word_tokenizer() -> PreTrainedTokenizerFast:
-    """The tests' byte-level tokenizer with some words, which are tokens together with the space before them."""
+    """Build the byte-level test tokenizer with some words as tokens, with the space before them."""
     tokenizer = build_tokenizer()
     tokenizer.add_tokens([f" {word}" for word in WORDS])
     return tokenizer
@@ -38,7 +38,7 @@ def lines(count: int, answer: str = " hot", **fields: object) -> list[dict[str, 
 
 
 def write(folder: Path, content: list[object] | str | bytes, name: str = "mine.jsonl") -> Path:
-    """Write ``content`` to a file: objects one a line, text and bytes as they are."""
+    """Write ``content`` to a file: objects as one JSON line each, text and bytes unchanged."""
     path = folder / name
     if isinstance(content, list):
         content = "".join((entry if isinstance(entry, str) else json.dumps(entry)) + "\n" for entry in content)
@@ -55,7 +55,7 @@ def examples_of(task: Task) -> list[Example]:
 
 
 def reason_for(folder: Path, entry: object) -> str:
-    """Why ``entry`` is left out of a file that is otherwise fine."""
+    """Return the reason why ``entry`` is left out of a file with otherwise usable lines."""
     task = read(folder, [*lines(20), entry])
     assert len(examples_of(task)) == 20
     assert len(task.left_out) == 1
@@ -75,13 +75,13 @@ def test_prompt_answer_and_candidates_become_tokens(tmp_path):
         assert [tokenizer.decode([token]) for token in example.candidates] == [" cold", " hot"]
 
 
-def test_without_candidates_any_token_may_be_the_answer_and_the_file_is_the_group(tmp_path):
+def test_lines_without_candidates_form_one_group_named_like_the_file(tmp_path):
     task = read(tmp_path, lines(20))
     assert task.groups == ("mine",)
     assert {example.candidates for example in examples_of(task)} == {()}
 
 
-def test_without_a_group_the_answer_is_the_sub_task(tmp_path):
+def test_lines_with_candidates_are_grouped_by_answer(tmp_path):
     both = [
         *lines(20, " hot", candidates=[" hot", " cold"]),
         *[line(n, " cold", candidates=[" hot", " cold"]) for n in range(20, 40)],
@@ -91,13 +91,13 @@ def test_without_a_group_the_answer_is_the_sub_task(tmp_path):
     assert set(task.answers) == {" hot", " cold"}
 
 
-def test_a_group_named_like_its_answer_can_be_shown(tmp_path):
+def test_a_group_named_like_its_answer_is_printable(tmp_path):
     both = ["\t", "a"]
     task = read(tmp_path, [line(n, both[n % 2], candidates=both) for n in range(40)])
     assert task.groups == (r"'\t'", "a")
 
 
-def test_answers_that_hardly_repeat_make_no_sub_tasks(tmp_path):
+def test_answers_that_hardly_repeat_form_no_groups(tmp_path):
     content = [line(n, answer, candidates=["a", "b", answer]) for n, answer in enumerate("defghijklmnopqrstuvwxyz")]
     task = read(tmp_path, content)
     assert task.groups == ("mine",)
@@ -113,7 +113,7 @@ def test_lines_are_split_350_150_150_in_each_group(tmp_path):
     assert sizes == {"a": [35, 15, 15], "b": [7, 3, 3]}
 
 
-def test_the_seed_decides_the_splits(tmp_path):
+def test_the_splits_depend_on_the_seed(tmp_path):
     assert read(tmp_path, lines(50), seed=1) == read(tmp_path, lines(50), seed=1)
     assert read(tmp_path, lines(50), seed=1).test != read(tmp_path, lines(50), seed=2).test
 
@@ -125,7 +125,7 @@ def test_the_files_own_splits_are_kept(tmp_path):
     assert [example.text for example in task.dev] == [line(n)["prompt"] for n in range(2, 20, 4)]
 
 
-def test_splits_on_some_lines_only_are_refused(tmp_path):
+def test_splits_on_only_some_lines_are_rejected(tmp_path):
     with pytest.raises(TaskError, match="split is given on 1 of 21 usable lines, such as line 21, and not on line 1"):
         read(tmp_path, [*lines(20), line(20, split="test")])
 
@@ -176,28 +176,28 @@ def test_an_unusable_line_is_left_out_with_its_number_and_the_reason(tmp_path, f
     assert re.match(reason, reason_for(tmp_path, entry))
 
 
-def test_what_a_reason_quotes_is_short_and_cannot_act_on_a_terminal(tmp_path):
+def test_quoted_text_in_a_reason_is_short_and_printable(tmp_path):
     for answer in ("\x1b[2J" + "x" * 3000, "\x07\x07"):
         reason = reason_for(tmp_path, line(20, answer))
         assert len(reason) < 200
         assert reason.isprintable()
 
 
-def test_an_unknown_token_is_no_answer(tmp_path):
+def test_an_unknown_token_is_rejected_as_an_answer(tmp_path):
     tokenizer = build_word_tokenizer()
     tokenizer.unk_token = " big"
     task = jsonl_task(write(tmp_path, [*lines(20), line(20, " big")]), tokenizer)
     assert task.left_out == ("line 21: answer ' big' is unknown to this tokenizer",)
 
 
-def test_a_tokenizers_own_limit_holds_if_it_is_smaller(tmp_path):
+def test_the_tokenizers_limit_applies_if_it_is_smaller(tmp_path):
     tokenizer = build_word_tokenizer()
     tokenizer.model_max_length = 50
     task = jsonl_task(write(tmp_path, [*lines(20), {"prompt": "a" * 51, "answer": " hot"}]), tokenizer)
     assert task.left_out == ("line 21: prompt is 51 tokens in this tokenizer; at most 50 are allowed",)
 
 
-def test_blank_lines_a_byte_order_mark_and_dos_line_ends_are_fine(tmp_path):
+def test_blank_lines_a_byte_order_mark_and_dos_line_ends_are_accepted(tmp_path):
     text = "\r\n\r\n".join(json.dumps(entry) for entry in lines(20))
     task = read(tmp_path, b"\xef\xbb\xbf" + text.encode() + b"\r\n \r\n")
     assert (len(examples_of(task)), task.left_out) == (20, ())
@@ -219,20 +219,20 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("fault", REFUSED)
-def test_a_file_that_makes_no_task_is_refused(tmp_path, fault: str):
+def test_a_file_without_enough_usable_lines_is_rejected(tmp_path, fault: str):
     content, message = REFUSED[fault]
     with pytest.raises(TaskError, match=message) as caught:
         read(tmp_path, content)
     assert str(caught.value).startswith(str(tmp_path / "mine.jsonl"))
 
 
-def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+def test_a_file_that_cannot_be_read_is_rejected(tmp_path):
     for path in (tmp_path / "none.jsonl", tmp_path, "\0.jsonl"):
         with pytest.raises(TaskError, match="cannot be read"):
             jsonl_task(path, build_word_tokenizer())
 
 
-def test_a_file_that_is_too_large_is_refused(tmp_path):
+def test_a_file_that_is_too_large_is_rejected(tmp_path):
     path = tmp_path / "large.jsonl"
     with path.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
@@ -281,17 +281,17 @@ def test_every_line_is_used_once_or_left_out_with_a_reason(tmp_path_factory, con
         ("x" * 200 + ".jsonl", "x" * 64),
     ],
 )
-def test_a_task_is_named_like_its_file_as_far_as_a_profile_can_be(path: str, name: str):
+def test_a_task_is_named_like_its_file_in_the_characters_of_profile_names(path: str, name: str):
     assert name_of(path) == name
 
 
 @given(stem=st.text(max_size=80))
-def test_a_tasks_name_can_always_name_a_profile(stem: str):
+def test_a_tasks_name_is_always_a_valid_profile_name(stem: str):
     name = name_of(f"{stem}.jsonl")
     assert TypeAdapter(ProfileName).validate_python(name) == name != BASELINE
 
 
-def test_the_catalogue_knows_tasks_by_name_and_by_file(tmp_path):
+def test_the_catalogue_finds_tasks_by_name_and_by_file(tmp_path):
     tokenizer = build_word_tokenizer()
     path = str(write(tmp_path, lines(20), "My Words.jsonl"))
     assert make_task(path, tokenizer, 5) == jsonl_task(path, tokenizer, 5)
@@ -300,7 +300,7 @@ def test_the_catalogue_knows_tasks_by_name_and_by_file(tmp_path):
         assert task_name(source) == make_task(source, tokenizer, 5).name == name
 
 
-def test_only_a_task_with_held_out_formats_has_some(tmp_path):
+def test_tasks_without_held_out_formats_have_none(tmp_path):
     tokenizer = build_word_tokenizer()
     assert "5 digits" in held_out_formats_of("parentheses", tokenizer)
     assert held_out_formats_of("arithmetic", tokenizer) == {}
@@ -318,26 +318,26 @@ def test_only_a_task_with_held_out_formats_has_some(tmp_path):
         ("", "task is ''; known tasks"),
     ],
 )
-def test_a_source_that_is_no_task_is_refused(source: str, message: str):
+def test_an_unknown_source_is_rejected(source: str, message: str):
     for refuse in (require_known, task_name, lambda source: make_task(source, build_word_tokenizer())):
         with pytest.raises(TaskError, match=message):
             refuse(source)
 
 
-def test_a_file_named_like_a_named_task_is_refused(tmp_path):
+def test_a_file_named_like_a_built_in_task_is_rejected(tmp_path):
     path = str(write(tmp_path, lines(20), "Arithmetic.jsonl"))
     with pytest.raises(TaskError, match="rename the file"):
         require_known(path)
 
 
-def test_every_line_of_the_example_file_suits_the_default_model(embedded: LoadedModel):
+def test_every_line_of_the_example_file_can_be_used_with_the_default_model(embedded: LoadedModel):
     task = make_task(str(EXAMPLES / "colours.jsonl"), embedded.tokenizer)
     assert task.left_out == ()
     assert task.split_sizes == {"train": 36, "dev": 12, "test": 12}
     assert list(task.answers) == ["red", "yellow", "green", "blue", "white", "black"]
 
 
-def test_a_token_that_the_tokenizer_appends_to_every_text_is_part_of_no_prompt(tmp_path):
+def test_prompts_do_not_contain_a_token_that_the_tokenizer_appends_to_every_text(tmp_path):
     appends = build_word_tokenizer()
     appends.backend_tokenizer.post_processor = processors.TemplateProcessing(
         single="$A <end>", special_tokens=[("<end>", appends.eos_token_id)]

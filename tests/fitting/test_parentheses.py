@@ -1,4 +1,4 @@
-"""The parentheses task: what the paper says it is."""
+"""The parentheses task, compared with the paper."""
 
 import re
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from tests.builders import build_tokenizer
 
 
 def find(examples: Sequence[Example], group: str) -> str:
-    """The text of a prompt of this group."""
+    """Return the text of a prompt of this group."""
     return next(example.text for example in examples if example.group == group)
 
 
@@ -31,7 +31,7 @@ def test_prompts_are_the_papers():
     assert example.text == f"#print the string {number}\nprint(str(str({number}"
 
 
-def test_the_answer_is_one_token_and_the_prompt_is_tokenised_as_served():
+def test_the_answer_is_one_token_and_prompts_are_tokenised_like_served_ones():
     tokenizer = build_tokenizer()
     for example in parentheses(tokenizer).test[::100]:
         assert tokenizer.decode([example.answer]) == example.group
@@ -45,18 +45,18 @@ def test_no_prompt_is_in_two_splits():
     assert len(set.union(*splits)) == 2600
 
 
-def test_the_seed_decides_the_prompts():
+def test_the_prompts_depend_on_the_seed():
     tokenizer = build_tokenizer()
     assert parentheses(tokenizer, 1) == parentheses(tokenizer, 1)
     assert parentheses(tokenizer, 1).test != parentheses(tokenizer, 2).test
 
 
-def test_a_fit_may_look_at_other_shapes():
+def test_the_task_has_fitting_formats():
     tokenizer = build_tokenizer()
     task = parentheses(tokenizer)
     assert {"2 digits", "7 digits", "int(", "set(", "bar(", "a sum before"} <= set(task.fit_formats)
     for name, examples in task.fit_formats.items():
-        ones = 0 if name.endswith("(") else 25  # with one to close no function is called
+        ones = 0 if name.endswith("(") else 25  # one bracket means no function call
         assert [sum(example.group == group for example in examples) for group in task.groups] == [ones, 25, 25, 25]
     assert re.fullmatch(r"#print the string \d\d\nprint\(str\(\d\d", find(task.fit_formats["2 digits"], "))"))
     assert re.fullmatch(r"#print the string (\d{3})\nprint\(set\(set\(\1", find(task.fit_formats["set("], ")))"))
@@ -79,16 +79,14 @@ def test_held_out_formats_have_longer_numbers_other_functions_and_code_before():
 
 
 @pytest.mark.parametrize("pair", ["[]", "{}"])
-def test_other_brackets_are_a_held_out_format_where_the_tokenizer_has_tokens_for_them(pair: str):
+def test_other_brackets_are_a_held_out_format_if_the_tokenizer_has_tokens_for_them(pair: str):
     opening, closing = pair
     name = f"brackets {opening}"
     tokenizer = build_tokenizer()
-    assert name not in parentheses_held_out_formats(
-        tokenizer
-    )  # one of them is a token, but there is nothing to tell apart
+    assert name not in parentheses_held_out_formats(tokenizer)  # a single answer is not enough
     tokenizer.add_tokens([closing * 2, closing * 3])
     examples = parentheses_held_out_formats(tokenizer)[name]
-    assert {example.group for example in examples} == {")", "))", ")))"}  # the sub-tasks stay those of the task
+    assert {example.group for example in examples} == {")", "))", ")))"}  # groups are named like those of the task
     for example in examples:
         assert tokenizer.decode([example.answer]) == closing * len(example.group)
         number = re.escape(opening * len(example.group)) + r"\1"
@@ -96,7 +94,7 @@ def test_other_brackets_are_a_held_out_format_where_the_tokenizer_has_tokens_for
     assert [tokenizer.decode([token]) for token in examples[0].candidates] == [closing, closing * 2, closing * 3]
 
 
-def test_every_answer_is_among_the_candidates_which_are_those_of_all_sub_tasks():
+def test_the_candidates_are_the_answers_of_all_sub_tasks():
     tokenizer = build_tokenizer(closers=3)
     task = parentheses(tokenizer)
     sets = [
@@ -128,14 +126,14 @@ def test_splits_and_formats_share_no_prompt():
     assert sum(map(len, texts)) == len({text for examples in texts for text in examples})
 
 
-def test_a_sub_task_whose_answer_is_not_one_token_is_left_out_and_said_so():
+def test_a_sub_task_whose_answer_is_not_one_token_is_left_out_with_the_reason():
     task = parentheses(build_tokenizer(closers=3))
     assert task.groups == (")", "))", ")))")
     assert task.left_out == (")))): not a single token in this tokenizer",)
 
 
 @pytest.mark.parametrize("tokens", [[], [")"]])
-def test_a_tokenizer_with_fewer_than_two_of_the_tokens_is_refused(tokens: list[str]):
+def test_a_tokenizer_with_fewer_than_two_of_the_tokens_is_rejected(tokens: list[str]):
     vocabulary = {token: index for index, token in enumerate(["?", *tokens])}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="?"))
     with pytest.raises(TaskError, match=f"has {len(tokens)} of the tokens"):

@@ -1,4 +1,4 @@
-"""The logit lens of heads and neurons, against the same thing computed the long way."""
+"""The logit lens of heads and neurons, compared with direct computations."""
 
 import pytest
 import torch
@@ -22,14 +22,14 @@ EXAMPLES = [Example("x", "", prompt, 1) for prompt in [(5, 6, 7), (8, 9), (10, 1
 TOKENS = torch.tensor([[3, 200, 17], [200, 3, 3], [9, 40, 41], [250, 1, 2]])
 
 
-def asked(tokens: Tensor = TOKENS) -> AnswerTokens:
+def answer_tokens(tokens: Tensor = TOKENS) -> AnswerTokens:
     nothing = torch.empty(len(tokens), 0, dtype=torch.long)
     return AnswerTokens(tokens, torch.ones_like(tokens, dtype=torch.bool), (), torch.zeros(len(tokens)), nothing)
 
 
 @torch.no_grad()
 def contributions(loaded: LoadedModel, prompt: tuple[int, ...], kind: str) -> tuple[Tensor, list[Tensor]]:
-    """What each component adds at the last position, ``[layers, components, hidden_size]``, and their sum."""
+    """Return the contributions at the last position, ``[layers, components, hidden_size]``, and their sum."""
     added, totals = [], []
     count = loaded.anatomy.sizes.heads if kind == "head" else loaded.anatomy.sizes.neurons
 
@@ -50,7 +50,7 @@ def contributions(loaded: LoadedModel, prompt: tuple[int, ...], kind: str) -> tu
 
 @torch.no_grad()
 def the_long_way(loaded: LoadedModel, kind: str) -> tuple[Tensor, Tensor]:
-    """Logits of the asked tokens and whether they are promoted, of every component, from all logits there are."""
+    """Return the answer tokens' logits and whether they are promoted, for every component, from all logits."""
     gain, unembedding = loaded.anatomy.final_norm.weight, loaded.anatomy.unembedding.weight
     logits, promotes = [], []
     for example, tokens in zip(EXAMPLES, TOKENS, strict=True):
@@ -66,20 +66,18 @@ def project(loaded: LoadedModel, kind: str) -> Projection:
     everything = {layer: torch.arange(loaded.anatomy.sizes.neurons) for layer in range(loaded.anatomy.sizes.layers)}
     recorded = record_activations(loaded, EXAMPLES, everything)
     if kind == "head":
-        return project_heads(loaded, recorded, asked())
-    return project_neurons(loaded, recorded, everything, asked())
+        return project_heads(loaded, recorded, answer_tokens())
+    return project_neurons(loaded, recorded, everything, answer_tokens())
 
 
 @pytest.mark.parametrize("kind", ["head", "neuron"])
-def test_what_the_components_add_sums_to_what_their_layer_adds(tiny: LoadedModel, kind: str):
+def test_contributions_of_components_add_up_to_that_of_their_layer(tiny: LoadedModel, kind: str):
     added, totals = contributions(tiny, EXAMPLES[0].prompt, kind)
     torch.testing.assert_close(added.sum(dim=1), torch.stack(totals))
 
 
 @pytest.mark.parametrize("kind", ["head", "neuron"])
-def test_projected_logits_are_the_contribution_through_the_centred_gain_folded_unembedding(
-    tiny: LoadedModel, kind: str
-):
+def test_projected_logits_are_contributions_times_the_centred_folded_unembedding(tiny: LoadedModel, kind: str):
     logits, promotes = the_long_way(tiny, kind)
     projection = project(tiny, kind)
     assert [component.kind for component in projection.components] == [kind] * len(logits)
@@ -89,18 +87,18 @@ def test_projected_logits_are_the_contribution_through_the_centred_gain_folded_u
     assert not promotes.all()
 
 
-def test_a_head_whose_largest_logits_are_on_no_pilot_prompt_is_still_judged_by_them(tiny: LoadedModel, monkeypatch):
-    # One pilot prompt and one token of it: nearly everything has to be looked up among all tokens.
+def test_the_largest_logits_are_found_on_prompts_that_are_not_pilots(tiny: LoadedModel, monkeypatch):
+    # With one token of one pilot prompt nearly all prompts need all logits.
     _, promotes = the_long_way(tiny, "head")
     monkeypatch.setattr("steering_profiles.fitting.projection._PILOTS", 1)
     monkeypatch.setattr("steering_profiles.fitting.projection._LARGEST_TOKENS", 1)
     assert torch.equal(project(tiny, "head").promotes, promotes)
 
 
-def test_neurons_are_kept_that_write_an_answer_among_their_most_or_least(tiny: LoadedModel, monkeypatch):
+def test_neurons_with_an_answer_among_their_largest_or_smallest_logits_are_selected(tiny: LoadedModel, monkeypatch):
     monkeypatch.setattr("steering_profiles.fitting.projection.STATIC_RANK", 3)
     gain, unembedding = tiny.anatomy.final_norm.weight, tiny.anatomy.unembedding.weight
-    selected = select_neurons(tiny, asked())
+    selected = select_neurons(tiny, answer_tokens())
     answers = set(TOKENS.flatten().tolist())
     for layer in range(tiny.anatomy.sizes.layers):
         written = (tiny.anatomy.neuron_output_weight(layer) * gain) @ unembedding.T
@@ -113,7 +111,7 @@ def test_neurons_are_kept_that_write_an_answer_among_their_most_or_least(tiny: L
         assert 0 < len(expected) < tiny.anatomy.sizes.neurons
 
 
-def test_activations_are_those_of_the_last_position_in_the_order_of_the_prompts(tiny: LoadedModel):
+def test_activations_are_those_of_the_last_position_in_prompt_order(tiny: LoadedModel):
     some = {1: torch.tensor([0, 7])}
     together = record_activations(tiny, EXAMPLES, some)
     for index, example in enumerate(EXAMPLES):
@@ -123,30 +121,30 @@ def test_activations_are_those_of_the_last_position_in_the_order_of_the_prompts(
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_heads_are_projected_as_what_reaches_the_stream(case: str):
+def test_heads_are_projected_with_the_norm_before_the_residual_stream(case: str):
     loaded = build_family(case)
-    projected = project_heads(loaded, record_activations(loaded, EXAMPLES), asked())
+    projected = project_heads(loaded, record_activations(loaded, EXAMPLES), answer_tokens())
     for index, example in enumerate(EXAMPLES):
         for layer, state in states_of(loaded, example).items():
             written = head_contributions(loaded.anatomy, layer, state)[0].float()
             lens = written @ loaded.anatomy.unembedding_weight()
             heads = [i for i, component in enumerate(projected.components) if component.layer == layer]
-            tokens = asked().tokens[index]
+            tokens = answer_tokens().tokens[index]
             torch.testing.assert_close(projected.logits[heads, index], lens[:, tokens].float(), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("case", DENSE)
-def test_neurons_are_projected_as_what_reaches_the_stream(case: str):
+def test_neurons_are_projected_with_the_norm_before_the_residual_stream(case: str):
     loaded = build_family(case)
     anatomy = loaded.anatomy
     some = {layer: torch.arange(0, anatomy.sizes.neurons, 3) for layer in range(anatomy.sizes.layers)}
-    projected = project_neurons(loaded, record_activations(loaded, EXAMPLES, some), some, asked())
+    projected = project_neurons(loaded, record_activations(loaded, EXAMPLES, some), some, answer_tokens())
     for index, example in enumerate(EXAMPLES):
         for layer, state in states_of(loaded, example).items():
             written = state.m[0].unsqueeze(-1) * anatomy.neuron_output_weight(layer) * state.mlp_scale[0]
             lens = written[some[layer]].float() @ anatomy.unembedding_weight()
             neurons = [i for i, component in enumerate(projected.components) if component.layer == layer]
-            tokens = asked().tokens[index]
+            tokens = answer_tokens().tokens[index]
             torch.testing.assert_close(projected.logits[neurons, index], lens[:, tokens].float(), atol=1e-4, rtol=1e-4)
 
 

@@ -1,4 +1,4 @@
-"""The stepwise search: what it raises, what it measures, what it chooses."""
+"""The stepwise search: its steps, measurements and choice."""
 
 from collections.abc import Sequence
 
@@ -44,7 +44,7 @@ def search(
     return search_path(loaded, TASK, TEXTS, ["head"], measure, settings=settings, checkpoint=checkpoint), seen
 
 
-def test_the_path_begins_at_the_plain_model_and_is_measured_as_often_as_said(tiny: LoadedModel):
+def test_the_search_starts_at_the_plain_model_and_is_measured_at_the_given_interval(tiny: LoadedModel):
     path, seen = search(tiny)
     assert path[0].scales == {}
     assert [point.step for point in path[:4]] == [0, 3, 6, 9]
@@ -52,12 +52,12 @@ def test_the_path_begins_at_the_plain_model_and_is_measured_as_often_as_said(tin
 
 
 def steepest(slope: Tensor) -> Scales:
-    """One step of 0.1 along the largest derivative, downhill."""
+    """Return the scales after one step of 0.1 against the largest derivative."""
     place = divmod(int(slope.abs().argmax()), slope.shape[1])
     return {Component("head", *place): 1.1 if slope[place] < 0 else 0.9}
 
 
-def test_every_step_moves_what_the_loss_falls_most_by(tiny: LoadedModel):
+def test_a_step_changes_the_component_with_the_largest_gradient(tiny: LoadedModel):
     path, _ = search(
         tiny,
         StepwiseSettings(batch_prompts=16, max_steps=1, validation_interval=1, components_per_step=1, text_weight=0.0),
@@ -67,7 +67,7 @@ def test_every_step_moves_what_the_loss_falls_most_by(tiny: LoadedModel):
     assert path[1].scales == steepest(slope)
 
 
-def test_what_other_text_loses_counts_against_a_move(tiny: LoadedModel):
+def test_the_nll_of_other_text_counts_against_a_change(tiny: LoadedModel):
     settings = StepwiseSettings(
         batch_prompts=16, max_steps=1, validation_interval=1, components_per_step=1, text_weight=1000.0
     )
@@ -82,7 +82,7 @@ LONG_STEPS = StepwiseSettings(
 )
 
 
-def test_after_a_step_that_did_not_help_the_next_ones_are_half_as_long(tiny: LoadedModel):
+def test_the_step_size_is_halved_after_a_step_that_does_not_reduce_the_loss(tiny: LoadedModel):
     path, _ = search(tiny, LONG_STEPS)
     expected, size, least = [], LONG_STEPS.step, float("inf")
     with DifferentiableScales(tiny, ["head"]) as model:
@@ -100,27 +100,27 @@ def test_after_a_step_that_did_not_help_the_next_ones_are_half_as_long(tiny: Loa
         )
 
 
-def test_a_component_that_is_back_where_it_was_is_no_longer_counted(tiny: LoadedModel):
+def test_a_component_whose_scale_is_back_at_1_is_not_counted(tiny: LoadedModel):
     path, _ = search(tiny, LONG_STEPS)
     assert 1.0 not in {scale for point in path for scale in point.scales.values()}
 
 
-def test_no_more_components_are_moved_and_no_further_than_allowed(tiny: LoadedModel):
+def test_the_number_of_components_and_their_scales_are_limited(tiny: LoadedModel):
     path, _ = search(
         tiny, StepwiseSettings(batch_prompts=8, max_steps=40, validation_interval=1, max_components=2, max_scale=1.25)
     )
     assert max(len(point.scales) for point in path) == 2
     assert max(abs(scale - 1) for point in path for scale in point.scales.values()) <= 0.25
-    assert path[-1].step < 40  # nothing more could be raised
+    assert path[-1].step < 40  # no further change was allowed
 
 
-def test_the_search_ends_when_a_while_was_without_a_mistake(tiny: LoadedModel):
+def test_the_search_ends_after_patience_measurements_without_an_error(tiny: LoadedModel):
     settings = StepwiseSettings(batch_prompts=8, max_steps=40, validation_interval=1, patience=3)
     path, _ = search(tiny, settings, errors=[5, 2, 0, 1, 0, 0, 0, 9])
     assert [point.errors for point in path] == [5, 2, 0, 1, 0, 0, 0]
 
 
-def test_the_search_ends_where_other_text_has_suffered_too_much(tiny: LoadedModel):
+def test_the_search_ends_when_the_nll_of_other_text_is_far_above_the_limit(tiny: LoadedModel):
     path, _ = search(
         tiny,
         StepwiseSettings(batch_prompts=8, max_steps=40, validation_interval=1, max_nll_increase=0.01),
@@ -130,7 +130,7 @@ def test_the_search_ends_where_other_text_has_suffered_too_much(tiny: LoadedMode
     assert all(point.nll_increase <= 0.02 for point in path[:-1])
 
 
-def test_an_interrupted_search_goes_on_where_it_was(tiny: LoadedModel, tmp_path):
+def test_an_interrupted_search_continues_where_it_stopped(tiny: LoadedModel, tmp_path):
     whole, _ = search(tiny)
 
     class Interrupted(Exception):
@@ -159,15 +159,15 @@ def point(step: int, errors: int, nll_increase: float = 0.0) -> SearchStep:
     return SearchStep(step, scales, Accuracy({"a": (250 - errors, 250)}), nll_increase)
 
 
-def test_a_point_counts_as_good_as_the_worst_of_itself_and_its_neighbours():
+def test_a_step_is_judged_by_the_worst_of_itself_and_its_neighbours():
     assert choose_step([point(0, 9), point(1, 0), point(2, 4), point(3, 0), point(4, 0), point(5, 1)], 0.01).step == 4
 
 
-def test_of_equals_the_one_that_changes_least_is_chosen():
+def test_of_equal_points_the_one_with_the_smallest_total_change_is_chosen():
     assert choose_step([point(0, 5), point(1, 0), point(2, 0), point(3, 0), point(4, 0)], 0.01).step == 2
 
 
-def test_a_point_at_which_other_text_suffers_too_much_is_never_chosen():
+def test_a_step_above_the_limit_on_other_text_is_never_chosen():
     assert choose_step([point(0, 5), point(1, 3), point(2, 3), point(3, 0, 0.02), point(4, 0, 0.02)], 0.01).step == 2
 
 
