@@ -1,11 +1,11 @@
 """Profiles at strengths, composed into the steering of one sequence. No torch."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from steering_profiles.errors import GateError
-from steering_profiles.schema import Gate, Profile, check_strength
+from steering_profiles.schema import FinalLayer, Gate, Profile, check_strength
 from steering_profiles.store import content_hash
 
 
@@ -59,6 +59,32 @@ class Steering:
                 f"profiles with different gates cannot be composed: {named}; use one of them, or equal gates"
             )
         object.__setattr__(self, "gate", next((one.gate for one in self.profiles if one.gate), None))
+
+    @property
+    def closed(self) -> "Steering":
+        """The steering where the gate is closed: without the final layers of gated profiles."""
+        return self._ungated("closed", lambda profile: {"final_layer": FinalLayer(), "tensors": {}})
+
+    @property
+    def opened(self) -> "Steering":
+        """The steering where the gate is open: everything, without a gate."""
+        return self._ungated(
+            "opened", lambda profile: {"final_layer": profile.final_layer.model_copy(update={"gate": None})}
+        )
+
+    def _ungated(self, state: str, changes: Callable[[Profile], dict[str, object]]) -> "Steering":
+        """Return the steering with ``changes`` to its gated profiles."""
+        if self.gate is None:
+            return self
+
+        def ungated(one: ProfileAtStrength) -> ProfileAtStrength:
+            if one.gate is None:
+                return one
+            # It is another profile now, so it needs another hash; hashing its whole content would take longer.
+            profile = one.profile.model_copy(update=changes(one.profile))
+            return replace(one, profile=profile, known_hash=f"{one.key[0]} {state}")
+
+        return Steering(tuple(ungated(one) for one in self.profiles))
 
     def __iter__(self) -> Iterator[ProfileAtStrength]:
         return iter(self.profiles)

@@ -1,24 +1,24 @@
-"""Every error that the server raises of its own, as one tree.
+"""Exceptions of the server.
 
     ServerError
-    ├── RequestError      what the client asked for cannot be done as asked; names the field at fault
-    │   ├── NotFound      no such model or profile
-    │   └── Overloaded    the queue is full; try again later
-    ├── Unavailable       no request can be served now: the model is being loaded, or the server is stopping
-    ├── EngineError       the engine could not carry out a request it had accepted
-    │   └── EngineStopped it was stopped before it was done with one
+    ├── RequestError      the request is invalid; names the field
+    │   ├── NotFound      there is no such model or profile
+    │   └── Overloaded    the queue is full
+    ├── Unavailable       no request can be served now: the model is loading, or the server is stopping
+    ├── EngineError       the engine failed on a request that it had accepted
+    │   └── EngineStopped the engine was stopped before the request finished
     └── ConfigError       the server cannot start with these settings
 
-Errors of ``steering_profiles`` keep their own tree; the API maps both to HTTP in one place.
+Exceptions of ``steering_profiles`` have their own hierarchy; ``api/errors`` maps both to HTTP responses.
 """
 
 
 class ServerError(Exception):
-    """Base of all errors raised by ``steering_server``."""
+    """Base class of all exceptions of ``steering_server``."""
 
 
 class RequestError(ServerError):
-    """A request that cannot be served as asked. ``param`` is the field at fault."""
+    """The request is invalid. ``param`` is the name of the field."""
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
         super().__init__(message)
@@ -27,15 +27,15 @@ class RequestError(ServerError):
 
 
 class NotFound(RequestError):
-    """A model or profile that this server does not have."""
+    """There is no model or profile of this name."""
 
 
 class Overloaded(RequestError):
-    """The server has as much queued as it allows."""
+    """The queue is full."""
 
 
 class Unavailable(ServerError):
-    """Nothing is served now. ``code`` says why: ``loading`` or ``draining``."""
+    """No request can be served now. ``code`` is the reason: ``loading`` or ``draining``."""
 
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
@@ -47,13 +47,13 @@ class EngineError(ServerError):
 
 
 class EngineStopped(EngineError):
-    """The engine was stopped before it was done with a request: nothing is wrong with either."""
+    """The engine was stopped before the request finished."""
 
     code = "shutdown"
 
     def __init__(self) -> None:
-        super().__init__("the server is shutting down and has stopped this request before it was done; send it again")
+        super().__init__("the server is shutting down and has stopped this request before it finished; send it again")
 
 
 class ConfigError(ServerError):
-    """Settings that the server cannot start with."""
+    """The server cannot start with these settings."""

@@ -1,4 +1,4 @@
-"""Log lines: one per event on standard error, for people on a terminal and as JSON elsewhere."""
+"""Logging: one line per event on standard error, formatted for a terminal and as JSON elsewhere."""
 
 import logging
 import sys
@@ -7,11 +7,12 @@ import structlog
 
 
 def configure_logs(level: str) -> None:
-    """Write log lines of ``level`` (debug, info, warning, error) and above."""
+    """Log events of ``level`` (debug, info, warning, error) and above; they include structlog's context variables."""
     numeric = logging.getLevelNamesMapping()[level.upper()]
     renderer = structlog.dev.ConsoleRenderer() if sys.stderr.isatty() else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
+            structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,

@@ -7,35 +7,16 @@ and at each position one of the two results holds. What the gate looks at is sai
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from steering_profiles.composition import ProfileAtStrength, Steering
-from steering_profiles.schema import FinalLayer, Gate
+from steering_profiles.composition import Steering
+from steering_profiles.schema import Gate
 from steering_profiles.steering.hooks import SteeringHandle
 
 _POSITIONS = 256
 """Positions whose logits are taken to float32 at a time: 50 MB of a vocabulary of 49,152."""
-
-
-@dataclass(frozen=True)
-class Gated:
-    """A steering with a gate, as the two without one that the gate chooses between."""
-
-    gate: Gate
-    closed: Steering
-    """Without the gated final layers; all else applies, a final layer without a gate included."""
-    opened: Steering
-    """Everything."""
-
-
-def split(steering: Steering) -> Gated | None:
-    """Return the two steerings that the gate of ``steering`` chooses between, or None without a gate."""
-    if steering.gate is None:
-        return None
-    return Gated(steering.gate, Steering(tuple(map(_closed, steering))), Steering(tuple(map(_opened, steering))))
 
 
 def is_open(closed: Tensor, gate: Gate) -> Tensor:
@@ -66,29 +47,14 @@ def steered_logits(handle: SteeringHandle, steerings: Sequence[Steering], forwar
     Raises:
         HookError: some row's steering did not take place.
     """
-    splits = [split(steering) for steering in steerings]
-    with handle.applied([one.closed if one else steering for one, steering in zip(splits, steerings, strict=True)]):
+    with handle.applied([steering.closed for steering in steerings]):
         closed = forward()
-    if not any(splits):
+    if all(steering.gate is None for steering in steerings):
         return closed
-    with handle.applied([one.opened if one else steering for one, steering in zip(splits, steerings, strict=True)]):
+    with handle.applied([steering.opened for steering in steerings]):
         opened = forward()
     chosen = [
-        choose_logits(opened[row], closed[row], one.gate) if one else closed[row] for row, one in enumerate(splits)
+        closed[row] if steering.gate is None else choose_logits(opened[row], closed[row], steering.gate)
+        for row, steering in enumerate(steerings)
     ]
     return torch.stack(chosen)
-
-
-def _closed(applied: ProfileAtStrength) -> ProfileAtStrength:
-    return _with(applied, "closed", {"final_layer": FinalLayer(), "tensors": {}})
-
-
-def _opened(applied: ProfileAtStrength) -> ProfileAtStrength:
-    return _with(applied, "opened", {"final_layer": applied.profile.final_layer.model_copy(update={"gate": None})})
-
-
-def _with(applied: ProfileAtStrength, state: str, changes: dict[str, object]) -> ProfileAtStrength:
-    if applied.gate is None:
-        return applied
-    # Another profile now, which its hash has to say; hashing all of its content would take longer.
-    return replace(applied, profile=applied.profile.model_copy(update=changes), known_hash=f"{applied.key[0]} {state}")

@@ -28,7 +28,7 @@ class SteeringHandle:
 
     def __init__(self, anatomy: Anatomy, table: SteeringTable) -> None:
         self._anatomy = anatomy
-        self._table = table
+        self.table = table
         self._factors: StepFactors | None = None
         self._due: set[str] = set()
         self._own_value: Tensor | None = None
@@ -43,20 +43,20 @@ class SteeringHandle:
         """Return the table row of ``steering`` (0 for the baseline). Give it back with :meth:`release`.
 
         Raises:
-            GateError: it is gated: :func:`.gating.split` it.
+            GateError: it is gated; use its ``closed`` or ``opened`` part.
             ModelError: it scales neurons, and this model's cannot be scaled.
         """
         if any(applied.profile.neurons for applied in steering):
             self._anatomy.require_neurons()
-        return self._table.acquire(steering)
+        return self.table.acquire(steering)
 
     def release(self, row: int) -> None:
         """Give back a row got from :meth:`acquire`."""
-        self._table.release(row)
+        self.table.release(row)
 
     def attends_to_itself(self, row: int) -> bool:
         """Return whether a table row leaves nothing of the final layer's attention but each position's own value."""
-        return self._table.self_only_attention(row) == 1
+        return self.table.self_only_attention(row) == 1
 
     @contextmanager
     def step(
@@ -71,7 +71,7 @@ class SteeringHandle:
         Raises:
             HookError: some hook that had something to apply did not fire, so the output is not what was asked for.
         """
-        self._factors = self._table.gather(rows, (1, len(rows)) if ragged else (len(rows), 1), tokens_per_layer)
+        self._factors = self.table.gather(rows, (1, len(rows)) if ragged else (len(rows), 1), tokens_per_layer)
         self._due = _due(self._factors)
         try:
             yield

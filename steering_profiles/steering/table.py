@@ -56,7 +56,7 @@ class SteeringTable:
         """Return the row of ``steering``, made if need be. Give it back with :meth:`release`.
 
         Raises:
-            GateError: it is gated, which one row cannot be: :func:`.gating.split` makes two of it.
+            GateError: it is gated, which one row cannot be: use its ``closed`` or ``opened`` part.
         """
         key = tuple(sorted(applied.key for applied in steering if applied.strength != 0))
         row = self._rows.get(key)

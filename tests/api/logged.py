@@ -1,4 +1,4 @@
-"""The log lines of requests, as they are written."""
+"""The log lines of requests."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ def request_line(ask: Callable[[], object]) -> dict[str, Any]:
     """Return the one line that is logged of the one request that ``ask`` sends."""
     configure_logs("info")
     try:
-        with structlog.testing.capture_logs() as lines:
+        with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:
             ask()
             until = time.monotonic() + 10
             while not lines and time.monotonic() < until:

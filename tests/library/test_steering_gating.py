@@ -19,7 +19,6 @@ from steering_profiles.steering import (
     choose_logits,
     divergence_layer,
     kv_cache_key,
-    split,
     steered_logits,
 )
 from tests.builders import FAMILIES, build_model, build_profile, steer
@@ -149,7 +148,7 @@ def test_a_gated_profile_cannot_be_steered_by_in_one_pass(tiny: LoadedModel):
 
 def test_at_strength_zero_nothing_is_gated(tiny: LoadedModel):
     asleep = steer(build_profile(tiny, **FINAL, gate=(0.1, 0.5)), strength=0.0)
-    assert split(asleep) is None
+    assert asleep.gate is None
     assert torch.equal(gated_logits(tiny, asleep), logits(tiny))
 
 

@@ -1,6 +1,6 @@
-"""Run a plan and answer with it: whole, or as server-sent events."""
+"""Answers to a request: one JSON object, or server-sent events."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
 
@@ -12,72 +12,77 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from steering_server.api.comparison import compare_arms
 from steering_server.api.disconnect import unless_gone
 from steering_server.api.errors import error_body
-from steering_server.api.plan import Plan, begun, gather
+from steering_server.api.plan import Plan, collect, started
 from steering_server.api.schemas.requests import GenerationBody
 from steering_server.api.schemas.responses import Comparison, ErrorResponse, Usage
 from steering_server.errors import ServerError
 from steering_server.generation.backend import Backend
-from steering_server.generation.requests import Chunk
+from steering_server.generation.requests import BatchOutput, Chunk
 
 DONE = "[DONE]"
 PING_SECONDS = 15
-_LINE = "\n"  # as OpenAI ends lines; the events' own default is CRLF, which many a client does not split at
+_LINE = "\n"  # as in OpenAI's streams; the library's default, CRLF, is not handled by all clients
 
 STEERED_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The answer; with `stream`, chunks of it as server-sent events, closed by `data: [DONE]`",
-        "headers": {"x-steering": {"description": "What each arm applied", "schema": {"type": "string"}}},
+        "description": "The answer. With `stream`, its chunks as server-sent events, followed by `data: [DONE]`",
+        "headers": {"x-steering": {"description": "The profiles that each arm applied", "schema": {"type": "string"}}},
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
-"""For the OpenAPI description of the routes that answer here."""
+"""Part of the OpenAPI description of the routes that generate text."""
 
 
 class Writer(Protocol):
-    """Puts what was generated into the shape of one route."""
+    """Formats generated text as one route's response bodies."""
 
     def whole(self, answers: Sequence[Chunk], comparison: Comparison | None) -> BaseModel:
-        """Write the whole answer."""
+        """Return the body of an answer that is not streamed."""
         ...
 
     def openings(self) -> list[BaseModel]:
-        """Write what a stream begins with."""
+        """Return the first events of a stream."""
         ...
 
     def chunk(self, index: int, chunk: Chunk) -> BaseModel:
-        """Write what sequence ``index`` has to report."""
+        """Return the event for a chunk of sequence ``index``."""
         ...
 
     def last(self, usage: Usage | None, comparison: Comparison | None) -> BaseModel:
-        """Write what is known at the end of a stream; it has no choices."""
+        """Return an event at the end of a stream, without choices."""
         ...
 
 
-async def answer(request: Request, body: GenerationBody, plan: Plan, writer: Writer, backend: Backend) -> Response:
-    """Run ``plan`` and answer as ``body`` asks. What fails before the first token is raised, not streamed."""
+async def answer(
+    request: Request, body: GenerationBody, plan: Plan, output: BatchOutput, writer: Writer, backend: Backend
+) -> Response:
+    """Answer with ``output``, which the backend generates for ``plan``, as ``body`` asks.
+
+    Errors before the first token are raised, not streamed.
+    """
     headers = {"x-steering": plan.arms.header}
     if body.stream:
-        # A stream that waits in the queue has nobody to tell that its client went away but this.
-        reports = await unless_gone(request, begun(backend.generate(plan.requests)))
+        # While a stream waits in the queue, only this notices that its client has disconnected.
+        chunks = await unless_gone(request, started(output))
         with_usage = body.stream_options is not None and body.stream_options.include_usage
-        events = _events(plan, backend, reports, writer, with_usage=with_usage)
+        events = _events(plan, backend, chunks, writer, with_usage=with_usage)
         return EventSourceResponse(events, headers=headers, ping=PING_SECONDS, sep=_LINE)
-    answers = await unless_gone(request, gather(backend, plan.requests))
+    answers = await unless_gone(request, collect(output, len(plan.sequences)))
     comparison = await unless_gone(request, compare_arms(plan, answers, backend))
-    # With alternatives to every token this is seconds of work, during which others are to be served.
+    # With alternatives for every token this takes seconds, during which other requests must be served.
     whole = await anyio.to_thread.run_sync(lambda: writer.whole(answers, comparison).model_dump_json())
     return Response(whole, headers=headers, media_type="application/json")
 
 
 async def _events(
-    plan: Plan, backend: Backend, reports: AsyncGenerator[tuple[int, Chunk], None], writer: Writer, *, with_usage: bool
+    plan: Plan, backend: Backend, output: BatchOutput, writer: Writer, *, with_usage: bool
 ) -> AsyncIterator[ServerSentEvent]:
     try:
         for body in writer.openings():
             yield _event(body)
         received: list[list[Chunk]] = [[] for _ in plan.sequences]
-        async with aclosing(reports):
-            async for index, chunk in reports:
+        async with aclosing(output):
+            async for index, chunk in output:
                 received[index].append(chunk)
                 yield _event(writer.chunk(index, chunk))
         answers = [Chunk.joined(chunks) for chunks in received]
@@ -88,7 +93,7 @@ async def _events(
             yield _event(writer.last(plan.usage(answers), None))
         yield ServerSentEvent(data=DONE, sep=_LINE)
     except ServerError as exc:
-        # The status has been sent; the error becomes an event, and the stream ends without [DONE].
+        # The status has been sent, so the error becomes an event, and the stream ends without [DONE].
         yield _event(ErrorResponse(error=error_body(exc)[1]))
 
 

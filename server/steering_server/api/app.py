@@ -11,7 +11,7 @@ from steering_server.api.service import Service
 
 
 def create_app(service: Service) -> FastAPI:
-    """Make the application that serves ``service``; starting and closing its backend is the caller's."""
+    """Return the application that serves ``service``. The caller starts and closes its backend."""
     app = FastAPI(
         title="steering-server",
         version=__version__,

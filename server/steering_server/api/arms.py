@@ -1,4 +1,4 @@
-"""Which arms a request asks for: by model name, by ``steering``, or by ``arms``."""
+"""The arms of a request, given by the model's name, by ``steering`` or by ``arms``."""
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,12 +15,12 @@ from steering_server.generation.backend import Backend
 from steering_server.generation.profiles import ProfileCard
 
 SEPARATOR = "+"
-"""Joins the served name and profiles, as in ``model+a+b``."""
+"""Separator of the served name and profiles, as in ``model+a+b``."""
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to run the prompt: a label, what is applied under it, and how the answer says so."""
+    """One way to run the prompts: a label, a steering, and its description in the answer."""
 
     label: str
     steering: Steering
@@ -35,37 +35,37 @@ class Arms:
     """The model's name in the answer."""
     arms: tuple[Arm, ...]
     named: bool
-    """Whether the request asked for arms, so that each choice says which one it is."""
+    """Whether the request gave ``arms``, so that each choice names its arm."""
 
     @property
     def steering(self) -> Applied | AppliedArms:
-        """What was applied, for the answer's ``steering`` field."""
+        """The answer's ``steering`` field."""
         applied = tuple(arm.applied for arm in self.arms)
         return AppliedArms(arms=applied) if self.named else applied[0]
 
     @property
     def header(self) -> str:
-        """What was applied, for the ``x-steering`` header."""
+        """The ``x-steering`` header."""
         return ", ".join(_header(arm.applied) for arm in self.arms)
 
 
 def resolve_arms(body: GenerationBody, backend: Backend) -> Arms:
-    """Find the arms that ``body`` asks for.
+    """Return the arms that ``body`` asks for.
 
     Raises:
-        NotFound: no such model or profile.
-        RequestError: arms are asked for in more than one way, twice alike, with a profile that cannot be used, or with
-            profiles that cannot be composed.
+        NotFound: there is no such model or profile.
+        RequestError: steering is given in more than one way, two arms have the same label, a profile cannot be applied,
+            or profiles cannot be composed.
     """
     served = backend.model.name
     model = body.model or served
     in_name = _profiles_in_name(model, backend)
     asked = [name for name, given in (("model", in_name), ("steering", body.steering), ("arms", body.arms)) if given]
     if len(asked) > 1:
-        raise RequestError(f"{asked[1]}: steering is asked for by {asked[0]} already; use one of them", param=asked[1])
+        raise RequestError(f"{asked[1]}: steering is given by {asked[0]} already; use one of them", param=asked[1])
     if body.arms:
         arms = tuple(_requested_arm(arm, f"arms.{i}", backend) for i, arm in enumerate(body.arms))
-        _refuse_false_baselines(arms)
+        _refuse_steered_baselines(arms)
         _refuse_equal_labels(arms)
         return Arms(model, arms, named=True)
     if body.steering:
@@ -82,7 +82,7 @@ def _profiles_in_name(model: str, backend: Backend) -> tuple[str, ...]:
     prefix, names = model[: len(served) + 1], model[len(served) + 1 :]
     if prefix != served + SEPARATOR:
         raise NotFound(
-            f"model: no model named {shown(model)}; this server has {served}, and {served}{SEPARATOR}PROFILE",
+            f"model: no model named {shown(model)}; this server has {served} and {served}{SEPARATOR}PROFILE",
             param="model",
             code="model_not_found",
         )
@@ -121,7 +121,7 @@ def _arm(label: str | None, names: tuple[str, ...], strength: float, param: str,
         label = joined if strength == 1 else f"{joined}@{strength_text(strength)}"
     return Arm(
         label=label or BASELINE,
-        # What changes nothing is computed with the baseline, so that rounding cannot tell them apart.
+        # An arm that changes nothing is computed as the baseline, so that rounding cannot make them differ.
         steering=UNSTEERED if changed.is_nothing else steering,
         applied=Applied(
             arm=label or BASELINE,
@@ -136,12 +136,12 @@ def _arm(label: str | None, names: tuple[str, ...], strength: float, param: str,
                 intercept_scale=changed.intercept_scale,
                 gate=changed.gate,
             ),
-            warnings=(*_of_force(usable), *changed.warnings),
+            warnings=(*_force_warnings(usable), *changed.warnings),
         ),
     )
 
 
-def _of_force(cards: Iterable[ProfileCard]) -> Iterator[str]:
+def _force_warnings(cards: Iterable[ProfileCard]) -> Iterator[str]:
     for card in cards:
         if card.forced:
             yield f"{card.entry.profile.name}: was made for another model and is forced: {card.reason}"
@@ -178,11 +178,11 @@ def _refuse_equal_labels(arms: Sequence[Arm]) -> None:
             )
 
 
-def _refuse_false_baselines(arms: Sequence[Arm]) -> None:
+def _refuse_steered_baselines(arms: Sequence[Arm]) -> None:
     for index, arm in enumerate(arms):
         if arm.label.casefold() == BASELINE and arm.applied.strength != 0:
             raise RequestError(
-                f"arms.{index}.name: is {shown(arm.label)}, which names the unsteered model; this arm is steered",
+                f"arms.{index}.name: is {shown(arm.label)}, which is reserved for the unsteered model",
                 param=f"arms.{index}.name",
             )
 

@@ -1,4 +1,4 @@
-"""Where the arms of a request part, and how likely each finds the other's tokens."""
+"""Comparison of a request's arms: the first token that differs, and each arm's tokens scored under the other."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -12,7 +12,7 @@ from steering_server.generation.requests import Chunk
 def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
     """Return the first position at which two sequences of tokens differ, or None if they are the same.
 
-    A sequence that ends where the other goes on differs from it there.
+    If one is a prefix of the other, this is the position after its end.
     """
     for position, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
@@ -21,7 +21,7 @@ def first_difference(one: Sequence[int], other: Sequence[int]) -> int | None:
 
 
 async def compare_arms(plan: Plan, answers: Sequence[Chunk], backend: Backend) -> Comparison | None:
-    """Compare every pair of arms, for every prompt and every n; None where the request has one arm."""
+    """Compare every pair of arms, for every prompt and every n; return None if there is one arm only."""
     if len(plan.arms.arms) < 2:
         return None
     pairs = _pairs(plan)
@@ -45,7 +45,7 @@ async def compare_arms(plan: Plan, answers: Sequence[Chunk], backend: Backend) -
 
 
 def _pairs(plan: Plan) -> list[tuple[int, int]]:
-    """Return the indices of choices that differ in their arm alone."""
+    """Return the index pairs of choices that differ in nothing but their arm."""
     alike: dict[tuple[int, int], list[int]] = {}
     for index, sequence in enumerate(plan.sequences):
         alike.setdefault((id(sequence.prompt), sequence.seed), []).append(index)
@@ -55,7 +55,7 @@ def _pairs(plan: Plan) -> list[tuple[int, int]]:
 async def _cross_scores(
     plan: Plan, answers: Sequence[Chunk], pairs: Sequence[tuple[int, int]], backend: Backend
 ) -> dict[tuple[int, int], list[float]]:
-    """Return, for choices ``(i, j)``, the log-probabilities of i's tokens under j's arm."""
+    """Return, for each pair of choices ``(i, j)``, the log-probabilities of i's tokens under j's arm."""
     wanted = [ordered for i, j in pairs for ordered in ((i, j), (j, i))]
     nonempty = [(i, j) for i, j in wanted if answers[i].tokens]
     scored = await score(

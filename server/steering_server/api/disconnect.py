@@ -1,4 +1,4 @@
-"""Give up on a request whose client has gone away."""
+"""Cancellation of requests whose client has disconnected."""
 
 from collections.abc import Awaitable
 from typing import TypeVar
@@ -17,7 +17,7 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
     """Await ``work`` and return its result; cancel it when the client disconnects.
 
     Raises:
-        ClientGone: the client went away first.
+        ClientGone: the client disconnected first.
     """
     results: list[T] = []
     failures: list[Exception] = []
@@ -31,7 +31,7 @@ async def unless_gone(request: Request, work: Awaitable[T]) -> T:
         group.start_soon(watch)
         try:
             results.append(await work)
-        except Exception as exc:  # carried out of the task group, which would wrap it
+        except Exception as exc:  # raised outside of the task group, which would wrap it
             failures.append(exc)
         group.cancel_scope.cancel()
     if failures:

@@ -1,4 +1,4 @@
-"""Every error as OpenAI shapes it: message, type, the field at fault, a code. Errors map to HTTP here alone."""
+"""Errors as HTTP responses in OpenAI's format: message, type, the invalid field (``param``) and a code."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from structlog.contextvars import get_contextvars
 
 from steering_profiles.errors import StrengthError
 from steering_server.api.schemas.requests import shown
@@ -20,22 +21,22 @@ RETRY_AFTER_SECONDS = 1
 _log = structlog.get_logger("steering_server.api")
 
 _MEANINGS: dict[int | str, str] = {
-    400: "The request cannot be served as asked; `param` names the field",
+    400: "The request is invalid; `param` names the field",
     404: "No such model or profile",
     413: "The body is too large",
-    429: "Too much is queued; see Retry-After",
-    "4XX": "Any other request that cannot be served",
+    429: "The queue is full; see Retry-After",
+    "4XX": "Any other invalid request",
     500: "The server failed",
     503: "The model is being loaded, or the server is stopping; see Retry-After",
 }
 ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorResponse, "description": meaning} for status, meaning in _MEANINGS.items()
 }
-"""For the OpenAPI description of every route that takes a body. FastAPI's own 422 is never sent."""
+"""Part of the OpenAPI description of every route that takes a body. FastAPI's own 422 is never sent."""
 
 
 def install(app: FastAPI) -> None:
-    """Make ``app`` answer every error in OpenAI's shape."""
+    """Make ``app`` answer every error in OpenAI's format."""
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(RequestError, _refused)
     app.add_exception_handler(StrengthError, _refused)
@@ -47,7 +48,7 @@ def install(app: FastAPI) -> None:
 
 
 def error_body(exc: Exception) -> tuple[int, ErrorBody]:
-    """Return the status and the body that answer ``exc``."""
+    """Return the status and the body of the response to ``exc``."""
     param, code = getattr(exc, "param", None), getattr(exc, "code", None)
     if isinstance(exc, NotFound):
         return 404, ErrorBody(message=str(exc), type="not_found_error", param=param, code=code)
@@ -62,12 +63,12 @@ def error_body(exc: Exception) -> tuple[int, ErrorBody]:
 
 
 def respond(status: int, body: ErrorBody, headers: dict[str, str] | None = None) -> JSONResponse:
-    """Answer with an error."""
+    """Return an error response."""
     return JSONResponse(ErrorResponse(error=body).model_dump(), status, headers)
 
 
 def unavailable(exc: Exception) -> JSONResponse:
-    """Answer that nothing is served now; the connection ends, so that the next try may reach another server."""
+    """Return a 503 response. It closes the connection, so that a retry may reach another server."""
     return respond(*error_body(exc), {"Retry-After": str(RETRY_AFTER_SECONDS), "Connection": "close"})
 
 
@@ -85,10 +86,9 @@ async def _unavailable(request: Request, exc: Exception) -> JSONResponse:
 
 
 async def _unexpected(request: Request, exc: Exception) -> JSONResponse:
-    # Starlette answers these outside of all middleware, so the id has to be put in here.
-    request_id = request.scope[REQUEST_ID]
-    _log.error("unexpected_error", path=shown(request.url.path), request_id=request_id, exc_info=exc)
-    return respond(*error_body(exc), {REQUEST_ID: request_id})
+    # Starlette answers these outside of all middleware, so the id has to be added here.
+    _log.error("unexpected_error", path=shown(request.url.path), exc_info=exc)
+    return respond(*error_body(exc), {REQUEST_ID: get_contextvars()["request_id"]})
 
 
 async def _http(request: Request, exc: Exception) -> JSONResponse:
@@ -125,16 +125,16 @@ async def _invalid(request: Request, exc: Exception) -> JSONResponse:
 
 
 def _first_fault(errors: Sequence[Any], body: Any) -> tuple[str | None, str]:
-    """Return the first field at fault and what is wrong with it, all alternatives of a union in one message."""
+    """Return the first invalid field and the reason, with all alternatives of a union in one message."""
     faults = [_fault(error, body) for error in errors]
     too_long = [fault for error, fault in zip(errors, faults, strict=True) if error["type"] == "too_long"]
     param = faults[0][0] if faults else None
     if too_long and param is not None and (too_long[0][0] or "").split(".")[0] == param.split(".")[0]:
-        # What else a list might have been is beside the point: it is of the right kind, and too long.
+        # The list has the right type and is too long, so the other alternatives of the union do not matter.
         param, message = too_long[0]
         return param, f"{param}: {message}"
     if param is not None:
-        # A union is refused once per alternative; the one that got furthest into the value is what was meant.
+        # A union has one error per alternative; the one deepest in the value is the one that was meant.
         same_field = [field for field, _ in faults if field and field.split(".")[0] == param.split(".")[0]]
         param = max(same_field, key=lambda field: field.count("."))
     reasons = list(dict.fromkeys(reason for field, reason in faults if field == param))
@@ -150,7 +150,7 @@ def _fault(error: Any, body: Any) -> tuple[str | None, str]:
     path: list[str] = []
     here = body
     for part in error["loc"][1:]:
-        # A location also names the branches of unions, which are no part of the body.
+        # A location also contains the branches of unions, which are not in the body.
         if (isinstance(here, dict) and part in here) or (
             isinstance(here, list) and isinstance(part, int) and part < len(here)
         ):
@@ -160,7 +160,7 @@ def _fault(error: Any, body: Any) -> tuple[str | None, str]:
         path.append(str(part))
     reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if error["type"] == "value_error":
-        # Rules about a whole object name their field at the beginning of the message.
+        # The messages of validators of a whole object begin with the field's name.
         field, separator, rest = reason.partition(": ")
         if separator and " " not in field:
             return ".".join([*path, field]), rest

@@ -5,7 +5,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 
 class Head:
-    """Answers ``HEAD`` as ``GET`` is answered, without the body, and says in ``Allow`` that it is taken."""
+    """Middleware that answers ``HEAD`` like ``GET`` without the body, and lists it in ``Allow``."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

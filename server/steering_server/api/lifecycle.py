@@ -1,4 +1,4 @@
-"""A server's life: it answers while its model is loaded, serves, and lets running requests finish when it stops."""
+"""The life of a server: it answers while the model is loading, serves, and finishes running requests when it stops."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ from steering_server.api.service import Service
 from steering_server.generation.backend import Backend
 
 LAST_WORDS_SECONDS = 5
-"""How long what was cut off may take to be told so."""
+"""Seconds that cancelled requests have to receive their error."""
 
 _log = structlog.get_logger("steering_server.api")
 
@@ -29,14 +29,14 @@ async def live(
     ready: Callable[[Backend], None],
     keep_alive: float = 75,
 ) -> None:
-    """Answer on ``listener`` at once, serve what ``loading`` gives, and end when ``stop`` is set.
+    """Answer on ``listener`` at once, serve the backend from ``loading``, and return after ``stop`` is set.
 
-    ``ready`` is called when requests can be served. After ``stop`` no new work is taken, and what runs has ``grace``
-    seconds to finish. A ``stop`` before the end of ``loading`` does not wait for it. A connection on which nothing is
-    asked for ``keep_alive`` seconds is closed.
+    ``ready`` is called when requests can be served. After ``stop`` new requests are refused, and running ones have
+    ``grace`` seconds to finish. A ``stop`` during ``loading`` does not wait for its end. An idle connection is closed
+    after ``keep_alive`` seconds.
 
     Raises:
-        Exception: whatever ``loading`` failed with.
+        Exception: the exception of ``loading``, if it failed.
     """
     service = Service()
     server = _Server(
@@ -46,7 +46,7 @@ async def live(
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=LAST_WORDS_SECONDS,
-            timeout_keep_alive=keep_alive,  # type: ignore[arg-type]  # a timer's delay, which may be a fraction
+            timeout_keep_alive=keep_alive,  # type: ignore[arg-type]  # a delay, for which a float works too
         )
     )
     answering = asyncio.create_task(server.serve([listener]))
@@ -59,7 +59,7 @@ async def live(
             await stop.wait()
             service.drain()
             await _finish(service, grace)
-            await backend.close()  # tells whatever still runs
+            await backend.close()  # ends requests that still run with an error
     finally:
         server.should_exit = True
         await answering
@@ -68,7 +68,7 @@ async def live(
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leave signals alone: uvicorn would close its port at once, and its streams with it."""
+        """Leave signals to the caller: uvicorn would close its port at once, and running streams with it."""
         yield
 
 

@@ -1,4 +1,4 @@
-"""Log-probabilities in OpenAI's two formats."""
+"""Log-probabilities in OpenAI's two formats, of completions and of chat."""
 
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
@@ -12,17 +12,17 @@ from steering_server.generation.tokenizer import TokenizerService
 def completion_logprobs(
     chunk: Chunk, alternatives: int, tokenizer: TokenizerService, *, start: int = 0
 ) -> CompletionLogprobs:
-    """Return the log-probabilities of a chunk's tokens, whose text begins at ``start``."""
+    """Return the log-probabilities of a chunk's tokens; its text begins at offset ``start``."""
     return _columns(chunk.deltas, chunk.logprobs, alternatives, tokenizer, start)
 
 
 def echoed_logprobs(prompt: Prompt, chunk: Chunk, alternatives: int, tokenizer: TokenizerService) -> CompletionLogprobs:
-    """Return the log-probabilities of the prompt's tokens; the first has none, as nothing precedes it."""
+    """Return the log-probabilities of the prompt's tokens, None for the first one."""
     return _columns(prompt.deltas, chunk.prompt_logprobs or (), alternatives, tokenizer, 0)
 
 
 def add(first: CompletionLogprobs, second: CompletionLogprobs) -> CompletionLogprobs:
-    """Join the log-probabilities of a prompt and of what follows it."""
+    """Concatenate the log-probabilities of a prompt and of its completion."""
     top = (
         None if first.top_logprobs is None or second.top_logprobs is None else first.top_logprobs + second.top_logprobs
     )
@@ -73,9 +73,9 @@ def _columns(
 def _alternatives(
     delta: TextDelta, scored: TokenLogprob, tokenizer: TokenizerService
 ) -> Iterator[tuple[str, bytes, float]]:
-    """Yield name, bytes and log-probability of the likeliest tokens and of the one that came, under different names.
+    """Yield name, bytes and log-probability of the likeliest tokens and of the token itself, under distinct names.
 
-    The one that came is named by what it added to the text.
+    The name of the token itself is the text that it added.
     """
     if not scored.top:
         return

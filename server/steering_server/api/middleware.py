@@ -1,4 +1,4 @@
-"""What happens around every request: an id, a log line, a limit on the body, a place among those that run."""
+"""Middleware: request ids and log lines, a limit on the body, refusal of requests while the server is not ready."""
 
 import re
 import time
@@ -7,6 +7,7 @@ import uuid
 import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from steering_server.api.disconnect import ClientGone
 from steering_server.api.errors import REQUEST_ID, respond, unavailable
@@ -19,15 +20,16 @@ MAX_BODY_BYTES = 16 * 2**20
 _DRAINED_BYTES = 4 * MAX_BODY_BYTES
 _PROBES = ("/health", "/ready")
 _LOGGED_PATH = 200  # characters
-_GIVEN_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")  # what UUIDs, trace ids and base64 are written with
+_GIVEN_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")  # the characters of UUIDs, trace ids and base64
 
 _log = structlog.get_logger("steering_server.api")
 
 
 class RequestLog:
-    """Gives every request an id, in ``x-request-id``, and writes one line about it when it has been answered.
+    """Gives every request an id, in ``x-request-id``, and logs one line when it has been answered.
 
-    An id that the request comes with is kept, if there is one only and it can stand in a header and in a log.
+    A request's own id is kept if there is exactly one and it is safe in headers and logs. While a request is handled,
+    all log lines carry its id, and its model and steering once they are known.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -39,8 +41,9 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         request_id, began = _request_id(Headers(scope=scope)), time.perf_counter()
-        status = 500  # an unexpected error is answered further out than here, see errors
-        scope[REQUEST_ID] = request_id
+        status = 500  # unexpected errors are answered outside of this middleware, see errors
+        clear_contextvars()
+        bind_contextvars(request_id=request_id, model=None, steering=None)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -52,18 +55,15 @@ class RequestLog:
         try:
             await self._app(scope, receive, send_with_id)
         except ClientGone:
-            status = 499  # as nginx logs it
+            status = 499  # as in nginx
         finally:
-            log = _log.debug if scope["path"] in _PROBES else _log.info  # they come every few seconds
+            log = _log.debug if scope["path"] in _PROBES else _log.info  # probes come every few seconds
             log(
                 "request",
                 method=scope["method"],
                 path=shown(scope["path"], _LOGGED_PATH),
                 status=status,
                 ms=round(1000 * (time.perf_counter() - began), 1),
-                request_id=request_id,
-                model=scope.get("model"),
-                steering=scope.get("steering"),
             )
 
 
@@ -74,7 +74,7 @@ def _request_id(headers: Headers) -> str:
 
 
 class BodyLimit:
-    """Refuses bodies of more than ``MAX_BODY_BYTES``, however they are sent."""
+    """Refuses bodies larger than ``MAX_BODY_BYTES``, also those sent in chunks."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -86,7 +86,7 @@ class BodyLimit:
             return
         body: list[Message] = []
         size, more = 0, True
-        # What is past the limit is read and dropped, up to a point: a client that still sends would not see the answer.
+        # The rest is read and dropped, up to a point, since a client that is still sending would not see the answer.
         while more and size <= _DRAINED_BYTES:
             message = await receive()
             size += len(message.get("body", b""))
@@ -112,7 +112,7 @@ class BodyLimit:
 
 
 class Admission:
-    """Refuses work while the service does not take any, and counts what runs: a server that stops waits for it."""
+    """Refuses requests that generate while the service is not ready, and counts them, so that a stop can wait."""
 
     def __init__(self, app: ASGIApp, service: Service) -> None:
         self._app = app

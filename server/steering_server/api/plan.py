@@ -1,9 +1,9 @@
-"""From a request to sequences and back: one sequence per prompt, arm and n, all in one batch."""
+"""The sequences of a request: one for each prompt, arm and n, all in one batch."""
 
 import hashlib
 import secrets
 import struct
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,35 +13,35 @@ from steering_server.api.schemas.requests import FRESH_SEED, MAX_SEQUENCES, Gene
 from steering_server.api.schemas.responses import Usage
 from steering_server.errors import RequestError
 from steering_server.generation.backend import Backend, ModelCard
-from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams, TextDelta
+from steering_server.generation.requests import BatchOutput, Chunk, GenerationRequest, SamplingParams, TextDelta
 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One prompt: its tokens and, for an echo, what each of them adds to its text."""
+    """One prompt: its tokens and, for an echo, the text that each of them adds."""
 
     tokens: tuple[int, ...]
     deltas: tuple[TextDelta, ...] = ()
 
     @cached_property
     def text(self) -> str:
-        """The text of an echo."""
+        """The text to echo."""
         return "".join(delta.text for delta in self.deltas)
 
 
 @dataclass(frozen=True)
 class PlannedSequence:
-    """The place of one sequence among a request's choices, which is its index."""
+    """One sequence of a plan. Its index in the plan is that of its choice."""
 
     prompt: Prompt
     arm: Arm
     seed: int
-    """Of its random numbers. Those that differ in their arm alone have the same."""
+    """Seed of its random numbers; sequences that differ in nothing but their arm have the same."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything that one request runs."""
+    """All sequences of one request."""
 
     prompts: tuple[Prompt, ...]
     arms: Arms
@@ -50,24 +50,25 @@ class Plan:
 
     @property
     def requests(self) -> list[GenerationRequest]:
-        """The sequences to generate, in the order of the choices."""
+        """The backend's requests, in the order of the choices."""
         return [
             GenerationRequest(sequence.prompt.tokens, replace(self.sampling, seed=sequence.seed), sequence.arm.steering)
             for sequence in self.sequences
         ]
 
     def usage(self, answers: Sequence[Chunk]) -> Usage:
-        """Count tokens: every prompt once, every generated token."""
+        """Return the number of tokens; every prompt counts once."""
         prompt = sum(len(prompt.tokens) for prompt in self.prompts)
         completion = sum(len(answer.tokens) for answer in answers)
         return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
 def make_plan(prompts: Sequence[Prompt], arms: Arms, n: int, sampling: SamplingParams, model: ModelCard) -> Plan:
-    """Lay out the sequences of a request: by prompt, then arm, then n.
+    """Return the sequences of a request, ordered by prompt, then arm, then n.
 
     Raises:
-        RequestError: there would be too many sequences, or one of them would not fit the context.
+        RequestError: there are too many sequences, a token is not in the vocabulary, or a sequence is longer than the
+            model's context.
     """
     count = len(prompts) * len(arms.arms) * n
     if count > MAX_SEQUENCES:
@@ -102,10 +103,10 @@ def sampling_params(
     echoes: bool = False,
     prompt_logprobs_from: int | None = None,
 ) -> SamplingParams:
-    """Return how ``body`` asks for text to be generated.
+    """Return the sampling parameters of ``body``.
 
     Raises:
-        RequestError: its limits contradict each other.
+        RequestError: ``min_tokens`` is larger than ``max_tokens``.
     """
     if body.min_tokens > max_tokens:
         raise RequestError(
@@ -132,24 +133,25 @@ def sampling_params(
 
 
 def derive_seed(seed: int, prompt: int, draw: int) -> int:
-    """Return the seed of one draw of one prompt: 64 bits in which no two of a request's, or of other seeds', agree.
+    """Return the 64-bit seed of one draw for one prompt.
 
-    That is as good as certain, and holds for neighbouring seeds and for those that differ in their sign.
+    It is a hash, so that different prompts, draws and seeds, also neighbouring ones and those that differ in their
+    sign, give unrelated random numbers.
     """
     digest = hashlib.blake2b(struct.pack(">qQQ", seed, prompt, draw), digest_size=8)
     return int.from_bytes(digest.digest())
 
 
 def _draw_seed(given: int | None) -> int:
-    """Return the seed that was given, or a fresh one."""
+    """Return the given seed, or a random one."""
     return secrets.randbits(62) if given in (None, FRESH_SEED) else given
 
 
-async def gather(backend: Backend, requests: Sequence[GenerationRequest]) -> list[Chunk]:
-    """Run ``requests`` and return the whole result of each."""
-    chunks: list[list[Chunk]] = [[] for _ in requests]
-    async with aclosing(backend.generate(requests)) as reports:
-        async for index, chunk in reports:
+async def collect(output: BatchOutput, count: int) -> list[Chunk]:
+    """Return the whole output of each of ``count`` sequences."""
+    chunks: list[list[Chunk]] = [[] for _ in range(count)]
+    async with aclosing(output):
+        async for index, chunk in output:
             chunks[index].append(chunk)
     return [Chunk.joined(parts) for parts in chunks]
 
@@ -157,9 +159,9 @@ async def gather(backend: Backend, requests: Sequence[GenerationRequest]) -> lis
 async def score(
     backend: Backend, requests: Sequence[tuple[Arm, tuple[int, ...], tuple[int, ...]]], *, at_once: int
 ) -> list[list[float]]:
-    """Return the log-probabilities of ``(arm, prompt, completion)``'s completion tokens under the arm.
+    """Return the log-probabilities of the completion's tokens under the arm, for each ``(arm, prompt, completion)``.
 
-    ``at_once`` bounds how many are queued together: what there was room for once, there is room for again.
+    At most ``at_once`` sequences are queued together, as many as the queue had room for before.
     """
     scored: list[list[float]] = []
     for start in range(0, len(requests), at_once):
@@ -169,24 +171,22 @@ async def score(
             )
             for arm, prompt, completion in requests[start : start + at_once]
         ]
-        for answer in await gather(backend, sequences):
+        for answer in await collect(backend.generate(sequences), len(sequences)):
             scored.append([token.logprob for token in answer.prompt_logprobs or () if token is not None])
     return scored
 
 
-async def begun(
-    reports: AsyncGenerator[tuple[int, Chunk], None],
-) -> AsyncGenerator[tuple[int, Chunk], None]:
-    """Wait for the first report, so that what goes wrong at once is answered with a status of its own."""
-    first = await anext(reports)
+async def started(output: BatchOutput) -> BatchOutput:
+    """Wait for the first chunk of ``output``, so that errors before it are answered with a status of their own."""
+    first = await anext(output)
 
-    async def all_of_it() -> AsyncGenerator[tuple[int, Chunk], None]:
-        async with aclosing(reports):
+    async def whole() -> BatchOutput:
+        async with aclosing(output):
             yield first
-            async for report in reports:
-                yield report
+            async for each in output:
+                yield each
 
-    return all_of_it()
+    return whole()
 
 
 def _check_length(prompt: Prompt, max_tokens: int, context: int) -> None:

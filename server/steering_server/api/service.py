@@ -1,4 +1,4 @@
-"""What the application serves, and whether it takes work: loading, then ready, then draining."""
+"""The backend behind the application and its state: loading, then ready, then draining."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from steering_server.generation.backend import Backend
 
 
 class Service:
-    """A backend, from before it is loaded until its last request has been answered."""
+    """A backend, from before it is loaded until its last request is answered."""
 
     def __init__(self, backend: Backend | None = None) -> None:
         self._backend = backend
@@ -20,7 +20,7 @@ class Service:
 
     @property
     def backend(self) -> Backend:
-        """What answers requests.
+        """The backend that answers requests.
 
         Raises:
             Unavailable: it is not loaded yet.
@@ -31,19 +31,19 @@ class Service:
 
     @property
     def running(self) -> int:
-        """How many requests are being worked on."""
+        """Number of running requests."""
         return self._running
 
     def open(self, backend: Backend) -> None:
-        """Take requests from now on; ``backend`` is loaded and started."""
+        """Begin to accept requests; ``backend`` is loaded and started."""
         self._backend = backend
 
     def drain(self) -> None:
-        """Take no more work; what runs goes on."""
+        """Refuse new requests; running ones continue."""
         self._draining = True
 
     def require_ready(self) -> Backend:
-        """Return the backend if a request could be served now.
+        """Return the backend if requests are accepted.
 
         Raises:
             Unavailable: the model is being loaded, or the server is stopping.
@@ -54,7 +54,7 @@ class Service:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Count one request as running while the context lasts."""
+        """Count one request as running inside this context."""
         self._running += 1
         self._idle.clear()
         try:
@@ -65,7 +65,7 @@ class Service:
                 self._idle.set()
 
     async def idle(self, seconds: float) -> bool:
-        """Wait until nothing runs, at most so long; return whether nothing does."""
+        """Wait until no request runs, for at most ``seconds``; return whether that is the case."""
         with suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), seconds)
         return self._idle.is_set()

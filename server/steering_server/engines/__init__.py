@@ -1,1 +1,1 @@
-"""What generates tokens. One room per engine; they know nothing of HTTP and nothing of each other."""
+"""Engines, one package each. They import neither the API nor each other."""

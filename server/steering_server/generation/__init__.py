@@ -1,1 +1,1 @@
-"""What the API and every engine share: requests and chunks, tokens and text, profiles, the backend. No torch."""
+"""Types and services shared by the API and all engines: requests, chunks, tokenizer, profiles, backend. No torch."""

@@ -1,15 +1,15 @@
-"""The seam between the API and whatever generates tokens.
+"""The interface between the API and an engine.
 
-The API talks to a :class:`Backend` and to nothing below it, so that another engine can take the place of ours.
+The API uses a :class:`Backend` and nothing below it, so that another engine can take the place of the local one.
 """
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from steering_profiles.schema import ModelIdentity, Profile
 from steering_server.generation.profiles import ProfileCard
-from steering_server.generation.requests import Chunk, GenerationRequest
+from steering_server.generation.requests import BatchOutput, GenerationRequest
 from steering_server.generation.tokenizer import TokenizerService
 
 
@@ -18,17 +18,17 @@ class ModelCard:
     """The model being served."""
 
     name: str
-    """The served name: the baseline's model name in requests."""
+    """The served name, which selects the baseline in requests."""
     created: int
-    """Unix time at which it was loaded."""
+    """Unix time when the model was loaded."""
     context_length: int
-    """Most tokens of prompt and completion together."""
+    """Maximum number of tokens, prompt and completion together."""
     dtype: str
     identity: ModelIdentity
 
 
 class Backend(Protocol):
-    """Something that turns token ids into tokens, steered."""
+    """An engine with its model, tokenizer and profiles."""
 
     @property
     def model(self) -> ModelCard:
@@ -37,7 +37,7 @@ class Backend(Protocol):
 
     @property
     def profiles(self) -> Mapping[str, ProfileCard]:
-        """Every profile of the catalogue, by name, usable or not."""
+        """All profiles of the catalogue by name, usable or not."""
         ...
 
     @property
@@ -49,22 +49,22 @@ class Backend(Protocol):
         """Return the reason why this engine cannot apply ``profile`` to its model, or None if it can."""
         ...
 
-    def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Chunk], None]:
-        """Run ``requests`` in one batch and yield ``(index, chunk)`` as they come, until every one has finished.
+    def generate(self, requests: Sequence[GenerationRequest]) -> BatchOutput:
+        """Run ``requests`` in one batch and yield ``(index, chunk)`` pairs until all of them have finished.
 
-        They are taken as checked: prompts fit the context, and what is applied fits the model and composes. Closing the
-        generator cancels what is still running.
+        The API has checked that sequences fit the context and that the engine does not refuse the profiles. Closing the
+        generator cancels the requests that are still running.
 
         Raises:
-            Overloaded: too much is queued already.
-            EngineError: the engine failed, or was stopped before it was done.
+            Overloaded: the queue is full.
+            EngineError: the engine failed, or was stopped before the requests finished.
         """
         ...
 
     async def start(self) -> None:
-        """Begin to take requests."""
+        """Begin to run requests."""
         ...
 
     async def close(self) -> None:
-        """Stop; what is still running is cancelled."""
+        """Stop the engine; requests that are still running are cancelled."""
         ...

@@ -1,4 +1,4 @@
-"""Tokens to text, as they come: whole characters only, ending before the first stop string."""
+"""Incremental detokenization: whole characters only, and no text from the first stop string on."""
 
 import codecs
 from collections.abc import Sequence
@@ -9,20 +9,20 @@ from steering_profiles.tokenization import Vocabulary
 from steering_server.generation.requests import Chunk, FinishReason, TextDelta, TokenLogprob
 
 _LONGEST_CHARACTER = 4
-"""Bytes of the longest character in UTF-8."""
+"""Number of bytes of the longest character in UTF-8."""
 _REPLACE_EACH = "steering_server.replace-each"
 codecs.register_error(_REPLACE_EACH, lambda exc: ("\ufffd" * (exc.end - exc.start), exc.end))  # type: ignore[attr-defined]
 
 
 class IncrementalDetokenizer:
-    """Reads tokens one after another and tells what each adds to the text.
+    """Turns tokens, one after another, into the text that each adds.
 
-    A character that several tokens make up is added by the last of them. Pieces joined, with :meth:`rest`, are the
-    decoding of all the tokens' bytes together.
+    A character that consists of several tokens is added by the last of them. The deltas and :meth:`rest`, concatenated,
+    are the decoded bytes of all tokens.
     """
 
     def __init__(self, vocabulary: Vocabulary, *, spells_special: bool) -> None:
-        """Begin a text. ``spells_special`` tokens add their spelling, else nothing."""
+        """Begin a text. With ``spells_special``, special tokens add their spelling; otherwise they add nothing."""
         self._vocabulary = vocabulary
         self._spells_special = spells_special
         self._errors = _REPLACE_EACH if vocabulary.replaces_each_byte else "replace"
@@ -32,10 +32,10 @@ class IncrementalDetokenizer:
 
     @classmethod
     def after(cls, vocabulary: Vocabulary, prompt: Sequence[int], *, echoes: bool) -> "IncrementalDetokenizer":
-        """Return a reader of what is generated after ``prompt``, which may end inside a character.
+        """Return a detokenizer of the text after ``prompt``, which may end inside a character.
 
-        A character that is completed is added whole. Bytes that are never completed are the prompt's, and stand in what
-        is added only where the prompt is given out too, before it: where the text ``echoes`` it.
+        A character that is completed is added whole. Bytes of the prompt that are never completed are added only if the
+        text ``echoes`` the prompt.
         """
         reader = cls(vocabulary, spells_special=False)
         written = prompt[len(vocabulary.opening) :] if _opens(vocabulary, prompt) else prompt
@@ -52,11 +52,11 @@ class IncrementalDetokenizer:
 
     @property
     def unfinished(self) -> int:
-        """How many bytes of a character that is not whole the tokens so far end with."""
+        """Number of bytes, at the end of the tokens so far, of a character that is not complete."""
         return len(self._decoder.getstate()[0])
 
     def read(self, token: int) -> TextDelta:
-        """Return what ``token`` adds, and the bytes that it does so with."""
+        """Return the text that ``token`` adds, and its bytes."""
         if self._vocabulary.is_special(token) and not self._spells_special:
             return TextDelta()
         raw = self._vocabulary.bytes_of(token)
@@ -66,7 +66,7 @@ class IncrementalDetokenizer:
         return TextDelta(self._wanted(self._decoder.decode(raw)), raw)
 
     def rest(self) -> str:
-        """Return what stands for the bytes at the end that make no character: U+FFFD, or nothing."""
+        """Return U+FFFD for bytes at the end that are not a whole character, or nothing."""
         return self._wanted(self._decoder.decode(b"", final=True))
 
     def _wanted(self, text: str) -> str:
@@ -77,9 +77,9 @@ class IncrementalDetokenizer:
 
 
 def echo(vocabulary: Vocabulary, prompt: Sequence[int], *, is_all: bool) -> tuple[TextDelta, ...]:
-    """Return what each token of a prompt adds to its text; what the tokenizer puts before any text adds nothing.
+    """Return the text that each token of a prompt adds. Tokens that the tokenizer puts before any text add nothing.
 
-    A character that the prompt does not finish belongs to what is generated, unless the prompt ``is_all`` there is.
+    A character that the prompt does not complete belongs to the generated text, unless the prompt ``is_all``.
     """
     opening = len(vocabulary.opening) if _opens(vocabulary, prompt) else 0
     reader = IncrementalDetokenizer(vocabulary, spells_special=True)
@@ -92,9 +92,9 @@ def echo(vocabulary: Vocabulary, prompt: Sequence[int], *, is_all: bool) -> tupl
 
 
 def _replace_runs(vocabulary: Vocabulary, prompt: Sequence[int], deltas: list[TextDelta], *, is_all: bool) -> None:
-    """Let every byte count as U+FFFD in runs of byte tokens that are not characters throughout, as tokenizers do.
+    """Replace every byte by U+FFFD in runs of byte tokens that are not valid UTF-8, as tokenizers do.
 
-    A run at the end of a prompt that goes on may yet become characters.
+    A run at the end is left alone unless the prompt ``is_all``, since generated tokens may complete it.
     """
     for is_byte, group in groupby(range(len(prompt)), key=lambda place: vocabulary.is_byte(prompt[place])):
         places = list(group)
@@ -106,7 +106,7 @@ def _replace_runs(vocabulary: Vocabulary, prompt: Sequence[int], deltas: list[Te
             for place in places:
                 deltas[place] = replace(deltas[place], text="\ufffd")
             following = places[-1] + 1
-            if following < len(deltas):  # which has been given what was left of the run
+            if following < len(deltas):  # its text begins with the rest of the run
                 raw = deltas[following].raw
                 deltas[following] = replace(deltas[following], text=raw.decode(errors="replace"))
 
@@ -118,18 +118,18 @@ class _Held:
     start: int
     logprob: TokenLogprob | None
     unfinished: int = 0
-    """Bytes at its end, or its tokens' before it, of a character that a later token adds."""
+    """Number of bytes, of this and earlier tokens, of a character that a later token adds."""
 
     @property
     def end(self) -> int:
         return self.start + len(self.delta.text)
 
     def is_within(self, end: int) -> bool:
-        """Whether everything that it has a part in lies before ``end``."""
+        """Return whether all characters that the token is part of lie before ``end``."""
         return self.end + bool(self.unfinished) <= end
 
     def before(self, end: int) -> "_Held":
-        """Return it with no more of its text than lies before ``end``, and with the bytes of that alone."""
+        """Return the token with its text cut at ``end``, and with the bytes of that text."""
         if self.is_within(end):
             return self
         length = max(0, end - self.start)
@@ -139,10 +139,10 @@ class _Held:
 
 
 class TextStream:
-    """The text of one sequence.
+    """The generated text of one sequence.
 
-    The text given out over all chunks is the same however the tokens are spread over them, so that a streamed and an
-    unstreamed answer agree. Every token comes with what it adds to that text; those after the end of it add nothing.
+    The text over all chunks does not depend on how tokens are distributed over them, so streamed and unstreamed answers
+    agree. Every token comes with the text that it adds; tokens after the end of the text add nothing.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class TextStream:
         min_tokens: int = 0,
         echoes: bool = False,
     ) -> None:
-        """Begin after ``prompt``. A stop string that begins within the first ``min_tokens`` tokens stops nothing.
+        """Begin after ``prompt``. A stop string that begins within the first ``min_tokens`` tokens is ignored.
 
         See :meth:`IncrementalDetokenizer.after` for ``echoes``.
         """
@@ -168,7 +168,7 @@ class TextStream:
         self._held: list[_Held] = []
 
     def push(self, token: int, logprob: TokenLogprob | None) -> Chunk:
-        """Add a token; return what can be given out, with ``finish_reason`` "stop" if a stop string is complete."""
+        """Add a token; return the text that can be released, with finish reason "stop" after a complete stop string."""
         self._hold(token, self._reader.read(token), logprob)
         if self._pushed <= self._least:
             self._kept = len(self._text)
@@ -178,13 +178,13 @@ class TextStream:
         return self._release(len(self._text) - self._held_back())
 
     def end(self, token: int, logprob: TokenLogprob | None) -> Chunk:
-        """Add the token that ends the text, and no text of its own; give out all that was held back."""
+        """Add the token that ends the text, which adds no text; release everything held back."""
         self._add_rest()
         self._hold(token, TextDelta(self._reader.rest()), logprob)
         return self.finish("stop")
 
     def finish(self, reason: FinishReason) -> Chunk:
-        """Give out all that was held back; nothing more comes."""
+        """Release everything held back, at the end of the text."""
         self._add_rest()
         end = self._stop_position()
         return self._end_at(len(self._text) if end is None else end, reason if end is None else "stop")
@@ -195,7 +195,7 @@ class TextStream:
         self._pushed += 1
 
     def _add_rest(self) -> None:
-        """Let the last token add what stands for bytes that make no character, if it can still be told so."""
+        """Add the text for an incomplete character to the last token, unless that has been released."""
         if self._held and self._reader.unfinished:
             last, rest = self._held[-1], self._reader.rest()
             self._held[-1] = replace(last, delta=replace(last.delta, text=last.delta.text + rest))
@@ -207,7 +207,7 @@ class TextStream:
         return min(found, default=None)
 
     def _held_back(self) -> int:
-        """Length of the longest end of the text that may become a stop string."""
+        """Return the length of the longest end of the text that may become a stop string."""
         longest = max((len(stop) - 1 for stop in self._stop), default=0)
         for length in range(min(longest, len(self._text) - max(self._released, self._kept)), 0, -1):
             tail = self._text[-length:]
@@ -222,7 +222,7 @@ class TextStream:
         return self._release(end, reason)
 
     def _release(self, end: int, reason: FinishReason | None = None) -> Chunk:
-        """Give out the tokens whose text lies before ``end``, all of them with a ``reason``, and that text."""
+        """Release the tokens whose text lies before ``end``, or all of them if there is a ``reason``, and that text."""
         ready = self._held if reason else list(takewhile(lambda held: held.is_within(end), self._held))
         self._held = self._held[len(ready) :]
         self._released = len(self._text) if reason else (ready[-1].end if ready else self._released)

@@ -1,6 +1,6 @@
-"""What goes into an engine and what comes out: plain frozen types that everything may import."""
+"""Input and output of an engine: frozen types without torch."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -11,45 +11,45 @@ FinishReason = Literal["stop", "length"]
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How one sequence is generated. Values are taken as checked; the API does that."""
+    """Sampling parameters of one sequence. Their values have been checked by the API."""
 
     max_tokens: int
-    """Most tokens to generate; 0 only reads the prompt."""
+    """Maximum number of tokens to generate; 0 only computes the prompt."""
     temperature: float = 1.0
-    """0 is greedy."""
+    """0 is greedy decoding."""
     top_p: float = 1.0
-    """Draw from the fewest likeliest tokens that together reach this probability."""
+    """Sample from the smallest set of likeliest tokens whose probabilities add up to this."""
     top_k: int | None = None
-    """Draw from this many likeliest tokens."""
+    """Sample from this many likeliest tokens; None for all."""
     min_p: float = 0.0
-    """Draw from tokens at least this share as likely as the likeliest."""
+    """Sample from tokens whose probability is at least this share of the likeliest token's."""
     repetition_penalty: float = 1.0
-    """Divides the logits, where positive, of tokens seen in prompt or text, and multiplies them where negative."""
+    """Divisor of positive and factor of negative logits, for tokens in the prompt or the text so far."""
     presence_penalty: float = 0.0
-    """Subtracted from the logits of tokens that the text has."""
+    """Subtracted from the logits of tokens that are in the text so far."""
     frequency_penalty: float = 0.0
-    """Subtracted from the logits of tokens as often as the text has them."""
+    """Subtracted from the logits of tokens once for each time that they are in the text so far."""
     logit_bias: tuple[tuple[int, float], ...] = ()
-    """Added to the logits of these tokens."""
+    """``(token, bias)`` pairs; the bias is added to the token's logit."""
     min_tokens: int = 0
-    """Tokens that the text has at least: before them neither an end token nor a stop string ends it."""
+    """Minimum number of tokens; before that neither an end token nor a stop string ends the text."""
     ignore_eos: bool = False
-    """Go on past the end token, which is then a token like any other."""
+    """Whether end tokens are treated like any other token."""
     seed: int = 0
-    """Two sequences with the same seed draw the same random numbers, token by token."""
+    """Seed of the sequence's random numbers; each token uses one."""
     stop: tuple[str, ...] = ()
-    """Generation ends before the first of these strings; they are not part of the text."""
+    """Strings before which the text ends; they are not part of it."""
     echoes: bool = False
-    """Whether the text is given out after that of the prompt, whose last bytes may make no character."""
+    """Whether the text is returned after that of the prompt, which may end inside a character."""
     logprobs: int | None = None
-    """How many alternatives to report beside each generated token; None reports nothing."""
+    """Number of likeliest tokens to return with each token's log-probability; None for no log-probabilities."""
     prompt_logprobs_from: int | None = None
-    """First prompt position whose token is scored (with ``logprobs`` alternatives); None scores none."""
+    """First prompt position whose log-probability is returned (with ``logprobs`` likeliest tokens); None for none."""
 
 
 @dataclass(frozen=True)
 class GenerationRequest:
-    """One sequence to generate: token ids, how it goes on, and the profiles applied to it."""
+    """One sequence to generate: the prompt's token ids, sampling parameters and steering."""
 
     prompt: tuple[int, ...]
     sampling: SamplingParams
@@ -58,44 +58,44 @@ class GenerationRequest:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token's log-probability (natural, of the unscaled distribution) and the likeliest alternatives."""
+    """Natural log-probability of a token at temperature 1, without penalties, and of the likeliest tokens."""
 
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
-    """``(token, logprob)``, likeliest first."""
+    """``(token, logprob)`` pairs, likeliest first."""
 
 
 @dataclass(frozen=True)
 class TextDelta:
-    """What one token adds to a text."""
+    """The text that one token adds."""
 
     text: str = ""
-    """Whole characters: one that several tokens make up is added by the last of them."""
+    """Whole characters; one that consists of several tokens is added by the last of them."""
     raw: bytes = b""
-    """The token's own bytes, parts of characters included."""
+    """The token's bytes, including parts of characters."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one sequence has to report after a step. Its chunks, joined, are the whole result."""
+    """Output of one sequence after a step. The whole output is the concatenation of its chunks."""
 
     text: str = ""
     tokens: tuple[int, ...] = ()
-    """Tokens whose text has been released: all that were generated, the one that ended the sequence included."""
+    """Generated tokens whose text is known; the one that ended the sequence is included."""
     deltas: tuple[TextDelta, ...] = ()
-    """For each of ``tokens`` what it added to the text. Their texts, joined over all chunks, are the whole text."""
+    """The text added by each of ``tokens``; concatenated over all chunks they are the whole text."""
     logprobs: tuple[TokenLogprob, ...] = ()
-    """One per token of ``tokens`` when they were asked for."""
+    """One for each of ``tokens``, if requested."""
     prompt_logprobs: tuple[TokenLogprob | None, ...] | None = field(default=None)
-    """Given once, when the prompt has been read: one per prompt position from ``prompt_logprobs_from`` on; None for
-    position 0, which nothing precedes."""
+    """Given once, when the prompt has been computed: one for each position from ``prompt_logprobs_from`` on, None for
+    position 0."""
     finish_reason: FinishReason | None = None
     """Set on the last chunk of the sequence."""
 
     @classmethod
     def joined(cls, chunks: "Sequence[Chunk]") -> "Chunk":
-        """Join the chunks of one sequence, in their order."""
+        """Concatenate the chunks of one sequence, in order."""
         return cls(
             text="".join(chunk.text for chunk in chunks),
             tokens=tuple(token for chunk in chunks for token in chunk.tokens),
@@ -106,5 +106,9 @@ class Chunk:
         )
 
     def __add__(self, later: "Chunk") -> "Chunk":
-        """Join this chunk and the one that followed it."""
+        """Concatenate this chunk and the next one."""
         return Chunk.joined((self, later))
+
+
+BatchOutput = AsyncGenerator[tuple[int, Chunk], None]
+"""Output of requests that run in one batch: ``(index, chunk)`` pairs, by the index of the request."""

@@ -143,7 +143,7 @@ def test_a_gated_sequence_whose_logits_nobody_wants_is_computed_once():
 def test_gated_sequences_release_their_steering_rows(tiny: LoadedModel):
     with running(tiny) as at_work:
         at_work.run(*(GenerationRequest(PROMPTS[0], GREEDY, steer(*arm)) for arm in arms(tiny)))
-        assert at_work.engine._runner.steering._table._users == {}
+        assert at_work.engine._runner.steering.table._users == {}
 
 
 def test_the_final_layer_s_cached_keys_and_values_do_not_matter_under_self_only_attention(tiny: LoadedModel):

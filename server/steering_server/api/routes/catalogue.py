@@ -1,4 +1,4 @@
-"""What this server has: ``/v1/models`` and ``/v1/profiles``."""
+"""``/v1/models`` and ``/v1/profiles``."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ async def list_models(service: ServiceDep) -> ModelList:
 
 @router.get("/v1/models/{model:path}", responses=_NOT_FOUND | _LOADING)
 async def show_model(model: str, service: ServiceDep) -> ModelObject:
-    """Show one of the models listed."""
+    """Return one of the listed models."""
     for known in _models(service.backend):
         if known.id == model:
             return known
@@ -43,13 +43,13 @@ async def show_model(model: str, service: ServiceDep) -> ModelObject:
 
 @router.get("/v1/profiles", responses=_LOADING)
 async def list_profiles(service: ServiceDep) -> ProfileList:
-    """List every profile of the catalogue, usable on this model or not."""
+    """List every profile of the catalogue, also those that this model cannot use."""
     return ProfileList(data=[_summary(service.backend, card) for card in service.backend.profiles.values()])
 
 
 @router.get("/v1/profiles/{name}", responses=_NOT_FOUND | _LOADING)
 async def show_profile(name: str, service: ServiceDep) -> ProfileDetail:
-    """Show one profile with its whole content."""
+    """Return one profile with its whole content."""
     card = service.backend.profiles.get(name)
     if card is None:
         known = ", ".join(service.backend.profiles) or "none"

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import anyio
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
+from structlog.contextvars import bind_contextvars
 
 from steering_server.api.answering import STEERED_ANSWER, answer
 from steering_server.api.arms import resolve_arms
-from steering_server.api.dependencies import ServiceDep, remember_arms
+from steering_server.api.dependencies import ServiceDep
 from steering_server.api.errors import ERROR_RESPONSES
 from steering_server.api.logprobs import chat_logprobs
 from steering_server.api.plan import Plan, Prompt, make_plan, sampling_params
@@ -36,10 +37,10 @@ router = APIRouter()
 
 @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=STEERED_ANSWER | ERROR_RESPONSES)
 async def create_chat_completion(request: Request, body: ChatBody, service: ServiceDep) -> Response:
-    """Answer a conversation by the model's chat template, steered or not, with one arm or several."""
+    """Answer a conversation, rendered by the model's chat template, with one or several arms."""
     backend = service.backend
     arms = resolve_arms(body, backend)
-    remember_arms(request, arms)
+    bind_contextvars(model=arms.model, steering=arms.header)
     prompt = Prompt(await anyio.to_thread.run_sync(_render, body, backend))
     plan = make_plan(
         [prompt],
@@ -53,12 +54,12 @@ async def create_chat_completion(request: Request, body: ChatBody, service: Serv
         backend.model,
     )
     writer = _Writer(plan, backend, f"chatcmpl-{uuid.uuid4().hex}", int(time.time()))
-    return await answer(request, body, plan, writer, backend)
+    return await answer(request, body, plan, backend.generate(plan.requests), writer, backend)
 
 
 @dataclass(frozen=True)
 class _Writer:
-    """Writes the answer to one request, whole or in chunks."""
+    """Formats the answer to one request."""
 
     plan: Plan
     backend: Backend
@@ -127,7 +128,7 @@ class _Writer:
 
 
 def _render(body: ChatBody, backend: Backend) -> tuple[int, ...]:
-    roles = {"developer": "system"}  # OpenAI's newer name for it
+    roles = {"developer": "system"}  # OpenAI's newer name
     return backend.tokenizer.render_chat(
         [{"role": roles.get(message.role, message.role), "content": message.text} for message in body.messages],
         begin_turn=body.begins_turn,

@@ -9,10 +9,11 @@ from typing import Any
 import anyio
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
+from structlog.contextvars import bind_contextvars
 
 from steering_server.api.answering import STEERED_ANSWER, answer
 from steering_server.api.arms import resolve_arms
-from steering_server.api.dependencies import ServiceDep, remember_arms
+from steering_server.api.dependencies import ServiceDep
 from steering_server.api.errors import ERROR_RESPONSES
 from steering_server.api.logprobs import add, completion_logprobs, echoed_logprobs
 from steering_server.api.plan import Plan, Prompt, make_plan, sampling_params
@@ -26,10 +27,10 @@ router = APIRouter()
 
 @router.post("/v1/completions", response_model=Completion, responses=STEERED_ANSWER | ERROR_RESPONSES)
 async def create_completion(request: Request, body: CompletionBody, service: ServiceDep) -> Response:
-    """Continue a prompt, steered or not, with one arm or several."""
+    """Complete a prompt with one or several arms."""
     backend = service.backend
     arms = resolve_arms(body, backend)
-    remember_arms(request, arms)
+    bind_contextvars(model=arms.model, steering=arms.header)
     plan = make_plan(
         await anyio.to_thread.run_sync(_read_prompts, body, backend),
         arms,
@@ -44,12 +45,12 @@ async def create_completion(request: Request, body: CompletionBody, service: Ser
         backend.model,
     )
     writer = _Writer(plan, body, backend, f"cmpl-{uuid.uuid4().hex}", int(time.time()))
-    return await answer(request, body, plan, writer, backend)
+    return await answer(request, body, plan, backend.generate(plan.requests), writer, backend)
 
 
 @dataclass
 class _Writer:
-    """Writes the answer to one request, whole or in chunks."""
+    """Formats the answer to one request."""
 
     plan: Plan
     body: CompletionBody
@@ -59,7 +60,7 @@ class _Writer:
 
     def __post_init__(self) -> None:
         self._written: dict[int, int] = {}
-        """How long the text of each sequence that has begun is, with its echo, as far as its tokens have come."""
+        """Length of each sequence's text so far, its echo included; only of sequences with a chunk."""
 
     def whole(self, answers: Sequence[Chunk], comparison: Comparison | None) -> Completion:
         choices = [self._choice(index, answer) for index, answer in enumerate(answers)]
@@ -110,7 +111,7 @@ class _Writer:
 
 
 def _read_prompts(body: CompletionBody, backend: Backend) -> list[Prompt]:
-    """Turn whichever form of prompt was sent into tokens, with their texts where an echo needs them."""
+    """Return the prompts as tokens, with their texts where they are echoed."""
     given = body.prompt
     several = [given] if isinstance(given, str) or isinstance(given[0], int) else given
     return [
@@ -124,6 +125,6 @@ def _ids(prompt: int | Sequence[Any]) -> tuple[int, ...]:
 
 def _prompt(tokens: tuple[int, ...], body: CompletionBody, backend: Backend) -> Prompt:
     served = backend.model
-    # What will be refused for its length or its tokens is not worth reading.
+    # Prompts that make_plan refuses need no text.
     accepted = len(tokens) <= served.context_length and all(token < served.identity.vocab_size for token in tokens)
     return Prompt(tokens, backend.tokenizer.echo(tokens, is_all=body.max_tokens == 0) if body.echo and accepted else ())

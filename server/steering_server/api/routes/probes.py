@@ -1,4 +1,4 @@
-"""``/health`` and ``/ready``: what an orchestrator asks before it restarts a server or sends it requests."""
+"""``/health`` and ``/ready``, the liveness and readiness probes of orchestrators."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ _NOT_READY: dict[int | str, dict[str, Any]] = {503: ERROR_RESPONSES[503]}
 
 @router.get("/health")
 async def health() -> Health:
-    """Say that the server is alive: it answers, whether or not its model is loaded."""
+    """Report that the server is alive, whether or not its model is loaded."""
     return Health()
 
 
 @router.get("/ready", responses=_NOT_READY)
 async def ready(service: ServiceDep) -> Readiness:
-    """Say whether requests are served: 503 while the model is being loaded and while the server is stopping."""
+    """Report whether requests are served: 503 while the model is loading and while the server is stopping."""
     return Readiness(model=service.require_ready().model.name)

@@ -1,4 +1,4 @@
-"""Response bodies: OpenAI's shapes, and what this server adds to them (``arm``, ``steering``, ``comparison``)."""
+"""Response bodies in OpenAI's format, with the fields ``arm``, ``steering`` and ``comparison`` added."""
 
 from typing import Any, Literal
 
@@ -12,7 +12,7 @@ class _Response(BaseModel):
 
 
 def _absent() -> Any:
-    """A field of ours that OpenAI's shape does not have: left out rather than null where it does not apply."""
+    """Return a field that OpenAI's format does not have: it is left out where it does not apply, rather than null."""
     return Field(default=None, exclude_if=lambda value: value is None)
 
 
@@ -25,43 +25,43 @@ class AppliedProfile(_Response):
 
 
 class Effective(_Response):
-    """What an arm changes, all of its profiles together, at their strength."""
+    """The changes that an arm makes to the model, all of its profiles together."""
 
     heads: int
-    """Attention heads whose factor is not 1."""
+    """Number of attention heads whose factor is not 1."""
     neurons: int
-    """Feed-forward neurons whose factor is not 1."""
+    """Number of feed-forward neurons whose factor is not 1."""
     own_attention: float
     """Share of the final layer's attention that is replaced by each position's own value, 0..1."""
     intercept_scale: float
-    """How much of the MLP's intercept is subtracted; of different intercepts the sum of how much of each is."""
+    """Factor of the MLP's intercept, which is subtracted; for different intercepts the sum of their factors."""
     gate: str | None
-    """The band of the top probability in which the last two take place, as ``0.1..0.5``; null: everywhere."""
+    """Band of the top probability in which the last two apply, such as ``0.1..0.5``; null for everywhere."""
 
 
 class Applied(_Response):
-    """What one arm applied. The baseline has no profile and strength 0."""
+    """The profiles that one arm applied. The baseline has no profile and strength 0."""
 
     arm: str
     profile: str | None
     """The profiles' names joined by ``+``."""
     content_hash: str | None
-    """The profile's hash, or one over the hashes of several."""
+    """The profile's hash, or a hash of the hashes of several profiles."""
     strength: float
     profiles: tuple[AppliedProfile, ...]
     effective: Effective
     warnings: tuple[str, ...]
-    """What was asked for and does nothing, or not in full."""
+    """Requested changes that have no effect, or not the full one."""
 
 
 class AppliedArms(_Response):
-    """What each arm of a request applied, in order."""
+    """The profiles that each arm applied, in order."""
 
     arms: tuple[Applied, ...]
 
 
 class Usage(_Response):
-    """Tokens counted."""
+    """Numbers of tokens."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -69,19 +69,19 @@ class Usage(_Response):
 
 
 class ArmPair(_Response):
-    """Where two arms of the same prompt part, and how likely each finds the other's tokens."""
+    """Comparison of two arms of the same prompt."""
 
     arms: tuple[str, str]
     choices: tuple[int, int]
     """Their indices among the choices."""
     first_difference: int | None
-    """Position of the first token that differs, counted from the start of the completion; null if none does."""
+    """Position in the completion of the first token that differs; null if none does."""
     logprobs: dict[str, dict[str, list[float]]] | None
-    """Arm whose tokens they are -> arm that scores them -> log-probabilities. Given where logprobs were asked."""
+    """Arm that generated the tokens -> arm that scores them -> log-probabilities. Given if logprobs were requested."""
 
 
 class Comparison(_Response):
-    """Every pair of arms, for every prompt and every n."""
+    """All pairs of arms, for every prompt and every n."""
 
     pairs: tuple[ArmPair, ...]
 
@@ -96,7 +96,7 @@ class CompletionLogprobs(_Response):
 
 
 class CompletionChoice(_Response):
-    """One completion, or a piece of one in a stream."""
+    """One completion, or a chunk of one in a stream."""
 
     index: int
     text: str
@@ -106,7 +106,7 @@ class CompletionChoice(_Response):
 
 
 class _Envelope(_Response):
-    """What all answers have; each kind says what its object and its choices are."""
+    """Fields of all answers."""
 
     id: str
     object: str
@@ -172,14 +172,14 @@ class ChatCompletion(_Envelope):
 
 
 class ChatDelta(_Response):
-    """What a chunk adds to the assistant's message."""
+    """The text that a chunk adds to the assistant's message."""
 
     role: Literal["assistant"] | None = _absent()
     content: str | None = _absent()
 
 
 class ChatChunkChoice(_Response):
-    """A piece of one answer."""
+    """A chunk of one answer."""
 
     index: int
     delta: ChatDelta
@@ -196,7 +196,7 @@ class ChatCompletionChunk(_Envelope):
 
 
 class ModelObject(_Response):
-    """A name that requests can carry as ``model``."""
+    """A name that requests can give as ``model``."""
 
     id: str
     object: Literal["model"] = "model"
@@ -212,7 +212,7 @@ class ModelList(_Response):
 
 
 class ProfileObject(_Response):
-    """A profile and whether this server applies it."""
+    """A profile and whether this server can apply it."""
 
     name: str
     object: Literal["profile"] = "profile"
@@ -221,20 +221,19 @@ class ProfileObject(_Response):
     summary: str
     content_hash: str
     model: str
-    """The model that it was fitted on."""
+    """The model that the profile was fitted on."""
     model_name: str | None
-    """The ``model`` that steers with it in requests, where it is usable."""
+    """The ``model`` of requests that steers with this profile; null if it is not usable."""
     shipped: bool
     usable: bool
     forced: bool
     reason: str | None
     own_attention_range: tuple[float, float] | None
-    """Strengths within which self-only attention follows the strength; it is held at the ends beyond. Null without
-    any."""
+    """Range of strengths outside of which the share of self-only attention is limited; null if it is not changed."""
     side_effects: dict[str, Any] | None
-    """What else it changes, per text, as it was measured when it was fitted; null where it was not."""
+    """Side effects on other text, measured when the profile was fitted; null if they were not."""
     flags: list[str]
-    """The texts that it predicts worse than the limit allows, such as ``prose +2.3%``."""
+    """Texts whose NLL increases by more than the limit, such as ``prose +2.3%``."""
 
 
 class ProfileDetail(ProfileObject):
@@ -264,7 +263,7 @@ class Readiness(_Response):
 
 
 class ErrorBody(_Response):
-    """What went wrong."""
+    """The error."""
 
     message: str
     type: str
@@ -273,6 +272,6 @@ class ErrorBody(_Response):
 
 
 class ErrorResponse(_Response):
-    """Every error this server answers with."""
+    """Body of all error responses."""
 
     error: ErrorBody

@@ -1,1 +1,1 @@
-"""Our own engine: it runs the model in this process."""
+"""The local engine, which runs the model in this process."""

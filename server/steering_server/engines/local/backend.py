@@ -54,7 +54,7 @@ class LocalBackend:
 
     @property
     def profiles(self) -> Mapping[str, ProfileCard]:
-        """Every profile of the catalogue, by name, usable or not."""
+        """All profiles of the catalogue by name, usable or not."""
         return self._profiles
 
     @property

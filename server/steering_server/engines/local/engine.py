@@ -216,7 +216,7 @@ def _prepare(loaded: LoadedModel, limits: EngineLimits, length: int) -> tuple[Ru
     runner = Runner(loaded, slots=_slots(loaded, limits, capacity, length), length=length)
     pool = SlotPool(runner.kv_cache, capacity, reuse=limits.prefix_cache)
     budget = Budget(limits.max_num_seqs, limits.max_num_batched_tokens, limits.max_num_batched_tokens_mixed)
-    return runner, Scheduler(pool, runner.steering, loaded.anatomy.sizes, budget)
+    return runner, Scheduler(pool, runner.steering.table, loaded.anatomy.sizes, budget)
 
 
 def _capacity(loaded: ModelWithAnatomy, granted: int | None, length: int) -> int:

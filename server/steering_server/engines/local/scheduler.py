@@ -8,7 +8,7 @@ KV cache runs out, the youngest sequence is preempted: it waits again and keeps 
 from dataclasses import dataclass, replace
 
 from steering_profiles.models import Sizes
-from steering_profiles.steering import SteeringHandle, divergence_layer, kv_cache_key, split
+from steering_profiles.steering import SteeringTable, divergence_layer, kv_cache_key
 from steering_server.engines.local.ragged import Divergence, OpenGate, SequenceInput
 from steering_server.engines.local.sequence import Allocation, Group, SequenceState
 from steering_server.engines.local.slots import SlotPool
@@ -33,9 +33,9 @@ class Budget:
 class Scheduler:
     """The groups of an engine. Only the engine's thread may use it, except for :attr:`waiting`."""
 
-    def __init__(self, pool: SlotPool, steering: SteeringHandle, sizes: Sizes, budget: Budget) -> None:
+    def __init__(self, pool: SlotPool, steering_table: SteeringTable, sizes: Sizes, budget: Budget) -> None:
         self._pool = pool
-        self._steering = steering
+        self._steering_table = steering_table
         self._sizes = sizes
         self._budget = budget
         self._groups: list[Group] = []
@@ -118,9 +118,9 @@ class Scheduler:
                     self._copy_prefix(other.allocated, allocation)
                 other.allocated.prefix_source = None
         self._pool.release(allocation.slot, keep=keep)
-        self._steering.release(allocation.steering_row)
+        self._steering_table.release(allocation.steering_row)
         if allocation.open_gate is not None:
-            self._steering.release(allocation.open_gate.steering_row)
+            self._steering_table.release(allocation.open_gate.steering_row)
         sequence.allocation = None
 
     def release_all(self, group: Group, *, keep: bool = True) -> None:
@@ -143,9 +143,9 @@ class Scheduler:
 
     def _allocate(self, sequence: SequenceState) -> Allocation:
         steering = sequence.request.steering
-        gated = split(steering)
-        row = self._steering.acquire(steering if gated is None else gated.closed)
-        open_gate = None if gated is None else OpenGate(gated.gate, self._steering.acquire(gated.opened))
+        row, open_gate = self._steering_table.acquire(steering.closed), None
+        if steering.gate is not None:
+            open_gate = OpenGate(steering.gate, self._steering_table.acquire(steering.opened))
         slot, prefix_slot, prefix_length = self._pool.acquire(
             sequence.tokens, kv_cache_key(steering, self._sizes), sequence.max_shared
         )
