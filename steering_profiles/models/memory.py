@@ -4,12 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
 from steering_profiles.models.placement import DISK, Device, device_of
 
-_PROCESS = Path("/proc")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -39,11 +40,11 @@ def require_memory(model: PreTrainedModel, dtype: torch.dtype, whole: Mapping[st
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Return how many bytes can be had on ``device``; None where nothing says so."""
+    """Return the number of free bytes on ``device``; None if it is neither a CPU nor a CUDA device."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
-    return min(_limits(), default=None) if device.type == "cpu" else None
+    return min(_limits()) if device.type == "cpu" else None
 
 
 def _named(device: Device) -> str:
@@ -55,21 +56,18 @@ def _gibibytes(size: int) -> str:
 
 
 def _limits() -> Iterator[int]:
-    """Yield what the machine has, and what each control group that this process is in, such as a container, lets it."""
-    meminfo = _figures(_PROCESS / "meminfo")
-    if "MemAvailable:" not in meminfo:
-        return
-    swap = meminfo.get("SwapFree:", 0) * 1024
-    yield meminfo["MemAvailable:"] * 1024 + swap
+    """Yield the free bytes of the machine and of each control group (such as a container) that this process is in."""
+    swap = psutil.swap_memory().free
+    yield psutil.virtual_memory().available + swap
     for group in _groups():
         limit, used = (_number(group / f"memory.{name}") for name in ("max", "current"))
         if limit is not None and used is not None:
-            cached = _figures(group / "memory.stat")  # which gives way when memory is asked for
+            cached = _figures(group / "memory.stat")  # the page cache, which the kernel frees when memory is needed
             yield limit - used + cached.get("active_file", 0) + cached.get("inactive_file", 0) + swap
 
 
 def _groups() -> Iterator[Path]:
-    for line in _text(_PROCESS / "self" / "cgroup").splitlines():
+    for line in _text(_MEMBERSHIP).splitlines():
         hierarchy, _, path = line.split(":", 2)
         if hierarchy == "0":
             group = _CONTROL_GROUPS / path.lstrip("/")

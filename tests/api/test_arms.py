@@ -151,7 +151,7 @@ def test_a_strength_beyond_what_self_only_attention_follows_is_warned_of(backend
 
 @pytest.mark.parametrize("name", ["baseline", "Baseline", "BASELINE"])
 def test_a_steered_arm_may_not_be_called_baseline(backend, name):
-    with pytest.raises(RequestError, match="names the unsteered model") as refused:
+    with pytest.raises(RequestError, match="reserved for the unsteered model") as refused:
         resolve(backend, arms=["baseline", {"name": name, "profile": "heads"}])
     assert refused.value.param == "arms.1.name"
 

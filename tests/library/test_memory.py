@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
@@ -21,17 +23,17 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     """Makes this machine seem to have so many KiB free, and to run this process in containers with limits in bytes."""
 
     def seem(free: int, swap: int = 0, **groups: tuple[str, int, int]) -> None:
-        process, control = tmp_path / "proc", tmp_path / "cgroup"
-        (process / "self").mkdir(parents=True, exist_ok=True)
-        (process / "meminfo").write_text(f"MemTotal: 99999 kB\nMemAvailable:  {free} kB\nSwapFree: {swap} kB\n")
-        (process / "self" / "cgroup").write_text("1:cpu:/elsewhere\n0::/outer/inner\n")
+        membership, control = tmp_path / "membership", tmp_path / "cgroup"
+        membership.write_text("1:cpu:/elsewhere\n0::/outer/inner\n")
         for name, (limit, used, cached) in groups.items():
             folder = control / "outer" / ("inner" if name == "inner" else "")
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "memory.max").write_text(f"{limit}\n")
             (folder / "memory.current").write_text(f"{used}\n")
             (folder / "memory.stat").write_text(f"anon 5\nactive_file {cached}\ninactive_file 1\n")
-        monkeypatch.setattr(memory, "_PROCESS", process)
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=1024 * free))
+        monkeypatch.setattr(psutil, "swap_memory", lambda: SimpleNamespace(free=1024 * swap))
+        monkeypatch.setattr(memory, "_MEMBERSHIP", membership)
         monkeypatch.setattr(memory, "_CONTROL_GROUPS", control)
 
     return seem
@@ -56,15 +58,16 @@ def test_free_is_no_more_than_any_container_allows(machine: Machine, groups: dic
     assert free_memory(CPU) == free
 
 
-def test_where_nothing_says_how_much_is_free_nothing_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(memory, "_PROCESS", tmp_path)
-    assert free_memory(CPU) is None
-    require_memory(build_family("llama").model, torch.float64, {"": "cpu"})
+def test_on_a_device_whose_memory_is_not_known_nothing_is_refused(machine: Machine):
+    machine(0)
+    assert free_memory(torch.device("mps")) is None
+    require_memory(build_family("llama").model, torch.float64, {"": "mps"})
 
 
 def test_on_this_machine_something_is_free():
     free = free_memory(CPU)
-    assert free is None or free > 2**20
+    assert free is not None
+    assert free > 2**20
 
 
 def weights_of(case: str) -> int:
