@@ -79,7 +79,8 @@ def test_an_unexpected_failure_is_a_500_of_the_same_shape_with_the_id_that_the_l
         raise RuntimeError("a mistake of our own")  # nothing real is known to fail here
 
     monkeypatch.setattr(TokenizerService, "encode", fail)
-    with serving(build_model("llama", dtype=torch.float32), tmp_path) as url, structlog.testing.capture_logs() as lines:
+    capturing = structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars])
+    with serving(build_model("llama", dtype=torch.float32), tmp_path) as url, capturing as lines:
         response = httpx.post(f"{url}/v1/completions", json={"prompt": "x"}, headers={"x-request-id": "mine-1"})
         assert response.status_code == 500
         assert response.json()["error"]["type"] == "server_error"
