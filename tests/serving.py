@@ -1,4 +1,4 @@
-"""A real server on a loopback port, in a thread of the test's own process."""
+"""A real server on a loopback port, in a thread of the test process."""
 
 import asyncio
 import socket
@@ -55,7 +55,7 @@ def serving(
 def living(
     loading: Future[Backend], *, grace: float = 30, keep_alive: float = 75
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Live on what ``loading`` gives; yield the server's URL and what tells it to stop. Raises what ends it."""
+    """Run a server; yield its URL and a function that stops it. Raises the exception that ends the server, if any."""
     listener = socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     started: Future[Callable[[], None]] = Future()
@@ -88,7 +88,7 @@ def living(
 
 
 def wait_until_ready(url: str, process: subprocess.Popen[bytes] | None = None, *, seconds: float = 60) -> None:
-    """Wait for the server at ``url``, which is ``process`` where it is one of its own."""
+    """Wait until the server at ``url`` is ready; fail if its ``process`` ends."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
         assert process is None or process.poll() is None, "the server did not start"

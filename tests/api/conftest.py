@@ -18,7 +18,7 @@ def model() -> LoadedModel:
 
 
 def profiles_for(model: LoadedModel) -> list[Profile]:
-    """The profiles ``heads`` and ``final``, which the server has."""
+    """The server's profiles ``heads`` and ``final``."""
     return [
         build_profile(model, "heads", heads=[(0, 1, 4.0), (1, 2, -2.0), (2, 0, 3.0)]),
         build_profile(model, "final", self_only_attention=1.0, intercept_scale=0.9),

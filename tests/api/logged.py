@@ -10,7 +10,7 @@ from steering_server.logs import configure_logs
 
 
 def request_line(ask: Callable[[], object]) -> dict[str, Any]:
-    """Return the one line that is logged of the one request that ``ask`` sends."""
+    """Return the log line of the one request that ``ask`` sends."""
     configure_logs("info")
     try:
         with structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars]) as lines:

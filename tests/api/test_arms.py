@@ -1,4 +1,4 @@
-"""Which arms a request asks for, without a server: the three ways to say it become the same labelled arms."""
+"""Arms of a request, without a server: the three ways to give steering result in the same labelled arms."""
 
 import hashlib
 
@@ -34,7 +34,7 @@ def resolve(backend: LocalBackend, **body) -> Arms:
 
 
 @pytest.mark.parametrize("body", [{}, {"model": NAME}, {"model": None, "steering": None, "arms": None}], ids=str)
-def test_a_request_that_asks_for_nothing_gets_the_baseline(backend, body):
+def test_a_request_without_steering_gets_the_baseline(backend, body):
     arms = resolve(backend, **body)
     assert (arms.model, arms.named, arms.header) == (NAME, False, "baseline")
     assert [arm.steering for arm in arms.arms] == [UNSTEERED]
@@ -51,7 +51,7 @@ def test_a_request_that_asks_for_nothing_gets_the_baseline(backend, body):
     ],
     ids=str,
 )
-def test_profiles_compose_in_the_order_given_however_they_are_asked_for(backend, body):
+def test_profiles_compose_in_the_given_order_in_all_three_ways(backend, body):
     (arm,) = resolve(backend, **body).arms
     assert arm.label == "heads+final"
     assert [(one.profile.name, one.strength) for one in arm.steering] == [("heads", 1), ("final", 1)]
@@ -69,7 +69,7 @@ def test_profiles_compose_in_the_order_given_however_they_are_asked_for(backend,
     ],
     ids=str,
 )
-def test_an_arm_is_labelled_by_its_name_else_by_its_profiles_and_strength(backend, arm, label):
+def test_an_arm_is_labelled_by_its_name_or_else_by_its_profiles_and_strength(backend, arm, label):
     assert resolve(backend, arms=[arm]).arms[0].label == label
 
 
@@ -109,7 +109,7 @@ def test_the_header_names_every_arm_and_each_of_its_profiles(backend):
     ],
     ids=str,
 )
-def test_arms_asked_for_in_two_ways_or_twice_alike_are_refused_by_field(backend, body, param):
+def test_steering_given_in_two_ways_and_equal_arms_are_refused_by_field(backend, body, param):
     with pytest.raises(RequestError) as caught:
         resolve(backend, **body)
     assert caught.value.param == param
@@ -128,13 +128,13 @@ def test_arms_asked_for_in_two_ways_or_twice_alike_are_refused_by_field(backend,
     ],
     ids=str,
 )
-def test_a_model_or_profile_that_is_not_there_is_not_found_by_field(backend, body, param, code):
+def test_an_unknown_model_or_profile_is_not_found_by_field(backend, body, param, code):
     with pytest.raises(NotFound) as caught:
         resolve(backend, **body)
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
-def test_an_arm_says_what_of_it_is_effective(backend):
+def test_an_arm_reports_its_effective_changes(backend):
     (arm,) = resolve(backend, steering={"profile": "heads+final", "strength": 0.5}).arms
     assert arm.applied.effective.model_dump() == {
         "heads": 3, "neurons": 0, "own_attention": 0.5, "intercept_scale": 0.45, "gate": None
@@ -143,7 +143,7 @@ def test_an_arm_says_what_of_it_is_effective(backend):
 
 
 @pytest.mark.parametrize(("strength", "share"), [(-1, 0), (2, 1), (10, 1)])
-def test_a_strength_beyond_what_self_only_attention_follows_is_warned_of(backend, strength, share):
+def test_a_strength_outside_the_range_of_self_only_attention_gives_a_warning(backend, strength, share):
     (arm,) = resolve(backend, steering={"profile": "final", "strength": strength}).arms
     assert arm.applied.effective.own_attention == share
     assert f"is clamped to {share}" in arm.applied.warnings[0]

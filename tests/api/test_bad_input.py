@@ -1,4 +1,4 @@
-"""Whatever is wrong with a request is answered with a 4xx that names the field, and the server goes on."""
+"""Invalid requests are answered with a 4xx that names the field, and the server continues."""
 
 import json
 
@@ -86,7 +86,7 @@ def _still_serving(http):
 
 
 @pytest.mark.parametrize(("body", "param", "says"), REFUSED.values(), ids=REFUSED)
-def test_a_wrong_value_is_a_400_that_names_the_field_and_what_is_allowed(http, body, param, says):
+def test_an_invalid_value_is_a_400_that_names_the_field_and_what_is_allowed(http, body, param, says):
     response = http.post(
         "/v1/completions", content=json.dumps(GOOD | body), headers={"content-type": "application/json"}
     )
@@ -99,7 +99,7 @@ def test_a_wrong_value_is_a_400_that_names_the_field_and_what_is_allowed(http, b
 
 
 @pytest.mark.parametrize(("body", "param", "known"), NOT_FOUND.values(), ids=NOT_FOUND)
-def test_what_is_not_there_is_a_404_that_lists_what_is(http, body, param, known):
+def test_an_unknown_model_or_profile_is_a_404_that_lists_the_known_ones(http, body, param, known):
     response = http.post("/v1/completions", json=GOOD | body)
     assert response.status_code == 404, response.text
     error = error_of(response)
@@ -108,7 +108,7 @@ def test_what_is_not_there_is_a_404_that_lists_what_is(http, body, param, known)
 
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999"])
-def test_a_strength_that_is_no_number_is_refused_by_name(http, number):
+def test_a_strength_that_is_not_a_number_is_refused_by_name(http, number):
     body = f'{{"prompt": "x", "steering": {{"profile": "heads", "strength": {number}}}}}'
     response = http.post("/v1/completions", content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400
@@ -121,14 +121,14 @@ def test_a_strength_that_is_no_number_is_refused_by_name(http, number):
     ids=["empty", "cut off", "list", "text", "null", "not UTF-8", "deeply nested", "huge number"],
 )
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
-def test_a_body_that_is_no_json_object_is_a_400(http, path, body):
+def test_a_body_that_is_not_a_json_object_is_a_400(http, path, body):
     response = http.post(path, content=body, headers={"content-type": "application/json"})
     assert response.status_code == 400, response.text
     assert error_of(response)["type"] == "invalid_request_error"
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
-def test_a_body_that_does_not_say_it_is_json_is_told_to(http, content_type):
+def test_a_body_without_a_json_content_type_is_a_400_that_asks_for_it(http, content_type):
     headers = {"content-type": content_type} if content_type else {}
     response = http.post("/v1/completions", content=json.dumps(GOOD).encode(), headers=headers)
     assert response.status_code == 400
@@ -143,7 +143,7 @@ def test_a_lone_surrogate_in_the_name_of_a_field_is_refused(http, key):
     assert error_of(response)["param"].startswith(key)
 
 
-def test_a_body_past_the_limit_is_a_413(http):
+def test_a_body_larger_than_the_limit_is_a_413(http):
     response = http.post("/v1/completions", json={"prompt": "x" * (17 * 2**20)})
     assert response.status_code == 413
     assert "16 MiB" in error_of(response)["message"]
@@ -154,7 +154,7 @@ def test_a_body_past_the_limit_is_a_413(http):
     [("GET", "/v1/completions", 405), ("GET", "/v2/models", 404), ("GET", "/v1/profiles/nope", 404),
      ("GET", "/v1/models/nope", 404), ("GET", "/v1/profiles/..%2Fheads", 404)],
 )  # fmt: skip
-def test_a_wrong_route_is_answered_in_the_same_shape(http, method, path, status):
+def test_an_unknown_route_is_answered_in_the_same_format(http, method, path, status):
     response = http.request(method, path)
     assert response.status_code == status
     error_of(response)
@@ -174,7 +174,7 @@ CHAT_REFUSED = {
 
 
 @pytest.mark.parametrize(("body", "param"), CHAT_REFUSED.values(), ids=CHAT_REFUSED)
-def test_a_wrong_chat_request_names_its_field_too(http, body, param):
+def test_an_invalid_chat_request_is_a_400_that_names_the_field(http, body, param):
     good = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 2}
     response = http.post("/v1/chat/completions", json=good | body)
     assert response.status_code == 400, response.text
@@ -194,8 +194,8 @@ def test_a_wrong_chat_request_names_its_field_too(http, body, param):
     ],
     ids=["tokens", "prompts", "stops", "profiles", "biases", "messages", "parts"],
 )
-def test_values_past_the_first_wrong_one_are_not_looked_at(body, wrong):
-    """A body can hold millions of them, and the server would do nothing else meanwhile."""
+def test_values_after_the_first_invalid_one_are_not_validated(body, wrong):
+    """A body can have millions of values, and validating all of them would block the server."""
     with pytest.raises(ValidationError) as caught:
         body.model_validate(wrong)
     assert caught.value.error_count() < 10

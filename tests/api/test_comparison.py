@@ -1,4 +1,4 @@
-"""Where two arms part."""
+"""The first difference of two arms."""
 
 import pytest
 
@@ -16,5 +16,5 @@ from steering_server.api.comparison import first_difference
         ((), (1,), 0),
     ],
 )
-def test_the_first_difference_is_where_tokens_differ_or_one_goes_on_alone(one, other, position):
+def test_the_first_difference_is_where_tokens_differ_or_one_sequence_ends(one, other, position):
     assert first_difference(one, other) == first_difference(other, one) == position

@@ -1,4 +1,4 @@
-"""``POST /v1/completions``, as OpenAI has it, and steered."""
+"""``POST /v1/completions``, in OpenAI's format, and steered."""
 
 import json
 
@@ -34,14 +34,14 @@ def events(http: httpx.Client, **body) -> list[dict]:
     return [json.loads(event) for event in data[:-1]]
 
 
-def test_the_lines_of_a_stream_end_as_openai_s_do(http):
+def test_the_lines_of_a_stream_end_as_openais_do(http):
     with http.stream("POST", "/v1/completions", json=GREEDY | {"stream": True}) as response:
         body = response.read()
     assert b"\r" not in body
     assert all(part.startswith(b"data: ") for part in body.removesuffix(b"\n\n").split(b"\n\n"))
 
 
-def test_an_answer_has_openais_shape_and_says_that_nothing_was_applied(http):
+def test_an_unsteered_answer_has_openais_format_and_reports_no_profile(http):
     answer = complete(http)
     assert answer["object"] == "text_completion"
     assert answer["model"] == NAME
@@ -98,7 +98,7 @@ def test_the_steering_header_says_what_each_arm_applied(http):
     assert response.headers["x-steering"] == f"baseline, heads;profile=heads;hash={hash_};strength=1"
 
 
-def test_a_comparison_says_where_arms_part_and_how_likely_each_finds_the_others_tokens(http):
+def test_a_comparison_has_the_first_difference_and_the_scores_under_both_arms(http):
     """Against the stock model: each arm decoded greedily and scored by a full forward, one after the other."""
     stock = build_model("llama", dtype=torch.float32)
     steerings = {"baseline": UNSTEERED, "heads": steer(profiles_for(stock)[0])}
@@ -167,7 +167,7 @@ def test_a_stream_of_arms_ends_with_their_comparison_and_every_chunk_says_what_w
     assert chunks[-1]["comparison"] == complete(http, arms=["baseline", "heads"])["comparison"]
 
 
-def test_a_stream_reports_usage_in_a_last_chunk_when_asked_and_never_else(http):
+def test_a_stream_reports_usage_in_a_last_chunk_only_if_requested(http):
     *chunks, last = events(http, stream_options={"include_usage": True})
     assert last["usage"] == {"prompt_tokens": 11, "completion_tokens": 8, "total_tokens": 19}
     assert last["choices"] == []
@@ -217,7 +217,7 @@ def test_logprobs_have_openais_columns_and_offsets_into_the_text(http):
         assert max(top.values()) == top[token] == logprob
     for token, offset in zip(columns["tokens"], columns["text_offset"], strict=True):
         read = choice["text"][offset : offset + len(token) + 1]
-        assert read.startswith(token) or "\ufffd" in read  # a byte that is no character begins nowhere
+        assert read.startswith(token) or "\ufffd" in read  # an incomplete character has no offset
 
 
 def test_an_echo_repeats_the_prompt_and_scores_it(http):

@@ -1,4 +1,4 @@
-"""Gated profiles over HTTP: shown as such, answered by their gates, and composed only where the gates agree."""
+"""Gated profiles over HTTP: they are listed with their gates, applied by them, and composed only if the gates agree."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""HEAD is answered as GET is, without the body, and 405 says what is allowed."""
+"""HEAD is answered like GET without the body, and a 405 lists the allowed methods."""
 
 import asyncio
 import re
@@ -24,7 +24,7 @@ WRITTEN = ["/v1/completions", "/v1/chat/completions"]
 
 
 def told(response: httpx.Response) -> tuple[int, dict[str, str]]:
-    """The status and the headers but for those that are another's at every request."""
+    """The status and the headers, without those that differ between requests."""
     return response.status_code, {k: v for k, v in response.headers.items() if k not in ("date", "x-request-id")}
 
 
@@ -44,7 +44,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
 
 
 @pytest.mark.parametrize("path", READ)
-def test_head_has_no_body_without_a_server_that_would_drop_it(backend: LocalBackend, path: str):
+def test_head_has_no_body_even_without_a_server_that_drops_it(backend: LocalBackend, path: str):
     async def ask() -> tuple[httpx.Response, httpx.Response]:
         transport = httpx.ASGITransport(create_app(Service(backend)))
         async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
@@ -71,23 +71,23 @@ def test_head_is_not_allowed_where_get_is_not(http: httpx.Client, path: str):
     [(path, "GET, HEAD") for path in READ if not path.endswith("nowhere")] + [(path, "POST") for path in WRITTEN],
 )
 @pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
-def test_a_method_that_is_not_allowed_is_answered_with_those_that_are(
+def test_a_method_that_is_not_allowed_is_answered_with_the_allowed_ones(
     http: httpx.Client, path: str, allowed: str, method: str
 ):
     response = http.request(method, path)
     assert (response.status_code, response.headers["allow"]) == (405, allowed)
 
 
-def test_the_description_lists_no_operation_twice(http: httpx.Client):
+def test_the_openapi_description_lists_no_operation_twice(http: httpx.Client):
     operations = [method for methods in http.get("/openapi.json").json()["paths"].values() for method in methods]
     assert set(operations) == {"get", "post"}
 
 
-def test_the_log_says_that_it_was_head(http: httpx.Client):
+def test_head_is_logged_as_head(http: httpx.Client):
     line = request_line(lambda: http.head("/v1/models"))
     assert (line["method"], line["path"], line["status"]) == ("HEAD", "/v1/models", 200)
 
 
-def test_a_path_cannot_write_a_log_line_of_its_own(http: httpx.Client):
+def test_a_path_cannot_forge_a_log_line(http: httpx.Client):
     line = request_line(lambda: http.get("/v1/models/x%0a%1b[2Jrequest%20status=200"))
     assert re.fullmatch(r"[ -~]*", line["path"])

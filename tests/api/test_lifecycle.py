@@ -1,4 +1,4 @@
-"""A server's life as its clients see it: loading, ready, draining, gone."""
+"""The life of a server as clients see it: loading, ready, draining, stopped."""
 
 import json
 import socket
@@ -30,7 +30,7 @@ def small_model() -> LoadedModel:
 
 
 def slow(computing: threading.Event) -> LoadedModel:
-    """The same with steps that take their time, the first of which sets ``computing``."""
+    """The same with slow steps, the first of which sets ``computing``."""
 
     def take_time(*_: object) -> None:
         computing.set()
@@ -72,13 +72,13 @@ def wait_until_refused(url: str) -> httpx.Response:
 
 @pytest.fixture
 def texts() -> list[str]:
-    """What :func:`read_stream` has read."""
+    """Events read by :func:`read_stream`."""
     return []
 
 
 @pytest.fixture
 def streaming(texts: list[str]) -> Callable[[str], threading.Thread]:
-    """Begin to stream a long completion in a thread, and return it when the first of it has come."""
+    """Begin to stream a long completion in a thread, and return it after its first event."""
 
     def begin(url: str) -> threading.Thread:
         begun = threading.Event()
@@ -128,7 +128,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server():
         fail_while_serving()
 
 
-def test_a_server_that_stops_takes_no_new_work_and_finishes_what_runs(
+def test_a_stopping_server_refuses_new_requests_and_finishes_running_ones(
     tmp_path: Path, streaming: Callable[[str], threading.Thread], texts: list[str]
 ):
     with living(loaded(tmp_path)) as (url, stop):
@@ -147,7 +147,7 @@ def test_a_server_that_stops_takes_no_new_work_and_finishes_what_runs(
     assert json.loads(events[-2])["choices"][0]["finish_reason"] == "length"
 
 
-def test_what_runs_longer_than_the_grace_is_told_that_it_ends(
+def test_a_request_that_runs_longer_than_the_grace_gets_an_error(
     tmp_path: Path, streaming: Callable[[str], threading.Thread], texts: list[str]
 ):
     with living(loaded(tmp_path), grace=0.1) as (url, stop):
@@ -162,7 +162,7 @@ def test_what_runs_longer_than_the_grace_is_told_that_it_ends(
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
-def test_what_is_cut_off_before_its_first_token_is_503_and_not_the_servers_fault(tmp_path: Path, stream: bool):
+def test_a_request_stopped_before_its_first_token_is_a_503(tmp_path: Path, stream: bool):
     answers: list[httpx.Response] = []
     body = LONG | {"prompt": "a prompt of more than a few tokens", "stream": stream}
     computing = threading.Event()
@@ -184,7 +184,7 @@ def test_what_is_cut_off_before_its_first_token_is_503_and_not_the_servers_fault
 
 
 @pytest.mark.parametrize(("keep_alive", "open_after"), [(0.2, False), (30, True)])
-def test_an_idle_connection_is_kept_as_long_as_was_said(keep_alive: float, open_after: bool):
+def test_an_idle_connection_is_closed_after_keep_alive(keep_alive: float, open_after: bool):
     with living(Future(), keep_alive=keep_alive) as (url, _):
         address = httpx.URL(url)
         with socket.create_connection((address.host, address.port), timeout=1.5) as connection:

@@ -79,7 +79,7 @@ def evaluated(model: str, arguments: str, folder: Path) -> dict:
 
 
 def compared(loaded: LoadedModel, folder: Path) -> tuple[dict, dict]:
-    """Return what the harness finds with transformers and with the server."""
+    """Return the harness's scores with transformers and with the server."""
     weights, task = folder / "weights", folder / "task"
     task.mkdir()
     loaded.model.save_pretrained(weights)

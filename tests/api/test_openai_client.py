@@ -58,7 +58,7 @@ def test_an_answer_can_be_sent_back_as_it_was_received(client):
     assert answer.usage.prompt_tokens > len("hello") + len(message.content)
 
 
-def test_fields_of_chat_that_change_nothing_at_their_neutral_value_are_taken(client):
+def test_unsupported_chat_fields_are_accepted_at_their_neutral_values(client):
     neutral = {"tool_choice": "none", "parallel_tool_calls": True, "service_tier": "auto", "modalities": ["text"]}
     plain = client.chat.completions.create(model=NAME, **CHAT)
     assert client.chat.completions.create(model=NAME, **CHAT, **neutral).choices == plain.choices
@@ -83,7 +83,7 @@ def test_chat_logprobs_come_with_alternatives(client):
     assert all(one.top_logprobs[0].logprob == one.logprob and len(one.top_logprobs) == 3 for one in scored)
 
 
-def test_chat_without_a_limit_goes_on_to_the_end_of_the_context(client):
+def test_chat_without_max_tokens_may_fill_the_context(client):
     answer = client.chat.completions.create(model=NAME, messages=[{"role": "user", "content": "x" * 470}])
     assert answer.usage.total_tokens <= 512
     assert answer.choices[0].finish_reason in ("length", "stop")
@@ -105,7 +105,7 @@ def test_usage_comes_at_the_end_of_a_stream_that_asked_for_it(client):
         ({"extra_body": {"stears": 1}}, openai.BadRequestError, "stears"),
     ],
 )
-def test_errors_arrive_as_the_packages_own(client, change, error, param):
+def test_errors_are_raised_as_the_packages_own_exceptions(client, change, error, param):
     with pytest.raises(error) as caught:
         client.completions.create(**{"model": NAME, **GREEDY, **change})
     assert caught.value.param == param

@@ -1,4 +1,4 @@
-"""Chat that goes on with the last message's text, or begins no turn: vLLM's two flags."""
+"""Chat that continues the last message's text, or begins no turn: vLLM's two flags."""
 
 import httpx
 import pytest
@@ -61,7 +61,7 @@ def test_an_empty_message_is_continued_as_a_turn_that_has_begun(http):
     assert chat(http, empty, continue_final_message=True)["choices"] == chat(http, ASKED)["choices"]
 
 
-def test_every_arm_goes_on_with_the_same_text(http):
+def test_every_arm_continues_the_same_text(http):
     answer = chat(http, arms=["baseline", "heads"], continue_final_message=True)
     alone = chat(http, continue_final_message=True)
     assert answer["choices"][0]["message"] == alone["choices"][0]["message"] != answer["choices"][1]["message"]
@@ -75,7 +75,7 @@ def test_a_continued_message_and_a_new_turn_exclude_each_other(http):
     assert "add_generation_prompt must be false" in response.json()["error"]["message"]
 
 
-def test_a_template_that_hides_the_last_message_is_said_to(tmp_path):
+def test_a_template_that_does_not_render_the_last_message_is_refused(tmp_path):
     hiding = build_model("llama", dtype=torch.float32)
     hiding.tokenizer.chat_template = "{{ messages[0]['content'] }}"
     with serving(hiding, tmp_path) as url:

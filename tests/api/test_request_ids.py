@@ -1,4 +1,4 @@
-"""Every answer and its log line carry the same id: the one that the request came with, if it is fit to be shown."""
+"""Every answer and its log line have the same request id: the request's own, if it is safe to show."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -53,13 +53,13 @@ def ask(http: httpx.Client) -> Ask:
 
 
 @pytest.mark.parametrize("given", FITTING)
-def test_an_id_that_a_request_comes_with_is_kept(ask: Ask, given: str):
+def test_a_requests_own_id_is_kept(ask: Ask, given: str):
     response, logged = ask([given.encode()])
     assert response.headers.get_list("x-request-id") == [given] == [logged]
 
 
 @pytest.mark.parametrize("given", UNFIT, ids=lambda given: ascii(given[:20]))
-def test_an_id_that_is_not_fit_to_be_shown_is_replaced(ask: Ask, given: bytes):
+def test_an_unsafe_id_is_replaced(ask: Ask, given: bytes):
     response, logged = ask([given])
     (made,) = response.headers.get_list("x-request-id")
     assert len(made) == 32
@@ -67,28 +67,28 @@ def test_an_id_that_is_not_fit_to_be_shown_is_replaced(ask: Ask, given: bytes):
     assert made == logged
 
 
-def test_of_several_ids_none_is_taken(ask: Ask):
+def test_several_different_ids_are_replaced(ask: Ask):
     response, logged = ask([b"one", b"other"])
     (made,) = response.headers.get_list("x-request-id")
     assert made == logged
     assert made not in ("one", "other", "one, other")
 
 
-def test_an_id_that_is_given_twice_is_one(ask: Ask):
+def test_an_id_given_twice_is_kept(ask: Ask):
     response, _ = ask([b"one", b"one"])
     assert response.headers.get_list("x-request-id") == ["one"]
 
 
 @pytest.mark.parametrize(("status", "request_"), ASKED.values(), ids=ASKED)
 @pytest.mark.parametrize("ids", [[b"mine-1"], []], ids=["given", "made"])
-def test_every_kind_of_answer_carries_it(ask: Ask, status: int, request_: dict[str, Any], ids: list[bytes]):
+def test_every_kind_of_answer_has_the_id(ask: Ask, status: int, request_: dict[str, Any], ids: list[bytes]):
     response, logged = ask(ids, **request_)
     assert response.status_code == status
     assert response.headers.get_list("x-request-id") == [logged]
     assert (logged == "mine-1") is bool(ids)
 
 
-def test_what_is_refused_while_the_model_loads_carries_it_too():
+def test_a_request_refused_while_the_model_loads_has_the_id():
     with living(Future()) as (url, _):
         response = httpx.post(f"{url}/v1/completions", content=json.dumps({}), headers={"x-request-id": "mine-1"})
     assert (response.status_code, response.headers["x-request-id"]) == (503, "mine-1")

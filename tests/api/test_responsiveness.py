@@ -1,4 +1,4 @@
-"""No request holds up the others: not by its size, nor by what is wrong with it, nor by having been abandoned."""
+"""No request blocks others, whether it is large, invalid or abandoned."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -21,7 +21,7 @@ from tests.serving import build_backend, serving
 LONG = {"prompt": "x", "max_tokens": 500, "temperature": 0, "ignore_eos": True}
 
 
-def test_a_wrong_value_fails_nobody_elses_request(url):
+def test_an_invalid_value_does_not_fail_other_requests(url):
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(httpx.post, f"{url}/v1/completions", json=LONG, timeout=60)
         time.sleep(0.1)
@@ -30,7 +30,7 @@ def test_a_wrong_value_fails_nobody_elses_request(url):
         assert other.result().status_code == 200
 
 
-def test_a_huge_prompt_that_is_being_encoded_holds_up_no_decoding(tmp_path: Path):
+def test_encoding_a_long_prompt_does_not_block_decoding(tmp_path: Path):
     model = build_model("llama", dtype=torch.float32)
     backend = build_backend(model, Catalogue.open(tmp_path, shipped=False), EngineLimits(max_num_seqs=1))
     with ThreadPoolExecutor(1) as pool:
@@ -43,7 +43,7 @@ def test_a_huge_prompt_that_is_being_encoded_holds_up_no_decoding(tmp_path: Path
         encoding.result()
 
 
-def test_a_stream_abandoned_while_it_waits_frees_its_place_in_the_queue(tmp_path: Path):
+def test_a_stream_abandoned_in_the_queue_frees_its_place(tmp_path: Path):
     limits = EngineLimits(max_num_seqs=1, max_queue=1)
     with (
         serving(build_model("llama", dtype=torch.float32, layers=24), tmp_path, limits=limits) as url,
@@ -63,7 +63,7 @@ def test_a_stream_abandoned_while_it_waits_frees_its_place_in_the_queue(tmp_path
         assert (waiting.status_code, running.result().status_code) == (200, 200)
 
 
-def test_arms_that_there_was_room_for_are_compared_in_the_same_room(model: LoadedModel, tmp_path: Path):
+def test_comparing_arms_needs_no_more_of_the_queue_than_generating_them(model: LoadedModel, tmp_path: Path):
     limits = EngineLimits(max_num_seqs=3, max_queue=0)
     with serving(build_model("llama", dtype=torch.float32), tmp_path, profiles_for(model), limits=limits) as url:
         body = {"prompt": "abc", "max_tokens": 4, "logprobs": 0, "arms": ["baseline", "heads", "final"]}
@@ -72,11 +72,11 @@ def test_arms_that_there_was_room_for_are_compared_in_the_same_room(model: Loade
         assert len(response.json()["comparison"]["pairs"]) == 3
 
 
-def test_an_unexpected_failure_is_a_500_of_the_same_shape_with_the_id_that_the_log_has(
+def test_an_unexpected_error_is_a_500_in_the_same_format_with_the_request_id_of_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     def fail(tokenizer: TokenizerService, text: str) -> tuple[int, ...]:
-        raise RuntimeError("a mistake of our own")  # nothing real is known to fail here
+        raise RuntimeError("a mistake of our own")  # no real failure is known here
 
     monkeypatch.setattr(TokenizerService, "encode", fail)
     capturing = structlog.testing.capture_logs(processors=[structlog.contextvars.merge_contextvars])

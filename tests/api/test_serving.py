@@ -1,4 +1,4 @@
-"""The server as a whole: its catalogue, many requests at once, clients that leave, and a full queue."""
+"""The server as a whole: its catalogue, concurrent requests, clients that disconnect, a full queue."""
 
 import threading
 import time
@@ -59,7 +59,7 @@ def test_every_answer_has_a_request_id_of_its_own(http):
     assert len(ids) == 3
 
 
-def test_a_long_completion_holds_up_neither_probes_nor_another_request(http, url):
+def test_a_long_completion_blocks_neither_probes_nor_another_request(http, url):
     done = threading.Event()
 
     def run_long() -> None:
@@ -76,7 +76,7 @@ def test_a_long_completion_holds_up_neither_probes_nor_another_request(http, url
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_a_client_that_leaves_frees_its_place(stream: bool, tmp_path: Path):
+def test_a_client_that_disconnects_frees_its_place(stream: bool, tmp_path: Path):
     limits = EngineLimits(max_num_seqs=1, max_queue=1)
     with serving(build_model("llama", dtype=torch.float32, layers=24), tmp_path, limits=limits) as url:
         began = time.perf_counter()
@@ -94,7 +94,7 @@ def test_a_client_that_leaves_frees_its_place(stream: bool, tmp_path: Path):
         assert abandoned < (time.perf_counter() - began) * 0.8 + 0.3
 
 
-def test_more_than_may_wait_is_a_429_that_says_when_to_come_back(tmp_path: Path):
+def test_a_full_queue_is_a_429_with_retry_after(tmp_path: Path):
     limits = EngineLimits(max_num_seqs=1, max_queue=0)
     with serving(build_model("llama", dtype=torch.float32), tmp_path, limits=limits) as url:
         response = httpx.post(f"{url}/v1/completions", json=SHORT | {"n": 2})
@@ -106,7 +106,7 @@ def test_more_than_may_wait_is_a_429_that_says_when_to_come_back(tmp_path: Path)
         assert httpx.post(f"{url}/v1/completions", json=SHORT).status_code == 200
 
 
-def test_a_failure_while_streaming_is_an_event_without_a_done(tmp_path: Path):
+def test_an_error_while_streaming_is_an_event_without_done(tmp_path: Path):
     loaded = build_model("llama", dtype=torch.float16)
     exploding = build_profile(
         loaded, "exploding", heads=[(layer, head, 3e4) for layer in range(3) for head in range(4)]
@@ -145,8 +145,8 @@ def test_a_shipped_profile_for_another_model_is_listed_as_unusable(tmp_path: Pat
         assert "does not fit" in response.json()["error"]["message"]
 
 
-def test_whatever_its_description_allows_is_answered_as_it_describes(url):
-    """Property-based requests from the server's own OpenAPI description: no 5xx, and answers of the shape described."""
+def test_requests_generated_from_the_openapi_description_are_answered_as_described(url):
+    """Property-based requests from the server's own OpenAPI description: no 5xx, and answers as described."""
     for operation in schemathesis.openapi.from_url(f"{url}/openapi.json").get_all_operations():
         check_operation(operation.ok())
 

@@ -1,4 +1,4 @@
-"""What an answer lists, token by token: every one that was generated, under its own name, adding up to the text."""
+"""Tokens listed in answers: all that were generated, under distinct names, adding up to the text."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ EMOJI = "🙂".encode()
 
 @pytest.fixture(scope="module")
 def words() -> LoadedModel:
-    """A model whose tokenizer is as Llama 2's is."""
+    """A model with a tokenizer like Llama 2's."""
     tokenizer = build_sentencepiece_tokenizer()
     tokenizer.chat_template = CHAT_TEMPLATE
     return build_model("llama", dtype=torch.float32, tokenizer=tokenizer)
@@ -39,7 +39,7 @@ def words_http(words: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 def forced(*tokens: int) -> dict[str, float]:
-    """A bias that lets no other tokens come."""
+    """A bias that excludes all other tokens."""
     return {str(token): 100 for token in tokens}
 
 
@@ -69,7 +69,7 @@ def test_a_generated_end_token_is_listed_without_text_and_counted(http, model):
 
 
 def test_an_echo_with_one_token_has_an_entry_for_the_end(http, model):
-    """What an evaluation harness sends, which drops the last entry and takes the others for the prompt's."""
+    """As in an evaluation harness, which drops the last entry and treats the others as the prompt's."""
     body = {"echo": True, "logprobs": 1, "max_tokens": 1}
     ended = complete(http, logit_bias=forced(end_token(model)), **body)["choices"][0]["logprobs"]
     went_on = complete(http, **body)["choices"][0]["logprobs"]
@@ -78,7 +78,7 @@ def test_an_echo_with_one_token_has_an_entry_for_the_end(http, model):
     assert {len(column) for column in ended.values()} == {len(PROMPT) + 1}
 
 
-def test_the_end_token_s_logprob_is_that_of_the_model(http, model):
+def test_the_end_tokens_logprob_is_the_models(http, model):
     answer = complete(http, logit_bias=forced(end_token(model)), logprobs=1)
     with torch.no_grad():
         logits = model.tokenizer.encode(PROMPT)
@@ -129,11 +129,11 @@ def test_tokens_of_a_stop_string_are_listed_without_text_and_counted(http):
     assert answer["usage"]["completion_tokens"] == len(choice["logprobs"]["tokens"])
 
 
-# --- a text's least length -------------------------------------------------------------------------------------------
+# --- min_tokens ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("least", [0, 1, 6])
-def test_a_stop_string_ends_nothing_before_the_least_number_of_tokens(http, model, least):
+def test_stop_strings_are_ignored_before_min_tokens(http, model, least):
     (star,) = model.tokenizer.encode("*")
     body = {"max_tokens": 12, "stop": ["*"], "min_tokens": least, "logit_bias": forced(star)}
     answer = complete(http, **body)
@@ -141,7 +141,7 @@ def test_a_stop_string_ends_nothing_before_the_least_number_of_tokens(http, mode
     assert "".join(event["choices"][0]["text"] for event in events(http, **body)) == "*" * least
 
 
-# --- what tokens are called ------------------------------------------------------------------------------------------
+# --- names of tokens -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("prompt", ["the the", "th 1", "é the"])
@@ -155,7 +155,7 @@ def test_words_keep_their_spaces_and_add_up_to_the_text(words_http, prompt, echo
         assert logprob is None or (top[token] == logprob and len(top) in (4, 5))
 
 
-def test_a_token_before_any_text_is_echoed_with_no_length(words_http):
+def test_a_token_before_any_text_is_echoed_as_empty_text(words_http):
     (choice,) = complete(words_http, prompt="the the", echo=True, logprobs=1, max_tokens=0)["choices"]
     assert choice["text"] == "the the"
     assert choice["logprobs"]["tokens"] == ["", "the", " the"]
@@ -169,14 +169,14 @@ def test_an_echo_of_token_ids_is_that_of_their_text(words, words_http):
     assert by_ids == complete(words_http, prompt="the the", **body)["choices"][0]
 
 
-def test_tokens_that_differ_in_their_space_alone_are_told_apart(words, words_http):
+def test_tokens_that_differ_only_in_a_space_have_different_names(words, words_http):
     pair = words.tokenizer.convert_tokens_to_ids(["▁the", "the"])
     for prompt in ("the a", ""):  # within a text, and where its first space is dropped
         answer = complete(words_http, prompt=prompt, logit_bias=forced(*pair), logprobs=5, max_tokens=3)
         assert all(len(top) >= 5 for top in answer["choices"][0]["logprobs"]["top_logprobs"])
 
 
-def test_the_token_that_came_is_among_the_likeliest_even_if_it_is_not_likely(http, model):
+def test_the_generated_token_is_listed_among_the_likeliest_even_if_it_is_not(http, model):
     (star,) = model.tokenizer.encode("*")
     columns = complete(http, logit_bias=forced(star), logprobs=2, max_tokens=3)["choices"][0]["logprobs"]
     assert columns["tokens"] == ["*"] * 3
@@ -187,7 +187,7 @@ def test_the_token_that_came_is_among_the_likeliest_even_if_it_is_not_likely(htt
     assert all(len(entry["top_logprobs"]) == 3 for entry in answer["choices"][0]["logprobs"]["content"])
 
 
-def test_offsets_of_a_stream_go_on_where_the_last_chunk_ended(words_http):
+def test_offsets_in_a_stream_continue_from_the_previous_chunk(words_http):
     body = {"prompt": "the", "echo": True, "logprobs": 1, "max_tokens": 12}
     whole = complete(words_http, **body)["choices"][0]["logprobs"]
     chunks = [chunk["choices"][0]["logprobs"] for chunk in events(words_http, **body)]
@@ -205,7 +205,7 @@ def of_bytes(loaded: LoadedModel, raw: bytes) -> list[int]:
 
 
 @pytest.mark.parametrize("which", ["byte level", "SentencePiece"])
-def test_a_byte_that_is_no_character_is_told_by_its_byte(which, http, model, words, words_http):
+def test_a_byte_that_is_not_a_character_is_named_by_its_value(which, http, model, words, words_http):
     http, loaded = (http, model) if which == "byte level" else (words_http, words)
     tokens = of_bytes(loaded, b"\xf0\xf1\xf2\xf3")
     answer = chat(http, logit_bias=forced(*tokens), logprobs=True, top_logprobs=20, max_tokens=1)
@@ -218,7 +218,7 @@ def test_a_byte_that_is_no_character_is_told_by_its_byte(which, http, model, wor
 
 @pytest.mark.parametrize("which", ["byte level", "SentencePiece"])
 @pytest.mark.parametrize("cut", [1, 2, 3])
-def test_a_character_that_the_prompt_begins_and_the_model_completes_is_given_out(
+def test_a_character_begun_by_the_prompt_and_completed_by_the_model_is_returned(
     which, cut, http, model, words, words_http
 ):
     http, loaded = (http, model) if which == "byte level" else (words_http, words)
@@ -235,7 +235,7 @@ def test_a_character_that_the_prompt_begins_and_the_model_completes_is_given_out
     assert choice["text"].rstrip("\ufffd") == loaded.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd")
 
 
-def test_the_bytes_of_a_chat_s_tokens_are_those_of_its_text(http, model):
+def test_the_bytes_of_chat_tokens_are_those_of_the_text(http, model):
     tokens = of_bytes(model, b"\xc3\xa9")
     for bias in (forced(tokens[0]), forced(*tokens), {}):
         (choice,) = chat(http, logit_bias=bias, logprobs=True, max_tokens=6)["choices"]
@@ -244,7 +244,7 @@ def test_the_bytes_of_a_chat_s_tokens_are_those_of_its_text(http, model):
         assert "".join(entry["token"] for entry in choice["logprobs"]["content"]) == choice["message"]["content"]
 
 
-def test_the_client_has_the_bytes(url, model):
+def test_the_client_returns_the_bytes(url, model):
     tokens = of_bytes(model, b"\xf0\xf1")
     with SteeringClient(url) as client:
         answer = client.chat(
@@ -255,7 +255,7 @@ def test_the_client_has_the_bytes(url, model):
     assert all(top.bytes is not None for top in entry.top_logprobs)
 
 
-def test_more_alternatives_than_there_are_tokens_are_all_there_are(tmp_path):
+def test_more_alternatives_than_tokens_in_the_vocabulary_return_the_whole_vocabulary(tmp_path):
     words = Tokenizer(models.WordLevel({"?": 0, "the": 1, "cat": 2}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?")
@@ -287,7 +287,7 @@ def test_neighbouring_and_opposite_seeds_share_no_text(http):
     assert len(set(texts)) == 32
 
 
-def test_a_seed_of_minus_one_is_a_fresh_one(http):
+def test_seed_minus_one_is_random(http):
     assert drawn(http, seed=-1) != drawn(http, seed=-1)
     assert drawn(http, seed=-2) == drawn(http, seed=-2)
 
@@ -301,11 +301,11 @@ def test_only_the_arms_of_one_draw_share_their_numbers(http):
     assert len({*first, *second}) == 4
 
 
-def test_a_prompt_draws_the_same_numbers_whatever_else_is_asked_with_it(http):
+def test_a_prompt_draws_the_same_numbers_whatever_other_prompts_the_request_has(http):
     assert drawn(http, prompt=[PROMPT, "x"], seed=9)[0] == drawn(http, prompt=PROMPT, seed=9)[0]
 
 
-def test_a_stream_of_a_seed_is_the_whole_answer(http):
+def test_a_seeded_stream_equals_the_unstreamed_answer(http):
     body = {"prompt": [PROMPT] * 2, "temperature": 1, "seed": 4}
     streamed = ["", ""]
     for event in events(http, **body):
@@ -315,10 +315,10 @@ def test_a_stream_of_a_seed_is_the_whole_answer(http):
     assert streamed[0] != streamed[1]
 
 
-# --- what the tokenizer adds -----------------------------------------------------------------------------------------
+# --- tokens added by the tokenizer -----------------------------------------------------------------------------------
 
 
-def test_an_end_token_that_the_tokenizer_appends_is_no_part_of_a_prompt(tmp_path, words, words_http):
+def test_an_end_token_that_the_tokenizer_appends_is_not_part_of_a_prompt(tmp_path, words, words_http):
     appending = build_model("llama", dtype=torch.float32, tokenizer=build_sentencepiece_tokenizer(appends_end=True))
     with (
         serving(appending, tmp_path, []) as url,

@@ -1,4 +1,4 @@
-"""Tokens become text as they come: whole characters, up to the first stop string, the same however they are chunked."""
+"""Incremental detokenization: whole characters, up to the first stop string, independent of the chunks."""
 
 from collections.abc import Sequence
 
@@ -45,7 +45,7 @@ def text_of(deltas: Sequence[TextDelta]) -> str:
 
 
 @given(st.text(max_size=40))
-def test_chunks_joined_are_the_decoded_text(text: str):
+def test_concatenated_chunks_are_the_decoded_text(text: str):
     assert joined(run(text)).text == text
 
 
@@ -54,13 +54,13 @@ def test_no_chunk_ends_inside_a_character(text: str):
     assert all("\ufffd" not in chunk.text for chunk in run(text))
 
 
-def test_bytes_that_never_become_a_character_are_given_out():
+def test_bytes_that_never_become_a_character_are_returned():
     stream = TextStream(BYTES, [])
     chunks = [stream.push(token, None) for token in byte_tokens(b"\x80\xe6\xbca")]
     assert [chunk.text for chunk in chunks] == ["\ufffd", "", "", "\ufffda"]
 
 
-def test_bytes_that_are_cut_off_at_the_end_are_given_out_then():
+def test_an_incomplete_character_at_the_end_is_returned():
     stream = TextStream(BYTES, [])
     chunks = [stream.push(token, None) for token in byte_tokens(b"a\xe6\xbc")] + [stream.finish("length")]
     assert joined(chunks).text == text_of(joined(chunks).deltas) == "a\ufffd"
@@ -68,7 +68,7 @@ def test_bytes_that_are_cut_off_at_the_end_are_given_out_then():
 
 
 @given(st.text(alphabet="ab", max_size=30), st.lists(st.text(alphabet="ab", min_size=1, max_size=4), max_size=3))
-def test_text_ends_before_the_stop_string_that_is_complete_first(text: str, stops: list[str]):
+def test_text_ends_before_the_stop_string_that_is_completed_first(text: str, stops: list[str]):
     ends = [end for end in range(len(text) + 1) if any(text[:end].endswith(stop) for stop in stops)]
     result = joined(run(text, stops))
     if ends:
@@ -79,7 +79,7 @@ def test_text_ends_before_the_stop_string_that_is_complete_first(text: str, stop
 
 
 @given(st.text(alphabet="ab", max_size=20), st.integers(0, 8))
-def test_a_stop_string_that_begins_before_the_least_number_of_tokens_stops_nothing(text: str, least: int):
+def test_a_stop_string_that_begins_before_min_tokens_is_ignored(text: str, least: int):
     result = joined(run(text, ["ab"], min_tokens=least))
     at = text.find("ab", least)
     assert (result.text, result.finish_reason) == ((text, "length") if at < 0 else (text[:at], "stop"))
@@ -90,7 +90,7 @@ def test_text_that_may_become_a_stop_string_is_held_back_until_it_cannot():
     assert [stream.push(token, None).text for token in byte_tokens(b"xENx")] == ["x", "", "", "ENx"]
 
 
-def test_a_stop_string_that_was_held_back_and_never_came_is_given_out_at_the_end():
+def test_text_held_back_for_a_stop_string_is_returned_at_the_end():
     assert joined(run("xEN", ["END"])).text == "xEN"
 
 
@@ -100,7 +100,7 @@ def test_a_stop_string_that_was_held_back_and_never_came_is_given_out_at_the_end
     st.integers(0, 3),
     st.booleans(),
 )
-def test_every_token_comes_once_in_order_and_what_they_add_is_the_text(text, stops, least, ends):
+def test_every_token_is_returned_once_in_order_and_their_deltas_are_the_text(text, stops, least, ends):
     result = joined(run(text, stops, min_tokens=least, ends=ends))
     assert list(result.tokens[: len(text.encode())]) == byte_tokens(text.encode())[: len(result.tokens)]
     assert text_of(result.deltas) == result.text
@@ -109,7 +109,7 @@ def test_every_token_comes_once_in_order_and_what_they_add_is_the_text(text, sto
 
 
 @given(st.binary(max_size=12), st.lists(st.text(alphabet="ab🙂", min_size=1, max_size=3), max_size=2))
-def test_in_every_chunk_tokens_joined_are_its_text(raw: bytes, stops: list[str]):
+def test_in_every_chunk_the_deltas_are_its_text(raw: bytes, stops: list[str]):
     stream = TextStream(BYTES, [], stops)
     chunks = []
     for token in byte_tokens(raw):
@@ -138,13 +138,13 @@ def test_the_end_token_is_a_token_without_text():
     assert (text_of(result.deltas), result.deltas[-1], result.finish_reason) == ("ab", TextDelta(), "stop")
 
 
-def test_tokens_of_a_stop_string_are_given_out_without_text():
+def test_tokens_of_a_stop_string_are_returned_without_text():
     result = joined(run("xEND", ["END"]))
     assert len(result.tokens) == 4
     assert [delta.text for delta in result.deltas] == ["x", "", "", ""]
 
 
-def test_a_character_that_the_prompt_begins_is_given_out_with_the_token_that_completes_it():
+def test_a_character_begun_by_the_prompt_is_returned_with_the_token_that_completes_it():
     raw = "🙂".encode()
     stream = TextStream(BYTES, byte_tokens(b"a" + raw[:2]))
     chunks = [stream.push(token, None) for token in byte_tokens(raw[2:] + b"b")]
@@ -154,7 +154,7 @@ def test_a_character_that_the_prompt_begins_is_given_out_with_the_token_that_com
 
 
 @given(st.text(alphabet="the ()é🙂", max_size=16), st.integers(0, 40))
-def test_an_echo_and_what_follows_it_are_the_decoding_of_all_tokens(text: str, given_tokens: int):
+def test_an_echo_and_its_completion_are_the_decoding_of_all_tokens(text: str, given_tokens: int):
     for vocabulary, tokenizer in ((BYTES, TOKENIZER), (WORDS, SENTENCEPIECE)):
         tokens = [*vocabulary.opening, *tokenizer.encode(text, add_special_tokens=False)]
         cut = max(min(given_tokens, len(tokens)), len(vocabulary.opening))
@@ -182,7 +182,7 @@ def test_an_echo_of_any_bytes_is_what_the_tokenizer_decodes(raw: bytes):
 
 
 @pytest.mark.parametrize("following", [b"b", b"\xf0", b"\x9f\xc3", b""])
-def test_bytes_of_the_prompt_that_are_never_completed_are_given_out_with_its_echo_alone(following: bytes):
+def test_incomplete_bytes_of_the_prompt_are_returned_only_with_its_echo(following: bytes):
     prompt = byte_tokens(b"a\xf0\x9f")
     texts = {}
     for echoes in (False, True):
@@ -196,13 +196,13 @@ def test_bytes_of_the_prompt_that_are_never_completed_are_given_out_with_its_ech
     assert texts[False] == whole.removeprefix("a\ufffd")
 
 
-def test_what_the_tokenizer_puts_before_a_text_adds_nothing_to_an_echo():
+def test_tokens_that_the_tokenizer_puts_before_a_text_add_nothing_to_an_echo():
     tokens = SENTENCEPIECE.encode("the the")
     deltas = echo(WORDS, tokens, is_all=True)
     assert [delta.text for delta in deltas] == ["", "the", " the"]
 
 
-def test_special_tokens_within_a_prompt_are_echoed_and_generated_ones_are_not():
+def test_special_tokens_in_a_prompt_are_echoed_and_generated_ones_are_not():
     end = TOKENIZER.eos_token_id
     assert text_of(echo(BYTES, [*byte_tokens(b"a"), end], is_all=True)) == "a<end>"
     stream = TextStream(BYTES, [])
@@ -216,7 +216,7 @@ def test_the_first_word_of_a_text_has_no_space_and_the_first_after_a_prompt_does
 
 
 @pytest.mark.parametrize("tokenizer", [TOKENIZER, SENTENCEPIECE], ids=["byte level", "SentencePiece"])
-def test_long_runs_of_bytes_are_read_as_they_come(tokenizer: PreTrainedTokenizerFast):
+def test_long_runs_of_bytes_are_decoded_incrementally(tokenizer: PreTrainedTokenizerFast):
     vocabulary = Vocabulary(tokenizer)
     tokens = tokenizer.encode("🙂" * 12, add_special_tokens=False)
     stream = TextStream(vocabulary, tokenizer.encode("a"))

@@ -1,4 +1,4 @@
-"""An engine at work, for tests: started, asked, watched and closed."""
+"""A running engine for tests."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ class Running:
         self.engine = engine
 
     def run(self, *requests: GenerationRequest) -> list[Chunk]:
-        """Run ``requests`` as one group and return each one's chunks, joined."""
+        """Run ``requests`` as one group and return the whole output of each."""
         results = [Chunk() for _ in requests]
         finished = threading.Semaphore(0)
         errors: list[EngineError] = []
@@ -62,7 +62,7 @@ class Running:
 
 @contextmanager
 def running(loaded: LoadedModel, **limits: Any) -> Iterator[Running]:
-    """Run an engine on ``loaded``; no token ends a text, since random weights end at random."""
+    """Run an engine on ``loaded`` without end tokens, which random weights would generate at random."""
     engine = Engine(loaded, EngineLimits(**limits))
     engine._end_tokens = frozenset()
     engine.start()

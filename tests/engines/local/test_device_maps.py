@@ -15,7 +15,7 @@ from tests.placing import PLACED, PLACEMENTS, load_placed, save_family
 
 
 def arms(loaded: LoadedModel) -> list[Steering]:
-    """What one batch may hold: nothing, scales, effects in the final layer, the same by a gate."""
+    """No steering, scales, effects of the final layer, and the same with a gate."""
     last = loaded.anatomy.sizes.layers - 1
     neurons = [(0, 2, 4.0), (1, 7, 0.0), (last, 11, 6.0)] if loaded.anatomy.neurons_refused is None else []
     profiles = [
@@ -27,7 +27,7 @@ def arms(loaded: LoadedModel) -> list[Steering]:
 
 
 def generated(loaded: LoadedModel) -> list[tuple[int, ...]]:
-    """Of one mixed batch, and of the same again, which then begins with what the first has computed."""
+    """Tokens of one mixed batch, and of the same again, which reuses the KV cache of the first."""
     requests = [GenerationRequest(prompt, GREEDY, arm) for arm in arms(loaded) for prompt in PROMPTS]
     with running(loaded) as engine:
         return [chunk.tokens for _ in range(2) for chunk in engine.run(*requests)]

@@ -59,7 +59,7 @@ def test_the_embedded_model_generates_the_same_tokens_as_its_own_generate(embedd
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_in_every_type_the_engine_s_logprobs_are_the_model_s_up_to_rounding(dtype: torch.dtype):
+def test_in_every_dtype_the_engines_logprobs_are_the_models_up_to_rounding(dtype: torch.dtype):
     loaded = build_model("llama", dtype=dtype)
     with running(loaded) as at_work:
         results = at_work.run(*(GenerationRequest(prompt, replace(GREEDY, logprobs=0)) for prompt in PROMPTS))
@@ -70,7 +70,7 @@ def test_in_every_type_the_engine_s_logprobs_are_the_model_s_up_to_rounding(dtyp
         assert [one.logprob for one in result.logprobs] == pytest.approx(expected.tolist(), abs=rounding)
 
 
-def test_a_model_that_accelerate_keeps_elsewhere_generates_the_same(tiny: LoadedModel):
+def test_a_model_offloaded_by_accelerate_generates_the_same(tiny: LoadedModel):
     """Its weights are moved to the device only while they are used, as with offloading to disk or main memory."""
     steering = every_effect(tiny)["all"]
     expected = [greedy(tiny, prompt, steering) for prompt in PROMPTS]
@@ -115,7 +115,7 @@ def test_a_seeded_sequence_draws_the_same_tokens_alone_and_in_a_batch(tiny: Load
 
 
 @pytest.mark.parametrize("max_num_batched_tokens", [512, 5])
-def test_prompt_tokens_are_scored_from_the_position_asked_for(tiny: LoadedModel, max_num_batched_tokens: int):
+def test_prompt_tokens_are_scored_from_the_given_position(tiny: LoadedModel, max_num_batched_tokens: int):
     prompt = PROMPTS[1]
     expected = tiny.model(torch.tensor([prompt])).logits[0].log_softmax(-1)
     for start in (0, 1, 6):
@@ -143,7 +143,7 @@ def test_generation_stops_at_an_end_token_which_is_reported_without_text(tiny: L
     assert result.finish_reason == "stop"
 
 
-def test_the_end_can_be_put_off_or_ignored(tiny: LoadedModel):
+def test_min_tokens_and_ignore_eos_delay_and_ignore_the_end(tiny: LoadedModel):
     expected = greedy(tiny, PROMPTS[0])
     with running(tiny) as at_work:
         at_work.engine._end_tokens = frozenset({expected[0]})
@@ -158,7 +158,7 @@ def test_the_end_can_be_put_off_or_ignored(tiny: LoadedModel):
     assert list(ignored.tokens) == expected
 
 
-def test_logprobs_come_one_per_token_with_the_alternatives_asked_for(tiny: LoadedModel):
+def test_each_token_has_logprobs_with_the_requested_alternatives(tiny: LoadedModel):
     with running(tiny) as at_work:
         (result,) = at_work.run(GenerationRequest(PROMPTS[0], replace(GREEDY, logprobs=3)))
     assert [one.token for one in result.logprobs] == list(result.tokens)
@@ -182,7 +182,7 @@ def test_a_cancelled_group_frees_its_slot_and_never_finishes():
         assert not any(isinstance(report, EngineError) or report.finish_reason for report in reports)
 
 
-def test_more_than_the_queue_holds_is_refused_and_what_was_accepted_still_answered():
+def test_requests_beyond_the_queue_are_refused_and_accepted_ones_answered():
     loaded = build_model("llama", dtype=torch.float32)
     with running(loaded, max_num_seqs=1, max_queue=1) as at_work:
         request = GenerationRequest(PROMPTS[0], GREEDY)
@@ -214,7 +214,7 @@ def test_what_a_failed_sequence_leaves_behind_does_not_reach_the_next_user_of_it
         assert [row.tokens for row in at_work.run(*rows)] == [row.tokens for row in before]
 
 
-def test_one_who_cannot_take_a_report_does_not_stop_the_engine():
+def test_a_failing_receiver_does_not_stop_the_engine():
     loaded = build_model("llama", dtype=torch.float32)
 
     def gone(index: int, report: Chunk | EngineError) -> None:
@@ -236,7 +236,7 @@ def test_sequences_far_apart_and_close_together_attend_alike(tiny: LoadedModel, 
     assert list(results[left].tokens) == list(results[-1].tokens) == expected
 
 
-def test_a_step_that_fails_fails_those_in_it_and_the_engine_goes_on(monkeypatch: pytest.MonkeyPatch):
+def test_a_failed_step_fails_its_requests_and_the_engine_continues(monkeypatch: pytest.MonkeyPatch):
     loaded = build_model("llama", dtype=torch.float32)
     with running(loaded) as at_work:
         with monkeypatch.context() as broken:
@@ -246,7 +246,7 @@ def test_a_step_that_fails_fails_those_in_it_and_the_engine_goes_on(monkeypatch:
         assert at_work.run(GenerationRequest(PROMPTS[0], GREEDY))[0].finish_reason == "length"
 
 
-def test_one_model_is_not_taken_over_by_two_engines():
+def test_two_engines_cannot_use_the_same_model():
     loaded = build_model("llama", dtype=torch.float32)
     expected = greedy(loaded, PROMPTS[0])
     with running(loaded) as at_work:
@@ -257,7 +257,7 @@ def test_one_model_is_not_taken_over_by_two_engines():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_closing_gives_the_model_back_as_it_was(family: str):
+def test_closing_restores_the_model(family: str):
     loaded = build_model(family)
     before = loaded.model(torch.tensor([PROMPTS[1]])).logits
     with running(loaded) as at_work:
@@ -265,7 +265,7 @@ def test_closing_gives_the_model_back_as_it_was(family: str):
     assert torch.equal(loaded.model(torch.tensor([PROMPTS[1]])).logits, before)
 
 
-def test_closing_tells_those_who_still_wait():
+def test_closing_fails_waiting_requests():
     loaded = build_model("llama", dtype=torch.float32)
     engine = Engine(loaded, EngineLimits())
     reports: list[Chunk | EngineError] = []
@@ -276,7 +276,7 @@ def test_closing_tells_those_who_still_wait():
         engine.submit([GenerationRequest(PROMPTS[0], GREEDY)], lambda index, report: None)
 
 
-def test_more_memory_than_there_is_is_refused_in_one_line_that_says_what_to_lower():
+def test_a_kv_cache_larger_than_memory_is_refused_with_what_to_lower():
     loaded = build_model("llama", dtype=torch.float32)
     with pytest.raises(ConfigError, match=r"GiB of KV cache.*max_num_seqs"):
         Engine(loaded, EngineLimits(max_num_seqs=10**9))

@@ -30,7 +30,7 @@ SERVED = [case for case in CASES if case not in REFUSED]
 
 @torch.no_grad()
 def generated(loaded: LoadedModel, prompt: Sequence[int]) -> tuple[int, ...]:
-    """What transformers' own generation makes of a prompt by itself."""
+    """Tokens that transformers' ``generate()`` returns for a prompt."""
     output = loaded.model.generate(
         torch.tensor([prompt]),
         attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
@@ -45,7 +45,7 @@ def generated(loaded: LoadedModel, prompt: Sequence[int]) -> tuple[int, ...]:
 
 @pytest.fixture(params=["as they come", "by products"])
 def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways to attend: the fused kernels that few tokens get, and the plain products that many get."""
+    """Both attention paths: fused kernels, used for few tokens, and plain products, used for many."""
     if request.param == "by products":
         monkeypatch.setattr(attention, "_MANY_SEQUENCES", 2)
         monkeypatch.setattr(attention, "_LARGE_CHUNK", 1)
@@ -70,7 +70,7 @@ def test_a_mixed_batch_generates_what_transformers_does_for_each_alone(case: str
 
 
 def gate_for(loaded: LoadedModel, steering: Steering) -> tuple[float, float]:
-    """A band that holds half of the top probabilities of what ``steering`` generates."""
+    """A band that contains half of the top probabilities generated under ``steering``."""
     handle, tops = attach(loaded), []
     for prompt in ASKED:
         text = [*prompt, *greedy(loaded, prompt, steering)]
@@ -106,10 +106,8 @@ def test_gated_sequences_of_a_mixed_batch_generate_what_two_passes_a_token_would
 
 
 @pytest.mark.parametrize("case", SERVED)
-def test_sequences_that_attend_to_themselves_alone_in_the_last_layer_need_none_of_its_attention(
-    case: str, monkeypatch: pytest.MonkeyPatch
-):
-    """They generate what they should while every attention of the last layer that is computed fails."""
+def test_with_self_only_attention_the_last_layer_computes_no_attention(case: str, monkeypatch: pytest.MonkeyPatch):
+    """They generate the expected tokens while any attention computed in the last layer fails."""
     loaded = build_family(case)
     profile = build_profile(loaded, self_only_attention=1.0, intercept_scale=0.7)
     own = steer(profile)
@@ -118,13 +116,13 @@ def test_sequences_that_attend_to_themselves_alone_in_the_last_layer_need_none_o
         refuse_last_layer(engine.engine, monkeypatch)
         answers = engine.run(*(GenerationRequest(prompt, GREEDY, own) for prompt in PROMPTS))
         assert [answer.tokens for answer in answers] == expected
-        for beside in ([own, UNSTEERED], [steer(profile, strength=0.99)]):  # whoever needs it still has it
+        for beside in ([own, UNSTEERED], [steer(profile, strength=0.99)]):  # others still compute it
             with pytest.raises(EngineError, match="attended for"):
                 engine.run(*(GenerationRequest(PROMPTS[1], GREEDY, steering) for steering in beside))
 
 
 def refuse_last_layer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the engine's step fail where the last layer attends for anything."""
+    """Make any attention computed in the last layer fail."""
     last = engine._runner.kv_cache.layers[-1]
 
     def refused(at: int, compute: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -159,7 +157,7 @@ def test_a_model_that_the_engine_cannot_run_is_refused_with_the_reason(case: str
 @pytest.mark.parametrize("cap", [None, 1.5])
 @pytest.mark.parametrize("position", [0, 7])
 @pytest.mark.parametrize("tokens", [1, 13])
-def test_every_way_to_attend_sees_the_window_and_the_cap(
+def test_every_attention_path_applies_the_window_and_the_softcap(
     tokens: int, position: int, cap: float | None, window: int | None, monkeypatch: pytest.MonkeyPatch
 ):
     torch.manual_seed(0)

@@ -1,4 +1,4 @@
-"""Gated sequences generate what two whole passes per token would, and cost the others nothing."""
+"""Gated sequences generate what two whole passes per token would, and do not change other sequences."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,11 +19,11 @@ from tests.engines.local.two_passes import slowly, two_passes, without_gates
 FINAL = {"self_only_attention": 1.0, "intercept_scale": 0.7}
 HEADS = [(1, 1, 4.0), (2, 0, -2.0)]
 LOW, HIGH = 0.05, 0.09
-"""A band that the likeliest token of the small models is about half of the time in."""
+"""A band that contains the top probability of the small models about half of the time."""
 
 
 def arms(loaded: LoadedModel) -> list[tuple[Profile, ...]]:
-    """What is applied: gated profiles alone, with scales of their own, beside others, and none."""
+    """Gated profiles alone, with scales, beside others, and no profile."""
     heads = build_profile(loaded, "heads", heads=HEADS)
     always = build_profile(loaded, "always", intercept_scale=-0.4, seed=3)
     gated = build_profile(loaded, "gated", **FINAL, gate=(LOW, HIGH))
@@ -66,7 +66,7 @@ def test_every_token_of_a_prompt_is_scored_under_the_gate(tiny: LoadedModel, max
         assert [one.logprob for one in result.prompt_logprobs or () if one] == pytest.approx(expected, abs=1e-5)
 
 
-def test_an_open_gate_is_none_and_one_that_never_opens_is_the_baseline(tiny: LoadedModel):
+def test_a_gate_that_is_always_open_has_no_effect_and_one_that_never_opens_gives_the_baseline(tiny: LoadedModel):
     ungated, opened, shut = (steer(build_profile(tiny, **FINAL, gate=gate)) for gate in (None, (0.0, 1.0), (0.0, 1e-9)))
     with running(tiny) as at_work:
         scoring = replace(GREEDY, logprobs=2)
@@ -90,7 +90,7 @@ def test_a_gate_that_never_opens_leaves_every_logit_as_it_is_without_it(dtype: t
     assert found[0] == found[1]
 
 
-def test_only_the_last_layer_is_computed_again_and_only_for_logits_that_are_wanted(tiny: LoadedModel):
+def test_only_the_last_layer_is_computed_twice_and_only_for_wanted_logits(tiny: LoadedModel):
     gated = steer(build_profile(tiny, **FINAL, gate=(0.0, 1.0)))
     tokens_at = [0] * len(tiny.anatomy.layers)
     with running(tiny, max_num_batched_tokens=16) as at_work, ExitStack() as counting:
@@ -136,7 +136,7 @@ def test_gate_passes_come_last_whatever_their_length():
     ]
 
 
-def test_a_gated_sequence_whose_logits_nobody_wants_is_computed_once():
+def test_a_gated_sequence_without_wanted_logits_is_computed_once():
     assert gated_input(0, 2, 3, range(2, 2)).gate_pass(3) is None
 
 

@@ -48,7 +48,7 @@ def test_a_prepacked_weight_takes_no_memory_of_its_own_and_cannot_be_read_by_mis
     prepacked.close()
 
 
-def test_types_without_such_kernels_are_left_alone():
+def test_dtypes_without_such_kernels_are_left_unchanged():
     loaded = build_model("llama", dtype=torch.float64)
     weights = [parameter.data_ptr() for parameter in loaded.model.parameters()]
     prepacked = PrepackedLinears(loaded.model)

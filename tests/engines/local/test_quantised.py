@@ -15,7 +15,7 @@ from tests.library.running import logits
 from tests.quantised import METHODS, ROUND_THEIR_INPUTS, load, save_quantised
 
 COARSE = (*ROUND_THEIR_INPUTS, "bitsandbytes-nf4")
-"""What rounds so coarsely that the order of a sum decides between tokens that are nearly as likely."""
+"""Methods with so coarse a rounding that the order of a sum decides between nearly equally likely tokens."""
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +46,14 @@ def test_a_mixed_batch_generates_what_transformers_does_for_each_alone(folder: P
     assert alike == len(expected) if folder.name not in COARSE else first > 0.8 * len(expected), (alike, first)
 
 
-def test_quantised_layers_are_not_prepacked_and_the_others_are_given_back(folder: Path):
+def test_quantised_layers_are_not_prepacked_and_the_others_are_restored(folder: Path):
     loaded = load(folder)
     before = logits(loaded)
     prepacked = PrepackedLinears(loaded.model)
     is_dense = folder.name == "fp8"
     for module in (loaded.anatomy.layers[0].head_output, loaded.anatomy.neuron_output(1)):
         assert ("forward" in vars(module) and bool(module.weight.isnan().all())) == is_dense
-    # compressed-tensors has its own way to run every layer, quantised or not
+    # compressed-tensors replaces the forward of every layer, quantised or not
     is_own = folder.name.startswith("compressed-tensors")
     assert bool(loaded.anatomy.unembedding.weight.isnan().all()) != is_own
     torch.testing.assert_close(logits(loaded), before, atol=1e-3, rtol=1e-3)

@@ -1,4 +1,4 @@
-"""The next token of each row is its own affair: its logits, its parameters, its random number."""
+"""The next token of a sequence depends only on its logits, parameters and random number."""
 
 import math
 
@@ -24,7 +24,7 @@ def params(
 
 
 def drawn(row: torch.Tensor, p: SamplingParams, draws: int = 200) -> set[int]:
-    """All tokens that evenly spread random numbers draw."""
+    """All tokens drawn with evenly spread random numbers."""
     return set(sample(row.expand(draws, -1), [p] * draws, [i / draws for i in range(draws)]))
 
 
@@ -106,7 +106,7 @@ row_settings = st.tuples(
 
 @settings(max_examples=100)
 @given(st.lists(row_settings, min_size=2, max_size=5))
-def test_a_row_gets_the_same_token_alone_and_in_any_batch(rows: list[tuple[int, SamplingParams, float]]):
+def test_a_sequence_gets_the_same_token_alone_and_in_any_batch(rows: list[tuple[int, SamplingParams, float]]):
     together = sample(
         torch.cat([logits(1, seed) for seed, _, _ in rows]), [p for _, p, _ in rows], [u for *_, u in rows]
     )
@@ -122,5 +122,5 @@ def test_logprobs_are_those_of_the_unscaled_distribution_likeliest_first():
     assert [value for _, value in scored.top] == pytest.approx(expected.topk(4).values.tolist())
 
 
-def test_each_row_gets_as_many_alternatives_as_it_asked_for():
+def test_each_row_gets_the_requested_number_of_alternatives():
     assert [len(scored.top) for scored in logprobs_of(logits(3), [0, 1, 2], [0, 5, 2])] == [0, 5, 2]

@@ -1,4 +1,4 @@
-"""Sequences that begin alike share what is computed for it, and never what another steering made."""
+"""Sequences with a common prefix share its KV cache, unless they are steered differently."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,7 +31,7 @@ def final(loaded: LoadedModel) -> Steering:
 
 
 def arms(loaded: LoadedModel) -> list[Steering]:
-    """Arms that part at every layer there is, two of them alike."""
+    """Arms that diverge at each of the layers, two of them equal."""
     return [
         UNSTEERED,
         late(loaded, 1),
@@ -44,7 +44,7 @@ def arms(loaded: LoadedModel) -> list[Steering]:
 
 @pytest.mark.parametrize("max_num_batched_tokens", [512, 7], ids=["whole", "chunked"])
 @pytest.mark.parametrize("prefix_cache", [True, False], ids=["cache on", "cache off"])
-def test_shared_or_not_every_arm_of_every_request_generates_what_the_model_would(
+def test_with_and_without_sharing_every_arm_generates_what_the_model_would(
     tiny: LoadedModel, prefix_cache: bool, max_num_batched_tokens: int
 ):
     expected = {prompt: [greedy(tiny, prompt, steering) for steering in arms(tiny)] for prompt in QUESTIONS}
@@ -64,15 +64,15 @@ def test_a_prefix_that_was_computed_before_is_not_computed_again(tiny: LoadedMod
         computed = at_work.watch(monkeypatch)
         at_work.run(GenerationRequest(QUESTIONS[1], replace(GREEDY, max_tokens=1)))
     (row,) = computed
-    assert row.position == len(SYSTEM) + 2  # the system prompt and what the questions have in common
+    assert row.position == len(SYSTEM) + 2  # the system prompt and the common prefix of the questions
 
 
-def test_the_text_that_was_generated_can_be_gone_on_from(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
+def test_a_generated_text_is_a_reusable_prefix(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
     with running(tiny) as at_work:
         (answer,) = at_work.run(GenerationRequest(SYSTEM, GREEDY))
         computed = at_work.watch(monkeypatch)
         at_work.run(GenerationRequest((*SYSTEM, *answer.tokens, 7), replace(GREEDY, max_tokens=1)))
-    assert sum(len(row.tokens) for row in computed) == 2  # the last token generated, which nothing followed, and ours
+    assert sum(len(row.tokens) for row in computed) == 2  # the last generated token and the new one
 
 
 def test_without_the_cache_everything_is_computed(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
@@ -83,7 +83,7 @@ def test_without_the_cache_everything_is_computed(tiny: LoadedModel, monkeypatch
     assert sum(len(row.tokens) for row in computed) == len(SYSTEM)
 
 
-def test_what_one_steering_computed_is_not_read_by_another(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
+def test_the_kv_cache_is_not_shared_between_steerings(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
     heads = late(tiny, 0)
     with running(tiny) as at_work:
         at_work.run(GenerationRequest(SYSTEM, GREEDY))
@@ -101,7 +101,7 @@ def test_arms_of_final_layer_profiles_share_the_whole_prompt(tiny: LoadedModel, 
     assert sorted(len(row.tokens) for row in computed) == [1, len(SYSTEM)]
 
 
-def test_arms_share_the_prompt_below_the_first_layer_where_they_differ(tiny: LoadedModel):
+def test_arms_share_the_prompt_below_the_divergence_layer(tiny: LoadedModel):
     tokens_at = [0] * len(tiny.anatomy.layers)
     with running(tiny) as at_work, ExitStack() as counting:
         for layer, parts in enumerate(tiny.anatomy.layers):
@@ -138,7 +138,7 @@ def test_prompt_tokens_are_scored_although_they_are_cached(tiny: LoadedModel):
     assert len(cold.prompt_logprobs) == len(SYSTEM) - 10
 
 
-def test_where_memory_runs_out_the_youngest_wait_and_go_on_where_they_were(monkeypatch: pytest.MonkeyPatch):
+def test_when_memory_runs_out_the_youngest_are_preempted_and_continue_later(monkeypatch: pytest.MonkeyPatch):
     loaded = build_model("llama")
     prompts = [(seed, *range(seed, seed + 60)) for seed in range(6)]
     warm = [replace(GREEDY, temperature=1.0, seed=seed, max_tokens=150) for seed in range(6)]
@@ -152,7 +152,7 @@ def test_where_memory_runs_out_the_youngest_wait_and_go_on_where_they_were(monke
     assert sum(len(row.tokens) > 1 for row in computed) > len(requests)  # some were computed again
 
 
-def test_a_grant_that_one_sequence_does_not_fit_is_refused_in_one_line_that_says_what_to_change():
+def test_kv_cache_memory_too_small_for_one_sequence_is_refused_with_what_to_change():
     with pytest.raises(
         ConfigError, match=r"kv_cache_memory is 0 MiB.*256 tokens takes.*raise it or lower max_model_len"
     ):

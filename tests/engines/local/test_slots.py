@@ -16,16 +16,14 @@ TOKENS = st.lists(st.integers(0, 1), min_size=1, max_size=LENGTH)
 
 
 @given(TOKENS, TOKENS)
-def test_the_common_length_is_that_of_the_longest_common_beginning_or_too_short_to_matter(
-    one: list[int], other: list[int]
-):
+def test_the_common_length_is_that_of_the_common_prefix_unless_that_is_short(one: list[int], other: list[int]):
     expected = next(
         (i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
     )
     assert common_length(one, other) == expected or max(common_length(one, other), expected) < MIN_SHARED
 
 
-def test_memory_that_was_given_back_reads_as_zeros():
+def test_discarded_memory_reads_as_zeros():
     kv_cache = KVCache(build_model("llama"), slots=2, length=LENGTH)
     for layer in kv_cache.layers:
         layer.keys.fill_(1)
@@ -39,7 +37,7 @@ def test_memory_that_was_given_back_reads_as_zeros():
 
 
 class SlotsInUse(RuleBasedStateMachine):
-    """Sequences come, grow and go; every slot's state is the tokens it was computed from."""
+    """Sequences start, grow and end; every slot holds the KV cache of its own tokens."""
 
     @initialize(capacity=st.sampled_from([LENGTH, 3 * LENGTH]), reuse=st.booleans())
     def begin(self, capacity: int, reuse: bool) -> None:
@@ -75,7 +73,7 @@ class SlotsInUse(RuleBasedStateMachine):
         self.pool.release(slot, keep=keep)
 
     def write(self, slot: CacheSlot, end: int) -> None:
-        """Stand in for the model: state that names the token, its position and the steering."""
+        """Write values that identify the token, its position and the steering, in place of a model."""
         for position in range(slot.computed, end):
             self.kv_cache.layers[0].keys[slot.index, :, position] = self.state(slot, position)
         slot.computed = end

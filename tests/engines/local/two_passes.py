@@ -1,4 +1,4 @@
-"""Gated generation the slow and obvious way: two whole passes of the stock model a token."""
+"""Reference for gated generation: two whole passes of the stock model per token."""
 
 from collections.abc import Sequence
 
@@ -20,14 +20,14 @@ def without_gates(*profiles: Profile) -> tuple[Profile, ...]:
 
 
 def without_gated(*profiles: Profile) -> tuple[Profile, ...]:
-    """The profiles as they are where their gates are shut."""
+    """The profiles where their gates are closed."""
     nothing = {"final_layer": type(profiles[0].final_layer)(), "tensors": {}} if profiles else {}
     return tuple(p if p.final_layer.gate is None else p.model_copy(update=nothing) for p in profiles)
 
 
 @torch.no_grad()
 def two_passes(loaded: LoadedModel, tokens: Sequence[int], profiles: tuple[Profile, ...]) -> tuple[Tensor, list[bool]]:
-    """The logits after each of ``tokens``, the slow and obvious way, and where the gate was open."""
+    """The logits after each of ``tokens``, and where the gate was open."""
 
     def one_pass(steering: Steering) -> Tensor:
         handle = attach(loaded)
@@ -44,7 +44,7 @@ def two_passes(loaded: LoadedModel, tokens: Sequence[int], profiles: tuple[Profi
 
 
 def slowly(loaded: LoadedModel, prompt: Sequence[int], profiles: tuple[Profile, ...], opened: list[bool]) -> list[int]:
-    """Greedy decoding by two whole passes a token; adds to ``opened`` whether the gate was open."""
+    """Greedy decoding with two whole passes per token; appends to ``opened`` whether the gate was open."""
     tokens = list(prompt)
     for _ in range(GREEDY.max_tokens):
         logits, is_open = two_passes(loaded, tokens, profiles)
