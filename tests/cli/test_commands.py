@@ -280,7 +280,7 @@ WRONG = {
     "unknown form of export": (["export", "parentheses", "--as", "gguf", "--out", "new"], "as is 'gguf'; allowed: "),
     "a profile that weights cannot carry": (
         ["export", "factual-recall", "--as", "lora", "--out", "new"],
-        "cannot be exported: only scales of heads and neurons",
+        "cannot be exported: weights can express only scales of heads and neurons",
     ),
     "a folder to export to that is not empty": (["export", "parentheses", "--as", "lora", "--out", "."], "not empty"),
     "nowhere to write": (["fit", "parentheses", "--out", "/dev/null/x"], "a folder that cannot be written to"),
@@ -322,7 +322,7 @@ WRONG = {
     ),
     "a task whose prompts cannot be counted": (
         ["evaluate", "factual-recall", "--exhaustive"],
-        "of which not every prompt is known; those are: parentheses",
+        "whose prompts cannot all be listed; allowed: parentheses",
     ),
     "unknown profile": (["evaluate", "nope"], "known profiles: factual-recall, parentheses"),
     "unknown profile to show": (["profiles", "nope"], "known profiles: factual-recall, parentheses"),
