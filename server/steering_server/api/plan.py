@@ -63,12 +63,43 @@ class Plan:
         return Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
 
 
-def make_plan(prompts: Sequence[Prompt], arms: Arms, n: int, sampling: SamplingParams, model: ModelCard) -> Plan:
-    """Return the sequences of a request, ordered by prompt, then arm, then n.
+def check_prompt(tokens: Sequence[int], max_tokens: int | None, model: ModelCard, *, param: str = "prompt") -> int:
+    """Check the prompt given by ``param``; return ``max_tokens``, or the number of tokens left in the context if None.
 
     Raises:
-        RequestError: there are too many sequences, a token is not in the vocabulary, or a sequence is longer than the
-            model's context.
+        RequestError: the prompt is empty, has a token that is not in the vocabulary, or does not fit the context with
+            its completion.
+    """
+    length, context, vocabulary = len(tokens), model.context_length, model.identity.vocab_size
+    if not length:
+        raise RequestError(f"{param}: is empty; at least one token is needed", param=param)
+    left = context - length
+    if left < (1 if max_tokens is None else min(max_tokens, 1)):
+        raise RequestError(
+            f"{param}: {length} tokens are too many; the model's context holds {context}, completion included",
+            param=param,
+            code="context_length_exceeded",
+        )
+    if max_tokens is not None and max_tokens > left:
+        raise RequestError(
+            f"max_tokens: is {shown(max_tokens)}; after the prompt's {length} tokens the context of {context} holds "
+            f"{left} more",
+            param="max_tokens",
+            code="context_length_exceeded",
+        )
+    outside = next((token for token in tokens if token >= vocabulary), None)
+    if outside is not None:
+        raise RequestError(
+            f"{param}: token id {shown(outside)} is outside the vocabulary, 0..{vocabulary - 1}", param=param
+        )
+    return left if max_tokens is None else max_tokens
+
+
+def make_plan(prompts: Sequence[Prompt], arms: Arms, n: int, sampling: SamplingParams, model: ModelCard) -> Plan:
+    """Return the sequences of a request, ordered by prompt, then arm, then n. Prompts have passed :func:`check_prompt`.
+
+    Raises:
+        RequestError: there are too many sequences, or a biased token is not in the vocabulary.
     """
     count = len(prompts) * len(arms.arms) * n
     if count > MAX_SEQUENCES:
@@ -83,9 +114,6 @@ def make_plan(prompts: Sequence[Prompt], arms: Arms, n: int, sampling: SamplingP
             f"logit_bias: token id {shown(outside)} is outside the vocabulary, 0..{model.identity.vocab_size - 1}",
             param="logit_bias",
         )
-    for prompt in prompts:
-        _check_length(prompt, sampling.max_tokens, model.context_length)
-        _check_vocabulary(prompt, model.identity.vocab_size)
     sequences = tuple(
         PlannedSequence(prompt, arm, derive_seed(sampling.seed, place, draw))
         for place, prompt in enumerate(prompts)
@@ -187,30 +215,3 @@ async def started(output: BatchOutput) -> BatchOutput:
                 yield each
 
     return whole()
-
-
-def _check_length(prompt: Prompt, max_tokens: int, context: int) -> None:
-    length = len(prompt.tokens)
-    if not length:
-        raise RequestError("prompt: is empty; at least one token is needed", param="prompt")
-    if length + min(max_tokens, 1) > context:
-        raise RequestError(
-            f"prompt: is {length} tokens long; the model's context holds {context}, completion included",
-            param="prompt",
-            code="context_length_exceeded",
-        )
-    if length + max_tokens > context:
-        raise RequestError(
-            f"max_tokens: is {shown(max_tokens)}; after the prompt's {length} tokens the context of {context} holds "
-            f"{context - length} more",
-            param="max_tokens",
-            code="context_length_exceeded",
-        )
-
-
-def _check_vocabulary(prompt: Prompt, size: int) -> None:
-    outside = next((token for token in prompt.tokens if token >= size), None)
-    if outside is not None:
-        raise RequestError(
-            f"prompt: token id {shown(outside)} is outside the vocabulary, 0..{size - 1}", param="prompt"
-        )

@@ -15,7 +15,7 @@ from steering_server.api.arms import resolve_arms
 from steering_server.api.dependencies import ServiceDep
 from steering_server.api.errors import ERROR_RESPONSES
 from steering_server.api.logprobs import chat_logprobs
-from steering_server.api.plan import Plan, Prompt, make_plan, sampling_params
+from steering_server.api.plan import Plan, Prompt, check_prompt, make_plan, sampling_params
 from steering_server.api.schemas.requests import ChatBody
 from steering_server.api.schemas.responses import (
     ChatChoice,
@@ -28,7 +28,6 @@ from steering_server.api.schemas.responses import (
     Comparison,
     Usage,
 )
-from steering_server.errors import RequestError
 from steering_server.generation.backend import Backend
 from steering_server.generation.requests import Chunk
 
@@ -41,14 +40,14 @@ async def create_chat_completion(request: Request, body: ChatBody, service: Serv
     backend = service.backend
     arms = resolve_arms(body, backend)
     bind_contextvars(model=arms.model, steering=arms.header)
-    prompt = Prompt(await anyio.to_thread.run_sync(_render, body, backend))
+    tokens = await anyio.to_thread.run_sync(_render, body, backend)
     plan = make_plan(
-        [prompt],
+        [Prompt(tokens)],
         arms,
         body.n,
         sampling_params(
             body,
-            max_tokens=_limit(body, prompt, backend),
+            max_tokens=check_prompt(tokens, body.token_limit, backend.model, param="messages"),
             logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         ),
         backend.model,
@@ -134,15 +133,3 @@ def _render(body: ChatBody, backend: Backend) -> tuple[int, ...]:
         begin_turn=body.begins_turn,
         continue_last=body.continue_final_message,
     )
-
-
-def _limit(body: ChatBody, prompt: Prompt, backend: Backend) -> int:
-    room = backend.model.context_length - len(prompt.tokens)
-    if room < 1:
-        raise RequestError(
-            f"messages: are {len(prompt.tokens)} tokens long; the model's context holds "
-            f"{backend.model.context_length}, answer included",
-            param="messages",
-            code="context_length_exceeded",
-        )
-    return room if body.token_limit is None else body.token_limit

@@ -16,7 +16,7 @@ from steering_server.api.arms import resolve_arms
 from steering_server.api.dependencies import ServiceDep
 from steering_server.api.errors import ERROR_RESPONSES
 from steering_server.api.logprobs import add, completion_logprobs, echoed_logprobs
-from steering_server.api.plan import Plan, Prompt, make_plan, sampling_params
+from steering_server.api.plan import Plan, Prompt, check_prompt, make_plan, sampling_params
 from steering_server.api.schemas.requests import CompletionBody
 from steering_server.api.schemas.responses import Comparison, Completion, CompletionChoice, CompletionLogprobs, Usage
 from steering_server.generation.backend import Backend
@@ -111,7 +111,11 @@ class _Writer:
 
 
 def _read_prompts(body: CompletionBody, backend: Backend) -> list[Prompt]:
-    """Return the prompts as tokens, with their texts where they are echoed."""
+    """Return the prompts as tokens, checked, with their texts if they are echoed.
+
+    Raises:
+        RequestError: see :func:`check_prompt`.
+    """
     given = body.prompt
     several = [given] if isinstance(given, str) or isinstance(given[0], int) else given
     return [
@@ -124,7 +128,5 @@ def _ids(prompt: int | Sequence[Any]) -> tuple[int, ...]:
 
 
 def _prompt(tokens: tuple[int, ...], body: CompletionBody, backend: Backend) -> Prompt:
-    served = backend.model
-    # Prompts that make_plan refuses need no text.
-    accepted = len(tokens) <= served.context_length and all(token < served.identity.vocab_size for token in tokens)
-    return Prompt(tokens, backend.tokenizer.echo(tokens, is_all=body.max_tokens == 0) if body.echo and accepted else ())
+    check_prompt(tokens, body.max_tokens, backend.model)
+    return Prompt(tokens, backend.tokenizer.echo(tokens, is_all=body.max_tokens == 0) if body.echo else ())
