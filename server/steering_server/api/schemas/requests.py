@@ -266,7 +266,7 @@ class ChatBody(GenerationBody):
             raise ValueError("top_logprobs: needs logprobs to be true")
         if self.continue_final_message and self.add_generation_prompt:
             raise ValueError(
-                "continue_final_message: requires add_generation_prompt to be false, since it begins no new turn"
+                "continue_final_message: is true, so add_generation_prompt must be false: no new turn begins"
             )
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise ValueError("max_tokens: differs from max_completion_tokens; send one of them")
