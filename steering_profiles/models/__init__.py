@@ -1,6 +1,6 @@
-"""Load models and find their parts. The only room that knows an architecture by name."""
+"""Loading models and finding their parts. The only package that knows architectures by name."""
 
-import steering_profiles.models.loggers  # noqa: F401  before those that it silences
+import steering_profiles.models.loggers  # noqa: F401  imported before the libraries that it silences
 from steering_profiles.models.anatomy import Anatomy, LayerAnatomy, Sizes, find_anatomy
 from steering_profiles.models.contributions import LayerState, head_contributions, recorded
 from steering_profiles.models.families import FAMILIES

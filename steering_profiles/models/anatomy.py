@@ -1,7 +1,7 @@
-"""Where the parts of a model are: heads, neurons, final layer, final norm and unembedding.
+"""Anatomy of a model: the modules of its heads, neurons, final layer, final norm and unembedding.
 
-Each architecture family says so in one small file of ``models/families``; everything else in this project
-works on the :class:`Anatomy` found there and knows no architecture by name.
+Each architecture family is described in a small file of ``models/families``. All other code works on the
+:class:`Anatomy` that is built from it and knows no architecture by name.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from steering_profiles.schema import Profile
 
 @dataclass(frozen=True)
 class Sizes:
-    """The counts and widths of a model's parts."""
+    """Sizes of a model."""
 
     layers: int
     heads: int
@@ -44,68 +44,67 @@ def _unscaled(config: PretrainedConfig) -> float:
 
 @dataclass(frozen=True)
 class Experts:
-    """The neurons of a mixture of experts, which are known by their number alone."""
+    """Neurons of a mixture of experts, of which only the number is known."""
 
     neurons: Callable[[PretrainedConfig], int]
-    """How many there are in a layer, over all experts."""
+    """Number of neurons in a layer, over all experts."""
     refused: str
-    """Why none of them can be scaled, to follow the name of the family."""
+    """Reason why they cannot be scaled, to follow the name of the family."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture family, told by the names of its modules.
+    """Description of an architecture family by the paths of its modules.
 
-    Paths are relative to the model (``blocks``, ``final_norm``, ``project_out``) or to one block (the
-    others).
+    Paths are relative to the model (``blocks``, ``final_norm``, ``project_out``) or to one block (all others).
     """
 
     name: str
     models: str
-    """Which models are of this family, for people."""
+    """Models of this family, for display."""
     architectures: tuple[str, ...]
-    """Names of the transformers classes that this description is true of."""
+    """Names of the transformers classes that have this structure."""
     blocks: str
-    """The list of decoder blocks."""
+    """List of decoder blocks."""
     head_output: str
-    """The attention output projection; its input is the heads' outputs ``z``, ``[..., heads * head_dim]``."""
+    """Attention output projection; its input is the heads' outputs ``z``, ``[..., heads * head_dim]``."""
     values: str
-    """The projection that computes value vectors, alone or fused with queries and keys."""
+    """Projection that computes value vectors, separate or fused with queries and keys."""
     select_values: Callable[[Tensor, Sizes], Tensor]
-    """Pick the value vectors ``[..., kv_heads * head_dim]`` out of that projection's output: see ``models/values``."""
+    """Select the value vectors, ``[..., kv_heads * head_dim]``, from that projection's output (``models/values``)."""
     neuron_output: str | Experts
-    """The down projection; its input is the neurons' activations ``m``, ``[..., neurons]``."""
+    """Down projection; its input is the neurons' activations ``m``, ``[..., neurons]``."""
     mlp: str
-    """The module that puts out what the MLP computes."""
+    """Module whose output is the output of the MLP."""
     final_norm: str | None
-    """None where the blocks end in norms on the residual stream."""
+    """None if the blocks end in norms on the residual stream."""
     norm: NormKind
-    """How all of its norms are computed."""
+    """Kind of all norms of the family."""
     project_out: str | None = None
-    """What is between the final norm and the unembedding, where the model has such a projection."""
+    """Projection between the final norm and the unembedding, if the model has one."""
     attention_norm: str | None = None
-    """The norm that what the heads compute passes behind the output projection."""
+    """Norm after the attention output projection, if there is one."""
     mlp_norm: str | None = None
-    """The norm that what the MLP computes passes."""
+    """Norm after the MLP, if there is one."""
     norms_on_residual_stream: bool = False
-    """Whether these two norms come after the addition: they then are of the whole residual stream."""
+    """Whether these two norms come after the addition and so apply to the whole residual stream."""
     residual_multiplier: Callable[[PretrainedConfig], float] = _unscaled
-    """What the outputs of attention and MLP are multiplied by where they join the residual stream."""
+    """Factor of the outputs of attention and MLP when they are added to the residual stream."""
     kv_heads: Callable[[PretrainedConfig], int] = _kv_heads
     attention_forward: Callable[..., tuple[Tensor, None]] | None = None
-    """For a model that computes attention by itself: a ``forward`` of its attention modules that goes through
-    transformers' attention interface, which is where an engine puts its own attention."""
+    """For models that do not use transformers' attention interface: a ``forward`` of their attention modules that does,
+    so that an engine can register its own attention."""
     applies: Callable[[PretrainedConfig], bool] = _always
-    """Whether this description is true of a model of its architectures with such a config."""
+    """Whether a model of these architectures with this config has this structure."""
 
 
 @dataclass(frozen=True, eq=False)
 class Joining:
-    """How what attention, or an MLP, puts out comes into the residual stream."""
+    """Path of the output of attention or MLP into the residual stream."""
 
     norm: Norm | None
     on_residual_stream: bool
-    """Whether the norm comes after the addition, so that the whole residual stream passes it."""
+    """Whether the norm comes after the addition and so applies to the whole residual stream."""
     multiplier: float
 
     def fold(self, outputs: Tensor) -> Tensor:
@@ -116,7 +115,7 @@ class Joining:
 
 @dataclass(frozen=True, eq=False)
 class LayerAnatomy:
-    """The modules of one decoder block that steering and fitting touch."""
+    """Modules of a decoder block that steering and fitting use."""
 
     block: nn.Module
     head_output: nn.Module
@@ -124,35 +123,35 @@ class LayerAnatomy:
     neuron_output: nn.Module | None
     """None in a mixture of experts."""
     mlp: nn.Module
-    """The module whose output, times ``mlp_joining.multiplier``, is added to the residual stream."""
+    """Module whose output, times ``mlp_joining.multiplier``, is added to the residual stream."""
     head_joining: Joining
     mlp_joining: Joining
 
 
 @dataclass(frozen=True, eq=False)
 class Anatomy:
-    """Where the parts of one loaded model are."""
+    """Modules of one model by their function."""
 
     family: Family
     sizes: Sizes
     layers: tuple[LayerAnatomy, ...]
     final_norm: nn.Module | None
-    """None where the blocks end in norms on the residual stream."""
+    """None if the blocks end in norms on the residual stream."""
     unembedding: nn.Module
     project_out: nn.Module | None
 
     def attention(self, layer: int) -> nn.Module:
-        """The module of ``layer`` that attends: it owns the projection that its heads' outputs enter."""
+        """Return the attention module of ``layer``: the owner of the attention output projection."""
         return self.layers[layer].block.get_submodule(self.family.head_output.rpartition(".")[0])
 
     @property
     def final_layer(self) -> LayerAnatomy:
-        """The last decoder block."""
+        """Last decoder block."""
         return self.layers[-1]
 
     @property
     def neurons_refused(self) -> str | None:
-        """Why this model's neurons cannot be scaled; None where they can."""
+        """Reason why this model's neurons cannot be scaled; None if they can."""
         experts = self.family.neuron_output
         return f"{self.family.name} {experts.refused}" if isinstance(experts, Experts) else None
 
@@ -160,7 +159,7 @@ class Anatomy:
         """Return the down projection of ``layer``.
 
         Raises:
-            ModelError: as :meth:`require_neurons`.
+            ModelError: the neurons cannot be scaled.
         """
         module = self.layers[layer].neuron_output
         if module is None:
@@ -174,7 +173,7 @@ class Anatomy:
         return None
 
     def require_neurons(self) -> None:
-        """See that this model's neurons can be scaled.
+        """Check that this model's neurons can be scaled.
 
         Raises:
             ModelError: they cannot; the message has the reason.
@@ -186,11 +185,11 @@ class Anatomy:
     def _no_neurons(self) -> str:
         return f"neurons cannot be scaled: {self.neurons_refused}; attention heads can"
 
-    def own_values(self, projected: Tensor) -> Tensor:
-        """Turn the output of a layer's ``values`` module into one value vector per query head.
+    def values_per_head(self, projected: Tensor) -> Tensor:
+        """Return one value vector per query head from the output of a layer's ``values`` module.
 
-        ``projected`` is ``[..., features]``; the result ``[..., heads * head_dim]``, each key-value head's vector
-        repeated over the query heads of its group.
+        ``projected`` is ``[..., features]``, the result ``[..., heads * head_dim]``: the vector of each key-value head
+        is repeated for the query heads of its group.
         """
         sizes = self.sizes
         values = self.family.select_values(projected, sizes).unflatten(-1, (sizes.kv_heads, sizes.head_dim))
@@ -211,10 +210,10 @@ class Anatomy:
     def neuron_output_weight(self, layer: int) -> Tensor:
         """Return what each neuron writes to the residual stream per unit of activation: ``[neurons, hidden_size]``.
 
-        As :meth:`head_output_weight`: all but the scale of a norm behind it.
+        As in :meth:`head_output_weight`, the scale of a norm after it is not included.
 
         Raises:
-            ModelError: the neurons of this family cannot be told apart.
+            ModelError: the neurons cannot be scaled, and so have no weights of their own.
         """
         return self.layers[layer].mlp_joining.fold(self._weight(self.neuron_output(layer)))
 
@@ -238,24 +237,24 @@ class Anatomy:
 
     @property
     def _dtype(self) -> torch.dtype:
-        """What the model computes in, whatever quantised weights are kept in."""
+        """Dtype that the model computes in, which differs from that of quantised weights."""
         modules = (self.unembedding, *(layer.block for layer in self.layers))
         every = (parameter.dtype for module in modules for parameter in module.parameters())
         return next(filter(is_computed_in, every), torch.get_default_dtype())
 
 
 def find_anatomy(model: PreTrainedModel, families: tuple[Family, ...]) -> Anatomy:
-    """Return the anatomy of ``model`` by the description that names its class.
+    """Return the anatomy of ``model``, by the family that has its class.
 
     Raises:
-        UnknownArchitecture: no description does; the message lists the known architectures.
+        UnknownArchitecture: no family has it; the message lists the known architectures.
     """
     architecture = type(model).__name__
     family = family_of(architecture, model.config, families)
     config = model.config.get_text_config()
     blocks = model.get_submodule(family.blocks)
     if not isinstance(blocks, nn.ModuleList) or not blocks:
-        raise UnknownArchitecture(f"{architecture}: {family.blocks} is not a list of blocks, or an empty one")
+        raise UnknownArchitecture(f"{architecture}: {family.blocks} is not a list of blocks, or is empty")
     hidden_size = config.hidden_size
     layers = tuple(_layer(block, family, hidden_size, family.residual_multiplier(config)) for block in blocks)
     heads = config.num_attention_heads
@@ -280,10 +279,10 @@ def find_anatomy(model: PreTrainedModel, families: tuple[Family, ...]) -> Anatom
 
 
 def family_of(architecture: str, config: PretrainedConfig, families: tuple[Family, ...]) -> Family:
-    """Return the description that names the transformers class ``architecture``.
+    """Return the family that has the transformers class ``architecture``.
 
     Raises:
-        UnknownArchitecture: none does.
+        UnknownArchitecture: no family has it.
     """
     for family in families:
         if architecture in family.architectures and family.applies(config):
@@ -313,7 +312,7 @@ def _norm(owner: nn.Module, path: str | None, family: Family, hidden_size: int) 
 
 
 def _optional(owner: nn.Module, path: str | None) -> nn.Module | None:
-    """Return the module at ``path``; None where there is none to look for, or the model has left it out."""
+    """Return the module at ``path``; None if ``path`` is None, or the model does not have the module."""
     if path is None:
         return None
     parent, _, name = path.rpartition(".")

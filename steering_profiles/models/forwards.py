@@ -1,4 +1,4 @@
-"""Another ``forward`` for one module, for a while."""
+"""Temporary replacement of a module's ``forward``."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,14 +7,14 @@ from typing import Any
 from torch import nn
 
 _INSIDE = "_old_forward"
-"""Where accelerate keeps the forward of a module whose weights or inputs it moves about."""
+"""Attribute in which accelerate keeps the original forward of a module whose weights or inputs it moves."""
 
 
 @contextmanager
 def replaced_forward(module: nn.Module, forward: Callable[..., Any], *, inside_hooks: bool = False) -> Iterator[None]:
-    """Have ``module`` compute ``forward`` inside this context.
+    """Replace the forward of ``module`` inside this context.
 
-    Hooks of torch run around it as ever; what accelerate does to weights and inputs is done only ``inside_hooks``.
+    Hooks of torch run as usual. Accelerate moves weights and inputs only if ``inside_hooks``.
     """
     name = _INSIDE if inside_hooks and _INSIDE in vars(module) else "forward"
     own = vars(module).get(name)

@@ -1,4 +1,4 @@
-"""GGUF files: each is a whole model by itself, with config, tokenizer and chat template, or says what else it is."""
+"""GGUF files, each of which has a whole model: weights, config, tokenizer and chat template."""
 
 import json
 import mmap
@@ -18,32 +18,32 @@ from transformers import PreTrainedTokenizerBase
 
 from steering_profiles.models import adapters
 from steering_profiles.models.pointers import is_pointer, pointing
-from steering_profiles.models.weights import piece_of
+from steering_profiles.models.weights import part_of
 from steering_profiles.source import GGUF_SUFFIX, is_named_gguf
 
 _MAGIC = b"GGUF"
 _STRING, _ARRAY = 8, 9
 _FORMATS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-"""How values that are neither strings nor arrays are kept, by the number of their type."""
+"""Formats of the struct module for values that are neither strings nor arrays, by type number."""
 _OTHERS = {
-    "mmproj": "a projector of images or sound (mmproj), which belongs to a model",
-    "imatrix": "an importance matrix, by which a model was quantised",
-    "vocab": "a vocabulary alone",
-    "controlvector": "a control vector, which belongs to a model",
+    "mmproj": "a projector for images or sound (mmproj) of a model",
+    "imatrix": "an importance matrix for quantising a model",
+    "vocab": "a vocabulary without weights",
+    "controlvector": "a control vector for a model",
 }
-"""By ``general.type``: what is no model."""
+"""Descriptions of files that are not models, by ``general.type``."""
 _UNTYPED = {"clip": "mmproj", "controlvector": "controlvector"}
-"""By ``general.architecture``: what is no model."""
+"""Types of files without ``general.type`` that are not models, by ``general.architecture``."""
 _SIZES = {int(kind): sizes for kind, sizes in GGML_QUANT_SIZES.items()}
-"""How many values of each type of tensor are kept in how many bytes."""
-_INSTEAD = "give the GGUF file of the model itself"
+"""Number of values and bytes of a block, by tensor type."""
+_INSTEAD = "use the GGUF file of the model"
 
 
 def is_gguf(file: Path) -> bool:
-    """Return whether a file is a GGUF file, by its name or by how it begins.
+    """Return whether a file is a GGUF file, by its name or its first bytes.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     if is_named_gguf(file):
         return True
@@ -52,27 +52,27 @@ def is_gguf(file: Path) -> bool:
 
 
 def require_model(file: Path) -> None:
-    """See that a GGUF file is a whole model, by its name and what it says of itself.
+    """Check that a GGUF file has a whole model, by its name and its metadata.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is not; the message says what it is and what to do.
+        OSError: the file cannot be read.
+        ValueError: the file is something else; the message says what it is and what to do.
     """
     if is_pointer(file):
         raise ValueError(pointing(file))
     facts, tensors, end = _read_facts(file)
-    # Older files have no type, but an architecture of their own.
+    # Older files have no type, but a special architecture.
     kind = facts.get("general.type") or _UNTYPED.get(facts.get("general.architecture", ""), "model")
     if kind == "adapter" or "adapter.type" in facts:
-        raise ValueError(adapters.alone("a LoRA adapter", facts.get("general.base_model.0.name")))
+        raise ValueError(adapters.adapter_alone("a LoRA adapter", facts.get("general.base_model.0.name")))
     if kind != "model":
-        raise ValueError(f"{file.name} is {_OTHERS.get(kind, f'of the type {kind}')}, not a model: {_INSTEAD}")
+        raise ValueError(f"{file.name} is {_OTHERS.get(kind, f'a file of type {kind}')}, not a model: {_INSTEAD}")
     said = facts.get("split.no", 0) + 1, facts.get("split.count", 1)
-    number, count = max(piece_of(file) or said, said, key=itemgetter(1))
+    number, count = max(part_of(file) or said, said, key=itemgetter(1))
     if count > 1:
         raise ValueError(
-            f"{file.name} is piece {number} of {count} of a model: join the pieces with `llama-gguf-split --merge`, "
-            "and give the file that this makes"
+            f"{file.name} is part {number} of {count} of a model: merge the parts with `llama-gguf-split --merge` and "
+            "use the merged file"
         )
     if tensors == 0:
         raise ValueError(f"{file.name} is {_OTHERS['vocab']}, not a model: {_INSTEAD}")
@@ -80,14 +80,14 @@ def require_model(file: Path) -> None:
         raise ValueError(_damaged(file))
 
 
-def keep_listed(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
-    """Take out of a tokenizer that transformers has made of a GGUF file what the file does not list.
+def remove_unlisted_tokens(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
+    """Remove tokens that transformers has added to the tokenizer of a GGUF file and that the file does not list.
 
-    That is the end of text as GPT-2 writes it, for which a model of another family has no embedding.
+    This is GPT-2's end-of-text token, for which a model of another family has no embedding.
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: it is no GGUF file, or a damaged one.
+        ValueError: it is not a GGUF file, or is damaged.
     """
     facts, _, _ = _read_facts(file)
     listed = facts.get("tokenizer.ggml.tokens", 0)
@@ -98,18 +98,20 @@ def keep_listed(tokenizer: PreTrainedTokenizerBase, file: Path) -> None:
 
 
 @contextmanager
-def alone(file: Path) -> Iterator[Path]:
-    """Provide a GGUF file in a folder that holds nothing else; return its path there.
+def in_own_folder(file: Path) -> Iterator[Path]:
+    """Provide a link to a GGUF file in a temporary folder that has no other files.
 
-    Given a GGUF file transformers looks beside it for a tokenizer and for adapters, and prefers what it finds.
+    In the folder of a GGUF file, transformers looks for a tokenizer and adapters and prefers these.
 
     Raises:
-        ValueError: no such folder can be made.
+        ValueError: no temporary folder can be created.
     """
     try:
         folder = tempfile.TemporaryDirectory(prefix="steering-server-")
     except OSError as exc:
-        raise ValueError(f"a temporary folder cannot be made: {exc.strerror}; set TMPDIR to one that can be") from exc
+        raise ValueError(
+            f"no temporary folder can be created: {exc.strerror}; set TMPDIR to a folder that can be written"
+        ) from exc
     with folder as path:
         link = Path(path, f"{file.stem}{GGUF_SUFFIX}")
         link.symlink_to(file.absolute())
@@ -117,14 +119,14 @@ def alone(file: Path) -> Iterator[Path]:
 
 
 def _read_facts(file: Path) -> tuple[dict[str, Any], int, int]:
-    """Return what a file says of itself, of arrays their lengths alone, how many tensors it holds, and where they end.
+    """Return the metadata of a file (for arrays their lengths), the number of its tensors, and the offset of their end.
 
     Raises:
-        ValueError: it is no GGUF file, or a damaged one.
+        ValueError: it is not a GGUF file, or is damaged.
     """
     with file.open("rb") as content:
         if content.read(len(_MAGIC)) != _MAGIC:
-            raise ValueError(f"{file.name} is no GGUF file, whatever its name says: download it again")
+            raise ValueError(f"{file.name} is not a GGUF file in spite of its name: download it again")
         with mmap.mmap(content.fileno(), 0, access=mmap.ACCESS_READ) as blob:
             try:
                 return _Header(blob).read()
@@ -133,11 +135,11 @@ def _read_facts(file: Path) -> tuple[dict[str, Any], int, int]:
 
 
 def _damaged(file: Path) -> str:
-    return f"{file.name} is damaged or cut off: download it again"
+    return f"{file.name} is damaged or incomplete: download it again"
 
 
 class _Header:
-    """Reads the beginning of a GGUF file, value by value."""
+    """Reader of the header of a GGUF file."""
 
     def __init__(self, blob: mmap.mmap) -> None:
         self._blob = blob
@@ -154,11 +156,11 @@ class _Header:
         return facts, tensors, -(-self._at // step) * step + length
 
     def _tensor_end(self) -> int:
-        """Read what is said of the next tensor; return where it ends, from the first one's beginning."""
+        """Read the entry of the next tensor; return the offset of its end from the start of the first tensor."""
         self._string()
         (dimensions,) = self._next("I")
         *sizes, kind, start = self._next("Q" * dimensions + "IQ")
-        block, length = _SIZES.get(kind, (1, 0))  # of a type that is not known yet nothing is known to be missing
+        block, length = _SIZES.get(kind, (1, 0))  # the size of an unknown type counts as 0
         return int(start + prod(sizes) // block * length)
 
     def _next(self, form: str) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""Is the Hugging Face hub there? Asked once, before anything is loaded from it."""
+"""Availability of the Hugging Face hub, checked once before a model is loaded from it."""
 
 from typing import Any, cast
 
@@ -6,25 +6,25 @@ from huggingface_hub import model_info
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
 
 TIMEOUT = 10.0
-"""Seconds that the hub has to answer."""
+"""Timeout of the hub's answer, in seconds."""
 
-# The hub's error derives from that of the HTTP library beneath it, which differs between huggingface_hub's versions.
+# HfHubHTTPError derives from the error of the HTTP library, which differs between versions of huggingface_hub.
 _NO_ANSWER = (cast("type[Exception]", HfHubHTTPError.__bases__[0]), OfflineModeIsEnabled)
 
 
 def hub_options(model: str) -> dict[str, Any]:
-    """Return what transformers must be told to load ``model`` from the hub.
+    """Return the keyword arguments with which transformers loads ``model`` from the hub.
 
-    That is nothing, or, where no answer comes from the hub, to use what was downloaded before: left to itself it asks
-    six times for each file, which takes from half a minute to minutes.
+    If the hub does not answer, they restrict loading to downloaded files. Otherwise transformers would retry each file
+    six times, which takes from half a minute to minutes.
     """
     try:
         model_info(model, timeout=TIMEOUT)
     except HfHubHTTPError as exc:
-        # Refused, which loading will find out too; or the hub itself is in trouble.
+        # A refusal is reported by loading; status 500 and above means that the hub is unavailable.
         return {"local_files_only": True} if exc.response.status_code >= 500 else {}
     except HFValidationError:
-        return {}  # transformers has the words for it
+        return {}  # transformers reports it
     except _NO_ANSWER:
         return {"local_files_only": True}
     return {}

@@ -1,4 +1,4 @@
-"""Who a model is: the sizes and the fingerprint by which a profile recognises it."""
+"""Identity of a model: the sizes and the fingerprint by which a profile recognises it."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from steering_profiles.models.anatomy import Anatomy
 from steering_profiles.schema import ModelIdentity
 
-# The settings that decide what a component computes. Those that only say how the weights are stored (dtype,
-# quantisation) or how text is generated stay out, so that a dequantised or half-precision copy is the same model.
+# The settings that determine what a component computes. Settings of storage (dtype, quantisation) and generation are
+# not included, so that a dequantised or half-precision copy is the same model.
 _CONFIG_FIELDS = (
     "model_type",
     "hidden_size",
@@ -33,8 +33,8 @@ _CONFIG_FIELDS = (
     "scale_attn_by_inverse_layer_idx",
     "reorder_and_upcast_attn",
 )
-# The same, of architectures that have them. They count where they are there alone, so that the fingerprint of a model
-# without them does not change when another family comes to be known.
+# Settings of some architectures only. A config without a setting has no entry for it, so that its fingerprint does not
+# change when a setting of another family is added here.
 _FAMILY_FIELDS = (
     "alibi",
     "attention_multiplier",
@@ -67,7 +67,7 @@ _FAMILY_FIELDS = (
     "use_qkv_bias",
     "word_embed_proj_dim",
 )
-_SAMPLES = 64  # values of each weight that tell two checkpoints apart
+_SAMPLES = 64  # values of each weight that go into the digest
 _EPSILONS = ("rms_norm_eps", "layer_norm_epsilon")
 
 
@@ -78,7 +78,7 @@ def identify(
     tokenizer: PreTrainedTokenizerBase | None,
     anatomy: Anatomy,
 ) -> ModelIdentity:
-    """Describe a loaded model for the profiles made on it; without its tokenizer the fingerprint is of the config."""
+    """Return the identity of a model; without a tokenizer the fingerprint covers the config only."""
     sizes = anatomy.sizes
     return ModelIdentity(
         id=name,
@@ -95,9 +95,9 @@ def identify(
 
 
 def fingerprint(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | None) -> str:
-    """Return ``sha256:...`` over what config and tokenizer say of the computation; the weights are not read."""
+    """Return ``sha256:...`` over the settings of config and tokenizer that determine the computation."""
     facts: dict[str, Any] = {field: getattr(config, field, None) for field in _CONFIG_FIELDS}
-    # A GGUF file keeps these in float32: 1e-05 comes back as 9.999999747378752e-06.
+    # GGUF files store these in float32: 1e-05 is read as 9.999999747378752e-06.
     facts |= {field: float(f"{getattr(config, field, None) or 0:.4g}") for field in _EPSILONS}
     facts |= {field: getattr(config, field) for field in _FAMILY_FIELDS if hasattr(config, field)}
     facts["rope"] = getattr(config, "rope_parameters", None)
@@ -107,9 +107,9 @@ def fingerprint(config: PretrainedConfig, tokenizer: PreTrainedTokenizerBase | N
 
 
 def weights_digest(model: PreTrainedModel) -> str:
-    """Return a hash of a few values of every weight: tells two checkpoints of one architecture apart, and is quick.
+    """Return a hash over a few values of every weight, which distinguishes checkpoints of the same architecture.
 
-    Weights that accelerate has put on disk are not looked at.
+    Weights that accelerate has offloaded to disk are not included.
     """
     digest = hashlib.sha256()
     for name, weight in model.named_parameters():
@@ -123,7 +123,7 @@ def weights_digest(model: PreTrainedModel) -> str:
 
 
 def _dense_parts(tensor: Tensor) -> Iterator[Tensor]:
-    """Yield what a tensor is made of: itself, or, of a quantised one of torchao's, its integers and their scales."""
+    """Yield the dense tensors of a tensor: itself, or the integers and scales of one quantised by torchao."""
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is None:
         yield tensor

@@ -1,4 +1,4 @@
-"""Load a model: hub id, local folder, GGUF file, or the embedded default; placed by accelerate."""
+"""Loading of models from the hub, a folder, a GGUF file or the embedded default, placed by accelerate."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,24 +34,24 @@ class LoadedModel(ModelWithAnatomy):
 
     @property
     def end_tokens(self) -> frozenset[int]:
-        """The tokens that end a text: those that the generation config lists, and the tokenizer's own."""
+        """End tokens of the generation config and of the tokenizer."""
         listed = getattr(self.model.generation_config, "eos_token_id", None)
         several = listed if isinstance(listed, list) else [listed]
         return frozenset(token for token in (*several, self.tokenizer.eos_token_id) if isinstance(token, int))
 
     @property
     def input_device(self) -> torch.device:
-        """Where token ids are expected."""
+        """Device of the token ids."""
         return _used_on(self.model.get_input_embeddings())
 
     @property
     def layer_devices(self) -> tuple[torch.device, ...]:
-        """Where each layer computes."""
+        """Device on which each layer computes."""
         return tuple(_used_on(layer.head_output) for layer in self.anatomy.layers)
 
 
 def _used_on(module: torch.nn.Module) -> torch.device:
-    # Weights that accelerate keeps on the CPU or on disk come to where they are used for the moment of their use.
+    # Accelerate moves offloaded weights to their execution device when they are used.
     device = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
     return next(chain(module.parameters(), module.buffers())).device if device is None else torch.device(device)
 
@@ -60,8 +60,8 @@ def load_model(source: ModelSource) -> LoadedModel:
     """Load the model that ``source`` names, in evaluation mode.
 
     Raises:
-        ModelLoadError: it cannot be found or read; the message says what to do.
-        UnknownArchitecture: its architecture has no known anatomy. Found out before the weights are read.
+        ModelLoadError: the model cannot be found or read; the message says what to do.
+        UnknownArchitecture: its architecture has no known anatomy. This is checked before the weights are read.
     """
     requested = requested_dtype(source)
     with found(source, "model") as location, offload_folder(source.cache) as offload:
@@ -74,7 +74,7 @@ def load_model(source: ModelSource) -> LoadedModel:
         if location.folder is not None:
             check_weights(location.folder)
         tokenizer = read_tokenizer(location, config)
-        model = _weighted(location, {"dtype": dtype, "offload_folder": offload.path, **placement})
+        model = _load_weights(location, {"dtype": dtype, "offload_folder": offload.path, **placement})
         offload.keep_for(model)
         loaded = assemble(location.name, model, tokenizer)
         if quantisation is not None:
@@ -83,7 +83,7 @@ def load_model(source: ModelSource) -> LoadedModel:
 
 
 def assemble(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
-    """Find the parts of a model that is already in memory.
+    """Return a model that is already in memory as a :class:`LoadedModel`.
 
     Raises:
         UnknownArchitecture: its architecture has no known anatomy.
@@ -93,11 +93,11 @@ def assemble(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBa
     return LoadedModel(name, model, anatomy, tokenizer, identity)
 
 
-def _weighted(location: Location, placement: Mapping[str, Any]) -> PreTrainedModel:
+def _load_weights(location: Location, placement: Mapping[str, Any]) -> PreTrainedModel:
     """Load a model with its weights, in evaluation mode.
 
     Raises:
-        ValueError: they are not all of its weights, or not alone.
+        ValueError: weights are missing or do not fit the config, or an adapter was applied.
     """
     if location.gguf is not None:
         placement = {**placement, "quantization_config": GgufConfig(dequantize=True)}
@@ -106,7 +106,7 @@ def _weighted(location: Location, placement: Mapping[str, Any]) -> PreTrainedMod
         output_loading_info=True,
         ignore_mismatched_sizes=True,
         trust_remote_code=False,
-        # Where peft is installed an adapter is looked for beside the model, and that does not heed the rest.
+        # If peft is installed, the search for an adapter ignores the other options.
         adapter_kwargs={"local_files_only": location.options.get("local_files_only", False)},
         **placement,
         **location.options,
@@ -120,30 +120,30 @@ def _weighted(location: Location, placement: Mapping[str, Any]) -> PreTrainedMod
 
 @torch.no_grad()
 def _run_once(loaded: LoadedModel) -> None:
-    """Have a quantised model do now what its library leaves to the first pass: unpack weights, look for kernels."""
+    """Make a first pass, in which quantisation libraries unpack weights and select kernels."""
     loaded.model(input_ids=torch.tensor([[0, 0]], device=loaded.input_device), use_cache=False)
 
 
 def _require_all_weights(report: Mapping[str, Any]) -> None:
-    """Refuse a model that transformers has filled up with random weights where the checkpoint had none that fit.
+    """Check that the checkpoint has all weights: transformers initialises missing ones at random.
 
     Raises:
-        ValueError: it has.
+        ValueError: weights are missing or have another shape.
     """
     fault = "the weights do not fit the config"
     if report["mismatched_keys"]:
         name, stored, expected = min(report["mismatched_keys"])
-        raise ValueError(f"{fault}: {name} has shape {list(stored)}, where {list(expected)} is expected")
+        raise ValueError(f"{fault}: {name} has shape {list(stored)}; the config needs {list(expected)}")
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])
-        raise ValueError(f"{fault}: it names {len(missing)} tensors that are not there, such as {missing[0]}")
+        raise ValueError(f"{fault}: {len(missing)} tensors are missing, such as {missing[0]}")
 
 
 def _placement(source: ModelSource, config: PretrainedConfig, dtype: torch.dtype, *, from_gguf: bool) -> dict[str, Any]:
-    """Return where transformers is to put the parts of a model.
+    """Return the arguments with which transformers places the parts of a model on devices.
 
     Raises:
-        ValueError: they cannot go there.
+        ValueError: the device map is invalid, or a device has too little memory.
     """
     if isinstance(source.device_map, str) and source.device_map in AUTOMATIC:
         limits = {} if source.max_memory is None else {"max_memory": dict(source.max_memory)}
@@ -153,8 +153,8 @@ def _placement(source: ModelSource, config: PretrainedConfig, dtype: torch.dtype
     whole = explicit_map(meta, alone if source.device_map is None else source.device_map)
     if from_gguf and DISK in whole.values():
         raise ValueError(
-            "the device map puts parts on disk, where a GGUF file's are not as they are needed; put them on other "
-            "devices, or take the model's safetensors files"
+            "the device map puts parts on disk, which is not supported for GGUF files; put them on other devices, or "
+            "use the model's safetensors files"
         )
     require_memory(meta, dtype, whole)
     return {} if source.device_map is None and alone == "cpu" else {"device_map": whole}

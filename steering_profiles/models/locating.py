@@ -1,4 +1,4 @@
-"""Where a model is: the embedded default, a GGUF file, a folder, or the hub."""
+"""Locating of models: the embedded default, GGUF files, folders and the hub."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -19,40 +19,40 @@ _CONFIG = "config.json"
 
 @dataclass(frozen=True)
 class Location:
-    """Where transformers finds a model."""
+    """Location from which transformers loads a model."""
 
     name: str
-    """What the model is called."""
+    """Name of the model."""
     origin: str
-    """Where it came from: a path, or its hub id."""
+    """Path or hub id that the user gave."""
     path: str
-    """What transformers is given: a folder, which may be a temporary one, or the hub id."""
+    """Argument for transformers: a folder, which may be temporary, or the hub id."""
     options: Mapping[str, Any]
-    """What transformers must be told besides."""
+    """Keyword arguments for transformers."""
 
     @property
     def folder(self) -> Path | None:
-        """The folder that the model is in, as checkpoints of transformers are; None if it is no such folder."""
+        """Folder of the checkpoint; None for a GGUF file or a model on the hub."""
         return None if self.gguf is not None or not Path(self.path).is_dir() else Path(self.path)
 
     @property
     def gguf(self) -> Path | None:
-        """The GGUF file that the model is; None if it is none."""
+        """Path of the GGUF file; None if the model is not one."""
         return Path(self.path, self.options["gguf_file"]) if "gguf_file" in self.options else None
 
     def without_temporary(self, text: str) -> str:
-        """Return ``text`` with paths in the model's own folder in place of those in a temporary one."""
+        """Return ``text`` with the original folder in place of the temporary one."""
         return text if self.gguf is None else text.replace(self.path, str(Path(self.origin).parent))
 
 
 @contextmanager
 def located(model: str, cache: Path) -> Iterator[Location]:
-    """Find a model by what a user calls it, and see that what is there is one.
+    """Find a model by the name or path that a user gives, and check that it is a model.
 
     Raises:
-        ModelLoadError: there is nothing of that name, or it is no folder of a model.
-        OSError: what is there cannot be read, or the hub refuses.
-        ValueError: what is there is something else, or is not alone; the message says what to do.
+        ModelLoadError: there is nothing of this name, or the folder is not a model's.
+        OSError: it cannot be read, or the hub refuses access.
+        ValueError: it is something else, or an adapter is beside it; the message says what to do.
     """
     path = Path(model).expanduser()
     if model == EMBEDDED:
@@ -63,7 +63,7 @@ def located(model: str, cache: Path) -> Iterator[Location]:
         if not gguf.is_gguf(path):
             raise ValueError(no_model(path))
         gguf.require_model(path)
-        with gguf.alone(path) as link:
+        with gguf.in_own_folder(path) as link:
             yield Location(path.stem, str(path), str(link.parent), {"gguf_file": link.name})
     else:
         yield _on_hub(model)
@@ -72,14 +72,14 @@ def located(model: str, cache: Path) -> Iterator[Location]:
 def _in_folder(name: str, folder: Path) -> Location:
     require_no_adapter(str(folder), {})
     if not (folder / _CONFIG).is_file():
-        raise ModelLoadError(f"model folder {str(folder)!r} holds no {_CONFIG}{_instead(folder)}")
+        raise ModelLoadError(f"model folder {str(folder)!r} has no {_CONFIG}{_instead(folder)}")
     require_fetched(folder, _CONFIG)
     return Location(name, str(folder), str(folder), {})
 
 
 def _instead(folder: Path) -> str:
     files = sorted(filter(is_named_gguf, folder.iterdir()))
-    return f", but GGUF files, of which each is given by itself: {str(files[0])!r}" if files else ""
+    return f"; to load one of its GGUF files, give the path of the file: {str(files[0])!r}" if files else ""
 
 
 def _on_hub(model: str) -> Location:

@@ -1,7 +1,7 @@
-"""Loggers of quantisation libraries, silenced but for errors.
+"""Loggers of quantisation libraries, set to show errors only.
 
-What they report is nothing that a user of a model could act on: kernels for other hardware that do not load, at every
-import, and that 8-bit products round their inputs, at every product. Imported before transformers, which imports them.
+They warn about kernels for other hardware at every import and about rounded inputs at every 8-bit product, which users
+cannot change. This module is imported before transformers, which imports these libraries.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""Is there memory for a model's weights? Found out from its config, before they are read."""
+"""Check that a model's weights fit into memory, from its config, before they are read."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -15,12 +15,12 @@ _CONTROL_GROUPS = Path("/sys/fs/cgroup")
 
 
 def require_memory(model: PreTrainedModel, dtype: torch.dtype, whole: Mapping[str, Device]) -> None:
-    """See that each device has room for the weights that a map of all parts of ``model`` puts there.
+    """Check that each device has memory for the weights that a device map of all parts of ``model`` puts there.
 
-    What is on disk needs none. Weights that are quantised take less than their shapes say, and are not looked at.
+    Weights on disk need none. Quantised models are not checked, because their weights take less than their shapes say.
 
     Raises:
-        ValueError: some device has not.
+        ValueError: a device has too little memory.
     """
     if getattr(model.config, "quantization_config", None) is not None:
         return
@@ -33,9 +33,9 @@ def require_memory(model: PreTrainedModel, dtype: torch.dtype, whole: Mapping[st
         free = free_memory(torch.device(device))
         if free is not None and size > free:
             raise ValueError(
-                f"not enough memory on {device}: its weights take {_gibibytes(size)} there as "
-                f"{str(dtype).removeprefix('torch.')}, and {_gibibytes(free)} are free; a smaller dtype needs less, "
-                "and the device map auto puts on other devices, or leaves on disk, what does not fit"
+                f"not enough memory on {device}: its weights take {_gibibytes(size)} as "
+                f"{str(dtype).removeprefix('torch.')}, and {_gibibytes(free)} are free; use a smaller dtype, or the "
+                "device map auto, which puts the rest on other devices or on disk"
             )
 
 
@@ -76,7 +76,7 @@ def _groups() -> Iterator[Path]:
 
 
 def _figures(path: Path) -> dict[str, int]:
-    """Read lines of a name and a number."""
+    """Read a file whose lines are a name and a number."""
     rows = (line.split() for line in _text(path).splitlines())
     return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
 

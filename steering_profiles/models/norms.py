@@ -1,7 +1,7 @@
-"""Norms that stand between a component and the residual stream, or between the residual stream and the unembedding.
+"""Norms between components and the residual stream, and between the residual stream and the unembedding.
 
-A norm is linear but for the scale that it has on its input. Frozen at that scale, it can be applied to the parts of
-its input one by one: what comes out of all parts together, and its bias, is what comes out of the whole.
+A norm is linear apart from its scale, which depends on the input. With the scale fixed it can be applied to the parts
+of an input separately: the results, summed with the bias, are the output for the whole input.
 """
 
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from accelerate.utils import align_module_device
 from torch import Tensor, nn
 
 NormKind = Literal["layer", "rms", "rms of 1 + weight"]
-"""How a family's norms are computed: whether the mean is subtracted, and what the gain is."""
+"""Kinds of norms: layer norm, or RMS norm with a gain of the weight or of 1 + weight."""
 
 
 @dataclass(frozen=True, eq=False)
 class Norm:
-    """One norm of a model over the residual stream's hidden_size."""
+    """A norm over the hidden size."""
 
     module: nn.Module
     kind: NormKind
@@ -33,24 +33,24 @@ class Norm:
 
     @property
     def bias(self) -> Tensor | None:
-        """``[hidden_size]``: what is added whatever the input."""
+        """Bias, ``[hidden_size]``; None if the norm has none."""
         return self._parameter("bias")
 
     def scale(self, inputs: Tensor) -> Tensor:
-        """Return what all dimensions of each of ``inputs``, ``[..., hidden_size]``, are multiplied by: ``[..., 1]``."""
+        """Return the scale of the norm on each of ``inputs``, ``[..., hidden_size]``: ``[..., 1]``, float64."""
         precise = inputs.double()
         if self.kind == "layer":
             precise = precise - precise.mean(dim=-1, keepdim=True)
         return (precise.square().mean(dim=-1, keepdim=True) + self._epsilon).rsqrt()
 
     def linear(self, parts: Tensor) -> Tensor:
-        """Return what comes of ``parts`` of an input, ``[..., hidden_size]``, at a scale of 1 and without the bias."""
+        """Return the output for ``parts`` of an input, ``[..., hidden_size]``, at scale 1 and without the bias."""
         if self.kind == "layer":
             parts = parts - parts.mean(dim=-1, keepdim=True)
         return parts * self.gain.to(parts)
 
     def _parameter(self, name: str) -> Tensor | None:
-        with align_module_device(self.module):  # fetched, where accelerate keeps it elsewhere until it is used
+        with align_module_device(self.module):  # fetches a parameter that accelerate has offloaded
             parameter = getattr(self.module, name, None)
         return parameter if isinstance(parameter, Tensor) else None
 
@@ -59,4 +59,4 @@ class Norm:
         for name in ("variance_epsilon", "eps"):
             if hasattr(self.module, name):
                 return float(getattr(self.module, name))
-        raise TypeError(f"{type(self.module).__name__} does not say its epsilon")
+        raise TypeError(f"{type(self.module).__name__} has no known attribute for epsilon")

@@ -1,4 +1,4 @@
-"""Where the parts of a model go: device maps, as accelerate takes them and a little beyond, checked before loading."""
+"""Device maps: completed and checked before a model is loaded."""
 
 from collections.abc import Iterator, Mapping
 
@@ -9,20 +9,20 @@ from transformers import PreTrainedModel
 from steering_profiles.source import AUTOMATIC, require_limits
 
 DISK = "disk"
-_NOT_COMPUTING = ("cpu", DISK)  # beside an accelerator
+_NOT_COMPUTING = ("cpu", DISK)  # if there is an accelerator
 
 Device = int | str
 
 
 def explicit_map(model: PreTrainedModel, device_map: str | Mapping[str, Device]) -> dict[str, Device]:
-    """Return from each part of ``model`` to its device, no part inside another and none left out.
+    """Return a complete device map of ``model``, in which no part is inside another.
 
-    What is given may be one device, or a map in which parts are inside others: ``{"": "cpu", "model.layers.3":
-    "disk"}`` is all on the CPU but for one layer, which accelerate by itself does not take.
+    ``device_map`` may be one device, or a map with nested parts, which accelerate does not accept: ``{"": "cpu",
+    "model.layers.3": "disk"}`` puts everything on the CPU except for one layer.
 
     Raises:
-        ValueError: it names a device that is not there or a part that the model does not have, has no device for
-            some part, or puts parts of one layer on different accelerators.
+        ValueError: the map names a device or a part that does not exist, has no device for a part, or puts parts of
+            one layer on different accelerators.
     """
     asked = {"": device_map} if isinstance(device_map, str) else device_map
     given = {part: _number(device) for part, device in asked.items()}
@@ -31,7 +31,7 @@ def explicit_map(model: PreTrainedModel, device_map: str | Mapping[str, Device])
         _require_device(device)
         if part not in parts:
             raise ValueError(
-                f"the device map names {part!r}, which is no part of the model; its parts are such as "
+                f"the device map names {part!r}, which is not a part of the model; examples of its parts: "
                 f"{', '.join(_examples(model))}"
             )
     whole = dict(_disjoint("", model, given, given.get("")))
@@ -40,11 +40,11 @@ def explicit_map(model: PreTrainedModel, device_map: str | Mapping[str, Device])
 
 
 def require_max_memory(max_memory: Mapping[Device, str], device_map: str | Mapping[str, Device] | None) -> None:
-    """See that limits of memory can be kept.
+    """Check memory limits.
 
     Raises:
-        ValueError: the device map is not an automatic one, which alone looks at them; there is no such device; or
-            a size is not one.
+        ValueError: the device map is not automatic (others do not use the limits), a device does not exist, or a size
+            is invalid.
     """
     require_limits(max_memory, device_map)
     for device in max_memory:
@@ -52,7 +52,7 @@ def require_max_memory(max_memory: Mapping[Device, str], device_map: str | Mappi
 
 
 def device_of(tensor: str, whole: Mapping[str, Device]) -> Device:
-    """Return where a map from :func:`explicit_map` puts the weight of that name."""
+    """Return the device of the weight named ``tensor`` in a map from :func:`explicit_map`."""
     part = tensor
     while part not in whole:
         part = part.rpartition(".")[0]
@@ -66,16 +66,18 @@ def _number(device: Device) -> Device:
 def _disjoint(
     path: str, module: nn.Module, given: Mapping[str, Device], inherited: Device | None
 ) -> Iterator[tuple[str, Device]]:
-    """Yield the parts of ``module`` and their devices, which is itself where nothing inside it has its own."""
+    """Yield the largest parts of ``module`` that are on one device, with their devices."""
     inside = f"{path}." if path else ""
-    # What is computed rather than stored, such as rotary frequencies, may be left out.
+    # Computed buffers that are not stored, such as rotary frequencies, may be left out.
     stored = module.state_dict()
     if not any(part != path and part.startswith(inside) for part in given):
         if inherited is not None:
             yield path, inherited
         elif stored:
             part = path or next(iter(stored))
-            raise ValueError(f"the device map has no device for {part}; an entry for '' is for whatever has none")
+            raise ValueError(
+                f"the device map has no device for {part}; an entry for '' applies to all parts without one"
+            )
         return
     for name, _ in (*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)):
         if inherited is not None:
@@ -87,23 +89,23 @@ def _disjoint(
 
 
 def _require_device(device: Device) -> None:
-    """See that there is such a device.
+    """Check that a device exists.
 
     Raises:
-        ValueError: there is not; the message has those that there are.
+        ValueError: it does not; the message has the devices that exist.
     """
     accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     count = torch.accelerator.device_count() if accelerator is not None else 0
-    if not _is_there(device, accelerator, count):
+    if not _exists(device, accelerator, count):
         kind = "none" if accelerator is None else accelerator.type
         known = ["cpu", DISK, *map(str, range(count))]
         raise ValueError(
-            f"device {device!r} is not there; this machine has {', '.join(known)} (numbers are accelerators, of kind "
-            f"{kind}); a whole device map can also be {' or '.join(AUTOMATIC)}"
+            f"device {device!r} does not exist; this machine has {', '.join(known)} (numbers are accelerators, of type "
+            f"{kind}); a device map can also be {' or '.join(AUTOMATIC)}"
         )
 
 
-def _is_there(device: Device, accelerator: torch.device | None, count: int) -> bool:
+def _exists(device: Device, accelerator: torch.device | None, count: int) -> bool:
     if isinstance(device, int):
         return not isinstance(device, bool) and 0 <= device < count
     if device in _NOT_COMPUTING:
@@ -116,13 +118,13 @@ def _is_there(device: Device, accelerator: torch.device | None, count: int) -> b
 
 
 def _require_whole_layers(model: PreTrainedModel, whole: Mapping[str, Device]) -> None:
-    """See that the parts of a layer compute on one device, since they add to each other's results.
+    """Check that all parts of a layer compute on one device, because they add to each other's results.
 
     Raises:
-        ValueError: some do not.
+        ValueError: a layer has parts on several accelerators.
     """
     if len({str(device) for device in whole.values() if device not in _NOT_COMPUTING}) < 2:
-        return  # what is on the CPU or on disk computes on the one accelerator
+        return  # parts on the CPU or on disk compute on the only accelerator
     for path, module in model.named_modules():
         devices = {str(device) for part, device in whole.items() if part.startswith(f"{path}.")}
         if type(module).__name__ in (model._no_split_modules or ()) and len(devices) > 1:
@@ -133,5 +135,5 @@ def _require_whole_layers(model: PreTrainedModel, whole: Mapping[str, Device]) -
 
 
 def _examples(model: PreTrainedModel) -> list[str]:
-    """Return the first few parts that a device map may name."""
+    """Return a few parts that a device map may name."""
     return [path for path, module in model.named_modules() if path and any(True for _ in module.parameters())][:4]

@@ -1,4 +1,4 @@
-"""Pointers of Git LFS: the few lines that a repository holds in a file's place until the file itself is fetched."""
+"""Git LFS pointers: short text files in place of files that have not been fetched yet."""
 
 from pathlib import Path
 
@@ -6,11 +6,11 @@ _BEGINNING = b"version https://git-lfs.github.com/spec/"
 
 
 def require_fetched(folder: Path, *patterns: str) -> None:
-    """See that of the files of a folder none whose name matches one of ``patterns`` is but a pointer.
+    """Check that no file in ``folder`` whose name matches one of ``patterns`` is a pointer.
 
     Raises:
-        OSError: one cannot be read.
-        ValueError: one is a pointer; the message names it.
+        OSError: a file cannot be read.
+        ValueError: a file is a pointer; the message names it.
     """
     for file in sorted({file for pattern in patterns for file in folder.glob(pattern)}):
         if file.is_file() and is_pointer(file):
@@ -18,18 +18,18 @@ def require_fetched(folder: Path, *patterns: str) -> None:
 
 
 def is_pointer(file: Path) -> bool:
-    """Return whether there is a pointer in place of ``file``.
+    """Return whether ``file`` is a pointer.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: the file cannot be read.
     """
     with file.open("rb") as content:
         return content.read(len(_BEGINNING)) == _BEGINNING
 
 
 def pointing(file: Path) -> str:
-    """Say of a pointer what it is and what to do."""
+    """Return a message about a pointer, with the remedy."""
     return (
-        f"{file.name} is not the file itself but a pointer of Git LFS to it: fetch it with `git lfs pull`, or download "
-        "it again"
+        f"{file.name} is a Git LFS pointer, not the file itself: fetch the file with `git lfs pull`, or download it "
+        "again"
     )

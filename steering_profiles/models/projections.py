@@ -1,4 +1,4 @@
-"""Linear projections, whatever holds their weights: a matrix, or what a quantisation library has put in its place."""
+"""Linear projections with dense or quantised weights."""
 
 import torch
 from accelerate.utils import align_module_device
@@ -7,23 +7,23 @@ from transformers.pytorch_utils import Conv1D
 
 
 def features(projection: nn.Module) -> tuple[int, int]:
-    """Return how many features a projection takes and how many it gives: what its weight holds may be packed.
+    """Return the numbers of input and output features; the shape of a quantised weight may differ from them.
 
     Raises:
-        TypeError: the module does not say.
+        TypeError: the module does not have them.
     """
     if isinstance(projection, Conv1D):
         return projection.nx, projection.nf
     try:
         return int(projection.in_features), int(projection.out_features)  # type: ignore[arg-type]
     except AttributeError as exc:
-        raise TypeError(f"{type(projection).__name__} does not say how many features it has") from exc
+        raise TypeError(f"{type(projection).__name__} has no in_features and out_features") from exc
 
 
 def is_dense(projection: nn.Module) -> bool:
-    """Return whether the weight of a projection is a matrix of floating-point numbers, which can be read and changed.
+    """Return whether the weight of a projection is a plain floating-point matrix, which can be read and changed.
 
-    Quantised weights have other shapes, integers, 8-bit floats with scales beside them, or are tensors of another kind.
+    Quantised weights have other shapes, are integers or 8-bit floats with separate scales, or are tensor subclasses.
     """
     weight = getattr(projection, "weight", None)
     if not isinstance(weight, Tensor) or type(weight.data) is not Tensor:
@@ -34,18 +34,18 @@ def is_dense(projection: nn.Module) -> bool:
 
 
 def is_computed_in(dtype: torch.dtype) -> bool:
-    """Return whether models compute in this type: floating-point numbers of more than eight bits."""
+    """Return whether models compute in ``dtype``: floating-point numbers of more than eight bits."""
     return dtype.is_floating_point and dtype.itemsize > 1
 
 
 def input_major(projection: nn.Module) -> Tensor:
-    """Return the weight of a linear module as ``[in, out]``, whichever way round the module keeps it.
+    """Return the weight of a linear module as ``[in, out]``, whatever the layout in the module.
 
-    It is the module's own: what is changed in it is changed in the module. What accelerate keeps elsewhere until it is
-    used is fetched to where the module computes, which is then but a copy.
+    The result shares memory with the module's weight. Of a weight that accelerate has offloaded it is a copy on the
+    execution device.
 
     Raises:
-        TypeError: the module has no weight matrix, or a quantised one.
+        TypeError: the module has no dense weight.
     """
     if not is_dense(projection):
         raise TypeError(f"{type(projection).__name__} has no dense weight matrix")
@@ -55,15 +55,15 @@ def input_major(projection: nn.Module) -> Tensor:
 
 
 def effective_weight(projection: nn.Module, dtype: torch.dtype) -> Tensor:
-    """Return the ``W``, ``[in, out]``, with which the module computes ``x W + bias``: to read, not to change.
+    """Return the matrix ``W``, ``[in, out]``, with which the module computes ``x W + bias``. It must not be changed.
 
-    Where that is no dense matrix it is asked of the module itself, which is given the identity, in ``dtype``, the type
-    that the model computes in. What quantises its inputs too, row by row, keeps the identity's rows as they are.
+    For a quantised weight it is the module's output for the identity matrix in ``dtype``, the dtype that the model
+    computes in. Modules that also quantise their inputs row by row represent the rows of the identity exactly.
     """
     if is_dense(projection):
         return input_major(projection)
     inputs, _ = features(projection)
-    # forward, not a call: steering may have hooks on the module.
+    # forward instead of a call, because steering may have hooks on the module.
     with torch.no_grad(), align_module_device(projection):
         device = next(iter([*projection.parameters(), *projection.buffers()])).device
         ones = torch.eye(inputs, dtype=dtype, device=device)

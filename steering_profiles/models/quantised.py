@@ -1,4 +1,4 @@
-"""Checkpoints of quantised weights: by which method, whether they load here, and what they are once loaded."""
+"""Quantised checkpoints: their method, and whether they can be loaded on this machine."""
 
 import copy
 import importlib.util
@@ -22,7 +22,7 @@ _PACKAGES = {
     "quanto": ("optimum.quanto", "optimum-quanto"),
     "torchao": ("torchao", "torchao"),
 }
-"""By method: the module that runs it, and what pip installs."""
+"""Module that runs each method, and the packages that pip installs for it."""
 
 _ON_GPUS = ("eetq", "fbgemm_fp8", "fp_quant", "higgs", "nvfp4", "spqr", "vptq")
 """Methods without kernels for a CPU."""
@@ -30,18 +30,18 @@ _ON_GPUS = ("eetq", "fbgemm_fp8", "fp_quant", "higgs", "nvfp4", "spqr", "vptq")
 
 @dataclass(frozen=True)
 class Quantisation:
-    """How the weights of a checkpoint are kept."""
+    """Quantisation of a checkpoint."""
 
     method: str
-    """As transformers names it, such as ``bitsandbytes``."""
+    """Name of the method in transformers, such as ``bitsandbytes``."""
     refused: str | None
-    """Why such a checkpoint cannot be loaded here, and what to do about it, to follow the model's name."""
+    """Reason why the checkpoint cannot be loaded here, with the remedy, to follow the model's name; None if it can."""
     dequantised: bool
-    """Whether the weights become plain ones on loading, so that the model is no longer a quantised one."""
+    """Whether the weights are dequantised while loading, so that the loaded model is a plain one."""
 
 
 def method_of(config: PretrainedConfig) -> str | None:
-    """Return the method by which a checkpoint, or a model in memory, with such a config is quantised; None if none."""
+    """Return the quantisation method of a checkpoint or model with this config; None if it is not quantised."""
     settings = _settings(config)
     if settings is None:
         return None
@@ -51,9 +51,9 @@ def method_of(config: PretrainedConfig) -> str | None:
 
 
 def quantisation_of(config: PretrainedConfig) -> Quantisation | None:
-    """Return how the weights of a checkpoint or a model with such a config are kept; None where they are plain.
+    """Return the quantisation of a checkpoint or model with this config; None if its weights are plain.
 
-    Which methods run here is transformers' to say: it is asked as it asks itself before it reads weights.
+    Whether the method runs here is determined by the check of transformers that precedes the reading of weights.
     """
     settings, method = _settings(config), method_of(config)
     if settings is None or method is None:
@@ -66,17 +66,17 @@ def quantisation_of(config: PretrainedConfig) -> Quantisation | None:
         quantizer.validate_environment(device_map=None, weights_only=True)
     except (AttributeError, ImportError, LookupError, RuntimeError, TypeError, ValueError) as exc:
         says = " ".join(str(exc).split()) or type(exc).__name__
-        return Quantisation(method, f"is quantised (method {method}), which cannot be run here: {says}", False)
+        return Quantisation(method, f"is quantised (method {method}), which cannot run here: {says}", False)
     return Quantisation(method, None, bool(getattr(quantizer.quantization_config, "dequantize", False)))
 
 
 @contextmanager
 def differentiable(model: PreTrainedModel) -> Iterator[None]:
-    """Have a model compute, inside this context, by kernels that have a derivative.
+    """Make a model use kernels with a derivative inside this context.
 
-    On some CPUs bitsandbytes packs 4-bit weights for a product that has none, and rounds to bfloat16. Its layers do
-    not while they are in training mode, which means nothing else to them; asked for their state they unpack. That
-    rounds the scales of doubly quantised weights, so that what was packed is put back afterwards.
+    On some CPUs bitsandbytes packs 4-bit weights for a kernel without a derivative that rounds to bfloat16. Its layers
+    do not use it in training mode, which has no other effect on them, and ``state_dict`` unpacks their weights. This
+    rounds the scales of doubly quantised weights, so the packed weights are restored afterwards.
     """
     if method_of(model.config) != "bitsandbytes":
         yield
@@ -109,17 +109,17 @@ def _is_bitsandbytes(settings: dict[str, Any]) -> bool:
 
 
 def _missing(method: str) -> str | None:
-    """Return what a method needs that is not here, and how to get it; None where nothing is known to be missing."""
+    """Return what a method needs that is missing here, with the remedy; None if nothing is known to be missing."""
     if method in _ON_GPUS and not (torch.cuda.is_available() or torch.xpu.is_available()):
-        return "which runs on GPUs only, and there is none here; load the checkpoint that it was made of"
+        return "which needs a GPU, and there is none here; load the unquantised checkpoint"
     module, packages = _PACKAGES.get(method, (None, None))
     if module is not None and not _is_installed(module):
-        return f"which takes a package that is not installed; install it with: pip install {packages}"
+        return f"which needs a package that is not installed; install it with: pip install {packages}"
     return None
 
 
 def _is_installed(module: str) -> bool:
     try:
         return importlib.util.find_spec(module) is not None
-    except ModuleNotFoundError:  # of the package that holds it
+    except ModuleNotFoundError:  # the parent package is missing
         return False

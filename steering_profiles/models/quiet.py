@@ -1,4 +1,4 @@
-"""Keep the libraries beneath from writing to the terminal."""
+"""Silencing of libraries that write to the terminal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ from transformers.utils import logging
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Keep transformers, huggingface_hub and accelerate from writing bars and warnings to the terminal."""
+    """Suppress progress bars and warnings of transformers, huggingface_hub and accelerate inside this context."""
     verbosity, hub_verbosity = logging.get_verbosity(), hub_logging.get_verbosity()
     placing = getLogger("accelerate")
     placing_level = placing.level
     bars = logging.is_progress_bar_enabled()
-    bar = tqdm.__init__  # the bars of GGUF and of compressed-tensors follow no setting
+    bar = tqdm.__init__  # the bars for GGUF and compressed-tensors have no setting
     logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
     placing.setLevel(ERROR)

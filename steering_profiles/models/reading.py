@@ -1,4 +1,4 @@
-"""Find a model and read its config and dtype: the steps that loading with and without weights have in common."""
+"""Finding a model and reading its config: the steps shared by loading with and without weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,10 +19,10 @@ from steering_profiles.source import DTYPES, ModelSource
 
 @contextmanager
 def found(source: ModelSource, what: str) -> Iterator[Location]:
-    """Find a model, and quietly load ``what`` of it.
+    """Find a model, and turn errors inside this context into messages about loading ``what`` of it.
 
     Raises:
-        ModelLoadError: it cannot be found or read, or not as ``source`` says; the message says what to do.
+        ModelLoadError: the model cannot be found, or not be loaded as ``source`` says; the message says what to do.
     """
     location: Location | None = None
     try:
@@ -41,13 +41,13 @@ def read_config(location: Location) -> PretrainedConfig:
     """Read a model's config.
 
     Raises:
-        UnknownArchitecture: it names an architecture that is not known.
-        ValueError: something in it is of a kind that it cannot be.
+        UnknownArchitecture: the config names an unknown architecture.
+        ValueError: a value in the config is of the wrong type.
     """
     try:
         config = AutoConfig.from_pretrained(location.path, trust_remote_code=False, **location.options)
     except (AttributeError, TypeError) as exc:
-        raise ValueError(f"its config holds what no config of a model does: {in_one_line(exc)}") from exc
+        raise ValueError(f"its config.json is invalid: {in_one_line(exc)}") from exc
     for architecture in config.architectures or ():
         family_of(architecture, config, FAMILIES)
     config.name_or_path = location.origin
@@ -55,18 +55,18 @@ def read_config(location: Location) -> PretrainedConfig:
 
 
 def load_dtype(config: PretrainedConfig, requested: torch.dtype | None) -> torch.dtype:
-    """Return the type to load a model in: what is asked for, or the fast one; for quantised weights their own.
+    """Return the dtype to load a model in: the requested one or the fast one; for quantised weights that of the config.
 
-    Some libraries keep scales, and all that is not quantised, in the type that a checkpoint was made for, whatever is
-    asked for.
+    Some quantisation libraries keep scales and unquantised weights in the dtype of the checkpoint, whatever dtype is
+    requested.
 
     Raises:
-        ValueError: the weights are quantised, and made for another type than is asked for.
+        ValueError: the weights are quantised, and another dtype than the checkpoint's is requested.
     """
     own = (config.dtype or config.get_text_config().dtype) if quantisation_of(config) is not None else None
     if own is not None and requested not in (None, own):
         raise ValueError(
-            f"its quantised weights are made for {dtype_name(own)}; dtype is {dtype_name(requested)}: leave it at auto"
+            f"dtype is {dtype_name(requested)}; allowed for its quantised weights: {dtype_name(own)} or auto"
         )
     return own or requested or fast_dtype()
 
@@ -77,7 +77,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 def requested_dtype(source: ModelSource) -> torch.dtype | None:
-    """Return the type that is asked for; None if any will do."""
+    """Return the requested dtype; None for ``auto``."""
     if source.dtype == "auto":
         return None
     dtype = getattr(torch, source.dtype, None)
@@ -87,7 +87,7 @@ def requested_dtype(source: ModelSource) -> torch.dtype | None:
 
 
 def fast_dtype() -> torch.dtype:
-    """Return bfloat16 where the hardware multiplies it fast, else float32."""
+    """Return bfloat16 if the CPU or GPU computes fast in it; otherwise float16 on a GPU and float32 on a CPU."""
     if torch.cuda.is_available():
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
     supports = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}

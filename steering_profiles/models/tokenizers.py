@@ -1,9 +1,9 @@
-"""A model's tokenizer: read, and known to fit the model before weights are read."""
+"""Reading of a model's tokenizer, with a check that it fits the model, before weights are read."""
 
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from steering_profiles.models.faults import CANNOT_LOAD, in_one_line
-from steering_profiles.models.gguf import keep_listed
+from steering_profiles.models.gguf import remove_unlisted_tokens
 from steering_profiles.models.locating import Location
 from steering_profiles.models.pointers import require_fetched
 
@@ -17,14 +17,14 @@ _FILES = (
     "chat_template.*",
     "additional_chat_templates/*.jinja",
 )
-"""What tokenizers of transformers are read from."""
+"""Patterns of the files that transformers reads for a tokenizer."""
 
 
 def read_tokenizer(location: Location, config: PretrainedConfig) -> PreTrainedTokenizerBase:
-    """Read the tokenizer of the model that has ``config``.
+    """Read the tokenizer of the model with ``config``.
 
     Raises:
-        ValueError: it cannot be read, or does not fit the model.
+        ValueError: the tokenizer cannot be read, or does not fit the model.
     """
     if location.folder is not None:
         require_fetched(location.folder, *_FILES)
@@ -34,23 +34,23 @@ def read_tokenizer(location: Location, config: PretrainedConfig) -> PreTrainedTo
         )
     except CANNOT_LOAD as exc:
         raise ValueError(
-            f"its tokenizer cannot be read: {in_one_line(exc)}; the tokenizer's files, such as tokenizer.json, are "
-            "needed beside the weights"
+            f"its tokenizer cannot be read: {in_one_line(exc)}; the folder needs the tokenizer's files, such as "
+            "tokenizer.json"
         ) from exc
     if location.gguf is not None:
-        keep_listed(tokenizer, location.gguf)
+        remove_unlisted_tokens(tokenizer, location.gguf)
     _require_fit(tokenizer, config.get_text_config().vocab_size)
     tokenizer.name_or_path = tokenizer.init_kwargs["name_or_path"] = location.origin
     return tokenizer
 
 
 def _require_fit(tokenizer: PreTrainedTokenizerBase, size: int) -> None:
-    """See that what text becomes has rows in a table of ``size``, which may well be larger.
+    """Check that all tokens that can occur in text have an embedding in a table of ``size`` rows.
 
-    Models exist that are whole without a row for a token of padding or of images, which their tokenizers have.
+    Tokens for padding or images need none: some models are published without them.
 
     Raises:
-        ValueError: a token has no row.
+        ValueError: a token has no embedding.
     """
     vocabulary = tokenizer.get_vocab()
     roles = {
@@ -66,7 +66,7 @@ def _require_fit(tokenizer: PreTrainedTokenizerBase, size: int) -> None:
     if outside:
         first = min(outside)
         raise ValueError(
-            f"its tokenizer does not fit it: the model has no embedding for {len(outside)} of the tokens, such as "
-            f"{outside[first]!r} with id {first}, where the last id is {size - 1}; use the tokenizer that the model "
-            "came with"
+            f"its tokenizer does not fit the model: tokens without an embedding: {len(outside)}, such as "
+            f"{outside[first]!r} with id {first}; the largest id is {size - 1}; use the tokenizer that was published "
+            "with the model"
         )

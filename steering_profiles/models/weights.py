@@ -1,4 +1,4 @@
-"""The weight files of a model's folder: known to be there and whole before minutes are spent on reading them."""
+"""Check of the weight files in a model's folder, before minutes are spent on reading them."""
 
 import json
 import re
@@ -9,21 +9,21 @@ from safetensors import SafetensorError, safe_open
 from steering_profiles.models.pointers import is_pointer, pointing, require_fetched
 
 _KINDS = (".safetensors", ".bin", ".gguf")
-_FORMS = ("model.safetensors", "pytorch_model.bin")
-"""What transformers looks for, the first first: weights in one file, or an index of the pieces that they lie in."""
-_PIECE = re.compile(r".*-(\d+)-of-(\d+)")
+_FILE_NAMES = ("model.safetensors", "pytorch_model.bin")
+"""Files that transformers looks for, in this order: a file with all weights, or the index of its parts."""
+_PART = re.compile(r".*-(\d+)-of-(\d+)")
 
 
 def check_weights(folder: Path) -> None:
-    """See that there are weights in ``folder``, and that those which transformers would read are no broken files.
+    """Check that ``folder`` has weights, and that the files that transformers would read are not damaged.
 
-    Reads how each begins and looks at its size, no more.
+    Only the header and the size of each file are read.
 
     Raises:
-        ValueError: there are none, or one is; the message names it.
+        ValueError: there are no weights, or a file is damaged; the message names it.
     """
     if not weight_files(folder):
-        raise ValueError("its folder holds no weights: download model.safetensors, or its pieces with their index, too")
+        raise ValueError("its folder has no weights: download model.safetensors, or its parts and their index")
     require_fetched(folder, "generation_config.json", "*.index.json")
     for file in _wanted(folder):
         wrong = damage(file)
@@ -32,18 +32,18 @@ def check_weights(folder: Path) -> None:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """Return the files of weights in a folder; the file itself if it is one."""
+    """Return the weight files in a folder, or the file itself if ``path`` is one."""
     return sorted(file for file in (path.iterdir() if path.is_dir() else [path]) if file.suffix.lower() in _KINDS)
 
 
-def piece_of(file: Path) -> tuple[int, int] | None:
-    """Return which piece of how many a file of weights is by its name; None if it is no piece."""
-    found = _PIECE.fullmatch(file.stem)
+def part_of(file: Path) -> tuple[int, int] | None:
+    """Return the part number and the number of parts from the name of a weights file; None if it is not a part."""
+    found = _PART.fullmatch(file.stem)
     return (int(found[1]), int(found[2])) if found else None
 
 
 def damage(file: Path) -> str | None:
-    """Say why a file of weights cannot be read, as far as a look at it tells; None where nothing is seen."""
+    """Return a message about a weights file that cannot be read, from its header; None if nothing is wrong."""
     try:
         if is_pointer(file):
             return pointing(file)
@@ -51,37 +51,39 @@ def damage(file: Path) -> str | None:
             with safe_open(file, framework="pt"):
                 pass
     except FileNotFoundError:
-        return f"{file.name} is missing: download it too"
+        return f"{file.name} is missing: download it"
     except OSError as exc:
         return f"{file.name} cannot be read: {exc.strerror}"
     except SafetensorError as exc:
-        return f"{file.name} is damaged or cut off: download it again ({exc})"
+        return f"{file.name} is damaged or incomplete: download it again ({exc})"
     return None
 
 
 def _wanted(folder: Path) -> list[Path]:
-    """Return the files that transformers would read; none where it is left to say so.
+    """Return the weight files that transformers would read; an empty list if the error is left to transformers.
 
     Raises:
-        ValueError: there are weights, but not as they are looked for.
+        ValueError: there are weights, but not under a name that transformers looks for.
     """
-    for name in _FORMS:
+    for name in _FILE_NAMES:
         single, index = folder / name, folder / f"{name}.index.json"
         if single.is_file():
             return [single]
         if index.is_file():
             return _indexed(index)
     files = weight_files(folder)
-    pieces = {file: piece for file in files if (piece := piece_of(file)) is not None}
-    if pieces:
-        file, (_, count) = min(pieces.items())
-        form = _FORMS[file.suffix == ".bin"]
+    parts = {file: part for file in files if (part := part_of(file)) is not None}
+    if parts:
+        file, (_, count) = min(parts.items())
+        form = _FILE_NAMES[file.suffix == ".bin"]
         raise ValueError(
-            f"its weights are in {count} pieces, such as {file.name}, and {form}.index.json, which says what is in "
-            "which, is missing: download it, and whatever piece is missing, too"
+            f"its weights are in {count} parts, such as {file.name}, and their index, {form}.index.json, is missing: "
+            "download it, and all parts that are missing"
         )
     if all(file.suffix.lower() == ".gguf" for file in files):
-        raise ValueError(f"its folder holds no weights but GGUF files: load one of those by itself: {files[0]}")
+        raise ValueError(
+            f"its folder has only GGUF files as weights; to load one of them, give the path of the file: {files[0]}"
+        )
     return []
 
 
@@ -89,11 +91,11 @@ def _indexed(index: Path) -> list[Path]:
     """Return the files that an index names.
 
     Raises:
-        ValueError: it cannot be read, or is damaged.
+        ValueError: the index cannot be read, or is damaged.
     """
     try:
         return sorted({index.parent / name for name in json.loads(index.read_text())["weight_map"].values()})
     except OSError as exc:
         raise ValueError(f"{index.name} cannot be read: {exc.strerror}") from exc
     except (AttributeError, LookupError, TypeError, ValueError) as exc:
-        raise ValueError(f"{index.name} is damaged or cut off: {exc}") from exc
+        raise ValueError(f"{index.name} is damaged or incomplete: {exc}") from exc

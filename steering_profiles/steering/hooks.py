@@ -143,7 +143,7 @@ class SteeringHandle:
 
     def _keep_own_value(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         if self._factors is not None and self._factors.self_only_attention is not None:
-            self._own_value = self._anatomy.own_values(output)
+            self._own_value = self._anatomy.values_per_head(output)
 
     def _mix_own_value(self, z: Tensor, own: Tensor) -> Tensor:
         """Lv et al. (arXiv:2403.19521), last-position mask.

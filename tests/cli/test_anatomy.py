@@ -101,5 +101,5 @@ def test_an_unknown_architecture_is_refused_with_those_that_are_known(tmp_path: 
 
 
 def test_a_folder_without_a_config_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(ModelLoadError, match=r"holds no config\.json"):
+    with pytest.raises(ModelLoadError, match=r"has no config\.json"):
         anatomy(tmp_path, monkeypatch)

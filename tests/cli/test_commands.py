@@ -387,7 +387,7 @@ def test_too_little_memory_for_one_sequence_is_one_line_and_exit_status_one():
 
 
 @pytest.mark.parametrize(
-    ("method", "says"), [("aqlm", "pip install aqlm[cpu]"), ("eetq", "runs on GPUs only, and there is none here")]
+    ("method", "says"), [("aqlm", "pip install aqlm[cpu]"), ("eetq", "needs a GPU, and there is none here")]
 )
 def test_quantised_weights_that_cannot_be_run_here_are_one_line_and_exit_status_one(
     folder: Path, tmp_path: Path, method: str, says: str

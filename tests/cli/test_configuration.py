@@ -131,7 +131,11 @@ def refused(*arguments: str, through: Sequence[str] = (), **env: str) -> str:
             "kv_cache_memory is 0 MiB, but the KV cache of one sequence of 512 tokens takes",
         ),
         ("STEER_MAX_MODEL_LEN", "513", "max_model_len is 513; model takes at most 512 tokens"),
-        ("STEER_DEVICE_MAP", '{"nonesuch": "cpu"}', "the device map names 'nonesuch', which is no part of the model"),
+        (
+            "STEER_DEVICE_MAP",
+            '{"nonesuch": "cpu"}',
+            "the device map names 'nonesuch', which is not a part of the model",
+        ),
         ("STEER_MAX_MEMORY", "cpu=1GiB", "max_memory needs an automatic device map"),
     ],
 )

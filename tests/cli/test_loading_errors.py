@@ -77,27 +77,39 @@ def pickle_behind_a_sealed_cache(folder: Path) -> None:
 
 CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
     "no folder": (shutil.rmtree, [], "model' does not exist"),
-    "no config": (lambda folder: (folder / "config.json").unlink(), [], "holds no config.json"),
-    "no weights": (remove_weights, [], "holds no weights: download model.safetensors"),
-    "no tokenizer": (remove_tokenizer, [], "its tokenizer cannot be read: .* such as tokenizer.json, are needed"),
+    "no config": (lambda folder: (folder / "config.json").unlink(), [], "has no config.json"),
+    "no weights": (remove_weights, [], "has no weights: download model.safetensors"),
+    "no tokenizer": (
+        remove_tokenizer,
+        [],
+        "its tokenizer cannot be read: .* needs the tokenizer's files, such as tokenizer.json",
+    ),
     "a piece missing": (lambda folder: pieces(folder)[1].unlink(), [], "model-00002-of-.*.safetensors is missing: "),
-    "a piece cut off": (cut_off, [], "model-00002-of-.*.safetensors is damaged or cut off: download it again"),
+    "a piece cut off": (cut_off, [], "model-00002-of-.*.safetensors is damaged or incomplete: download it again"),
     "a pointer": (lambda folder: pieces(folder)[1].write_bytes(POINTER), [], "model-00002.* with `git lfs pull`"),
     "a tokenizer that does not fit": (
         add_a_token,
         [],
-        "such as '<new>' with id 260, .* is 259; use the",
+        "such as '<new>' with id 260; the largest id is 259; use the",
     ),
     "an adapter beside it": (
         lambda folder: (folder / "adapter_config.json").write_text("{}"),
         [],
-        "an adapter lies beside its weights .*: merge it into the weights .*, or remove adapter_config.json",
+        "there is an adapter beside its weights .*: merge it into the weights .*, or remove adapter_config.json",
     ),
     "another architecture": (make_unknown, [], "BloomForCausalLM is not known to steering-server; known: Falcon"),
-    "too large": (make_huge, [], "not enough memory on .*: .* GiB are free; a smaller dtype .* the device map auto"),
-    "no such device": (lambda _: None, ["--device-map", "cuda:99"], "'cuda:99' is not there; this machine has cpu, "),
-    "no such devices": (lambda _: None, ["--device-map", '{"": 99}'], "99 is not there; this machine has cpu, "),
-    "no such part": (lambda _: None, ["--device-map", '{"": "cpu", "h.1": "disk"}'], "names 'h.1', .* are such as "),
+    "too large": (
+        make_huge,
+        [],
+        "not enough memory on .*: .* GiB are free; use a smaller dtype, or the device map auto",
+    ),
+    "no such device": (lambda _: None, ["--device-map", "cuda:99"], "'cuda:99' does not exist; this machine has cpu, "),
+    "no such devices": (lambda _: None, ["--device-map", '{"": 99}'], "99 does not exist; this machine has cpu, "),
+    "no such part": (
+        lambda _: None,
+        ["--device-map", '{"": "cpu", "h.1": "disk"}'],
+        "names 'h.1', .* examples of its parts: ",
+    ),
     "a part left out": (lambda _: None, ["--device-map", ALL_BUT_NOTHING], "has no device for model.embed_tokens; an"),
     "a limit alone": (
         lambda _: None,
@@ -215,8 +227,8 @@ def hub() -> Iterator[str]:
 @pytest.mark.parametrize(
     ("lacks", "says"),
     [
-        ("", "an adapter lies beside its weights (adapter_config.json)"),
-        ("config.json", "it is a LoRA adapter of model someone/the-base, not a model by itself"),
+        ("", "there is an adapter beside its weights (adapter_config.json)"),
+        ("config.json", "it is a LoRA adapter of model someone/the-base, not a model: load that model"),
         ("adapter_config.json", None),
     ],
     ids=["beside the weights", "alone", "none"],
@@ -237,10 +249,10 @@ def test_of_the_hub_nothing_must_be_downloaded_for_an_adapter_to_be_seen(
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        ("someone/gated", "it is gated: ask for access at https://huggingface.co/someone/gated, then log in with `hf"),
+        ("someone/gated", "it is gated: request access at https://huggingface.co/someone/gated, then log in with `hf"),
         (
             "someone/nothing",
-            "no such folder, and on the hub no model of this name that you may read: check the name, or log in",
+            "no model of this name on the hub that you can access: check the name, or log in",
         ),
     ],
 )

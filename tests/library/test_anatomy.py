@@ -40,7 +40,7 @@ def test_the_neurons_weights_turn_their_activations_into_what_the_mlp_adds(tiny:
 def test_query_heads_of_a_group_share_their_value_vector(tiny: LoadedModel):
     sizes = tiny.anatomy.sizes
     projected = tiny.anatomy.final_layer.values(torch.randn(2, 3, sizes.hidden_size, dtype=tiny.dtype))
-    own = tiny.anatomy.own_values(projected).unflatten(-1, (sizes.heads, sizes.head_dim))
+    own = tiny.anatomy.values_per_head(projected).unflatten(-1, (sizes.heads, sizes.head_dim))
     values = projected[..., -sizes.kv_heads * sizes.head_dim :].unflatten(-1, (sizes.kv_heads, sizes.head_dim))
     for head in range(sizes.heads):
         assert torch.equal(own[..., head, :], values[..., head * sizes.kv_heads // sizes.heads, :])

@@ -101,7 +101,9 @@ def test_loading_says_what_is_needed_and_what_to_do_and_reads_no_weights(machine
     folder = save_family("llama", tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"not read")
     machine(64)
-    with pytest.raises(ModelLoadError, match=r"not enough memory on cpu: .* are free; a smaller dtype .* auto"):
+    with pytest.raises(
+        ModelLoadError, match=r"not enough memory on cpu: .* are free; use a smaller dtype, or the device map auto"
+    ):
         load_model(ModelSource(model=str(folder), cache=tmp_path))
 
 

@@ -58,20 +58,20 @@ def test_one_device_is_for_everything():
 
 
 def test_a_part_that_the_model_does_not_have_is_named_with_some_that_it_has():
-    with pytest.raises(ValueError, match=r"names 'model\.layer\.1', which is no part.*model\.embed_tokens"):
+    with pytest.raises(ValueError, match=r"names 'model\.layer\.1', which is not a part.*model\.embed_tokens"):
         explicit_map(MODEL.model, {"": "cpu", "model.layer.1": "disk"})
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta", "cpu:0", "", "cuda:99", 99, -1, True, "99"], ids=repr)
 def test_a_device_that_is_not_there_is_named_with_those_that_are(device: Device):
-    expected = rf"device '?{device}'? is not there; this machine has cpu, disk"
+    expected = rf"device '?{device}'? does not exist; this machine has cpu, disk"
     with pytest.raises(ValueError, match=expected):
         explicit_map(MODEL.model, {"": "cpu", "lm_head": device})
 
 
 @pytest.mark.parametrize("device", ["sideways", "99"])
 def test_a_map_of_one_device_that_is_not_there_is_told_of_the_automatic_ones(device: str):
-    with pytest.raises(ValueError, match=rf"device '?{device}'? is not there; .* can also be auto or balanced or"):
+    with pytest.raises(ValueError, match=rf"device '?{device}'? does not exist; .* can also be auto or balanced or"):
         explicit_map(MODEL.model, device)
 
 
@@ -118,5 +118,5 @@ def test_a_size_that_is_none_is_named(size: str):
 
 
 def test_a_limit_of_a_device_that_is_not_there_is_refused():
-    with pytest.raises(ValueError, match="device 99 is not there"):
+    with pytest.raises(ValueError, match="device 99 does not exist"):
         require_max_memory({99: "1GiB"}, "auto")

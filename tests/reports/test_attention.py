@@ -57,7 +57,7 @@ def run(loaded: LoadedModel, example: Example) -> tuple[list[Tensor], list[Tenso
         handles.append(
             layer.values.register_forward_hook(
                 lambda module, args, output: values.append(
-                    anatomy.own_values(output)[0].unflatten(-1, (heads, -1)).transpose(0, 1)
+                    anatomy.values_per_head(output)[0].unflatten(-1, (heads, -1)).transpose(0, 1)
                 )
             )
         )

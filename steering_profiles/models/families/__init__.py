@@ -1,4 +1,4 @@
-"""The architecture families that steering knows, one file each. Adding one: write its file, list it here."""
+"""Supported architecture families, one file each. To add a family, write its file and list it here."""
 
 from steering_profiles.models.anatomy import Family
 from steering_profiles.models.families.falcon import FALCON, FALCON_RW

@@ -25,9 +25,9 @@ def _attend(
     attention_mask: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Do as ``FalconAttention`` with rotary positions, without a cache; ``[1, tokens, hidden_size]``.
+    """Compute ``FalconAttention`` with rotary positions, without a cache, on ``[1, tokens, hidden_size]``.
 
-    Keys and values stay one per group: ``FalconAttention`` repeats those of the new decoder for every head.
+    Keys and values are not repeated per head, as ``FalconAttention`` does for the new decoder.
     """
     kv_heads = _kv_heads(self.config)
     of_group = self.num_heads // kv_heads + 2

@@ -1,4 +1,4 @@
-"""Gemma 2: norms before and behind attention and MLP, soft-capped scores and logits, alternating sliding windows."""
+"""Gemma 2: norms before and after attention and MLP, soft-capped scores and logits, alternating sliding windows."""
 
 from dataclasses import replace
 

@@ -8,13 +8,13 @@ from transformers import AttentionInterface
 from transformers.models.gptj.modeling_gptj import apply_rotary_pos_emb
 
 from steering_profiles.models.anatomy import Family
-from steering_profiles.models.values import alone
+from steering_profiles.models.values import separate
 
 
 def _attend(
     self: Any, hidden_states: Tensor, *, position_ids: Tensor, attention_mask: Tensor | None = None, **_: Any
 ) -> tuple[Tensor, None]:
-    """Do as ``GPTJAttention``, which computes scores in float32, without a cache; ``[1, tokens, hidden_size]``."""
+    """Compute ``GPTJAttention`` without a cache, on ``[1, tokens, hidden_size]``. Scores are computed in float32."""
     query, key, value = (
         projection(hidden_states).unflatten(-1, (self.num_attention_heads, self.head_dim))
         for projection in (self.q_proj, self.k_proj, self.v_proj)
@@ -38,7 +38,7 @@ GPTJ = Family(
     blocks="transformer.h",
     head_output="attn.out_proj",
     values="attn.v_proj",
-    select_values=alone,
+    select_values=separate,
     neuron_output="mlp.fc_out",
     mlp="mlp",
     final_norm="transformer.ln_f",

@@ -1,4 +1,4 @@
-"""Granite: as Llama, with multipliers of embeddings, attention scores, what joins the residual stream, and logits."""
+"""Granite: as Llama, with multipliers of embeddings, attention scores, attention and MLP outputs, and logits."""
 
 from dataclasses import replace
 

@@ -1,7 +1,7 @@
-"""Llama and what is built like it: separate projections, gated MLP, RMS norms, grouped-query attention."""
+"""Llama and models of the same structure: separate projections, gated MLP, RMS norms, grouped-query attention."""
 
 from steering_profiles.models.anatomy import Family
-from steering_profiles.models.values import alone
+from steering_profiles.models.values import separate
 
 LLAMA = Family(
     name="llama",
@@ -10,7 +10,7 @@ LLAMA = Family(
     blocks="model.layers",
     head_output="self_attn.o_proj",
     values="self_attn.v_proj",
-    select_values=alone,
+    select_values=separate,
     neuron_output="mlp.down_proj",
     mlp="mlp",
     final_norm="model.norm",

@@ -1,4 +1,4 @@
-"""Mixtral: as Mistral, with a mixture of experts for an MLP."""
+"""Mixtral: as Mistral, with a mixture of experts as MLP."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""OLMo 2: as Llama, with norms behind attention and MLP instead of before them, and on queries and keys."""
+"""OLMo 2: as Llama, with norms after attention and MLP instead of before them, and on queries and keys."""
 
 from dataclasses import replace
 

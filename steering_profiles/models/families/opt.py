@@ -1,11 +1,11 @@
-"""OPT: plain MLP without a module of its own, biases, learned positions; in the 350M norms on the residual stream."""
+"""OPT: MLP without a module of its own, biases, learned positions; the 350M has norms on the residual stream."""
 
 from dataclasses import replace
 
 from transformers import PretrainedConfig
 
 from steering_profiles.models.anatomy import Family
-from steering_profiles.models.values import alone
+from steering_profiles.models.values import separate
 
 
 def _norms_come_first(config: PretrainedConfig) -> bool:
@@ -23,7 +23,7 @@ OPT = Family(
     blocks="model.decoder.layers",
     head_output="self_attn.out_proj",
     values="self_attn.v_proj",
-    select_values=alone,
+    select_values=separate,
     neuron_output="fc2",
     mlp="fc2",
     final_norm="model.decoder.final_layer_norm",

@@ -1,4 +1,4 @@
-"""Qwen3 with a mixture of experts for an MLP."""
+"""Qwen3 with a mixture of experts as MLP."""
 
 from dataclasses import replace
 

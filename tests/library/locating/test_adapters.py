@@ -24,29 +24,31 @@ class TestAdapters:
     def test_one_beside_the_weights_is_refused(self, load_one: Load, folder: Path):
         adapter(build_model("llama", dtype=torch.float32), folder)
         message = refused(folder, load_one)
-        assert "an adapter lies beside its weights (adapter_config.json)" in message
+        assert "there is an adapter beside its weights (adapter_config.json)" in message
         assert message.endswith(
             "merge it into the weights with merge_and_unload of PEFT, or remove adapter_config.json"
         )
 
     def test_one_that_cannot_be_read_is_refused_too(self, folder: Path):
         (folder / "adapter_config.json").write_text("{")
-        assert "an adapter lies beside its weights" in refused(folder)
+        assert "there is an adapter beside its weights" in refused(folder)
 
     @every_load
     @pytest.mark.usefixtures("_peft")
     def test_one_alone_is_named_with_its_model(self, load_one: Load, tmp_path: Path):
         alone = adapter(build_model("llama", dtype=torch.float32), tmp_path / "adapter")
-        assert "it is a LoRA adapter of model someone/the-base, not a model by itself" in refused(alone, load_one)
+        assert "it is a LoRA adapter of model someone/the-base, not a model: load that model" in refused(
+            alone, load_one
+        )
 
     @pytest.mark.parametrize(
         ("content", "says"),
         [
-            ("{", "a LoRA adapter of a model that it does not name"),
-            ("[]", "a LoRA adapter of a model that it does not name"),
-            ('{"peft_type": "IA3", "base_model_name_or_path": "a/b"}', "an adapter of PEFT of model a/b"),
-            ('{"peft_type": [1], "base_model_name_or_path": 2}', "an adapter of PEFT of a model that it does not name"),
-            ('{"peft_type": "LORA", "base_model_name_or_path": null}', "a LoRA adapter of a model that it does not"),
+            ("{", "a LoRA adapter of an unnamed model"),
+            ("[]", "a LoRA adapter of an unnamed model"),
+            ('{"peft_type": "IA3", "base_model_name_or_path": "a/b"}', "a PEFT adapter of model a/b"),
+            ('{"peft_type": [1], "base_model_name_or_path": 2}', "a PEFT adapter of an unnamed model"),
+            ('{"peft_type": "LORA", "base_model_name_or_path": null}', "a LoRA adapter of an unnamed model"),
         ],
     )
     def test_it_is_named_as_far_as_it_says_what_it_is(self, content: str, says: str, tmp_path: Path):
@@ -67,11 +69,11 @@ class TestAdapters:
     def test_one_that_transformers_finds_all_the_same_is_refused(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
         adapter(build_model("llama", dtype=torch.float32), folder)
         monkeypatch.setattr("steering_profiles.models.adapters.find_adapter_config_file", lambda *_, **__: None)
-        assert "an adapter was found beside its weights and applied to them" in refused(folder)
+        assert "transformers has applied an adapter that is beside its weights" in refused(folder)
 
     def test_its_files_are_named_for_what_they_are(self, tmp_path: Path):
         alone = adapter(build_model("llama", dtype=torch.float32), tmp_path / "adapter")
         for name in ("adapter_config.json", "adapter_model.safetensors"):
             assert "a LoRA adapter of model someone/the-base" in refused(alone / name)
         renamed = (alone / "adapter_model.safetensors").rename(tmp_path / "mine.safetensors")
-        assert "a LoRA adapter of a model that it does not name" in refused(renamed)
+        assert "a LoRA adapter of an unnamed model" in refused(renamed)

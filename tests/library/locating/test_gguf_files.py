@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from steering_profiles.export import export_lora, export_weights
 from steering_profiles.models import ModelSource, embedded, load_meta_model, load_model
-from steering_profiles.models.gguf import alone
+from steering_profiles.models.gguf import in_own_folder
 from tests.builders import CHAT_TEMPLATE, build_profile, build_tokenizer
 from tests.gguf import write_gguf
 from tests.library.locating.files import Load, every_load, litter, refused, with_tokenizer
@@ -77,7 +77,7 @@ class TestGguf:
         self, file: Path, monkeypatch: pytest.MonkeyPatch
     ):
         monkeypatch.setattr("tempfile.tempdir", "/nowhere")
-        assert "set TMPDIR to one that can be" in refused(file)
+        assert "set TMPDIR to a folder that can be written" in refused(file)
 
     @pytest.mark.parametrize("name", ["tiny.GGUF", "tiny.Gguf", "tiny.Q8_0.gguf", "sha256-0123abc"])
     def test_it_is_one_whatever_it_is_called(self, name: str, file: Path):
@@ -87,7 +87,7 @@ class TestGguf:
         assert loaded.model.name_or_path == str(named)
 
     def test_a_token_that_transformers_adds_to_its_own_is_taken_out(self, file: Path):
-        with alone(file) as link:
+        with in_own_folder(file) as link:
             plain = AutoTokenizer.from_pretrained(link.parent, gguf_file=link.name)
         tokenizer = load(file).tokenizer
         assert len(plain) == len(build_tokenizer()) + 1
@@ -108,11 +108,11 @@ class TestGguf:
     @every_load
     def test_one_of_several_pieces_is_named(self, load_one: Load, file: Path):
         piece = file.rename(file.with_name("tiny-00002-of-00003.gguf"))
-        assert "tiny-00002-of-00003.gguf is piece 2 of 3 of a model: join the pieces" in refused(piece, load_one)
+        assert "tiny-00002-of-00003.gguf is part 2 of 3 of a model: merge the parts" in refused(piece, load_one)
 
     def test_a_piece_is_known_by_what_it_says_too(self, tmp_path: Path):
         facts = {"split.no": 0, "split.count": 3}
-        assert "piece 1 of 3" in refused(write_gguf(tmp_path / "renamed.gguf", facts=facts))
+        assert "part 1 of 3" in refused(write_gguf(tmp_path / "renamed.gguf", facts=facts))
 
     @every_load
     @pytest.mark.parametrize(
@@ -120,12 +120,12 @@ class TestGguf:
         [
             (
                 {"general.type": "adapter", "adapter.type": "lora"},
-                "it is a LoRA adapter of a model that it does not name",
+                "it is a LoRA adapter of an unnamed model",
             ),
             ({"general.type": "adapter", "general.base_model.0.name": "Tiny"}, "it is a LoRA adapter of model Tiny"),
-            ({"general.type": "mmproj"}, "is a projector of images or sound (mmproj)"),
+            ({"general.type": "mmproj"}, "is a projector for images or sound (mmproj)"),
             ({"general.type": "imatrix"}, "is an importance matrix"),
-            ({"general.type": "something"}, "is of the type something, not a model"),
+            ({"general.type": "something"}, "is a file of type something, not a model"),
         ],
         ids=lambda value: value.get("general.type") if isinstance(value, dict) else "",
     )
@@ -146,19 +146,19 @@ class TestGguf:
 
     def test_what_is_no_gguf_file_is_said_to_be_none(self, tmp_path: Path):
         (tmp_path / "x.gguf").write_bytes(b"PK\x03\x04something else")
-        assert "x.gguf is no GGUF file, whatever its name says" in refused(tmp_path / "x.gguf")
+        assert "x.gguf is not a GGUF file in spite of its name" in refused(tmp_path / "x.gguf")
 
     @pytest.mark.parametrize("kept", [4, 12, 24, 40, 200, 3000])
     def test_a_header_that_is_cut_off_is_said_to_be(self, kept: int, file: Path):
         file.write_bytes(file.read_bytes()[:kept])
-        assert "tiny.gguf is damaged or cut off: download it again" in refused(file)
+        assert "tiny.gguf is damaged or incomplete: download it again" in refused(file)
 
     @pytest.mark.parametrize("missing", [200, 3000, 20_000])
     def test_tensors_that_are_cut_off_are_said_to_be(self, missing: int, file: Path):
         file.write_bytes(file.read_bytes()[:-missing])
-        assert "tiny.gguf is damaged or cut off: download it again" in refused(file)
+        assert "tiny.gguf is damaged or incomplete: download it again" in refused(file)
 
     def test_a_folder_of_gguf_files_says_that_one_is_given_by_itself(self, file: Path):
         message = refused(file.parent)
-        assert "holds no config.json, but GGUF files" in message
+        assert "has no config.json; to load one of its GGUF files" in message
         assert str(file) in message

@@ -21,41 +21,39 @@ class TestSingleFiles:
     @every_load
     def test_weights_are_named_with_the_folder_to_give_instead(self, load_one: Load, folder: Path):
         message = refused(folder / "model.safetensors", load_one)
-        assert f"it is a file of weights, not a whole model: load the folder that it is in: {folder}" in message
+        assert f"it is a weights file, not a whole model: load its folder, {folder}" in message
 
     def test_a_piece_of_weights_is_said_to_be_one(self, sharded: Path):
         piece = min(sharded.glob("model-*.safetensors"))
         count = len(list(sharded.glob("model-*.safetensors")))
-        assert f"it is a file of weights, piece 1 of {count}, not a whole model" in refused(piece)
+        assert f"it is a weights file, part 1 of {count}, not a whole model" in refused(piece)
 
     @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.pt", "model.pth", "model.ckpt"])
     def test_pickled_weights_are_named(self, name: str, tmp_path: Path):
         (tmp_path / name).write_bytes(b"\x80\x02junk")
-        assert "it is a file of weights, not a whole model: load a folder that holds all" in refused(tmp_path / name)
+        assert "it is a weights file, not a whole model: load a folder with all weights" in refused(tmp_path / name)
 
     @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "model.safetensors.index.json"])
     def test_json_is_named(self, name: str, sharded: Path):
-        assert f"it is a JSON file, not a whole model: load the folder that it is in: {sharded}" in (
-            refused(sharded / name)
-        )
+        assert f"it is a JSON file, not a whole model: load its folder, {sharded}" in (refused(sharded / name))
 
     def test_a_damaged_one_is_said_to_be_damaged(self, folder: Path):
         (folder / "model.safetensors").write_bytes(b"")
-        assert "model.safetensors is damaged or cut off" in refused(folder / "model.safetensors")
+        assert "model.safetensors is damaged or incomplete" in refused(folder / "model.safetensors")
 
     def test_of_any_other_it_is_said_what_a_model_is(self, tmp_path: Path):
         (tmp_path / "model.zip").write_bytes(b"PK\x03\x04")
-        assert "a model is a folder with its config.json, a hub id or a GGUF file" in refused(tmp_path / "model.zip")
+        assert "a model is a folder with a config.json, a hub id or a GGUF file" in refused(tmp_path / "model.zip")
 
     def test_a_file_in_the_working_folder_is_no_hub_id(self, folder: Path, monkeypatch: pytest.MonkeyPatch):
         monkeypatch.chdir(folder)
-        assert "it is a file of weights" in refused("model.safetensors")
+        assert "it is a weights file" in refused("model.safetensors")
         monkeypatch.chdir(folder.parent)
-        assert "it is a file of weights" in refused("some-model/model.safetensors")
+        assert "it is a weights file" in refused("some-model/model.safetensors")
 
     def test_pieces_without_their_index_are_said_to_lack_it(self, sharded: Path):
         (sharded / "model.safetensors.index.json").unlink()
-        assert "and model.safetensors.index.json, which says what is in which, is missing" in refused(sharded)
+        assert "and their index, model.safetensors.index.json, is missing" in refused(sharded)
 
     def test_a_missing_piece_of_pickled_weights_is_named(self, folder: Path):
         (folder / "model.safetensors").unlink()
@@ -63,9 +61,9 @@ class TestSingleFiles:
         index = {"metadata": {}, "weight_map": {"a": names[0], "b": names[1]}}
         (folder / "pytorch_model.bin.index.json").write_text(json.dumps(index))
         (folder / names[0]).write_bytes(b"")
-        assert f"{names[1]} is missing: download it too" in refused(folder)
+        assert f"{names[1]} is missing: download it" in refused(folder)
 
     def test_a_folder_of_a_config_and_gguf_files_says_that_one_is_given_by_itself(self, folder: Path, file: Path):
         (folder / "model.safetensors").unlink()
         shutil.copy(file, folder)
-        assert f"load one of those by itself: {folder / 'tiny.gguf'}" in refused(folder)
+        assert f"to load one of them, give the path of the file: {folder / 'tiny.gguf'}" in refused(folder)

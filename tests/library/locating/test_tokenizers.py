@@ -31,11 +31,11 @@ class TestTokenizers:
         [
             (
                 lambda tokenizer: tokenizer.add_tokens(["<new>", "<newer>"]),
-                "2 of the tokens, such as '<new>' with id 260",
+                "tokens without an embedding: 2, such as '<new>' with id 260",
             ),
             (
                 lambda tokenizer: tokenizer.add_tokens(["<new>"], special_tokens=True),
-                "1 of the tokens, such as '<new>'",
+                "tokens without an embedding: 1, such as '<new>'",
             ),
             (lambda tokenizer: tokenizer.add_special_tokens({"eos_token": "<stop>"}), "'<stop>'"),
         ],
@@ -45,7 +45,7 @@ class TestTokenizers:
         self, load_one: Load, more: Callable, token: str, folder: Path
     ):
         with pytest.raises(
-            ModelLoadError, match=f"{token}.* the last id is 259; use the tokenizer that the model came"
+            ModelLoadError, match=f"{token}.* the largest id is 259; use the tokenizer that was published"
         ):
             load_one(ModelSource(str(self.larger(folder, more))))
 
@@ -53,7 +53,7 @@ class TestTokenizers:
     def test_another_models_is_refused(self, load_one: Load, tmp_path: Path):
         folder = save(build_model("llama"), tmp_path / "some-model")
         rewrite(folder / "config.json", vocab_size=200)
-        assert "no embedding for 60 of the tokens" in refused(folder, load_one)
+        assert "tokens without an embedding: 60" in refused(folder, load_one)
 
     def test_one_of_the_hub_is_refused_as_well(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         self.larger(folder, lambda tokenizer: tokenizer.add_tokens(["<new>"]))
@@ -61,7 +61,7 @@ class TestTokenizers:
         assert "'<new>' with id 260" in refused("someone/some-model")
 
     def test_a_gguf_files_is_refused_as_well(self, tmp_path: Path):
-        assert "no embedding for 1 of the tokens" in refused(write_gguf(tmp_path / "tiny.gguf", more_tokens=1))
+        assert "tokens without an embedding: 1" in refused(write_gguf(tmp_path / "tiny.gguf", more_tokens=1))
 
     def test_a_table_that_is_padded_is_none_the_worse_for_it(self, folder: Path):
         build_tokenizer(closers=1).save_pretrained(folder)
