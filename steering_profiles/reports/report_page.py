@@ -122,7 +122,8 @@ def _some(items: list[str]) -> str:
 def _sets(report: Report) -> Iterator[Block]:
     if set(report.accuracy) - {TEST}:
         yield Paragraph(
-            "The test prompts have the format of the train prompts. The other sets show how well it generalises."
+            "The test prompts have the format of the train prompts. The other sets show how well the profile "
+            "generalises to other formats."
         )
         yield _collapsed_if_long(sets_table(report))
 
