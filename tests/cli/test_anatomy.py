@@ -1,4 +1,4 @@
-"""``steer anatomy``: what is printed of a model, from its config alone."""
+"""``steer anatomy``: its output, from the config of a model only."""
 
 from pathlib import Path
 
@@ -49,7 +49,9 @@ def test_it_shows_sizes_hooks_and_what_is_supported(tmp_path: Path, monkeypatch:
     assert output.count("│ yes ") == 9
 
 
-def test_it_shows_what_stands_between_a_component_and_the_stream(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_it_shows_norms_and_multipliers_between_a_component_and_the_residual_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     gemma = anatomy(config_alone(tmp_path / "gemma", config_of("gemma2")), monkeypatch)
     assert "through post_attention_layernorm (heads)" in line(gemma, "to residual stream")
     assert "out of model.layers.2.post_feedforward_layernorm" in line(gemma, "intercept")
@@ -59,7 +61,7 @@ def test_it_shows_what_stands_between_a_component_and_the_stream(tmp_path: Path,
     assert "on the residual stream, after self_attn_layer_norm" in line(opt, "to residual stream")
 
 
-def test_what_is_not_supported_comes_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_effects_that_are_not_supported_have_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     experts = anatomy(config_alone(tmp_path / "moe", config_of("mixtral")), monkeypatch)
     assert "no: mixtral keeps its neurons in experts" in line(experts, "fitting neurons")
     falcon = anatomy(config_alone(tmp_path / "falcon", config_of("falcon-rw")), monkeypatch)
@@ -87,14 +89,16 @@ def test_quantised_weights_are_named_with_whether_they_can_be_loaded_here(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="GPUs keep them as they are")
-def test_weights_that_are_made_plain_on_loading_can_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_weights_that_are_dequantised_on_loading_can_be_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     settings = {"quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [128, 128]}
     output = anatomy(config_alone(tmp_path, config_of("llama"), quantization_config=settings), monkeypatch)
     assert "quantised (method fp8), made plain ones on loading" in line(output, "weights")
     assert "yes" in line(output, "export as weights")
 
 
-def test_an_unknown_architecture_is_refused_with_those_that_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_unknown_architecture_is_refused_and_the_known_ones_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     folder = config_alone(tmp_path, BloomConfig(architectures=["BloomForCausalLM"]))
     with pytest.raises(UnknownArchitecture, match=r"BloomForCausalLM is not known.*LlamaForCausalLM"):
         anatomy(folder, monkeypatch)

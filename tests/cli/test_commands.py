@@ -36,7 +36,7 @@ def steer(*args: str, through: Sequence[str] = (), **env: str) -> subprocess.Com
 
 
 def steer_and_tell(*args: str, without: Sequence[str] = ()) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run the same main function in an interpreter of its own; return with it which heavy libraries it has loaded.
+    """Run the same main function in a new interpreter; return the result and the heavy libraries that it loaded.
 
     The packages ``without`` are as if they were not installed.
     """
@@ -61,7 +61,7 @@ main()
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model in a folder, as a user would bring one, and beside it a folder of profiles for it."""
+    """A folder with a small model and a folder of profiles for it."""
     root = tmp_path_factory.mktemp("own")
     loaded = build_model("llama", dtype=torch.float32)
     loaded.model.save_pretrained(root / "own-model")
@@ -101,19 +101,19 @@ def test_the_version_is_that_of_the_package():
     assert result.stdout == f"steer {version('steering-server')}\n"
 
 
-def test_profiles_lists_the_shipped_one_and_shows_it_whole():
+def test_profiles_lists_the_shipped_profile_and_prints_its_content():
     assert "parentheses" in steer("profiles").stdout
     shown = json.loads(steer("profiles", "parentheses").stdout)
     assert shown["provenance"]["command"] == "steer fit parentheses --out steering_profiles/shipped"
 
 
-def test_serve_takes_a_model_and_profiles_of_ones_own(server: str):
+def test_serve_accepts_a_users_model_and_profiles(server: str):
     assert httpx.get(f"{server}/ready").json()["model"] == "own-model"
     models = [model["id"] for model in httpx.get(f"{server}/v1/models").json()["data"]]
     assert models == ["own-model", "own-model+strong"]
 
 
-def test_compare_prints_both_texts_and_where_they_part_by_url_and_in_process_alike(server: str, folder: Path):
+def test_compare_prints_both_texts_and_where_they_diverge_by_url_and_in_process(server: str, folder: Path):
     arguments = ["compare", r"print(str(1\n", "--arms", "baseline,strong", "--max-tokens", "6"]
     remote = steer(*arguments, "--url", server)
     own = steer(*arguments, "--model", str(folder / "own-model"), "--profiles", str(folder / "profiles"))
@@ -141,7 +141,7 @@ def test_fit_writes_a_profile_that_evaluate_measures(folder: Path, tmp_path: Pat
     assert "side_effects" not in record
 
 
-def test_a_fit_that_finds_nothing_writes_its_report_and_no_profile(folder: Path, tmp_path: Path):
+def test_a_fit_that_finds_nothing_writes_a_report_and_no_profile(folder: Path, tmp_path: Path):
     model = ["--model", str(folder / "own-model"), "--dtype", "float32"]
     task = write_task(tmp_path / "parity.jsonl")
     fitted = steer("fit", "--task", str(task), "--out", str(tmp_path / "out"), *model)
@@ -155,7 +155,7 @@ def test_a_fit_that_finds_nothing_writes_its_report_and_no_profile(folder: Path,
 
 
 def write_task(path: Path, lines: int = 30) -> Path:
-    """Prompts and answers that any tokenizer of single characters has, and two lines that cannot be used."""
+    """A task file whose answers are single characters, with two unusable lines."""
     asked = [
         {"prompt": f"{index} is {'even' if index % 2 == 0 else 'odd'}: ", "answer": "yn"[index % 2]}
         for index in range(lines)
@@ -165,7 +165,7 @@ def write_task(path: Path, lines: int = 30) -> Path:
     return path
 
 
-def test_a_task_of_ones_own_is_a_file_of_prompts_and_answers(folder: Path, tmp_path: Path):
+def test_a_users_task_is_a_file_of_prompts_and_answers(folder: Path, tmp_path: Path):
     model = ["--model", str(folder / "own-model"), "--dtype", "float32"]
     task = write_task(tmp_path / "parity.jsonl")
     search = ["--method", "paper", "--k", "1", "--alpha", "2"]
@@ -194,7 +194,7 @@ def test_fit_compares_methods_in_its_report(folder: Path, tmp_path: Path):
         assert method in report
 
 
-def test_the_final_layer_is_fitted_to_a_task_of_ones_own_and_its_calibration_shown(folder: Path, tmp_path: Path):
+def test_the_final_layer_is_fitted_to_a_users_task_and_its_calibration_is_printed(folder: Path, tmp_path: Path):
     model = ["--model", str(folder / "own-model"), "--dtype", "float32"]
     task, out = write_task(tmp_path / "parity.jsonl", 60), tmp_path / "out"
     search = ["--method", "final-layer", "--self-only-attention", "1", "--lambda", "-2", "--lambda", "2"]
@@ -223,7 +223,7 @@ def test_the_final_layer_is_fitted_to_a_task_of_ones_own_and_its_calibration_sho
     assert "reliability" in (tmp_path / "report" / "parity.html").read_text()
 
 
-def test_evaluate_says_what_else_a_profile_changes(folder: Path, tmp_path: Path):
+def test_evaluate_measures_side_effects(folder: Path, tmp_path: Path):
     figures = tmp_path / "figures.json"
     own = ["--model", str(folder / "own-model"), "--profiles", str(folder / "profiles"), "--dtype", "float32"]
     measured = steer("evaluate", "strong", "--task", "parentheses", *own, "--json", str(figures))
@@ -240,7 +240,7 @@ def test_evaluate_says_what_else_a_profile_changes(folder: Path, tmp_path: Path)
         assert set(test["intervals"][arm]) == set(test[arm])
 
 
-def test_profiles_names_what_a_profile_harms(tmp_path: Path):
+def test_profiles_names_the_texts_that_a_profile_makes_worse(tmp_path: Path):
     quiet, loud = ({"nll_before": 2.0, "nll_after": after, "tokens": 9, "agreement": 0.9} for after in (2.01, 2.1))
     for name, side_effects in {
         "unknown": {},
@@ -336,9 +336,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("arguments", "says"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_one_line_and_exit_status_one_and_known_before_torch_is_imported(
-    arguments: list[str], says: str
-):
+def test_an_error_is_one_line_with_exit_status_one_before_torch_is_imported(arguments: list[str], says: str):
     result, loaded = steer_and_tell(*arguments)
     assert result.returncode == 1
     assert "Traceback" not in result.stderr
@@ -357,7 +355,7 @@ def test_what_is_wrong_is_one_line_and_exit_status_one_and_known_before_torch_is
         (["poetry"], "No such command 'poetry'"),
     ],
 )
-def test_what_is_no_command_line_is_exit_status_two_and_known_before_torch_is_imported(arguments: list[str], says: str):
+def test_a_usage_error_has_exit_status_two_before_torch_is_imported(arguments: list[str], says: str):
     result, loaded = steer_and_tell(*arguments)
     assert result.returncode == 2
     assert says in result.stderr
@@ -372,13 +370,13 @@ def test_commands_other_than_compare_need_no_client():
     assert "pip install ./client" in result.stderr
 
 
-def test_the_command_that_is_installed_says_the_same():
+def test_the_installed_command_prints_the_same():
     result = steer("evaluate", "nope")
     assert result.returncode == 1
     assert result.stderr == "error: no profile named 'nope'; known profiles: factual-recall, parentheses\n"
 
 
-def test_too_little_memory_for_one_sequence_is_one_line_and_exit_status_one():
+def test_too_little_memory_for_one_sequence_is_an_error_of_one_line():
     result = steer("serve", "--kv-cache-memory", "10MiB", "--port", "0")
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
@@ -389,7 +387,7 @@ def test_too_little_memory_for_one_sequence_is_one_line_and_exit_status_one():
 @pytest.mark.parametrize(
     ("method", "says"), [("aqlm", "pip install aqlm[cpu]"), ("eetq", "needs a GPU, and there is none here")]
 )
-def test_quantised_weights_that_cannot_be_run_here_are_one_line_and_exit_status_one(
+def test_quantised_weights_that_cannot_run_here_are_an_error_of_one_line(
     folder: Path, tmp_path: Path, method: str, says: str
 ):
     shutil.copytree(folder / "own-model", tmp_path / "quantised")
@@ -407,14 +405,14 @@ def test_a_wrong_variable_is_named():
     assert "max_num_seqs is 'none'" in result.stderr
 
 
-def test_a_port_in_use_is_known_before_the_model_is_loaded():
+def test_a_port_in_use_is_reported_before_the_model_is_loaded():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         result = steer("serve", "--port", str(taken.getsockname()[1]), "--model", "./nowhere/model")
     assert result.returncode == 1
     assert "cannot listen on 127.0.0.1 port" in result.stderr
 
 
-def test_what_is_written_is_sent_at_once():
+def test_every_write_is_sent_at_once():
     """Nagle's algorithm would hold a token back until the one before has been acknowledged, up to 40 ms later."""
     listener = _listen(load_settings(port=0))
     assert listener.proto == socket.IPPROTO_TCP, "asyncio turns it off for sockets that say they are TCP"
@@ -422,20 +420,20 @@ def test_what_is_written_is_sent_at_once():
 
 
 @pytest.mark.parametrize("end", ["/", "/v1", "/v1/"])
-def test_a_running_server_may_be_named_as_other_clients_name_it(server: str, end: str):
+def test_the_url_of_a_server_may_have_the_forms_that_other_clients_accept(server: str, end: str):
     result = steer("compare", "x", "--arms", "baseline,strong", "--max-tokens", "2", "--url", f"{server}{end}")
     assert result.returncode == 0, result.stderr
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "", "ftp://host", "http://host:port"])
-def test_a_url_that_is_none_is_one_line_that_says_what_is_expected(url: str):
+def test_an_invalid_url_is_an_error_of_one_line_that_says_what_is_expected(url: str):
     result = steer("compare", "x", "--url", url)
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith(f"error: base URL is '{url}'; expected is http://HOST:PORT")
 
 
-def test_an_arm_that_is_not_there_is_named(server: str):
+def test_an_arm_that_does_not_exist_is_named(server: str):
     result = steer("compare", "x", "--arms", "baseline,nope", "--url", server)
     assert result.returncode == 1
     assert "no profile named nope" in result.stderr

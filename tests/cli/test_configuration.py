@@ -1,4 +1,4 @@
-"""Settings by flag and by environment variable, and what is refused before a model is loaded."""
+"""Settings as flags and environment variables, and errors that are reported before a model is loaded."""
 
 import os
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from tests.families import build_family
 
 @pytest.fixture
 def bare(tmp_path: Path) -> Path:
-    """A model's description without its weights: whatever is refused with it, was refused before they were read."""
+    """A model folder without weights: a command that is refused for it did not read them."""
     loaded = build_model("llama")
     loaded.model.config.save_pretrained(tmp_path / "model")
     loaded.tokenizer.save_pretrained(tmp_path / "model")
@@ -56,7 +56,7 @@ def test_a_device_map_is_the_same_as_variable_and_as_option(monkeypatch: pytest.
         ("STEER_PREFIX_CACHE", "maybe", "prefix_cache is 'maybe'"),
     ],
 )
-def test_a_variable_that_cannot_be_used_is_named(name: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch):
+def test_a_variable_with_an_invalid_value_is_named(name: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=says.replace("'", ".")):
         load_settings()
@@ -70,7 +70,7 @@ def test_a_variable_that_cannot_be_used_is_named(name: str, value: str, says: st
         ("STEER_WARP", "known: STEER_MODEL, STEER_DTYPE"),
     ],
 )
-def test_an_unknown_variable_is_refused_with_the_names_close_to_it(
+def test_an_unknown_variable_is_refused_and_similar_names_are_suggested(
     name: str, says: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv(name, "1")
@@ -78,7 +78,7 @@ def test_an_unknown_variable_is_refused_with_the_names_close_to_it(
         load_settings()
 
 
-def test_which_model_to_load_is_the_same_for_what_serves_none(monkeypatch: pytest.MonkeyPatch):
+def test_commands_that_do_not_serve_load_the_same_model(monkeypatch: pytest.MonkeyPatch):
     values = {"model": "own", "dtype": "float32", "device_map": "auto", "max_memory": "cpu=1GiB", "cache_dir": "/cache"}
     assert values.keys() == ModelSettings.model_fields.keys()
     for name, value in values.items():
@@ -88,14 +88,14 @@ def test_which_model_to_load_is_the_same_for_what_serves_none(monkeypatch: pytes
     assert load_model_source(model="another").model == "another"
 
 
-def test_what_serves_no_model_does_not_heed_how_one_is_served(monkeypatch: pytest.MonkeyPatch):
+def test_commands_that_do_not_serve_ignore_the_settings_of_a_server(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STEER_PORT", "none")
     assert load_model_source() == ModelSource()
     with pytest.raises(ConfigError, match="port is 'none'"):
         load_settings()
 
 
-def test_a_misspelt_variable_is_refused_by_what_serves_no_model_too(monkeypatch: pytest.MonkeyPatch):
+def test_commands_that_do_not_serve_refuse_a_misspelt_variable_too(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STEER_MODLE", "own")
     with pytest.raises(ConfigError, match="unknown environment variable STEER_MODLE; did you mean STEER_MODEL"):
         load_model_source()
@@ -108,13 +108,13 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch):
     assert load_settings() == default
 
 
-def test_other_variables_are_none_of_our_business(monkeypatch: pytest.MonkeyPatch):
+def test_variables_without_the_prefix_are_ignored(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("STEERING_SERVER_PORT", "tcp://10.0.0.1:8000")
     load_settings()
 
 
 def refused(*arguments: str, through: Sequence[str] = (), **env: str) -> str:
-    """Run ``steer serve``, which is to end in one line and exit status 1, and return that line."""
+    """Run ``steer serve``, require one line of output and exit status 1, and return the line."""
     result = steer("serve", "--port", "0", *arguments, through=through, **env)
     assert result.returncode == 1, result.stderr
     (line,) = result.stderr.strip().splitlines()
@@ -139,7 +139,7 @@ def refused(*arguments: str, through: Sequence[str] = (), **env: str) -> str:
         ("STEER_MAX_MEMORY", "cpu=1GiB", "max_memory needs an automatic device map"),
     ],
 )
-def test_what_does_not_suit_the_model_is_refused_before_the_weights_are_read(
+def test_settings_that_do_not_suit_the_model_are_refused_before_the_weights_are_read(
     bare: Path, variable: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv(variable, value)
@@ -157,7 +157,7 @@ def test_a_family_that_the_engine_does_not_run_is_refused_before_the_weights_are
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A model of somebody's own, weights and all."""
+    """A model folder with weights."""
     loaded = build_model("llama")
     loaded.model.save_pretrained(tmp_path / "own")
     loaded.tokenizer.save_pretrained(tmp_path / "own")
@@ -165,13 +165,13 @@ def own(tmp_path: Path) -> Path:
 
 
 def refused_without_privileges(*arguments: str, **env: str) -> str:
-    """The same for somebody who may read only what files' modes allow, which root need not care for."""
+    """The same, run as a user to whom file permissions apply; they do not apply to root."""
     drop = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
     return refused(*arguments, through=drop, **env)
 
 
 @pytest.mark.parametrize("file", [".", "model.safetensors"])
-def test_a_file_of_the_model_that_may_not_be_read_is_named(own: Path, file: str):
+def test_a_file_of_the_model_without_read_permission_is_named(own: Path, file: str):
     forbidden = own / file
     forbidden.chmod(0)
     line = refused_without_privileges("--model", str(own))
@@ -181,7 +181,7 @@ def test_a_file_of_the_model_that_may_not_be_read_is_named(own: Path, file: str)
     assert str(own) in line
 
 
-def test_a_profiles_folder_that_may_not_be_read_is_refused_rather_than_empty(bare: Path, tmp_path: Path):
+def test_a_profiles_folder_without_read_permission_is_refused_and_not_taken_as_empty(bare: Path, tmp_path: Path):
     (tmp_path / "profiles").mkdir(mode=0)
     line = refused_without_privileges("--model", str(bare), STEER_PROFILES=str(tmp_path / "profiles"))
     assert f"profiles folder '{tmp_path / 'profiles'}' cannot be read: Permission denied" in line

@@ -1,4 +1,4 @@
-"""``steer explain``: what it prints, what it writes, and what it refuses before any work."""
+"""``steer explain``: its output, its report, and errors that are reported before the model is loaded."""
 
 import math
 from pathlib import Path
@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(root)
 
 
-def test_it_prints_the_explanation_and_writes_it_as_a_page_that_says_how_to_make_it_again(model: str, tmp_path: Path):
+def test_it_prints_the_explanation_and_writes_a_page_with_the_command_that_makes_it(model: str, tmp_path: Path):
     task = write_task(tmp_path / "parity.jsonl")
     options = ["--task", str(task), "--layer", "-2", "--ridge", "0.5", "--prompts", "9", "--out", str(tmp_path / "out")]
     of_model = ["--model", model, "--dtype", "float32"]
@@ -43,7 +43,7 @@ def test_it_prints_the_explanation_and_writes_it_as_a_page_that_says_how_to_make
     assert command in text.read_text()
 
 
-def test_a_layer_that_the_model_has_not_is_refused_with_those_that_it_has(model: str, tmp_path: Path):
+def test_a_layer_that_does_not_exist_is_refused_and_the_allowed_ones_are_named(model: str, tmp_path: Path):
     task = write_task(tmp_path / "parity.jsonl")
     with pytest.raises(ModelError, match=r"layer is 3; allowed for .*: 0\.\.2, or -3\.\.-1 counted from the end"):
         explain(task=str(task), layer=3, model=model)
@@ -57,6 +57,6 @@ def test_a_layer_that_the_model_has_not_is_refused_with_those_that_it_has(model:
         ({"out": Path("/dev/null/x")}, ConfigError, "--out is '/dev/null/x', a folder that cannot be written to"),
     ],
 )
-def test_what_is_wrong_is_said_before_the_model_is_loaded(option: dict[str, Any], error: type[Exception], message: str):
+def test_errors_are_reported_before_the_model_is_loaded(option: dict[str, Any], error: type[Exception], message: str):
     with pytest.raises(error, match=message):
         explain(**option, model="./nowhere/model")

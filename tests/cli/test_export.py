@@ -1,4 +1,4 @@
-"""``steer export``: what it writes, what it prints, and what it refuses before any work."""
+"""``steer export``: its files, its output, and errors that are reported before the model is loaded."""
 
 import copy
 import importlib
@@ -25,7 +25,7 @@ PROMPT = "#print the string 123\nprint(str(str(str(123"
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small model in a folder, and profiles: for it, for another model, and for no weights."""
+    """A folder with a small model, and profiles: for it, for another model, and one that cannot be exported."""
     root = tmp_path_factory.mktemp("own")
     loaded = build_model("llama", dtype=torch.float32)
     loaded.model.save_pretrained(root / "model")
@@ -55,7 +55,7 @@ def next_text(loaded: LoadedModel, model: torch.nn.Module) -> str:
         return str(loaded.tokenizer.decode(model(input_ids=tokens).logits[0, -1].argmax()))
 
 
-def test_it_says_what_was_written_and_how_an_adapter_is_served(
+def test_it_prints_what_was_written_and_how_to_serve_an_adapter(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     out, model = tmp_path / "out", str(own / "model")
@@ -68,7 +68,7 @@ def test_it_says_what_was_written_and_how_an_adapter_is_served(
     assert hint.endswith(f"vllm serve {model} --enable-lora --lora-modules scaled={out} --max-lora-rank 16")
 
 
-def test_a_rank_beyond_what_vllm_takes_is_said(
+def test_a_rank_above_that_of_vllm_is_reported(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(importlib.import_module("steering_server.cli.commands.export"), "VLLM_RANKS", (1, 8))
@@ -76,21 +76,21 @@ def test_a_rank_beyond_what_vllm_takes_is_said(
     assert "the rank is 16; vLLM serves adapters up to rank 8" in capsys.readouterr().out
 
 
-def test_of_a_gguf_files_adapter_it_says_what_applies_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_for_the_adapter_of_a_gguf_file_it_names_llama_cpp(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     model = write_gguf(tmp_path / "tiny.gguf")
     save_profile(build_profile(load(model), "scaled", heads=[(0, 1, 3.0)]), tmp_path)
     export("scaled", form="lora", out=tmp_path / "out", folder=tmp_path, model=str(model))
     assert "llama.cpp applies the adapter to it after the adapter is converted to GGUF" in capsys.readouterr().out
 
 
-def test_weights_are_written_in_the_type_asked_for(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_weights_are_written_in_the_requested_type(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     export("scaled", form="weights", out=tmp_path, folder=own, model=str(own / "model"), dtype="bfloat16")
     assert "as weights, bfloat16" in capsys.readouterr().out
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
     assert json.loads((tmp_path / "steering.json").read_text())["base_model"] == "model"
 
 
-def test_another_models_profile_takes_force(own: Path, tmp_path: Path):
+def test_another_models_profile_needs_force(own: Path, tmp_path: Path):
     arguments = {"form": "lora", "out": tmp_path, "folder": own, "model": str(own / "model")}
     with pytest.raises(ProfileMismatch, match="layers is 3 here"):
         export("other", **arguments)
@@ -109,7 +109,7 @@ WRONG: dict[str, tuple[dict, type[Exception], str]] = {
 
 
 @pytest.mark.parametrize(("changes", "error", "says"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_known_before_the_model_is_loaded(own: Path, changes: dict, error: type[Exception], says: str):
+def test_errors_are_reported_before_the_model_is_loaded(own: Path, changes: dict, error: type[Exception], says: str):
     given = {"profile": "scaled", "form": "lora", "out": "new", "folder": own} | changes
     before = sorted(own.rglob("*"))
     with pytest.raises(error, match=re.escape(says)):

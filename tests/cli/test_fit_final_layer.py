@@ -1,4 +1,4 @@
-"""``steer fit`` with the final layer's settings: its options, and what it prints."""
+"""``steer fit`` with method final-layer: its options and its output."""
 
 from dataclasses import replace
 from io import StringIO
@@ -37,7 +37,7 @@ def shown(result: FinalLayerResult) -> str:
     return " ".join(console.file.getvalue().split())
 
 
-def test_what_the_gate_buys_is_said_where_there_is_one():
+def test_the_effect_of_a_gate_is_printed_if_there_is_one():
     said = shown(GATED_FIT)
     assert "accuracy by −25.0 points without the gate and by +25.0 points with it" in said
     assert "is +3.00% (prose) without the gate and +0.40% (code) with it" in said
@@ -51,7 +51,7 @@ def test_what_the_gate_buys_is_said_where_there_is_one():
         ("--own-attention", "--self-only-attention", "2", "self-only attention is 2; allowed: numbers in 0..1"),
     ],
 )
-def test_an_option_by_its_old_name_counts_and_is_warned_of(
+def test_the_former_name_of_an_option_is_accepted_with_a_warning(
     old: str, new: str, value: str, refusal: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
     result = CliRunner().invoke(app, ["fit", "capitals", "--out", str(tmp_path), old, value])
@@ -60,7 +60,7 @@ def test_an_option_by_its_old_name_counts_and_is_warned_of(
     assert caplog.messages == [f"{old} is deprecated; use {new}"]
 
 
-def test_an_option_by_its_new_name_is_not_warned_of(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_the_present_name_of_an_option_gives_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     result = CliRunner().invoke(app, ["fit", "capitals", "--out", str(tmp_path), "--max-nll-increase", "-1"])
     assert str(result.exception) == "max NLL increase is -1; allowed: finite numbers from 0"
     assert not caplog.messages

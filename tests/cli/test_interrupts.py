@@ -15,7 +15,7 @@ from tests.cli.test_commands import STEER, steer
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """The options that name a small model in a folder."""
+    """Options that load a small model from a folder."""
     root = tmp_path_factory.mktemp("own")
     loaded = build_model("llama", dtype=torch.float32)
     loaded.model.save_pretrained(root)
@@ -24,7 +24,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
 
 
 def interrupted(*arguments: str, when: Callable[[], bool]) -> str:
-    """Interrupt a command as soon as something is so; return the last line that it writes."""
+    """Interrupt a command once ``when`` returns true; return the last line of its standard error."""
     process = subprocess.Popen([STEER, *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     while not when():
         assert process.poll() is None, "it has ended by itself"
@@ -37,7 +37,9 @@ def interrupted(*arguments: str, when: Callable[[], bool]) -> str:
     return errors.splitlines()[-1]
 
 
-def test_a_fit_says_what_it_keeps_and_the_same_command_goes_on_from_there(model: tuple[str, ...], tmp_path: Path):
+def test_an_interrupted_fit_reports_its_saved_results_and_the_same_command_continues(
+    model: tuple[str, ...], tmp_path: Path
+):
     checkpoint = tmp_path / ".parentheses.fit"
 
     def kept() -> int:
@@ -54,7 +56,7 @@ def test_a_fit_says_what_it_keeps_and_the_same_command_goes_on_from_there(model:
     assert f"continuing an interrupted fit, of which {before} results are saved" in again.stdout
 
 
-def test_what_keeps_nothing_says_so(model: tuple[str, ...]):
+def test_a_command_without_saved_results_says_so(model: tuple[str, ...]):
     started = time.monotonic()
     line = interrupted("evaluate", "parentheses", *model, when=lambda: time.monotonic() - started > 1)
     assert line == "interrupted: no results are saved"

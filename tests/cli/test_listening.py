@@ -1,4 +1,4 @@
-"""Where the server listens, and what it calls that."""
+"""The listening socket of the server and its URL."""
 
 import socket
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ def link_local() -> Iterator[str]:
     ("host", "shown"),
     [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "0.0.0.0"), ("::1", "[::1]"), ("::", "[::]"), ("0:0:0::1", "[::1]")],
 )
-def test_an_address_is_written_as_urls_write_it(host: str, shown: str):
+def test_an_address_is_written_as_in_urls(host: str, shown: str):
     with listen(host, 0) as listener:
         assert url_of(listener) == f"http://{shown}:{listener.getsockname()[1]}"
 
@@ -33,7 +33,7 @@ def test_a_name_is_shown_as_the_address_that_it_stands_for():
         assert url_of(listener).startswith(("http://127.0.0.1:", "http://[::1]:"))
 
 
-def test_the_zone_of_an_address_is_kept_and_written_as_urls_write_it():
+def test_the_zone_of_an_address_is_kept_and_written_as_in_urls():
     host = next(link_local(), None)
     if host is None:
         pytest.skip("this machine has no link-local address")
@@ -43,13 +43,13 @@ def test_the_zone_of_an_address_is_kept_and_written_as_urls_write_it():
 
 
 @pytest.mark.parametrize("host", ["nonesuch.invalid", "256.1.1.1", "[::1]", "a..b", "x" * 70, "192.0.2.1"])
-def test_where_nobody_can_listen_is_said_in_one_line(host: str):
+def test_an_address_that_cannot_be_listened_on_is_an_error_of_one_line(host: str):
     with pytest.raises(ConfigError, match="cannot listen on ") as caught:
         listen(host, 0)
     assert str(caught.value).startswith(f"cannot listen on {host} port 0: ")
     assert "\n" not in str(caught.value)
 
 
-def test_no_host_at_all_is_shown_as_that():
+def test_an_empty_host_is_shown_in_the_error():
     with pytest.raises(ConfigError, match="cannot listen on '' port 0: "):
         listen("", 0)

@@ -69,7 +69,7 @@ def make_unknown(folder: Path) -> None:
 
 
 def pickle_behind_a_sealed_cache(folder: Path) -> None:
-    """Weights that are on disk, but not as they are needed; a file is where a folder for them should be."""
+    """Weights that have to be converted for disk offload, with a file in place of the cache folder."""
     remove_weights(folder)
     torch.save(build_model("llama", dtype=torch.float32).model.state_dict(), folder / "pytorch_model.bin")
     (folder.parent / "cache").write_text("no folder")
@@ -131,7 +131,7 @@ CASES: dict[str, tuple[Callable[[Path], object], list[str], str]] = {
 
 @pytest.fixture
 def _handlers() -> Iterator[None]:
-    """A server that ends takes its handlers of signals and logs along; here it is not the process that ends."""
+    """Restore the handlers of signals and logs, which a server sets for its own process."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)
@@ -141,7 +141,7 @@ def _handlers() -> Iterator[None]:
 @pytest.mark.usefixtures("_handlers")
 @pytest.mark.parametrize("command", [["fit", "parentheses", "--out", "never-written"], ["serve", "--port", "0"]])
 @pytest.mark.parametrize("case", CASES)
-def test_it_is_one_line_that_says_what_to_do(
+def test_the_error_is_one_line_that_says_what_to_do(
     case: str,
     command: list[str],
     folder: Path,
@@ -163,7 +163,7 @@ def test_it_is_one_line_that_says_what_to_do(
 
 
 class Hub(BaseHTTPRequestHandler):
-    """Says of every file that it is gated, or that there is no such model, by the model's name."""
+    """A hub that answers, by the model's name, that a file is gated or that the model does not exist."""
 
     def do_GET(self) -> None:
         fault = "GatedRepo" if "gated" in self.path else "RepoNotFound"
@@ -180,7 +180,7 @@ class Hub(BaseHTTPRequestHandler):
 
 
 class Folder(BaseHTTPRequestHandler):
-    """Has one model, someone/some-model, which is what lies in a folder."""
+    """A hub with one model, someone/some-model, whose files are in a folder."""
 
     folder: Path
 
@@ -233,7 +233,7 @@ def hub() -> Iterator[str]:
     ],
     ids=["beside the weights", "alone", "none"],
 )
-def test_of_the_hub_nothing_must_be_downloaded_for_an_adapter_to_be_seen(
+def test_an_adapter_on_the_hub_is_recognised_without_a_download(
     lacks: str, says: str | None, folder: Path, tmp_path: Path
 ):
     adapter = {"peft_type": "LORA", "base_model_name_or_path": "someone/the-base"}
@@ -256,7 +256,7 @@ def test_of_the_hub_nothing_must_be_downloaded_for_an_adapter_to_be_seen(
         ),
     ],
 )
-def test_a_hub_that_refuses_is_one_line_that_says_what_to_do(hub: str, model: str, says: str):
+def test_a_refusal_of_the_hub_is_an_error_of_one_line_that_says_what_to_do(hub: str, model: str, says: str):
     ended = steer("fit", "parentheses", "--out", "never-written", "--model", model, HF_ENDPOINT=hub)
     assert ended.returncode == 1
     assert says in ended.stderr

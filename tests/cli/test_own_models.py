@@ -1,4 +1,4 @@
-"""``steer fit parentheses`` on models that a user brings: of any architecture, with any tokenizer."""
+"""``steer fit parentheses`` on models of other architectures and with other tokenizers."""
 
 import json
 import sys
@@ -26,7 +26,7 @@ SEARCH = ("--method", "paper", "--k", "2", "--alpha", "1.5")
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """The command ``steer`` in this process, with few prompts and short texts."""
+    """A function that runs ``steer`` in this process, with few prompts and short texts."""
     task = sys.modules["steering_profiles.tasks.parentheses"]
     monkeypatch.setattr(task, "SPLIT_SIZES", {"train": 12, "dev": 8, "test": 8})
     monkeypatch.setattr(task, "_FIT_FORMAT_SIZE", 2)
@@ -42,7 +42,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
 
 def save(loaded: LoadedModel, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> tuple[str, ...]:
-    """Write a model as a user would have it, and return the options that name it."""
+    """Save a model to ``folder`` and return the options that load it."""
     loaded.model.save_pretrained(folder)
     (tokenizer or loaded.tokenizer).save_pretrained(folder)
     return "--model", str(folder), "--dtype", "float32"
@@ -64,7 +64,7 @@ def test_a_model_of_another_family_is_fitted_and_measured(case: str, small: Call
     assert measured.exit_code == 0, measured.output
 
 
-def test_a_sub_task_that_a_tokenizer_has_no_token_for_is_named_and_the_others_fitted(
+def test_a_sub_task_without_a_token_in_the_tokenizer_is_named_and_the_others_are_fitted(
     small: Callable[..., Result], tmp_path: Path
 ):
     model = save(build_model("llama", dtype=torch.float32), tmp_path / "model", build_tokenizer(closers=3))
@@ -76,7 +76,7 @@ def test_a_sub_task_that_a_tokenizer_has_no_token_for_is_named_and_the_others_fi
     assert set(provenance.test["after"]) == {")", "))", ")))"}
 
 
-def test_a_tokenizer_that_has_too_few_of_the_tokens_is_one_line_and_exit_status_one(tmp_path: Path):
+def test_a_tokenizer_with_too_few_of_the_tokens_is_an_error_of_one_line(tmp_path: Path):
     model = save(build_model("llama", dtype=torch.float32), tmp_path / "model", build_tokenizer(closers=1))
     refused = steer("fit", "parentheses", "--out", str(tmp_path / "out"), *model)
     assert refused.returncode == 1
@@ -84,9 +84,7 @@ def test_a_tokenizer_that_has_too_few_of_the_tokens_is_one_line_and_exit_status_
     assert line == "error: parentheses: this tokenizer has 1 of the tokens ) )) ))) )))); at least two are needed"
 
 
-def test_every_prompt_of_the_task_is_measured_and_the_wrong_ones_are_named(
-    small: Callable[..., Result], tmp_path: Path
-):
+def test_every_prompt_of_the_task_is_measured_and_wrong_answers_are_named(small: Callable[..., Result], tmp_path: Path):
     loaded = build_model("llama", dtype=torch.float32)
     model = save(loaded, tmp_path / "model")
     path = save_profile(build_profile(loaded, "strong", heads=[(0, 1, 4.0)]), tmp_path)

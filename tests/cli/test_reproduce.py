@@ -1,4 +1,4 @@
-"""``steer reproduce`` on the one model of its table that is always at hand."""
+"""``steer reproduce`` on the model of its table that is always available."""
 
 import json
 import os
@@ -13,7 +13,7 @@ STEER = str(Path(sys.executable).with_name("steer"))
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_embedded_model_s_figures_come_out_beside_those_of_the_table(tmp_path: Path):
+def test_the_embedded_models_figures_are_printed_beside_the_published_ones(tmp_path: Path):
     figures = tmp_path / "figures.json"
     done = subprocess.run(
         [STEER, "reproduce", "SmolLM2-135M-Instruct", "--json", str(figures)],

@@ -1,4 +1,4 @@
-"""``steer serve`` as a process: what it answers while it starts, and how it ends."""
+"""``steer serve`` as a process: its start, its answers meanwhile, and its end."""
 
 import os
 import signal
@@ -70,7 +70,7 @@ def test_a_signal_lets_a_running_stream_finish(model: Path):
 
 
 @pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]"), ("0.0.0.0", "0.0.0.0")])
-def test_the_greeting_names_a_url_that_answers(model: Path, host: str, shown: str):
+def test_the_printed_url_answers(model: Path, host: str, shown: str):
     with started(model, "--host", host) as (process, url):
         assert process.stderr is not None
         greeting = next(line for line in process.stderr if b" on http" in line).decode().split()[-1]
@@ -78,7 +78,7 @@ def test_the_greeting_names_a_url_that_answers(model: Path, host: str, shown: st
         assert httpx.get(f"{greeting}/ready").status_code == 200
 
 
-def test_the_interrupt_key_ends_the_server_as_it_ends_other_commands(model: Path):
+def test_ctrl_c_stops_the_server_with_the_status_of_other_commands(model: Path):
     with started(model) as (process, url):
         wait_until_ready(url, process)
         process.send_signal(signal.SIGINT)
@@ -86,16 +86,14 @@ def test_the_interrupt_key_ends_the_server_as_it_ends_other_commands(model: Path
 
 
 def only_the_model(cache: Path) -> bool:
-    """Whether a cache holds the default model, whole, and no other folder."""
+    """Return whether a cache holds the complete default model and no other folder."""
     folders = [path for path in cache.iterdir() if path.is_dir()]
     return len(folders) == 1 and {"config.json", "model.safetensors", "tokenizer.json"} <= set(os.listdir(folders[0]))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
-def test_a_first_start_that_is_ended_halfway_leaves_nothing_in_the_way_of_the_next(
-    tmp_path: Path, number: signal.Signals, status: int
-):
+def test_a_first_start_that_is_killed_does_not_block_the_next(tmp_path: Path, number: signal.Signals, status: int):
     with started("embedded", "--cache-dir", str(tmp_path)) as (process, _):
         while not any(path.is_dir() for path in tmp_path.iterdir()):
             assert process.poll() is None
@@ -110,7 +108,7 @@ def test_a_first_start_that_is_ended_halfway_leaves_nothing_in_the_way_of_the_ne
 
 
 @pytest.mark.slow
-def test_two_servers_that_start_at_once_on_one_empty_cache_both_answer(tmp_path: Path):
+def test_two_servers_that_start_together_on_one_empty_cache_both_answer(tmp_path: Path):
     with (
         started("embedded", "--cache-dir", str(tmp_path)) as (one, first),
         started("embedded", "--cache-dir", str(tmp_path)) as (other, second),

@@ -1,4 +1,4 @@
-"""Every setting takes effect, as a variable and as a flag: what ``steer serve`` hands on to those who do the work."""
+"""Every setting has an effect, as a variable and as a flag: it changes what ``steer serve`` passes on."""
 
 import asyncio
 import signal
@@ -39,25 +39,25 @@ VALUES = {
     "keep_alive": "90.5",
     "log_level": "warning",
 }
-"""One value of each that is not the default."""
+"""A value of each setting that is not its default."""
 
 FLAGS = {
     "force_profiles": ["--force-profiles"],
     "prefix_cache": ["--no-prefix-cache"],
     "max_memory": ["--max-memory", "cpu=20GiB", "--max-memory", "0=10GiB"],
 }
-"""How those are given whose flag is not ``--name value``."""
+"""Command-line words of the settings whose flag is not ``--name value``."""
 
 Start = Callable[..., dict[str, Any]]
 
 
 class Enough(Exception):
-    """It would serve now."""
+    """Raised where the server would start to serve."""
 
 
 @pytest.fixture
 def start(monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Run ``steer serve`` with flags, up to where it would load and serve, and return what it has handed on."""
+    """Run ``steer serve`` with flags up to the point where it would load the model; return what it passed on."""
     seen: dict[str, Any] = {}
 
     async def live(listener: socket.socket, loading: Future[Any], stop: asyncio.Event, *, ready: Any, **times: float):
@@ -105,7 +105,7 @@ def test_there_is_a_value_for_every_setting():
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_a_variable_takes_effect_and_does_what_its_flag_does(
+def test_a_variable_has_the_same_effect_as_its_flag(
     name: str, start: Start, free_port: int, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("STEER_PORT", "0" if name == "port" else str(free_port))
@@ -121,14 +121,14 @@ def test_a_variable_takes_effect_and_does_what_its_flag_does(
 
 
 def comparable(seen: dict[str, Any]) -> dict[str, Any]:
-    """The same with what has parts taken apart."""
+    """Return the same with dataclasses replaced by their fields."""
     source: ModelSource = seen.pop("source")
     limits: EngineLimits = seen.pop("limits")
     return seen | vars(source) | vars(limits)
 
 
-def test_idle_connections_outlive_those_of_proxies_by_default(start: Start, monkeypatch: pytest.MonkeyPatch):
-    """Those of nginx and of cloud load balancers are kept for 60 s: a server that is faster makes them answer 502."""
+def test_idle_connections_are_kept_longer_than_by_proxies_by_default(start: Start, monkeypatch: pytest.MonkeyPatch):
+    """nginx and cloud load balancers keep them for 60 s; a server that closes them sooner makes a proxy answer 502."""
     monkeypatch.setenv("STEER_PORT", "0")
     assert start()["keep_alive"] == 75
 
@@ -140,7 +140,7 @@ def test_a_flag_wins_over_its_variable(start: Start, monkeypatch: pytest.MonkeyP
 
 
 FORMER = {"max_batch": "3", "step_tokens": "33", "step_tokens_beside": "11", "kv_memory": "3GiB"}
-"""A value for each setting of version 0.1 that has another name now."""
+"""A value for each setting of version 0.1 that has been renamed."""
 
 
 def test_there_is_a_value_for_every_renamed_setting():

@@ -38,7 +38,7 @@ def test_the_document_lists_exactly_the_settings_that_exist():
     assert [line for line in lines if line.startswith("| `--")] == table()
 
 
-def test_the_defaults_that_are_told_are_the_defaults():
+def test_the_defaults_in_the_help_are_the_defaults():
     for name, option in serve_options().items():
         default, told = ServerSettings.model_fields[name].default, _DEFAULT.search(option.help)
         if isinstance(default, int | float) and not isinstance(default, bool):

@@ -89,7 +89,7 @@ def test_blocks_have_a_language_that_a_test_knows():
     assert {block.id for document in DOCUMENTS for block in blocks(document)} == known
 
 
-def test_what_is_listed_is_there():
+def test_the_listed_blocks_exist():
     there = {block.id for block in all_blocks("sh", "python")}
     assert set(NOT_RUN) | SLOW <= there
     assert not set(NOT_RUN) & SLOW
@@ -104,7 +104,7 @@ def test_commands_have_options_and_values_that_are_allowed(block: Block):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
-def test_commands_and_options_that_are_named_exist(document: str):
+def test_commands_and_options_in_the_text_exist(document: str):
     for text in inline_code(document):
         named = set(re.findall(r"(?<!\S)--[a-z][a-z-]+", text))
         command = re.match(r"(?:\.venv/bin/)?steer ([a-z]+)", text)
@@ -115,7 +115,7 @@ def test_commands_and_options_that_are_named_exist(document: str):
 
 
 @pytest.mark.parametrize("block", marked(all_blocks("sh")))
-def test_shell_examples_do_what_they_show(
+def test_shell_examples_print_what_they_show(
     block: Block, workplace: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ):
     printed = ""
@@ -152,7 +152,7 @@ def test_python_examples_print_what_they_show(block: Block, workplace: Path, req
         assert printed.getvalue() == block.output.code
 
 
-def test_json_that_no_command_prints_is_a_line_of_a_task():
+def test_json_without_a_command_is_a_line_of_a_task():
     outputs = {block.output.id for block in all_blocks("sh", "python") if block.output is not None}
     others = [block for block in all_blocks("json") if block.id not in outputs]
     assert [block.document for block in others] == ["docs/fitting.md"]
@@ -160,7 +160,7 @@ def test_json_that_no_command_prints_is_a_line_of_a_task():
         Line.model_validate_json(block.code)
 
 
-def test_the_family_that_is_shown_is_the_one_there_is():
+def test_the_example_of_a_family_is_its_file():
     (shown,) = [block for block in blocks("docs/families.md") if block.language == "python"]
     assert shown.code == Path(olmo2.__file__).read_text(encoding="utf-8")
 

@@ -26,7 +26,7 @@ def test_the_readme_is_the_front_page(site: Path):
     assert '<h1 id="steering-server">steering-server' in (site / "index.html").read_text(encoding="utf-8")
 
 
-def test_links_in_and_out_of_the_folder_of_documents_lead_somewhere(site: Path):
+def test_links_lead_to_pages_of_the_site(site: Path):
     pages = [*site.glob("*.html")]
     assert len(pages) > 15
     for page in pages:
