@@ -1,4 +1,4 @@
-"""The folder that an export is written to: its own, whole or not at all."""
+"""Folder of an export, written completely or not at all."""
 
 import json
 import shutil
@@ -18,20 +18,20 @@ RECORD = "steering.json"
 
 @dataclass(frozen=True)
 class ExportRecord:
-    """What an export carries, written beside it as ``steering.json``."""
+    """Description of an export, written to its folder as ``steering.json``."""
 
     profile: str
     content_hash: str
     strength: float
     changes: str
-    """What the profile changes at strength 1, in a few words."""
+    """Short description of the profile's changes at strength 1."""
     base_model: str
     exported_as: Literal["weights", "lora"]
     forced: tuple[str, ...]
-    """In what the model differs from the one that the profile was made for; empty unless it was forced."""
+    """Differences between the model and the one that the profile was made for; empty unless it was forced."""
 
     def write(self, folder: Path) -> None:
-        """Write this to ``folder``."""
+        """Write the record to ``folder``."""
         (folder / RECORD).write_text(json.dumps(asdict(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -49,17 +49,17 @@ def record_of(loaded: LoadedModel, applied: ProfileAtStrength, exported_as: Lite
 
 
 def base_model_of(loaded: LoadedModel) -> str:
-    """Return what others know the model by: its hub id if it came from the hub, else its name, never a path."""
+    """Return the public name of the model: its hub id if it came from the hub, else its name, never a path."""
     origin: str | None = loaded.model.name_or_path
     return loaded.identity.id if not origin or Path(origin).exists() else origin
 
 
 @contextmanager
 def new_folder(folder: Path, record: ExportRecord) -> Iterator[None]:
-    """Make ``folder`` to write into and put ``record`` beside what is written; leave it as it was if that fails.
+    """Create ``folder`` for an export and write ``record`` to it; an error inside this context restores the old state.
 
     Raises:
-        ExportError: something is in it already, or it cannot be written.
+        ExportError: the folder is not empty, or cannot be written.
     """
     require_empty(folder)
     existed = folder.exists()
@@ -69,7 +69,7 @@ def new_folder(folder: Path, record: ExportRecord) -> Iterator[None]:
         record.write(folder)
         _make_readable(folder)
     except BaseException as exc:
-        with suppress(OSError):  # the first error is the one to tell
+        with suppress(OSError):  # the original error is the one to report
             _empty(folder)
             if not existed:
                 folder.rmdir()
@@ -79,7 +79,7 @@ def new_folder(folder: Path, record: ExportRecord) -> Iterator[None]:
 
 
 def _make_readable(folder: Path) -> None:
-    # safetensors lets none but its maker read a file; the record has the permissions that are usual here
+    # safetensors makes files readable by their owner only; the record has the permissions of the umask
     usual = (folder / RECORD).stat().st_mode
     for path in folder.rglob("*"):
         if path.is_file():

@@ -1,7 +1,7 @@
-"""What of a profile weights can carry.
+"""Folding of a profile's scales into weights.
 
-Heads and neurons are scaled where they enter a projection (RASteer, arXiv:2507.00322), and scaling what enters a
-linear map is scaling the columns of its matrix: ``W (s * x) + b = (W diag(s)) x + b``. The bias stays as it is.
+Heads and neurons are scaled at the input of a projection (RASteer, arXiv:2507.00322). Scaling the input of a linear map
+is scaling the columns of its matrix: ``W (s * x) + b = (W diag(s)) x + b``. The bias does not change.
 """
 
 from collections.abc import Iterator
@@ -20,28 +20,28 @@ from steering_profiles.steering import ProfileAtStrength, Steering, effect_of
 
 @dataclass(frozen=True, eq=False)
 class ScaledProjection:
-    """A projection of a model and the factors of what enters it."""
+    """A projection of a model and the factors of its inputs."""
 
     path: str
-    """Where the module is in the model, such as ``model.layers.3.self_attn.o_proj``."""
+    """Path of the module in the model, such as ``model.layers.3.self_attn.o_proj``."""
     module: nn.Module
     factors: Tensor
     """``[in]``, float64, on the CPU."""
 
     @property
     def columns(self) -> Tensor:
-        """The indices of the inputs that are scaled, ascending: ``[rank]``, at least one."""
+        """Indices of the scaled inputs, ascending: ``[rank]``, at least one."""
         return (self.factors != 1).nonzero().flatten()
 
     def weight(self) -> Tensor:
-        """Return a copy of the weight, ``[in, out]``, in float64 on the CPU, wherever accelerate keeps it."""
+        """Return a copy of the weight, ``[in, out]``, in float64 on the CPU; offloaded weights are fetched."""
         return input_major(self.module).detach().to("cpu", torch.float64, copy=True)
 
     def stored(self, values: Tensor) -> Tensor:
-        """Return ``values``, which are computed in float64, in the type of the module's weight.
+        """Return ``values``, computed in float64, in the dtype of the module's weight.
 
         Raises:
-            ExportError: that type cannot hold one of them.
+            ExportError: a value is too large for this dtype.
         """
         dtype: torch.dtype = input_major(self.module).dtype
         stored = values.to(dtype)
@@ -53,13 +53,13 @@ class ScaledProjection:
 def scaled_projections(
     loaded: LoadedModel, applied: ProfileAtStrength, *, force: bool = False
 ) -> tuple[ScaledProjection, ...]:
-    """Return the projections of ``loaded`` that a profile scales, from the first layer to the last; at least one.
+    """Return the projections of ``loaded`` that a profile scales, at least one, in the order of layers.
 
-    ``force`` accepts a profile made for another model as long as every component it names exists in this one.
+    ``force`` accepts a profile made for another model if all of its components exist in this one.
 
     Raises:
-        ExportError: weights cannot carry the profile, or the model's are quantised.
-        ProfileMismatch: the profile does not fit the model.
+        ExportError: weights cannot express the profile, or the model is quantised.
+        ProfileMismatch: the profile was made for another model.
     """
     require_exportable(applied)
     require_compatible(applied.profile, loaded.identity, loaded.anatomy.refuses(applied.profile), force=force)
@@ -80,18 +80,18 @@ def _projections(loaded: LoadedModel, applied: ProfileAtStrength) -> Iterator[Sc
             yield ScaledProjection(f"{block}.{family.neuron_output}", module, effect.neurons[index])
 
 
-def quantised(method: str) -> str:
-    """Return why weights that are quantised by ``method`` cannot be scaled, to follow the model's name."""
+def quantised_reason(method: str) -> str:
+    """Return the reason why weights quantised by ``method`` cannot be scaled, to follow the model's name."""
     return (
-        f"is quantised (method {method}): what quantised weights hold cannot be scaled one column at a time; export "
-        "from the checkpoint that it was made of"
+        f"is quantised (method {method}): single columns of quantised weights cannot be scaled; export from the "
+        "unquantised checkpoint"
     )
 
 
 def _require_unquantised(loaded: LoadedModel) -> None:
     method = method_of(loaded.model.config)
     if method is not None:
-        raise ExportError(f"model {loaded.name} {quantised(method)}")
+        raise ExportError(f"model {loaded.name} {quantised_reason(method)}")
     for name, parameter in loaded.model.named_parameters():
         if not parameter.is_floating_point():
             raise ExportError(f"model {loaded.name} is quantised: {name} is of type {parameter.dtype}")

@@ -1,12 +1,12 @@
-"""A profile as a LoRA adapter in PEFT's format, for servers that choose an adapter per request.
+"""Export of a profile as a LoRA adapter in PEFT's format, for servers that choose an adapter per request.
 
-Scaling adds ``W diag(s) - W = W diag(s - 1)`` to a weight, whose rank is at most the number of scaled inputs. With
-``B = W[:, scaled] * (s - 1)[scaled]`` and rows of the identity as ``A`` that is ``B A``, exactly. PEFT itself is not
-needed to write it.
+Scaling adds ``W diag(s) - W = W diag(s - 1)`` to a weight, a matrix whose rank is at most the number of scaled inputs.
+It is exactly ``B A`` with ``B = W[:, scaled] * (s - 1)[scaled]`` and rows of the identity as ``A``. PEFT is not needed
+to write it.
 
-All modules have one rank, the largest that any needs, and the others' factors are padded with zeros. A server
-multiplies ``B A`` by ``lora_alpha`` over the rank, but by which rank differs: that of the config, that which
-``rank_pattern`` has for the module, or that of the tensors. Where all are the same the factor is 1 for every server.
+All modules have the same rank, the largest that any of them needs; the other matrices are padded with zeros. Servers
+multiply ``B A`` by ``lora_alpha`` over the rank, and differ in the rank that they use: that of the config, that of
+``rank_pattern`` or that of the tensors. With equal ranks the factor is 1 for all of them.
 """
 
 import json
@@ -33,17 +33,17 @@ WEIGHTS = "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class AdapterConfig:
-    """``adapter_config.json``: the settings of PEFT's ``LoraConfig`` that decide what an adapter computes."""
+    """Content of ``adapter_config.json``: the settings of PEFT's ``LoraConfig`` that an adapter's effect depends on."""
 
     base_model_name_or_path: str
     r: int
-    """The rank of all modules."""
+    """Rank of all modules."""
     lora_alpha: int
-    """The same, so that the factor is 1."""
+    """Equal to the rank, so that the factor is 1."""
     target_modules: tuple[str, ...]
-    """The paths of the scaled modules, whole: PEFT takes each for itself and for paths that end in ``.`` and it."""
+    """Full paths of the scaled modules; PEFT also matches paths that end in ``.`` and one of them."""
     fan_in_fan_out: bool
-    """Whether the modules keep their weights as ``[in, out]``; matters where an adapter is merged."""
+    """Whether the modules store their weights as ``[in, out]``; used when an adapter is merged."""
     peft_type: Literal["LORA"] = "LORA"
     task_type: Literal["CAUSAL_LM"] = "CAUSAL_LM"
     inference_mode: bool = True
@@ -58,15 +58,15 @@ def export_lora(
 ) -> Path:
     """Write ``profile`` as a LoRA adapter for ``loaded`` to the folder ``out``, and return ``out``.
 
-    The folder holds ``adapter_config.json``, ``adapter_model.safetensors`` (in the type that the model is loaded in)
-    and ``steering.json``, which says what the adapter is. Its rank is the largest number of inputs that are scaled in
-    one module: heads times ``head_dim`` for the output projection, neurons for the down projection. Modules with fewer
-    are padded to it, so that the file is as large as if each had so many. ``loaded`` is not touched.
+    The folder has ``adapter_config.json``, ``adapter_model.safetensors`` (in the dtype of ``loaded``) and
+    ``steering.json``, which describes the export. The rank is the largest number of scaled inputs of a module: heads
+    times ``head_dim`` for the output projection, neurons for the down projection. Modules with fewer scaled inputs are
+    padded to this rank, which makes the file larger. ``loaded`` is not changed.
 
     Raises:
-        ExportError: weights cannot carry the profile, the model's are quantised, or ``out`` is not empty or cannot be
+        ExportError: weights cannot express the profile, the model is quantised, or ``out`` is not empty or cannot be
             written.
-        ProfileMismatch: the profile does not fit the model; ``force`` lifts that where shapes permit.
+        ProfileMismatch: the profile was made for another model; ``force`` accepts it if the shapes permit it.
         StrengthError: ``strength`` is not a finite number in the allowed range.
     """
     applied = ProfileAtStrength(profile, strength)

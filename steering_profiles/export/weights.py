@@ -1,4 +1,4 @@
-"""A profile as weights: a standard checkpoint with the scales folded into its projections."""
+"""Export of a profile as weights: a standard checkpoint with the scales folded into its projections."""
 
 import copy
 from pathlib import Path
@@ -23,14 +23,14 @@ def export_weights(
 ) -> Path:
     """Write ``loaded`` with ``profile`` folded in to the folder ``out``, and return ``out``.
 
-    The folder is a checkpoint as transformers writes it (config, safetensors, tokenizer, generation config), in the
-    type that the model is loaded in, and beside it ``steering.json``, which says what was folded in. The products are
-    computed in float64 and rounded once; columns that nothing scales keep their bits. ``loaded`` is not touched.
+    The folder is a checkpoint as written by transformers (config, safetensors, tokenizer, generation config), in the
+    dtype of ``loaded``, with ``steering.json``, which describes the export. The products are computed in float64 and
+    rounded once; columns that are not scaled stay bit-identical. ``loaded`` is not changed.
 
     Raises:
-        ExportError: weights cannot carry the profile, the model's are quantised or not in memory, or ``out`` is not
-            empty or cannot be written.
-        ProfileMismatch: the profile does not fit the model; ``force`` lifts that where shapes permit.
+        ExportError: weights cannot express the profile, the model is quantised or not fully in memory, or ``out`` is
+            not empty or cannot be written.
+        ProfileMismatch: the profile was made for another model; ``force`` accepts it if the shapes permit it.
         StrengthError: ``strength`` is not a finite number in the allowed range.
     """
     applied = ProfileAtStrength(profile, strength)
@@ -43,7 +43,7 @@ def export_weights(
             with quietly():
                 _shell_of(loaded.model).save_pretrained(out, state_dict=weights)
                 loaded.tokenizer.save_pretrained(out)
-        except (SafetensorError, ValueError) as exc:  # the disk is full; a generation config that contradicts itself
+        except (SafetensorError, ValueError) as exc:  # a full disk, or an inconsistent generation config
             raise ExportError(f"model {loaded.name} cannot be saved: {exc}") from exc
     return out
 
@@ -54,9 +54,9 @@ def _folded(projection: ScaledProjection) -> Tensor:
 
 
 def _shell_of(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the model without its weights.
+    """Return a copy of the model without weights, to save them with.
 
-    Saving a model notes things in its config, and warns of placements; the shell has its own config and no placement.
+    Saving changes the config of a model and warns about offloaded weights; the copy has its own config and no hooks.
     """
     with torch.device("meta"):
         shell: PreTrainedModel = AutoModelForCausalLM.from_config(copy.deepcopy(model.config), dtype=model.dtype)
@@ -68,6 +68,6 @@ def _require_in_memory(loaded: LoadedModel) -> None:
     for name, parameter in loaded.model.named_parameters():
         if parameter.is_meta:
             raise ExportError(
-                f"model {loaded.name} is not whole in memory: accelerate keeps {name} elsewhere until it is used; load "
-                "it on devices that hold it, or export the profile as lora"
+                f"model {loaded.name} is not whole in memory: accelerate has offloaded {name}; load the model on "
+                "devices with enough memory, or export the profile as lora"
             )

@@ -1,4 +1,4 @@
-"""Turn profiles into per-row tensors and hooks. Fitting and serving run this same code."""
+"""Steering of models: profiles become per-row factors, applied by forward hooks. Used by fitting and serving."""
 
 from steering_profiles.composition import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.steering.effects import Effect, effect_of

@@ -1,4 +1,4 @@
-"""Steering a plain transformers model from Python, for as long as a ``with`` lasts."""
+"""Steering of a plain transformers model inside a ``with`` block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,28 +24,29 @@ def applying(
     tokenizer: PreTrainedTokenizerBase | None = None,
     force: bool = False,
 ) -> Iterator[None]:
-    """Steer every forward pass of ``model`` inside this context, ``generate`` included, all sequences alike.
+    """Steer all sequences of every forward pass of ``model`` inside this context, including those of ``generate``.
 
-    The hooks are gone afterwards, and the model is the plain one again. Without its ``tokenizer`` only the model's
-    architecture and sizes are compared with those that the profile was made for. ``force`` applies it to another model
-    where the shapes permit.
+    The hooks are removed afterwards. Without a ``tokenizer`` only the architecture and the sizes of the model are
+    compared with those of the profile's model. ``force`` applies the profile to another model if the shapes permit it.
 
     Raises:
         UnknownArchitecture: the model's architecture has no known anatomy.
         ProfileMismatch: the profile was made for another model.
         StrengthError: the strength is not a finite number in the allowed range.
-        GateError: the profile is gated, which takes two passes: the server makes them.
-        HookError: some part of the profile did not take effect, or no pass was made.
+        GateError: the profile is gated, which takes two passes per token; only the server and the evaluation make them.
+        HookError: a part of the profile was not applied, or no forward pass was made.
     """
     steering = Steering((ProfileAtStrength(profile, strength),))
     anatomy = find_anatomy(model, FAMILIES)
     name, architecture = str(model.name_or_path or "this model"), type(model).__name__
     identity = identify(name, architecture, model.config.get_text_config(), tokenizer, anatomy)
-    if tokenizer is None:  # which the fingerprint is made of
+    if tokenizer is None:  # the fingerprint includes the tokenizer
         identity = identity.model_copy(update={"fingerprint": profile.model.fingerprint})
     require_compatible(profile, identity, anatomy.refuses(profile), force=force)
     if steering.gate is not None:
-        raise GateError(f"profile {profile.name!r} is gated, which takes two passes a token; the server makes them")
+        raise GateError(
+            f"profile {profile.name!r} is gated, which takes two passes per token; serve it with steer serve"
+        )
     handle = SteeringHandle(anatomy, SteeringTable(anatomy.sizes, model.dtype))
     try:
         with handle.applied([steering]):  # one row, which every sequence of a batch is given

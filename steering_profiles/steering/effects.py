@@ -1,14 +1,15 @@
-"""What profiles do to one row: their settings and a strength turned into factors and vectors.
+"""Effects of profiles at their strengths as factors and vectors.
 
-The formulas are those of the design, for a request with strength s:
+The formulas at strength s are:
 
 * head (l, h) with scale alpha:    ``z[l,h] *= 1 + s (alpha - 1)``
 * neuron (l, i) with scale alpha:  ``m[l,i] *= 1 + s (alpha - 1)``
 * self-only attention of degree w:  ``(1 - sw) attention + sw W_O(own value)``, ``sw`` clamped to 0..1
 * intercept:  ``residual_stream -= s lambda b``
 
-Profiles compose: scales multiply, intercepts add, and the strongest self-only attention holds. Of those with gates
-all must have the same; the final layer of one without a gate applies at every position (:mod:`.gating`).
+Profiles compose: scales multiply, intercepts add, and the largest share of self-only attention applies. All gated
+profiles must have the same gate; the final-layer effects of profiles without one apply at every position
+(:mod:`.gating`).
 """
 
 from dataclasses import dataclass
@@ -23,16 +24,16 @@ from steering_profiles.schema import INTERCEPT_TENSOR
 
 @dataclass(frozen=True)
 class Effect:
-    """One row's factors, in float64. Layers that nothing changes are absent."""
+    """Factors of one steering, in float64. Layers that do not change are absent."""
 
     heads: dict[int, Tensor]
     """Per layer ``[heads]``."""
     neurons: dict[int, Tensor]
     """Per layer ``[neurons]``."""
     self_only_attention: float
-    """Share of the final layer's attention output replaced by its own value, 0..1."""
+    """Share of the final layer's attention output to replace by each position's own value, 0..1."""
     intercept: Tensor | None
-    """``[hidden_size]``, subtracted where the final MLP joins the residual stream."""
+    """``[hidden_size]``, subtracted where the output of the final MLP is added to the residual stream."""
 
 
 def effect_of(steering: Steering, sizes: Sizes) -> Effect:

@@ -1,9 +1,8 @@
-"""Gates: which of two sets of logits holds at a position.
+"""Gates: the choice between two sets of logits at each position.
 
-What a gated profile does in the final layer reaches nothing but the logits at its own position, since the keys and
-values of that layer come from its input. So a row with a gate is computed twice, with the gated effects and without,
-and at each position one of the two results holds. What the gate looks at is said by
-:class:`steering_profiles.schema.Gate`.
+The final-layer effects of a gated profile change only the logits at their own position, because the keys and values of
+the final layer come from its input. So a gated row is computed twice, with the gated effects and without, and the gate
+chooses between the logits at each position. See :class:`steering_profiles.schema.Gate`.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,14 +15,14 @@ from steering_profiles.schema import Gate
 from steering_profiles.steering.hooks import SteeringHandle
 
 _POSITIONS = 256
-"""Positions whose logits are taken to float32 at a time: 50 MB of a vocabulary of 49,152."""
+"""Number of positions whose logits are converted to float32 at a time: 50 MB for a vocabulary of 49,152."""
 
 
 def is_open(closed: Tensor, gate: Gate) -> Tensor:
-    """Return at which positions of the ``closed`` logits, ``[..., vocab]``, ``gate`` is open: booleans, ``[...]``.
+    """Return whether ``gate`` is open at each position of the ``closed`` logits, ``[..., vocab]``: booleans, ``[...]``.
 
-    It is where their largest probability, by a softmax in float32, lies in its band, and stays shut where they are not
-    finite.
+    It is open where the largest probability, by a softmax in float32, is in the band, and closed where the logits are
+    not finite.
     """
     positions = closed.flatten(0, -2).split(_POSITIONS)
     top = torch.cat([some.float().softmax(dim=-1).amax(dim=-1) for some in positions]).view(closed.shape[:-1])
@@ -31,21 +30,21 @@ def is_open(closed: Tensor, gate: Gate) -> Tensor:
 
 
 def choose_logits(opened: Tensor, closed: Tensor, gate: Gate) -> Tensor:
-    """Return, at each position, the ``opened`` logits where ``gate`` is open and the ``closed`` ones elsewhere.
+    """Return the ``opened`` logits at positions where ``gate`` is open, and the ``closed`` logits elsewhere.
 
-    All are ``[..., vocab]``; the gate looks at the ``closed`` ones: :func:`is_open`.
+    All are ``[..., vocab]``. The gate tests the ``closed`` logits: see :func:`is_open`.
     """
     return torch.where(is_open(closed, gate).unsqueeze(-1), opened, closed)
 
 
 def steered_logits(handle: SteeringHandle, steerings: Sequence[Steering], forward: Callable[[], Tensor]) -> Tensor:
-    """Return the logits of ``forward``, steered row by row, with every row's gate.
+    """Return the logits of ``forward`` with a steering per row, gates included.
 
-    ``forward`` makes one pass over a ``[batch, seq]`` input and returns ``[batch, positions, vocab]``. It is called a
-    second time if some row is gated, and must then find everything as it was, a cache too.
+    ``forward`` makes one pass over a ``[batch, seq]`` input and returns ``[batch, positions, vocab]``. It is called
+    twice if a row is gated, and must find the same state each time, including a KV cache.
 
     Raises:
-        HookError: some row's steering did not take place.
+        HookError: a hook did not run, so a row was not steered.
     """
     with handle.applied([steering.closed for steering in steerings]):
         closed = forward()

@@ -19,12 +19,12 @@ from steering_profiles.steering.table import SteeringTable, StepFactors
 
 
 def attach(loaded: LoadedModel) -> "SteeringHandle":
-    """Put steering hooks on ``loaded``, all or none, and return the handle that drives and removes them."""
+    """Attach all steering hooks to ``loaded`` and return their handle; if one fails, none is left attached."""
     return SteeringHandle(loaded.anatomy, SteeringTable(loaded.anatomy.sizes, loaded.dtype))
 
 
 class SteeringHandle:
-    """The steering hooks of one model and the table of what they apply."""
+    """Steering hooks of one model, with the table of their factors."""
 
     def __init__(self, anatomy: Anatomy, table: SteeringTable) -> None:
         self._anatomy = anatomy
@@ -40,53 +40,53 @@ class SteeringHandle:
             raise
 
     def acquire(self, steering: Steering) -> int:
-        """Return the table row of ``steering`` (0 for the baseline). Give it back with :meth:`release`.
+        """Return the table row of ``steering`` (0 for the baseline). Release it with :meth:`release`.
 
         Raises:
-            GateError: it is gated; use its ``closed`` or ``opened`` part.
-            ModelError: it scales neurons, and this model's cannot be scaled.
+            GateError: the steering is gated; use its ``closed`` or ``opened`` part.
+            ModelError: the steering scales neurons, and this model's cannot be scaled.
         """
         if any(applied.profile.neurons for applied in steering):
             self._anatomy.require_neurons()
         return self.table.acquire(steering)
 
     def release(self, row: int) -> None:
-        """Give back a row got from :meth:`acquire`."""
+        """Release a row from :meth:`acquire`."""
         self.table.release(row)
 
     def attends_to_itself(self, row: int) -> bool:
-        """Return whether a table row leaves nothing of the final layer's attention but each position's own value."""
+        """Return whether a table row has self-only attention with share 1, which needs no keys of the final layer."""
         return self.table.self_only_attention(row) == 1
 
     @contextmanager
     def step(
         self, rows: Sequence[int], *, ragged: bool = False, tokens_per_layer: Sequence[int] | None = None
     ) -> Iterator[None]:
-        """Steer the one forward pass made inside this context.
+        """Steer the forward pass that is made inside this context.
 
         ``rows`` are table rows: one per row of a ``[batch, seq]`` input, or, with ``ragged``, one per token of a
         ``[1, tokens]`` input in which sequences are concatenated. Of a ragged batch each layer computes the first
         ``tokens_per_layer[layer]`` tokens; None for all.
 
         Raises:
-            HookError: some hook that had something to apply did not fire, so the output is not what was asked for.
+            HookError: a hook with factors to apply did not run, so the output is not steered as requested.
         """
         self._factors = self.table.gather(rows, (1, len(rows)) if ragged else (len(rows), 1), tokens_per_layer)
         self._due = _due(self._factors)
         try:
             yield
             if self._due:
-                raise HookError(f"steering did not take place: no hook fired for {', '.join(sorted(self._due))}")
+                raise HookError(f"the output was not steered: no hook ran for {', '.join(sorted(self._due))}")
         finally:
             self._factors, self._own_value = None, None
             self._due = set()
 
     @contextmanager
     def applied(self, steerings: Sequence[Steering]) -> Iterator[None]:
-        """Steer one forward pass over a ``[batch, seq]`` input, one steering per row of the batch.
+        """Steer one forward pass over a ``[batch, seq]`` input, with one steering per row of the batch.
 
         Raises:
-            GateError: some steering is gated: :func:`.gating.steered_logits` makes both passes.
+            GateError: a steering is gated; :func:`.gating.steered_logits` makes both passes.
         """
         rows: list[int] = []
         try:
@@ -98,7 +98,7 @@ class SteeringHandle:
                 self.release(row)
 
     def remove(self) -> None:
-        """Take all hooks off the model, which is then the plain model again."""
+        """Remove all hooks from the model."""
         while self._handles:
             self._handles.pop().remove()
 
@@ -146,13 +146,13 @@ class SteeringHandle:
             self._own_value = self._anatomy.values_per_head(output)
 
     def _mix_own_value(self, z: Tensor, own: Tensor) -> Tensor:
-        """Lv et al. (arXiv:2403.19521), last-position mask.
+        """Apply self-only attention: the last-position mask of Lv et al. (arXiv:2403.19521).
 
-        Rows of degree 0 pass through untouched, bit for bit. Of rows of degree 1 nothing of ``z`` is left, not even
-        what is no number: no key of the final layer counts.
+        Rows with share 0 stay bit-identical. Rows with share 1 are exactly the value, even where ``z`` is not finite,
+        because no key of the final layer matters.
         """
         if self._own_value is None:
-            return z  # left due, so the step ends in an error
+            return z  # the effect stays due, so the step raises an error
         self._due.discard("final-layer self-only attention")
         own = own.to(z.device)
         value = self._own_value.to(z.device).view_as(z)
@@ -167,12 +167,12 @@ class SteeringHandle:
 
 
 def _by_row(values: Tensor, factors: Tensor) -> Tensor:
-    """Return ``values`` as ``[batch, seq, features]``: some MLPs see the rows of a batch end to end."""
+    """Return ``values`` as ``[batch, seq, features]``; some MLPs flatten the batch."""
     return values.view(factors.shape[0], -1, values.shape[-1])
 
 
 def _on(device: torch.device, factors: dict[int, Tensor], layer: int) -> Tensor | None:
-    """Return a layer's factors on the layer's device, where they stay for the steps that have the same rows."""
+    """Return the factors of ``layer`` on ``device``. They stay there for later steps with the same rows."""
     factor = factors.get(layer)
     if factor is not None and factor.device != device:
         factor = factors[layer] = factor.to(device)

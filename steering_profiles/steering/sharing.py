@@ -1,7 +1,7 @@
-"""What two rows that are steered differently still have in common.
+"""Computation that sequences with different steerings can share.
 
-The keys and values of a layer come from its input. So rows that diverge at layer ``l`` have the same keys and values up
-to and including layer ``l``, and the same residual stream below it. Effects of the final layer alone, gated or not,
+The keys and values of a layer come from its input. So sequences that diverge at layer ``l`` have the same keys and
+values up to and including layer ``l``, and the same residual stream below it. Effects of the final layer, gated or not,
 change no key or value.
 """
 
@@ -12,16 +12,16 @@ from steering_profiles.models import Sizes
 from steering_profiles.steering.effects import Effect, effect_of
 
 KVCacheKey = tuple[tuple[str, float], ...]
-"""Content hash and strength of every profile that changes keys and values; empty if none does."""
+"""Content hash and strength of each profile that changes keys and values; empty if none does."""
 
 
 def kv_cache_key(steering: Steering, sizes: Sizes) -> KVCacheKey:
-    """Return what the keys and values of a row depend on, besides its tokens."""
+    """Return the part of ``steering`` that the keys and values of a sequence depend on."""
     return tuple(sorted(applied.key for applied in steering if applied.strength and _changes_kv_cache(applied, sizes)))
 
 
 def divergence_layer(one: Steering, other: Steering, sizes: Sizes) -> int:
-    """Return the first layer whose computation differs between two rows; ``sizes.layers`` if none does."""
+    """Return the first layer whose computation differs between two steerings; ``sizes.layers`` if none differs."""
     a, b = effect_of(one, sizes), effect_of(other, sizes)
     layers = sorted(a.heads.keys() | b.heads.keys() | a.neurons.keys() | b.neurons.keys())
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Per-row tables: one row of factors per distinct steering in use, gathered once per step for the rows of a batch."""
+"""Steering table: a row of factors for each distinct steering in use, gathered once per step for a batch."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +17,13 @@ _Key = tuple[tuple[str, float], ...]
 
 @dataclass(frozen=True)
 class StepFactors:
-    """What one forward pass needs, for the layers that some row of the batch steers and no others.
+    """Factors of one forward pass, for the layers that are steered in the batch.
 
-    The leading dimensions of every tensor are those of the row indices it was gathered by.
+    The leading dimensions of each tensor are the shape given to :meth:`SteeringTable.gather`.
     """
 
     heads: dict[int, Tensor] = field(default_factory=dict)
-    """Per layer ``[..., heads * head_dim]``: each head's factor, once for each of its dimensions."""
+    """Per layer ``[..., heads * head_dim]``: the factor of each head, repeated for each of its dimensions."""
     neurons: dict[int, Tensor] = field(default_factory=dict)
     """Per layer ``[..., neurons]``."""
     self_only_attention: Tensor | None = None
@@ -33,9 +33,9 @@ class StepFactors:
 
 
 class SteeringTable:
-    """Rows of factors for the steerings in use. Row 0 is the identity, exactly, and is never given away.
+    """Table of factors with a row per steering in use. Row 0 is exactly the identity and is never freed.
 
-    A row is shared by everything that is steered alike, and freed when the last user releases it.
+    Sequences with equal steerings share a row, which is freed when the last one releases it.
     """
 
     def __init__(self, sizes: Sizes, dtype: torch.dtype) -> None:
@@ -53,16 +53,16 @@ class SteeringTable:
         self._gathered: tuple[tuple[Any, ...], StepFactors | None] | None = None
 
     def acquire(self, steering: Steering) -> int:
-        """Return the row of ``steering``, made if need be. Give it back with :meth:`release`.
+        """Return the row of ``steering``, which is added if it is new. Release it with :meth:`release`.
 
         Raises:
-            GateError: it is gated, which one row cannot be: use its ``closed`` or ``opened`` part.
+            GateError: the steering is gated, which one row cannot be: use its ``closed`` or ``opened`` part.
         """
         key = tuple(sorted(applied.key for applied in steering if applied.strength != 0))
         row = self._rows.get(key)
         if row is None:
             _refuse_gate(steering)
-            effect = effect_of(steering, self._sizes)  # before any change here: it may raise
+            effect = effect_of(steering, self._sizes)  # first, because it may raise
             row = self._free.pop() if self._free else 1 + len(self._effects)
             self._write(row, effect)
             self._rows[key] = row
@@ -71,7 +71,7 @@ class SteeringTable:
         return row
 
     def release(self, row: int) -> None:
-        """Give back one use of ``row``; the last one frees it."""
+        """Release one use of ``row``; the last release frees it."""
         if row == 0:
             return
         self._users[row] -= 1
@@ -83,7 +83,7 @@ class SteeringTable:
             self._free.append(row)
 
     def self_only_attention(self, row: int) -> float:
-        """Return the share of the final layer's attention that ``row`` replaces, 0..1."""
+        """Return the share of self-only attention of ``row``, 0..1."""
         return self._effects[row].self_only_attention if row else 0.0
 
     def gather(

@@ -1,4 +1,4 @@
-"""From text to tokens and back: what stands before a prompt, and what each token stands for. No torch."""
+"""Tokenization of prompts, and the text and bytes of single tokens. No torch."""
 
 from steering_profiles.tokenization.prompts import added_before, encode_prompt
 from steering_profiles.tokenization.vocabulary import Vocabulary

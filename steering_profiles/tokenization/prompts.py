@@ -1,4 +1,4 @@
-"""How a prompt becomes token ids: one way for fitting and serving, so that both see the same prompt."""
+"""Tokenization of prompts, shared by fitting and serving so that both see the same tokens."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -11,24 +11,24 @@ _PROBE = "a"
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[int, ...]:
-    """Return the token ids of ``text`` with the special tokens that the model's tokenizer puts before any text.
+    """Return the token ids of ``text`` with the special tokens that the tokenizer adds before a text.
 
-    Those that it puts after one are left out: a prompt goes on.
+    Special tokens that it adds after a text are left out, because a prompt is continued.
     """
     return (*added_before(tokenizer), *tokenizer.encode(text, add_special_tokens=False))
 
 
 def added_before(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
-    """Return the special tokens that a tokenizer puts before every text, such as the one for its beginning."""
+    """Return the special tokens that a tokenizer adds before a text, such as a beginning-of-text token."""
     for probe in chain((_PROBE,), _words(tokenizer)):
         encoded = tokenizer(probe, return_special_tokens_mask=True)
         added: Sequence[int] = encoded["special_tokens_mask"]
-        if 0 in added:  # else nothing of the probe is known, and what is put before it cannot be told from the rest
+        if 0 in added:  # otherwise the probe became special tokens only, and the added ones cannot be told apart
             return tuple(encoded["input_ids"][: added.index(0)])
     return ()
 
 
 def _words(tokenizer: "PreTrainedTokenizerBase") -> Iterator[str]:
-    """Yield texts of which the tokenizer should know something."""
-    for piece in tokenizer.get_vocab():
-        yield tokenizer.convert_tokens_to_string([piece])
+    """Yield the text of each token of the vocabulary."""
+    for token in tokenizer.get_vocab():
+        yield tokenizer.convert_tokens_to_string([token])

@@ -82,7 +82,7 @@ def test_nothing_is_steered_outside_of_a_step(tiny: LoadedModel):
 
 @pytest.mark.parametrize("effect", ["heads", "neurons", "self-only attention", "intercept"])
 def test_a_step_without_a_forward_pass_is_an_error(tiny: LoadedModel, handle: SteeringHandle, effect: str):
-    with pytest.raises(HookError, match="did not take place"), handle.applied([every_effect(tiny)[effect]]):
+    with pytest.raises(HookError, match="the output was not steered"), handle.applied([every_effect(tiny)[effect]]):
         pass
 
 
@@ -98,7 +98,7 @@ def test_a_head_that_the_model_no_longer_runs_is_an_error_that_names_its_layer(
 ):
     replace_attention(tiny, layer=1)
     steering = steer(build_profile(tiny, heads=[(0, 0, 2.0), (1, 0, 2.0)]))
-    with pytest.raises(HookError, match=r"no hook fired for heads of layer 1$"), handle.applied([steering]):
+    with pytest.raises(HookError, match=r"no hook ran for heads of layer 1$"), handle.applied([steering]):
         logits(tiny)
 
 
@@ -107,7 +107,7 @@ def test_a_neuron_that_the_model_no_longer_runs_is_an_error_that_names_its_layer
 ):
     replace_mlp(tiny, layer=1)
     steering = steer(build_profile(tiny, neurons=[(0, 0, 2.0), (1, 0, 2.0)]))
-    with pytest.raises(HookError, match=r"no hook fired for neurons of layer 1$"), handle.applied([steering]):
+    with pytest.raises(HookError, match=r"no hook ran for neurons of layer 1$"), handle.applied([steering]):
         logits(tiny)
 
 

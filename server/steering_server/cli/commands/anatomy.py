@@ -82,7 +82,7 @@ def _weights(meta: "MetaModel") -> str:
 
 
 def _rows(meta: "MetaModel") -> Iterator[_Row]:
-    from steering_profiles.export import quantised
+    from steering_profiles.export import quantised_reason
     from steering_profiles.models.anatomy import Experts
     from steering_server.engines.local.attention import refusal
 
@@ -93,7 +93,9 @@ def _rows(meta: "MetaModel") -> Iterator[_Row]:
     down = "" if isinstance(family.neuron_output, Experts) else f"into {each}.{family.neuron_output}"
     joins = next(name for name, module in layer.block.named_modules() if module is layer.mlp)
     quantisation = meta.quantisation
-    exported = None if quantisation is None or quantisation.dequantised else f"it {quantised(quantisation.method)}"
+    exported = (
+        None if quantisation is None or quantisation.dequantised else f"it {quantised_reason(quantisation.method)}"
+    )
     if quantisation is not None:
         yield "loading here", None if quantisation.refused is None else f"it {quantisation.refused}", ""
     yield "heads", None, f"into {each}.{family.head_output}"
