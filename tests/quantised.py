@@ -17,7 +17,7 @@ from steering_profiles.models.quiet import quietly
 from tests.families import CASES, build_family
 
 WIDTHS = {"hidden_size": 64, "intermediate_size": 128}
-"""What blocks of 32 and of 64 weights divide."""
+"""Sizes that are multiples of 32 and 64, the block sizes of quantised weights."""
 
 Parts = Callable[[Tensor], dict[str, Tensor]]
 
@@ -32,7 +32,7 @@ BY_LIBRARY: dict[str, Any] = {
 BY_HAND = ("compressed-tensors-w4", "compressed-tensors-w8a8", "fp8")
 METHODS = (*BY_LIBRARY, *BY_HAND)
 ROUND_THEIR_INPUTS = ("bitsandbytes-int8", "torchao-int8-activations", "compressed-tensors-w8a8")
-"""What enters their products is rounded to 8 bits, so that they are not linear maps."""
+"""Methods that round the inputs of products to 8 bits, so that they are not linear maps."""
 
 
 def save_plain(case: str, folder: Path, dtype: torch.dtype = torch.float32) -> Path:

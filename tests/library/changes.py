@@ -1,4 +1,4 @@
-"""The changes that steering stands for, made to a model's weights or to its attention mask."""
+"""Changes of weights and attention masks that are equivalent to steering."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

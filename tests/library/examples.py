@@ -1,4 +1,4 @@
-"""A profile to vary, the model it says it was made for, and strategies that make any profile."""
+"""An example profile with its model, and strategies for arbitrary profiles."""
 
 from typing import Any
 

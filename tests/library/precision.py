@@ -1,4 +1,4 @@
-"""Float64 all the way: many models compute their norms, or their softmax, in float32 whatever their type is."""
+"""Computation in float64 throughout: many models compute norms or softmax in float32 whatever their dtype."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +8,7 @@ from torch.overrides import TorchFunctionMode
 
 
 class InDouble(TorchFunctionMode):
-    """Has whatever is computed inside this context in float32 by wish be computed in float64."""
+    """Replace conversions to float32 inside this context by conversions to float64."""
 
     def __torch_function__(
         self,

@@ -1,4 +1,4 @@
-"""Run small models with and without steering, and with the same change made to their weights."""
+"""Running small models with steering, without it, and with changed weights."""
 
 import copy
 from collections.abc import Callable
@@ -39,5 +39,5 @@ def with_changed_weights(loaded: LoadedModel, change: Callable[[LoadedModel], No
 
 
 def hooks_on(loaded: LoadedModel) -> int:
-    """How many forward hooks the model's modules carry."""
+    """Return the number of forward hooks on the model's modules."""
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in loaded.model.modules())

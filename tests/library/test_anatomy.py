@@ -1,4 +1,4 @@
-"""The parts of a model are where its anatomy says they are, and the small models' tokenizer is what tests need."""
+"""The anatomy names the right modules, and the tokenizer of the small models has what the tests need."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from tests.library.running import TOKENS
 
 @torch.no_grad()
 def inputs_and_outputs(loaded: LoadedModel, part: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """What went into ``part`` of each layer, and what came out beyond its bias."""
+    """Return the inputs of ``part`` in each layer, and its outputs without the bias."""
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def record(module, args, output):

@@ -1,4 +1,4 @@
-"""A profile applied to a plain transformers model from Python."""
+"""Applying a profile to a plain transformers model."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""A profile knows the model it was made for; another is refused with the reason, or forced where that is possible."""
+"""Profiles are refused on other models, with the reason, or forced if possible."""
 
 import pytest
 

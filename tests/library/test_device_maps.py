@@ -1,4 +1,4 @@
-"""A model whose layers are on disk, fetched from elsewhere or on several devices is steered as one in memory is."""
+"""Models with layers on disk, offloaded or on several devices are steered as those in memory."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What profiles at a strength come to, against the factors that the hooks apply; and what of it does nothing."""
+"""Net effects of profiles agree with the factors that the hooks apply, and effects without result are warned of."""
 
 import pytest
 import torch

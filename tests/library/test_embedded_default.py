@@ -1,4 +1,4 @@
-"""The default model: found without importing its package, dequantised once, and exactly what its file holds."""
+"""The default model is found without importing its package, dequantised once, and equal to its GGUF file."""
 
 import importlib.util
 import signal
@@ -23,7 +23,7 @@ PROMPT = torch.tensor([[504, 3575, 282, 4649, 314]])
 
 
 def folders(cache: Path) -> list[Path]:
-    """What lies in a cache besides its lock."""
+    """Return the entries of a cache except for its lock."""
     return [path for path in cache.iterdir() if path.is_dir()]
 
 

@@ -1,4 +1,4 @@
-"""What is exported computes what the hooks compute, loaded by transformers and PEFT with nothing of ours."""
+"""Exports, loaded by transformers and PEFT alone, compute the same as the hooks."""
 
 import copy
 import json

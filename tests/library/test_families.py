@@ -140,7 +140,7 @@ def bias_of(projection: torch.nn.Module) -> Tensor:
 
 
 def contribution(joining: Joining, bias: Tensor, scale: Tensor) -> Tensor:
-    """What the bias of a projection comes to, with that of the norm behind it."""
+    """Return the contribution of a projection's bias, with that of the norm after it."""
     width = joining.norm.hidden_size if joining.norm is not None else bias.shape[-1]
     return joining.fold(bias.expand(width)) * scale + constant(joining)
 
@@ -151,7 +151,7 @@ def constant(joining: Joining) -> Tensor:
 
 
 def carried(joining: Joining, residual_stream: Tensor, scale: Tensor) -> Tensor:
-    """What the norm leaves of the residual stream, where the residual stream itself passes one."""
+    """Return the residual stream after the norm, if it passes one."""
     return joining.fold(residual_stream) * scale if joining.on_residual_stream else residual_stream
 
 

@@ -1,4 +1,4 @@
-"""A model is told by its config and its tokenizer, not by how its weights are stored."""
+"""The identity of a model depends on its config and tokenizer, not on how its weights are stored."""
 
 from pathlib import Path
 

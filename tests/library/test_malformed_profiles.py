@@ -1,4 +1,4 @@
-"""A file that is not a valid profile is refused, by file and by field, whatever is wrong with it."""
+"""Invalid profiles are refused with the name of the file and of the field."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A model that memory does not hold is refused before its weights are read, unless it need not be in memory."""
+"""Models that do not fit into memory are refused before their weights are read."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    """Makes this machine seem to have so many KiB free, and to run this process in containers with limits in bytes."""
+    """Simulate a machine with this much free memory (KiB), and containers with limits (bytes)."""
 
     def seem(free: int, swap: int = 0, **groups: tuple[str, int, int]) -> None:
         membership, control = tmp_path / "membership", tmp_path / "cgroup"

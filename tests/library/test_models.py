@@ -1,4 +1,4 @@
-"""Models load from wherever they are said to be, or say in one line why not."""
+"""Models load from every kind of source, and errors are one line."""
 
 import json
 import logging
@@ -119,7 +119,7 @@ def test_a_device_that_is_not_there_is_one_line(folder: Path):
 
 
 def one_line(act: Callable[[], object]) -> str:
-    """Refused with one line of plain text; returns it."""
+    """Return the one-line message of the error."""
     with pytest.raises(ModelLoadError, match="cannot load model") as caught:
         act()
     message = str(caught.value)
@@ -187,7 +187,7 @@ def sharded(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever begins to read weights fails the test."""
+    """Fail the test when weights are read."""
     monkeypatch.setattr(
         loading.AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("the weights were read")
     )

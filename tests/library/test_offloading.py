@@ -1,4 +1,4 @@
-"""Weights that a device map puts on disk, and that are not there as they are needed, have a folder per model."""
+"""Offloaded weights that the checkpoint's files cannot serve have a folder per model."""
 
 import gc
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Device maps say where every part of a model goes, or are refused before its weights are read."""
+"""Device maps are complete, or refused before weights are read."""
 
 from collections.abc import Mapping
 

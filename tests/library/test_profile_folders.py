@@ -1,4 +1,4 @@
-"""Folders as editors, systems and people leave them: what is a profile is read, and what lies beside it is let be."""
+"""Folders of profiles with files of editors and operating systems: profiles are read, other files are ignored."""
 
 import shutil
 from collections.abc import Callable

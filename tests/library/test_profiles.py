@@ -1,4 +1,4 @@
-"""Profiles on disk: what is written is read back, the same profile is the same bytes, and a hash tells two apart."""
+"""Profiles are read as they were written, equal profiles are equal bytes, and hashes distinguish them."""
 
 import json
 from pathlib import Path
@@ -26,7 +26,7 @@ PROVENANCE = Provenance(tool_version="1", command="steer fit", task="parentheses
 
 
 def bytes_of(path: Path) -> tuple[bytes, bytes | None]:
-    """What lies in a profile's JSON and, if there is one, in the tensors beside it."""
+    """Return the bytes of a profile's JSON file and, if there is one, of its tensors."""
     beside = path.with_suffix(".safetensors")
     return path.read_bytes(), beside.read_bytes() if beside.exists() else None
 

@@ -1,4 +1,4 @@
-"""Models of quantised weights: loaded as they are, steered exactly, projected, and refused where that cannot be."""
+"""Quantised models are loaded, steered exactly and projected, or refused with the reason."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -35,9 +35,9 @@ NEURONS = [(0, 5, 4.0), (1, 0, 0.0), (2, 39, -3.0)]
 FLOAT32 = {"atol": 2e-4, "rtol": 2e-4}
 """For float32 sums of other order; the logits have a standard deviation of 2."""
 SHARE = 0.05
-"""Of that deviation, what rounding to 8 bits, or to bfloat16, may come to (root mean square)."""
+"""Largest root mean square of rounding to 8 bits or bfloat16, as a share of that deviation."""
 ROUND = (*ROUND_THEIR_INPUTS, "bitsandbytes-nf4")
-"""What is computed otherwise for one token than for many, rounding included: bitsandbytes' 4 bits by bfloat16."""
+"""Methods whose results for one token differ from those for many: rounded inputs, or 4-bit weights in bfloat16."""
 CASES = [
     *(("llama", method) for method in METHODS),
     *((case, method) for case in ("qwen2", "phi3") for method in ("bitsandbytes-nf4", "torchao-int8")),

@@ -1,4 +1,4 @@
-"""Profiles whose side effects pass the limit."""
+"""Side-effect warnings of profiles."""
 
 import subprocess
 import sys

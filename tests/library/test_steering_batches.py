@@ -13,7 +13,7 @@ LENGTH = TOKENS.shape[1]
 
 
 def arms(loaded: LoadedModel) -> dict[str, Steering]:
-    """What a mixed batch may hold: nothing, each effect, fractions, several profiles at several strengths."""
+    """Steerings of a mixed batch: none, each effect, fractions, several profiles at several strengths."""
     a = build_profile(loaded, "a", heads=[(0, 2, 2.0), (2, 0, 3.0)])
     b = build_profile(loaded, "b", heads=[(0, 2, -1.0)], neurons=[(1, 6, 5.0)])
     mixed = Steering((ProfileAtStrength(a, -0.5), ProfileAtStrength(b, 2.0)))

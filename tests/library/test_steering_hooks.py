@@ -1,4 +1,4 @@
-"""Hooks come and go as one, do nothing outside of a step, and never keep silent when they did not fire."""
+"""Hooks are attached together, do nothing outside of a step, and raise an error if they did not run."""
 
 import copy
 from collections import OrderedDict

@@ -1,4 +1,4 @@
-"""Rows of the table are shared between equals, freed with their last user, and grow as needed."""
+"""Rows of the steering table are shared by equal steerings and freed with their last user; the table grows."""
 
 import pytest
 import torch
@@ -40,14 +40,14 @@ def some_steerings() -> list[Steering]:
 
 
 class TableMachine(RuleBasedStateMachine):
-    """Whatever is acquired and released, each row in use holds its own steering's factors and row 0 holds none."""
+    """After any acquisitions and releases, each row in use has the factors of its steering and row 0 has none."""
 
     def __init__(self) -> None:
         super().__init__()
         self.steerings = some_steerings()
         self.table = SteeringTable(SIZES, torch.float64)
         self.held: list[tuple[int, int]] = []
-        """Which steering, and the row it was given."""
+        """Index of each acquired steering, with its row."""
 
     @rule(which=st.integers(0, 20))
     def acquire(self, which: int) -> None:

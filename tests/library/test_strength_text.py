@@ -1,4 +1,4 @@
-"""A strength as text: as short as can be, and the very number when it is read again."""
+"""Strengths as text: the shortest text that parses to the same number."""
 
 import math
 

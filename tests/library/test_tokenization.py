@@ -1,4 +1,4 @@
-"""What single tokens stand for: their bytes, told apart, whichever way a tokenizer writes them."""
+"""Bytes and text of single tokens, for each kind of tokenizer."""
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors

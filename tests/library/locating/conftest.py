@@ -23,5 +23,5 @@ def file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def _unread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever begins to read weights fails the test."""
+    """Fail the test when weights are read."""
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("the weights were read"))

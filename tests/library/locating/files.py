@@ -37,7 +37,7 @@ def save(loaded: LoadedModel, folder: Path, **options: Any) -> Path:
 
 
 def refused(path: Path | str, load_one: Load = load_model) -> str:
-    """Refused in one line; returns it."""
+    """Return the one-line message with which a model is refused."""
     with pytest.raises(ModelLoadError) as caught:
         load_one(ModelSource(str(path)))
     message = str(caught.value)
@@ -46,7 +46,7 @@ def refused(path: Path | str, load_one: Load = load_model) -> str:
 
 
 def litter(folder: Path) -> None:
-    """Put beside a GGUF file what is another model's, and would be taken for its own."""
+    """Write files of another model beside a GGUF file, which transformers would use."""
     tokenizer = build_tokenizer()
     content = json.loads(tokenizer.backend_tokenizer.to_str())
     vocabulary = content["model"]["vocab"]
@@ -80,7 +80,7 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 
 def in_hub_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make a place for someone/some-model, downloaded before, while the hub gives no answer."""
+    """Return the folder of someone/some-model in the hub's cache; the hub does not answer."""
     monkeypatch.setattr("steering_profiles.models.locating.hub_options", lambda _: {"local_files_only": True})
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     repository = cache / "models--someone--some-model"

@@ -1,4 +1,4 @@
-"""Adapters of PEFT are refused, beside a model or in its place."""
+"""PEFT adapters are refused, beside a model and in place of one."""
 
 import shutil
 from pathlib import Path

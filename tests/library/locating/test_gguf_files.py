@@ -1,4 +1,4 @@
-"""A GGUF file is a whole model by itself; anything else is refused by what it is."""
+"""GGUF files of whole models are loaded; others are refused with what they are."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Git LFS pointers in place of files are named."""
+"""Git LFS pointers are named."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from tests.quantised import load
 
 
 class TestPointers:
-    """What Git LFS has not fetched yet is named."""
+    """Files that Git LFS has not fetched are named."""
 
     @pytest.mark.parametrize(
         "name",

@@ -1,4 +1,4 @@
-"""Single files that are no model are named for what they are."""
+"""Single files that are not models are refused with what they are."""
 
 import json
 import shutil
