@@ -164,5 +164,5 @@ def test_a_model_without_attention_weights_is_refused(tiny: LoadedModel):
     path = tiny.anatomy.family.head_output.rpartition(".")[0]
     module = tiny.anatomy.layers[0].block.get_submodule(path)
     module.register_forward_hook(lambda module, args, output: (output[0], None))
-    with pytest.raises(ModelError, match="layer 0 does not give out attention weights"):
+    with pytest.raises(ModelError, match="layer 0 does not return attention weights"):
         attention_patterns(tiny, [Component("head", 0, 0)], example_for(tiny))

@@ -138,7 +138,7 @@ def test_a_gated_choice_is_framed_at_its_settings():
     assert "1.25" not in shown
 
 
-@pytest.mark.parametrize("grid", [GRID[:1], GRID[:3:2]], ids=["the plain model alone", "no intercept"])
+@pytest.mark.parametrize("grid", [GRID[:1], GRID[:3:2]], ids=["the unsteered model alone", "no intercept"])
 def test_a_map_needs_no_intercept(grid: list[MeasuredCandidate]):
     ET.fromstring(to_svg(lambda: final_layer_maps(grid, grid[0]), "x", "x"))
 
