@@ -20,7 +20,7 @@ from steering_profiles.models.norms import Norm
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, attach
 from tests.builders import build_profile, every_effect, steer
 from tests.families import CASES, DENSE, EXPERTS, WINDOW, build_family
-from tests.fitting.test_projection import asked
+from tests.fitting.test_projection import answer_tokens
 from tests.library.changes import (
     add_to_final_bias,
     eager,
@@ -251,6 +251,6 @@ def test_neurons_in_experts_are_refused_with_the_reason(case: str):
     with pytest.raises(ModelError, match=r"neurons cannot be scaled: .* keeps its neurons in experts"):
         steered_logits(experts, steer(profile))
     with pytest.raises(ModelError, match="neurons cannot be scaled"):
-        select_neurons(experts, asked())
+        select_neurons(experts, answer_tokens())
     with pytest.raises(ModelError, match="neurons cannot be scaled"), DifferentiableScales(experts, ("neuron",)):
         pass
