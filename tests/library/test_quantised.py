@@ -248,14 +248,14 @@ def test_an_export_is_refused_with_the_method(model: LoadedModel, case: tuple[st
         return
     method = method_of(model.model.config)
     assert case[1].startswith(str(method))
-    with pytest.raises(ExportError, match=rf"is quantised \(method {method}\).*export from the checkpoint"):
+    with pytest.raises(ExportError, match=rf"is quantised \(method {method}\).*export from the unquantised checkpoint"):
         export(model, profile, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
 def test_a_type_other_than_the_checkpoints_is_refused(folders: Folders):
     assert load(folders["llama", "torchao-int8"], dtype="float32").dtype == torch.float32
-    with pytest.raises(ModelLoadError, match="made for float32; dtype is bfloat16: leave it at auto"):
+    with pytest.raises(ModelLoadError, match="dtype is bfloat16; allowed for its quantised weights: float32 or auto"):
         load(folders["llama", "torchao-int8"], dtype="bfloat16")
 
 
