@@ -35,7 +35,6 @@ NOT_RUN = {
     "docs/deployment.md sh 4": "needs a cluster",
     "docs/quantised.md sh 0": "needs a quantised checkpoint; tests/library/test_quantised.py makes and loads some",
     "docs/your-model.md sh 0": "needs models that are not at hand",
-    "docs/your-model.md sh 1": "needs a model that is not at hand",
     "docs/your-model.md sh 2": "needs a model that is not at hand",
     "docs/your-model.md sh 3": "needs a model that is not at hand",
 }
@@ -135,7 +134,8 @@ def test_shell_examples_print_what_they_show(
     if block.output is not None and block.output.language == "json":
         _assert_part(json.loads(block.output.code), json.loads(printed))
     elif block.output is not None:
-        assert _without_layout(printed) == _without_layout(block.output.code)
+        shown = _without_layout(block.output.code)
+        assert _without_layout(printed)[: len(shown)] == shown
 
 
 @pytest.mark.parametrize("block", marked(all_blocks("python")))
