@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperGroup
 
 from steering_server.cli import app
+from steering_server.cli.commands import fit, serve
 
 
 @cache
@@ -50,5 +51,6 @@ def flags(name: str) -> set[str]:
 
 @cache
 def all_flags() -> set[str]:
-    """Return all options of all commands."""
-    return {"--version"} | {flag for name in known() for flag in flags(name)}
+    """Return all options of all commands, and their former names."""
+    former = {*fit.FORMER_OPTIONS, *serve.FORMER_OPTIONS}
+    return {"--version"} | former | {flag for name in known() for flag in flags(name)}
