@@ -47,6 +47,7 @@ bench: venv
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python client/generate_sync.py --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
@@ -55,6 +56,7 @@ docs: venv
 	$(BIN)/mkdocs build --strict --quiet
 
 format: venv
+	$(BIN)/python client/generate_sync.py
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 

@@ -1,16 +1,16 @@
-"""The async client."""
+"""A client of the steering server."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any, Self, TypeVar, Unpack
 
 import httpx
+from httpx_sse import EventSource
 from pydantic import BaseModel
 
 from steering_client import protocol
 from steering_client.comparison import Comparison
 from steering_client.errors import StreamInterrupted
-from steering_client.events import EventDecoder
 from steering_client.protocol import Arm, ChatOptions, CompletionOptions, MessageParam, Prompt
 from steering_client.types import (
     ChatChunk,
@@ -29,11 +29,18 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
 class AsyncSteeringClient:
-    """Talks to a steering server from asynchronous code.
+    """A client of the steering server, with connection pooling.
 
-    Every method raises :class:`~steering_client.SteeringClientError` and nothing of httpx's. So does making one: of a
-    base URL, with or without ``/v1``, a key, a timeout (in seconds; None for as long as it takes), or variables for
-    proxies, that cannot be used.
+    Every method, and the constructor, raises :class:`~steering_client.SteeringClientError` and no error of httpx.
+
+    Args:
+        base_url: URL of the server, with or without ``/v1``.
+        api_key: Sent as a bearer token, for a proxy that asks for one.
+        timeout: Seconds to wait for a connection, and for each part of an answer; None waits without limit.
+        transport: The transport of httpx to use, for tests and applications in the same process.
+
+    Raises:
+        InvalidArgument: One of the arguments, or a proxy or certificate in the environment, cannot be used.
     """
 
     def __init__(
@@ -56,7 +63,7 @@ class AsyncSteeringClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         await self._http.aclose()
 
     async def complete(
@@ -67,7 +74,7 @@ class AsyncSteeringClient:
         strength: float | None = None,
         **options: Unpack[CompletionOptions],
     ) -> Completion:
-        """Continue a prompt, steered by ``profile`` if one is named."""
+        """Complete a prompt, steered by ``profile`` if given."""
         body = protocol.completion_body(prompt, profile, strength, **options)
         return await self._post("/v1/completions", body, Completion)
 
@@ -78,8 +85,8 @@ class AsyncSteeringClient:
         profile: str | Sequence[str] | None = None,
         strength: float | None = None,
         **options: Unpack[CompletionOptions],
-    ) -> AsyncIterator[CompletionChunk]:
-        """Continue a prompt and yield its text as it comes. Closing the iterator stops the server's work on it."""
+    ) -> AsyncGenerator[CompletionChunk, None]:
+        """Complete a prompt and yield the text as it is generated. Closing the generator cancels the request."""
         body = protocol.completion_body(prompt, profile, strength, **options)
         async with aclosing(self._events("/v1/completions", body, CompletionChunk)) as chunks:
             async for chunk in chunks:
@@ -93,7 +100,7 @@ class AsyncSteeringClient:
         strength: float | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatCompletion:
-        """Answer a conversation, steered by ``profile`` if one is named."""
+        """Answer a conversation, steered by ``profile`` if given."""
         body = protocol.chat_body(messages, profile, strength, **options)
         return await self._post("/v1/chat/completions", body, ChatCompletion)
 
@@ -104,8 +111,8 @@ class AsyncSteeringClient:
         profile: str | Sequence[str] | None = None,
         strength: float | None = None,
         **options: Unpack[ChatOptions],
-    ) -> AsyncIterator[ChatChunk]:
-        """Answer a conversation and yield the answer as it comes."""
+    ) -> AsyncGenerator[ChatChunk, None]:
+        """Answer a conversation and yield the text as it is generated. Closing the generator cancels the request."""
         body = protocol.chat_body(messages, profile, strength, **options)
         async with aclosing(self._events("/v1/chat/completions", body, ChatChunk)) as chunks:
             async for chunk in chunks:
@@ -114,28 +121,34 @@ class AsyncSteeringClient:
     async def compare(
         self, prompt: Prompt, arms: Sequence[Arm] = ("baseline", "parentheses"), **options: Unpack[CompletionOptions]
     ) -> Comparison:
-        """Run a prompt (or several) under several arms in one batch and tell where they part."""
+        """Complete a prompt (or several) under several arms in one batch and compare the completions."""
         body = protocol.comparison_body(prompt, arms, **options)
         return Comparison(await self._post("/v1/completions", body, Completion))
 
     async def models(self) -> tuple[Model, ...]:
-        """List the names that requests can carry as ``model``."""
-        return (await self._get("/v1/models", ModelList)).data
+        """List the names that ``model`` accepts."""
+        answer = await self._get("/v1/models", ModelList)
+        return answer.data
 
     async def profiles(self) -> tuple[Profile, ...]:
-        """List the server's profiles."""
-        return (await self._get("/v1/profiles", ProfileList)).data
+        """List the profiles of the server."""
+        answer = await self._get("/v1/profiles", ProfileList)
+        return answer.data
 
     async def profile(self, name: str) -> Profile:
         """Return one profile with its whole content."""
         return await self._get(protocol.profile_path(name), Profile)
 
     async def health(self) -> Health:
-        """See that the server is alive; its model may still be loading."""
+        """Check that the server is alive; its model may still be loading."""
         return await self._get("/health", Health)
 
     async def ready(self) -> Readiness:
-        """See that the server takes requests; a ``ServerFailure`` of status 503 says that it does not."""
+        """Check that the server accepts requests.
+
+        Raises:
+            ServerFailure: It does not (status 503).
+        """
         return await self._get("/ready", Readiness)
 
     async def _get(self, path: str, shape: type[AnswerT]) -> AnswerT:
@@ -149,15 +162,14 @@ class AsyncSteeringClient:
 
     async def _events(self, path: str, body: dict[str, Any], shape: type[AnswerT]) -> AsyncGenerator[AnswerT, None]:
         content = protocol.encoded(body | {"stream": True})
-        decoder = EventDecoder()
         with protocol.translated(self._http):
             async with self._http.stream("POST", path, content=content, headers=protocol.JSON) as response:
                 if not response.is_success:
                     await response.aread()
                     protocol.raise_for_error(response)
-                async for piece in response.aiter_bytes():
-                    for data in decoder.feed(piece):
-                        if data == protocol.DONE:
-                            return
-                        yield protocol.read_event(data, shape)
-        raise StreamInterrupted("the stream ended before the server said that it was done")
+                async for event in EventSource(response).aiter_sse():
+                    if event.data == protocol.DONE:
+                        return
+                    if event.data:
+                        yield protocol.read_event(event.data, shape)
+        raise StreamInterrupted("the stream ended before the server sent [DONE]")

@@ -1,30 +1,30 @@
-"""Every error that the client raises, as one tree.
+"""All errors of the client.
 
 SteeringClientError
-├── InvalidArgument      what the client was given cannot be sent: a base URL, a key, an option
-├── ClientClosed         the client was closed before the request
-├── ConnectionFailed     the server cannot be reached
-├── Timeout              no answer in time
+├── InvalidArgument      an argument cannot be sent: a base URL, a key, an option
+├── ClientClosed         the client is closed
+├── ConnectionFailed     the server cannot be reached, or the connection broke
+├── Timeout              the server did not answer in time
 ├── APIError             the server answered with an error
-│   ├── BadRequest       400, 413, 422: the request is wrong; ``param`` names the field
+│   ├── BadRequest       400, 413, 422: the request is invalid; ``param`` names the field
 │   ├── NotFound         404: no such model, profile or route
-│   ├── RateLimited      429: too much is queued; ``retry_after`` says when to try again
+│   ├── RateLimited      429: the queue is full; ``retry_after`` says when to try again
 │   └── ServerFailure    5xx
-├── StreamInterrupted    a stream ended before the server said that it was done
-└── UnexpectedResponse   the answer is not what a steering server answers
+├── StreamInterrupted    a stream ended before it was complete
+└── UnexpectedResponse   the answer is not one of a steering server
 """
 
 
 class SteeringClientError(Exception):
-    """Base of all errors raised by ``steering_client``."""
+    """Base class of all errors of ``steering_client``."""
 
 
 class InvalidArgument(SteeringClientError):
-    """What the client was given cannot be sent: the message names it and says what is expected."""
+    """An argument cannot be sent; the message names it and what is allowed."""
 
 
 class ClientClosed(SteeringClientError):
-    """The client was closed before the request."""
+    """The client is closed."""
 
 
 class ConnectionFailed(SteeringClientError):
@@ -36,7 +36,15 @@ class Timeout(SteeringClientError):
 
 
 class APIError(SteeringClientError):
-    """The server answered with an error."""
+    """The server answered with an error.
+
+    Attributes:
+        status: HTTP status code.
+        type: Type of the error, such as ``invalid_request_error``.
+        param: Field of the request that the error is about.
+        code: Code of the error, such as ``loading``.
+        retry_after: Seconds after which to try again.
+    """
 
     def __init__(
         self,
@@ -57,15 +65,15 @@ class APIError(SteeringClientError):
 
 
 class BadRequest(APIError):
-    """The request is wrong; ``param`` names the field."""
+    """The request is invalid; ``param`` names the field."""
 
 
 class NotFound(APIError):
-    """There is no such model, profile or route."""
+    """The model, profile or route does not exist."""
 
 
 class RateLimited(APIError):
-    """Too much is queued at the server; try again after ``retry_after`` seconds."""
+    """The queue of the server is full; try again after ``retry_after`` seconds."""
 
 
 class ServerFailure(APIError):
@@ -73,8 +81,8 @@ class ServerFailure(APIError):
 
 
 class StreamInterrupted(SteeringClientError):
-    """A stream ended before the server said that it was done."""
+    """A stream ended before it was complete."""
 
 
 class UnexpectedResponse(SteeringClientError):
-    """The answer is not what a steering server answers: another server, or another version."""
+    """The answer is not one of a steering server, or one of an incompatible version."""

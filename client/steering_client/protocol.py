@@ -1,4 +1,4 @@
-"""What goes over the wire, without the wire: the sync and the async client share all of this."""
+"""Requests and answers as data, without I/O: everything that the sync and the async client share."""
 
 import json
 import math
@@ -8,6 +8,7 @@ from typing import Any, Literal, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
+from httpx_sse import SSEError
 from pydantic import BaseModel, ValidationError
 
 from steering_client.errors import (
@@ -31,7 +32,7 @@ JSON = {"Content-Type": "application/json"}
 
 _VERSION = b"/v1"
 _MAX_PORT = 65535
-_SHOWN = 100  # characters of what is refused
+_SHOWN = 100  # characters of an invalid value in an error message
 
 Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 Arm = str | Mapping[str, Any]
@@ -46,7 +47,7 @@ class MessageParam(TypedDict):
 
 
 class SamplingOptions(TypedDict, total=False):
-    """How text is generated; whatever is left out takes the server's default."""
+    """Sampling parameters; the server has a default for each."""
 
     model: str
     max_tokens: int
@@ -101,27 +102,27 @@ def chat_body(
 
 
 def comparison_body(prompt: Prompt, arms: Sequence[Arm], **options: Unpack[CompletionOptions]) -> dict[str, Any]:
-    """Return the body of a request that runs several arms."""
+    """Return the body of a completion request with several arms."""
     return {"prompt": prompt, "arms": list(arms), **options}
 
 
 def root(base_url: str) -> httpx.URL:
-    """Return the URL that all paths follow, of a base URL with or without ``/v1`` and slashes at its end.
+    """Return the URL that all paths are relative to: ``base_url`` without ``/v1`` and slashes at its end.
 
     Raises:
-        InvalidArgument: it is no http or https URL of a server.
+        InvalidArgument: It is not an http or https URL of a server.
     """
     expected = "http://HOST:PORT or https://HOST:PORT, with or without /v1"
     refused = f"base URL is {base_url[:_SHOWN]!r}; expected is {expected}"
     try:
         url = httpx.URL(base_url)
         path = url.raw_path.rstrip(b"/").removesuffix(_VERSION).rstrip(b"/")
-        # The zone of a link-local address is for the resolver, which takes it as it is and not as URLs write it.
+        # A URL escapes the % before the zone of a link-local address; the resolver expects it unescaped.
         root = url.copy_with(host=url.host.replace("%25", "%"), raw_path=path or b"/")
     except (httpx.InvalidURL, UnicodeError) as exc:
         raise InvalidArgument(f"{refused} ({exc})") from exc
-    of_a_server = url.scheme in ("http", "https") and url.host and (url.port or 0) <= _MAX_PORT
-    if not of_a_server or "?" in base_url or "#" in base_url:
+    is_server = url.scheme in ("http", "https") and url.host and (url.port or 0) <= _MAX_PORT
+    if not is_server or "?" in base_url or "#" in base_url:
         raise InvalidArgument(refused)
     return root
 
@@ -130,29 +131,29 @@ def headers(api_key: str | None) -> dict[str, str]:
     """Return the headers of every request.
 
     Raises:
-        InvalidArgument: the key holds a character that no header can carry. The message does not show the key.
+        InvalidArgument: The key has a character that a header cannot hold. The message does not show the key.
     """
     for position, character in enumerate(api_key or "", start=1):
         if not "!" <= character <= "~":
             raise InvalidArgument(
-                f"api_key holds {character!a} as character {position}; allowed: printable ASCII without spaces"
+                f"api_key has {character!a} at position {position}; allowed: printable ASCII without spaces"
             )
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
 def checked_timeout(timeout: float | None) -> float | None:
-    """Return ``timeout``, in seconds; None is for as long as it takes.
+    """Return ``timeout``, in seconds; None is no limit.
 
     Raises:
-        InvalidArgument: it is no time to wait for.
+        InvalidArgument: It is not a finite number above 0.
     """
     if timeout is not None and not 0 < timeout < math.inf:  # false for NaN too
-        raise InvalidArgument(f"timeout is {timeout}; allowed: finite numbers of seconds above 0")
+        raise InvalidArgument(f"timeout is {timeout}; allowed: a finite number of seconds above 0, or None")
     return timeout
 
 
 def profile_path(name: str) -> str:
-    """Return the path of the profile ``name``, whatever characters it has."""
+    """Return the path of the profile ``name``, with all special characters escaped."""
     return f"/v1/profiles/{quote(name, safe='', errors='replace')}"
 
 
@@ -160,46 +161,46 @@ def encoded(body: Mapping[str, Any]) -> bytes:
     """Return ``body`` as JSON.
 
     Raises:
-        InvalidArgument: it holds something that JSON has not.
+        InvalidArgument: It has a value that JSON cannot represent, such as NaN or a set.
     """
     try:
         return json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False).encode()
     except (TypeError, ValueError, RecursionError) as exc:
-        raise InvalidArgument(f"the request cannot be written as JSON: {exc}") from exc
+        raise InvalidArgument(f"the request cannot be encoded as JSON: {exc}") from exc
 
 
 AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
 def read_answer(response: httpx.Response, shape: type[AnswerT]) -> AnswerT:
-    """Return the answer in ``response``, read as ``shape``.
+    """Parse the body of ``response`` as a ``shape``.
 
     Raises:
-        APIError: the server answered with an error.
-        UnexpectedResponse: the answer has another shape.
+        APIError: The server answered with an error.
+        UnexpectedResponse: The body is not valid.
     """
     raise_for_error(response)
     return read_json(response.content, shape)
 
 
 def read_json(content: str | bytes, shape: type[AnswerT]) -> AnswerT:
-    """Read JSON as ``shape``.
+    """Parse JSON as a ``shape``.
 
     Raises:
-        UnexpectedResponse: it has another shape.
+        UnexpectedResponse: It is not valid.
     """
     try:
         return shape.model_validate_json(content)
     except ValidationError as exc:
-        raise UnexpectedResponse(f"the answer is not a {shape.__name__}: {exc.errors()[0]['msg']}") from exc
+        raise UnexpectedResponse(f"the answer is not a valid {shape.__name__}: {exc.errors()[0]['msg']}") from exc
 
 
 def read_event(data: str, shape: type[AnswerT]) -> AnswerT:
-    """Return a streamed chunk.
+    """Parse the data of an event as a ``shape``, a chunk of a stream.
 
     Raises:
-        StreamInterrupted: the event is an error.
-        UnexpectedResponse: it is neither a chunk nor an error.
+        StreamInterrupted: The event is an error.
+        UnexpectedResponse: It is neither a chunk nor an error.
     """
     try:
         return read_json(data, shape)
@@ -214,14 +215,16 @@ def read_event(data: str, shape: type[AnswerT]) -> AnswerT:
 
 
 def raise_for_error(response: httpx.Response) -> None:
-    """Raise the error that ``response`` is, if it is one. Its body has been read."""
+    """Raise the error of ``response``, whose body has been read, if it is one."""
     if response.is_success:
         return
     status = response.status_code
     try:
         body = ErrorResponse.model_validate_json(response.content).error
     except ValidationError as exc:
-        raise UnexpectedResponse(f"{response.url} answered with status {status} and no error of ours") from exc
+        raise UnexpectedResponse(
+            f"{response.url} answered with status {status} and without an error object of a steering server"
+        ) from exc
     kinds: dict[int, type[APIError]] = {404: NotFound, 429: RateLimited}
     kind = kinds.get(status, ServerFailure if status >= 500 else BadRequest)
     raise kind(
@@ -236,43 +239,46 @@ def raise_for_error(response: httpx.Response) -> None:
 
 @contextmanager
 def opening() -> Iterator[None]:
-    """Turn what httpx finds wrong with the environment, when a client is made, into an error of ours.
+    """Convert errors of httpx in the construction of a client.
 
     Raises:
-        InvalidArgument: a variable for proxies or certificates cannot be used.
+        InvalidArgument: An environment variable for proxies or certificates is invalid.
     """
     try:
         yield
     except (httpx.InvalidURL, ValueError, ImportError, OSError) as exc:
-        raise InvalidArgument(f"the environment's proxies or certificates cannot be used: {exc}") from exc
+        raise InvalidArgument(f"the environment has invalid proxies or certificates: {exc}") from exc
 
 
 @contextmanager
 def translated(http: httpx.Client | httpx.AsyncClient) -> Iterator[None]:
-    """Turn what ``http`` raises within into errors of ours.
+    """Convert errors that ``http`` raises in the context to errors of this package.
 
     Raises:
-        ClientClosed: it was closed.
-        Timeout: the server did not answer in time.
-        ConnectionFailed: the server cannot be reached, or the connection broke.
+        ClientClosed: The client is closed.
+        Timeout: The server did not answer in time.
+        UnexpectedResponse: The answer to a streaming request is not an event stream.
+        ConnectionFailed: The server cannot be reached, or the connection broke.
     """
     try:
         yield
     except httpx.TimeoutException as exc:
         raise Timeout(f"{http.base_url} did not answer in time") from exc
+    except SSEError as exc:
+        raise UnexpectedResponse(f"{http.base_url} did not answer with an event stream: {exc}") from exc
     except (httpx.HTTPError, httpx.InvalidURL) as exc:
         raise ConnectionFailed(f"cannot reach {http.base_url}: {exc}") from exc
     except RuntimeError as exc:
         if http.is_closed:
-            raise ClientClosed(f"the client of {http.base_url} was closed; make another one") from exc
+            raise ClientClosed(f"the client of {http.base_url} is closed; create a new one") from exc
         raise ConnectionFailed(f"cannot reach {http.base_url}: {exc}") from exc
 
 
 def _steering(profile: str | Sequence[str] | None, strength: float | None) -> dict[str, Any]:
-    """Return what a body says of steering.
+    """Return the ``steering`` field of a body, or nothing without a profile.
 
     Raises:
-        InvalidArgument: a strength is given, but no profile that it could be of.
+        InvalidArgument: A strength is given without a profile.
     """
     if profile is None:
         if strength is not None:

@@ -1,15 +1,17 @@
-"""The sync client."""
+# Generated from async_client.py by client/generate_sync.py; change that one.
+"""A client of the steering server."""
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
+from contextlib import closing
 from typing import Any, Self, TypeVar, Unpack
 
 import httpx
+from httpx_sse import EventSource
 from pydantic import BaseModel
 
 from steering_client import protocol
 from steering_client.comparison import Comparison
 from steering_client.errors import StreamInterrupted
-from steering_client.events import EventDecoder
 from steering_client.protocol import Arm, ChatOptions, CompletionOptions, MessageParam, Prompt
 from steering_client.types import (
     ChatChunk,
@@ -28,11 +30,18 @@ AnswerT = TypeVar("AnswerT", bound=BaseModel)
 
 
 class SteeringClient:
-    """Talks to a steering server.
+    """A client of the steering server, with connection pooling.
 
-    Every method raises :class:`~steering_client.SteeringClientError` and nothing of httpx's. So does making one: of a
-    base URL, with or without ``/v1``, a key, a timeout (in seconds; None for as long as it takes), or variables for
-    proxies, that cannot be used.
+    Every method, and the constructor, raises :class:`~steering_client.SteeringClientError` and no error of httpx.
+
+    Args:
+        base_url: URL of the server, with or without ``/v1``.
+        api_key: Sent as a bearer token, for a proxy that asks for one.
+        timeout: Seconds to wait for a connection, and for each part of an answer; None waits without limit.
+        transport: The transport of httpx to use, for tests and applications in the same process.
+
+    Raises:
+        InvalidArgument: One of the arguments, or a proxy or certificate in the environment, cannot be used.
     """
 
     def __init__(
@@ -55,7 +64,7 @@ class SteeringClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close all connections."""
         self._http.close()
 
     def complete(
@@ -66,7 +75,7 @@ class SteeringClient:
         strength: float | None = None,
         **options: Unpack[CompletionOptions],
     ) -> Completion:
-        """Continue a prompt, steered by ``profile`` if one is named."""
+        """Complete a prompt, steered by ``profile`` if given."""
         body = protocol.completion_body(prompt, profile, strength, **options)
         return self._post("/v1/completions", body, Completion)
 
@@ -77,10 +86,12 @@ class SteeringClient:
         profile: str | Sequence[str] | None = None,
         strength: float | None = None,
         **options: Unpack[CompletionOptions],
-    ) -> Iterator[CompletionChunk]:
-        """Continue a prompt and yield its text as it comes. Closing the iterator stops the server's work on it."""
+    ) -> Generator[CompletionChunk, None]:
+        """Complete a prompt and yield the text as it is generated. Closing the generator cancels the request."""
         body = protocol.completion_body(prompt, profile, strength, **options)
-        yield from self._events("/v1/completions", body, CompletionChunk)
+        with closing(self._events("/v1/completions", body, CompletionChunk)) as chunks:
+            for chunk in chunks:
+                yield chunk
 
     def chat(
         self,
@@ -90,7 +101,7 @@ class SteeringClient:
         strength: float | None = None,
         **options: Unpack[ChatOptions],
     ) -> ChatCompletion:
-        """Answer a conversation, steered by ``profile`` if one is named."""
+        """Answer a conversation, steered by ``profile`` if given."""
         body = protocol.chat_body(messages, profile, strength, **options)
         return self._post("/v1/chat/completions", body, ChatCompletion)
 
@@ -101,36 +112,44 @@ class SteeringClient:
         profile: str | Sequence[str] | None = None,
         strength: float | None = None,
         **options: Unpack[ChatOptions],
-    ) -> Iterator[ChatChunk]:
-        """Answer a conversation and yield the answer as it comes."""
+    ) -> Generator[ChatChunk, None]:
+        """Answer a conversation and yield the text as it is generated. Closing the generator cancels the request."""
         body = protocol.chat_body(messages, profile, strength, **options)
-        yield from self._events("/v1/chat/completions", body, ChatChunk)
+        with closing(self._events("/v1/chat/completions", body, ChatChunk)) as chunks:
+            for chunk in chunks:
+                yield chunk
 
     def compare(
         self, prompt: Prompt, arms: Sequence[Arm] = ("baseline", "parentheses"), **options: Unpack[CompletionOptions]
     ) -> Comparison:
-        """Run a prompt (or several) under several arms in one batch and tell where they part."""
+        """Complete a prompt (or several) under several arms in one batch and compare the completions."""
         body = protocol.comparison_body(prompt, arms, **options)
         return Comparison(self._post("/v1/completions", body, Completion))
 
     def models(self) -> tuple[Model, ...]:
-        """List the names that requests can carry as ``model``."""
-        return (self._get("/v1/models", ModelList)).data
+        """List the names that ``model`` accepts."""
+        answer = self._get("/v1/models", ModelList)
+        return answer.data
 
     def profiles(self) -> tuple[Profile, ...]:
-        """List the server's profiles."""
-        return (self._get("/v1/profiles", ProfileList)).data
+        """List the profiles of the server."""
+        answer = self._get("/v1/profiles", ProfileList)
+        return answer.data
 
     def profile(self, name: str) -> Profile:
         """Return one profile with its whole content."""
         return self._get(protocol.profile_path(name), Profile)
 
     def health(self) -> Health:
-        """See that the server is alive; its model may still be loading."""
+        """Check that the server is alive; its model may still be loading."""
         return self._get("/health", Health)
 
     def ready(self) -> Readiness:
-        """See that the server takes requests; a ``ServerFailure`` of status 503 says that it does not."""
+        """Check that the server accepts requests.
+
+        Raises:
+            ServerFailure: It does not (status 503).
+        """
         return self._get("/ready", Readiness)
 
     def _get(self, path: str, shape: type[AnswerT]) -> AnswerT:
@@ -142,19 +161,16 @@ class SteeringClient:
         with protocol.translated(self._http):
             return protocol.read_answer(self._http.post(path, content=content, headers=protocol.JSON), shape)
 
-    def _events(self, path: str, body: dict[str, Any], shape: type[AnswerT]) -> Generator[AnswerT, None, None]:
+    def _events(self, path: str, body: dict[str, Any], shape: type[AnswerT]) -> Generator[AnswerT, None]:
         content = protocol.encoded(body | {"stream": True})
-        decoder = EventDecoder()
-        with (
-            protocol.translated(self._http),
-            self._http.stream("POST", path, content=content, headers=protocol.JSON) as response,
-        ):
-            if not response.is_success:
-                response.read()
-                protocol.raise_for_error(response)
-            for piece in response.iter_bytes():
-                for data in decoder.feed(piece):
-                    if data == protocol.DONE:
+        with protocol.translated(self._http):
+            with self._http.stream("POST", path, content=content, headers=protocol.JSON) as response:
+                if not response.is_success:
+                    response.read()
+                    protocol.raise_for_error(response)
+                for event in EventSource(response).iter_sse():
+                    if event.data == protocol.DONE:
                         return
-                    yield protocol.read_event(data, shape)
-        raise StreamInterrupted("the stream ended before the server said that it was done")
+                    if event.data:
+                        yield protocol.read_event(event.data, shape)
+        raise StreamInterrupted("the stream ended before the server sent [DONE]")

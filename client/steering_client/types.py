@@ -1,4 +1,4 @@
-"""What the server answers. Fields that a newer server may add are ignored."""
+"""Answers of the server. Unknown fields, which a newer server may add, are ignored."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -13,7 +13,7 @@ class _Answer(BaseModel):
 
 
 class AppliedProfile(_Answer):
-    """One profile of an arm, as it was applied."""
+    """A profile as it was applied to an arm."""
 
     profile: str
     content_hash: str
@@ -21,19 +21,22 @@ class AppliedProfile(_Answer):
 
 
 class Effective(_Answer):
-    """What an arm changes, all of its profiles together, at their strength."""
+    """Effect of all profiles of an arm together, at their strengths."""
 
     heads: int
+    """Number of scaled attention heads."""
     neurons: int
+    """Number of scaled neurons."""
     own_attention: float
-    """Share of the final layer's attention that is replaced, 0..1."""
+    """Share of the final layer's attention that is replaced by self-only attention, 0..1."""
     intercept_scale: float
+    """Multiple of the final MLP's intercept that is subtracted."""
     gate: str | None = None
-    """The band of the top probability in which the last two take place; None where it is everywhere."""
+    """Band of the top probability in which the final layer is changed; None if it is changed everywhere."""
 
 
 class Applied(_Answer):
-    """What one arm applied; the baseline has no profile."""
+    """Steering of one arm; the baseline has no profile."""
 
     arm: str
     profile: str | None
@@ -42,17 +45,17 @@ class Applied(_Answer):
     profiles: tuple[AppliedProfile, ...]
     effective: Effective | None = None
     warnings: tuple[str, ...] = ()
-    """What was asked for and does nothing, or not in full."""
+    """Settings that have no effect, or not in full."""
 
 
 class AppliedArms(_Answer):
-    """What each arm of a request applied."""
+    """Steering of each arm of a request."""
 
     arms: tuple[Applied, ...]
 
 
 class Usage(_Answer):
-    """Tokens counted."""
+    """Numbers of tokens."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -60,18 +63,18 @@ class Usage(_Answer):
 
 
 class ArmPair(_Answer):
-    """Where two arms part, and how likely each finds the other's tokens."""
+    """First difference of two arms, and the log-probability of each one's tokens under the other."""
 
     arms: tuple[str, str]
     choices: tuple[int, int]
     first_difference: int | None
-    """Position of the first token that differs; None if none does."""
+    """Position of the first token that differs; None if there is none."""
     logprobs: Mapping[str, Mapping[str, tuple[float, ...]]] | None = None
-    """Arm whose tokens they are -> arm that scores them -> log-probabilities."""
+    """Arm that generated the tokens -> arm that scores them -> log-probabilities."""
 
 
 class ArmComparison(_Answer):
-    """Every pair of arms."""
+    """Comparison of all pairs of arms."""
 
     pairs: tuple[ArmPair, ...]
 
@@ -86,7 +89,7 @@ class CompletionLogprobs(_Answer):
 
 
 class CompletionChoice(_Answer):
-    """One completion, or in a stream a piece of one."""
+    """A completion, or in a stream a part of one."""
 
     index: int
     text: str
@@ -123,7 +126,7 @@ class Completion(_Envelope):
 
 
 class CompletionChunk(Completion):
-    """A piece of a streamed completion."""
+    """A chunk of a streamed completion."""
 
 
 class ChatLogprob(_Answer):
@@ -132,11 +135,11 @@ class ChatLogprob(_Answer):
     token: str
     logprob: float
     bytes: tuple[int, ...] | None = None
-    """The token's own bytes, parts of characters included; joined they are the message."""
+    """UTF-8 bytes of the token, which may be a part of a character; the message is their concatenation."""
 
 
 class ChatTokenLogprob(ChatLogprob):
-    """A token's log-probability and the likeliest alternatives."""
+    """A token's log-probability and the most likely alternatives."""
 
     top_logprobs: tuple[ChatLogprob, ...] = ()
 
@@ -176,14 +179,14 @@ class ChatCompletion(_Envelope):
 
 
 class ChatDelta(_Answer):
-    """What a chunk adds to the message."""
+    """Text that a chunk adds to the message."""
 
     role: str | None = None
     content: str | None = None
 
 
 class ChatChunkChoice(_Answer):
-    """A piece of one answer."""
+    """A part of one answer."""
 
     index: int
     delta: ChatDelta
@@ -193,13 +196,13 @@ class ChatChunkChoice(_Answer):
 
 
 class ChatChunk(_Envelope):
-    """A piece of a streamed chat answer."""
+    """A chunk of a streamed chat answer."""
 
     choices: tuple[ChatChunkChoice, ...]
 
 
 class Model(_Answer):
-    """A name that requests can carry as ``model``."""
+    """A name that ``model`` accepts."""
 
     id: str
     created: int
@@ -212,7 +215,7 @@ class ModelList(_Answer):
 
 
 class Profile(_Answer):
-    """A profile and whether the server applies it."""
+    """A profile and whether the server can apply it."""
 
     name: str
     description: str
@@ -226,13 +229,13 @@ class Profile(_Answer):
     forced: bool
     reason: str | None
     own_attention_range: tuple[float, float] | None = None
-    """Strengths within which self-only attention follows the strength; None without any."""
+    """Strengths between which the share of self-only attention is proportional to the strength; None without any."""
     side_effects: Mapping[str, Any] | None = None
-    """What else it changes, per text, as it was measured when it was fitted; None where it was not."""
+    """Effect on other text, by text, as measured when the profile was fitted; None if it was not."""
     flags: tuple[str, ...] = ()
-    """The texts that it predicts worse than the limit allows, such as ``prose +2.3%``."""
+    """Texts whose NLL increases by more than the limit, such as ``prose +2.3%``."""
     profile: Mapping[str, Any] | None = None
-    """The whole content; only where one profile was asked for."""
+    """Whole content of the profile; None in a list."""
 
 
 class ProfileList(_Answer):
@@ -255,7 +258,7 @@ class Readiness(_Answer):
 
 
 class ErrorBody(_Answer):
-    """What went wrong."""
+    """Description of an error."""
 
     message: str
     type: str | None = None

@@ -149,7 +149,7 @@ def test_every_answer_that_is_not_the_one_expected_has_its_error(answer: httpx.R
 
 @pytest.mark.parametrize(
     ("events", "says"),
-    [("", "before the server said"), ('data: {"error": {"message": "out of memory"}}\n\n', "out of memory")],
+    [("", "before the server sent"), ('data: {"error": {"message": "out of memory"}}\n\n', "out of memory")],
     ids=["cut off", "error event"],
 )
 def test_a_stream_that_ends_early_is_an_error(events: str, says: str):
