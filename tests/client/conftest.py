@@ -1,4 +1,4 @@
-"""The server of the API's tests, and both clients of it."""
+"""The server of the tests of the API, and both clients of it."""
 
 import inspect
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ Call = Callable[..., Any]
 
 @pytest.fixture(params=["sync", "async"])
 def call(request: pytest.FixtureRequest, url: str) -> Iterator[Call]:
-    """Call a method of the sync or of the async client by name; a stream comes back as a list."""
+    """Call a method of the sync or of the async client by name; a stream is returned as a list."""
     if request.param == "sync":
         with SteeringClient(url) as client:
 

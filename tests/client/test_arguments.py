@@ -1,4 +1,4 @@
-"""What a client is given: base URLs as people write them, and errors of ours for what cannot be sent."""
+"""Arguments of the client: base URLs as people write them, and errors for values that cannot be sent."""
 
 import gc
 import inspect
@@ -29,7 +29,7 @@ def health(client: Any) -> Any:
 
 
 def use(client_type: type, use: Use = health, **arguments: Any) -> Any:
-    """Make a client of this type, use it, and close it; a stream is read to its end."""
+    """Create a client of this type, use it, and close it; a stream is read to its end."""
     if client_type is SteeringClient:
         with SteeringClient(**arguments) as client:
             result = use(client)
@@ -45,7 +45,7 @@ def use(client_type: type, use: Use = health, **arguments: Any) -> Any:
 
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "//v1//"])
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_server_is_reached_with_v1_and_without(url: str, client: type, end: str):
+def test_a_base_url_works_with_v1_and_without(url: str, client: type, end: str):
     assert use(client, base_url=url + end).status == "ok"
     assert use(client, lambda it: it.models(), base_url=url + end)[0].id == "tiny-llama"
     assert use(client, lambda it: it.stream("x", max_tokens=1), base_url=url + end)
@@ -67,7 +67,7 @@ def test_a_server_is_reached_with_v1_and_without(url: str, client: type, end: st
     ],
 )
 @pytest.mark.parametrize("client", CLIENTS)
-def test_what_stands_before_v1_stays(client: type, base_url: str, asked: str):
+def test_a_path_before_v1_is_kept(client: type, base_url: str, asked: str):
     urls: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:
@@ -89,7 +89,7 @@ def test_what_stands_before_v1_stays(client: type, base_url: str, asked: str):
     ids=lambda base_url: ascii(base_url[:20]),
 )  # fmt: skip
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_base_url_that_is_none_is_refused_with_what_is_expected(client: type, base_url: str):
+def test_an_invalid_base_url_is_refused_with_what_is_expected(client: type, base_url: str):
     with pytest.raises(InvalidArgument, match=r"base URL is .*; expected is http://HOST:PORT") as caught:
         client(base_url)
     assert "\n" not in str(caught.value)
@@ -98,7 +98,7 @@ def test_a_base_url_that_is_none_is_refused_with_what_is_expected(client: type, 
 
 @pytest.mark.parametrize("key", ["sëcret", "secret\n", " secret", "two secrets", "secret\x7f", "\ud800secret"])
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(client: type, key: str):
+def test_an_invalid_key_is_refused_and_not_shown(client: type, key: str):
     with pytest.raises(InvalidArgument, match=r"api_key has .* allowed: printable ASCII without spaces") as caught:
         client(api_key=key)
     assert "cret" not in str(caught.value)
@@ -106,13 +106,13 @@ def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(client: type, k
 
 @pytest.mark.parametrize("timeout", [0, -1, float("nan"), float("inf")])
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_timeout_that_is_no_time_is_refused(client: type, timeout: float):
+def test_an_invalid_timeout_is_refused(client: type, timeout: float):
     with pytest.raises(InvalidArgument, match=r"timeout is .*; allowed: a finite number of seconds above 0, or None"):
         client(timeout=timeout)
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_no_timeout_is_for_as_long_as_it_takes(url: str, client: type):
+def test_the_timeout_can_be_none(url: str, client: type):
     assert use(client, base_url=url, timeout=None).status == "ok"
 
 
@@ -121,7 +121,7 @@ def test_no_timeout_is_for_as_long_as_it_takes(url: str, client: type):
     [("HTTP_PROXY", "http://host:port"), ("ALL_PROXY", "ftp://host"), ("SSL_CERT_FILE", "/nowhere")],
 )
 @pytest.mark.parametrize("client", CLIENTS)
-def test_variables_for_proxies_that_cannot_be_used_are_an_error_of_ours(
+def test_invalid_proxies_and_certificates_are_an_error_of_the_client(
     client: type, variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv(variable, value)
@@ -136,14 +136,14 @@ def test_variables_for_proxies_that_cannot_be_used_are_an_error_of_ours(
 )
 @pytest.mark.parametrize("method", ["complete", "stream"])
 @pytest.mark.parametrize("client", CLIENTS)
-def test_what_json_has_no_way_to_write_is_refused(client: type, method: str, options: dict[str, Any]):
+def test_a_value_that_json_cannot_represent_is_refused(client: type, method: str, options: dict[str, Any]):
     with pytest.raises(InvalidArgument, match="the request cannot be encoded as JSON: "):
         use(client, lambda it: getattr(it, method)("x", profile="heads", **options))
 
 
 @pytest.mark.parametrize("name", ["a b", "a/b", "a?b", "a#b", "../models", "ü", "\n", "\ud800", "%2e", "x" * 1000])
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_name_that_no_profile_has_is_not_found_whatever_its_characters(url: str, client: type, name: str):
+def test_a_name_without_a_profile_is_not_found_whatever_its_characters(url: str, client: type, name: str):
     with pytest.raises(NotFound):
         use(client, lambda it: it.profile(name), base_url=url)
 
@@ -174,7 +174,7 @@ def test_a_closed_client_says_that_it_is_closed(url: str, client: type, method: 
         use(client, close_first, base_url=url)
 
 
-def test_a_client_closed_in_mid_stream_ends_it_with_an_error_of_ours(url: str):
+def test_closing_a_client_during_a_stream_is_an_error_of_the_client(url: str):
     client = SteeringClient(url)
     stream = client.stream("x", max_tokens=400, temperature=1.0)
     next(stream)
@@ -183,7 +183,7 @@ def test_a_client_closed_in_mid_stream_ends_it_with_an_error_of_ours(url: str):
         list(stream)
 
 
-def test_an_async_client_closed_in_mid_stream_ends_it_with_an_error_of_ours(url: str):
+def test_closing_an_async_client_during_a_stream_is_an_error_of_the_client(url: str):
     async def run() -> None:
         client = AsyncSteeringClient(url)
         stream = client.stream("x", max_tokens=400, temperature=1.0)
@@ -196,8 +196,10 @@ def test_an_async_client_closed_in_mid_stream_ends_it_with_an_error_of_ours(url:
         anyio.run(run)
 
 
-@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # the first loop's, which nothing can close
-def test_an_async_client_in_a_second_event_loop_fails_with_an_error_of_ours(url: str):
+@pytest.mark.filterwarnings(
+    "ignore:unclosed:ResourceWarning"
+)  # connections of the first loop, which cannot be closed any more
+def test_an_async_client_in_a_second_event_loop_is_an_error_of_the_client(url: str):
     client = AsyncSteeringClient(url)
     anyio.run(client.health)
     with pytest.raises(ConnectionFailed):

@@ -1,4 +1,4 @@
-"""The client against a real server: everything here holds for the sync and for the async one."""
+"""The sync and the async client against a real server."""
 
 import inspect
 import socket
@@ -45,7 +45,7 @@ def test_a_streamed_chat_is_the_unstreamed_one(call):
     assert streamed == call("chat", MESSAGES, profile="heads", **GREEDY).text
 
 
-def test_a_comparison_holds_what_two_requests_would_give(call):
+def test_a_comparison_has_the_texts_of_two_requests(call):
     comparison = call("compare", PROMPT, ["baseline", "heads"], **GREEDY)
     assert comparison.texts == {
         "baseline": call("complete", PROMPT, **GREEDY).text,
@@ -57,7 +57,7 @@ def test_a_comparison_holds_what_two_requests_would_give(call):
         comparison.pair("heads", "final")
 
 
-def test_a_comparison_reads_as_one_line_per_arm_with_the_place_where_they_part(call):
+def test_a_comparison_is_printed_as_one_line_per_arm_with_the_first_difference(call):
     lines = str(call("compare", PROMPT, ["baseline", "heads"], **GREEDY)).splitlines()
     assert [line.split()[0] for line in lines] == ["baseline", "heads"]
     assert all(" | " in line for line in lines)
@@ -69,7 +69,7 @@ def test_a_comparison_scores_each_arms_tokens_under_the_other(call):
     assert {len(values) for under in pair.logprobs.values() for values in under.values()} == {8}
 
 
-def test_what_the_server_has_can_be_listed(call):
+def test_models_profiles_and_health_are_listed(call):
     assert [model.id for model in call("models")] == ["tiny-llama", "tiny-llama+final", "tiny-llama+heads"]
     assert {profile.name for profile in call("profiles")} == {"heads", "final"}
     assert call("profile", "heads").profile["name"] == "heads"
@@ -77,14 +77,14 @@ def test_what_the_server_has_can_be_listed(call):
     assert call("ready").model == "tiny-llama"
 
 
-def test_a_profile_that_is_not_there_is_named(call):
+def test_an_unknown_profile_is_named(call):
     with pytest.raises(NotFound, match="nope") as caught:
         call("complete", PROMPT, profile="nope")
     assert (caught.value.status, caught.value.param) == (404, "steering.profile")
 
 
 @pytest.mark.parametrize("method", ["complete", "stream"])
-def test_a_wrong_value_names_its_field(call, method):
+def test_an_invalid_value_names_its_field(call, method):
     with pytest.raises(BadRequest, match="max_tokens") as caught:
         call(method, PROMPT, max_tokens=-1)
     assert caught.value.param == "max_tokens"
@@ -101,7 +101,7 @@ def test_both_clients_have_the_same_methods_with_the_same_parameters():
     assert public(SteeringClient) == public(AsyncSteeringClient)
 
 
-def test_breaking_off_a_stream_closes_its_connection(url):
+def test_closing_a_stream_closes_its_connection(url):
     with SteeringClient(url) as client:
         stream = client.stream(PROMPT, max_tokens=400, temperature=1.0)
         next(stream)
@@ -109,7 +109,7 @@ def test_breaking_off_a_stream_closes_its_connection(url):
         assert client.complete(PROMPT, **GREEDY).text
 
 
-def test_a_server_that_is_not_there_is_named_at_once():
+def test_an_unreachable_server_is_named_at_once():
     with SteeringClient("http://127.0.0.1:1") as client, pytest.raises(ConnectionFailed, match=r"127\.0\.0\.1:1"):
         client.health()
 
@@ -139,8 +139,8 @@ ERROR = {"error": {"message": "no", "type": "t", "param": "p", "code": "c"}}
         (httpx.Response(200, json={"status": 5}), UnexpectedResponse),
     ],
 )
-def test_every_answer_that_is_not_the_one_expected_has_its_error(answer: httpx.Response, error: type[Exception]):
-    transport = httpx.MockTransport(lambda request: answer)  # a server of ours never answers some of these
+def test_every_unexpected_answer_has_its_error(answer: httpx.Response, error: type[Exception]):
+    transport = httpx.MockTransport(lambda request: answer)  # a steering server never sends some of these
     with SteeringClient(transport=transport) as client, pytest.raises(error) as caught:
         client.health()
     if error is RateLimited:
@@ -153,7 +153,7 @@ def test_every_answer_that_is_not_the_one_expected_has_its_error(answer: httpx.R
     ids=["cut off", "error event"],
 )
 def test_a_stream_that_ends_early_is_an_error(events: str, says: str):
-    """A server that dies in mid-stream, played by a socket."""
+    """A socket plays a server that ends during a stream."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def answer_once() -> None:
@@ -163,7 +163,7 @@ def test_a_stream_that_ends_early_is_an_error(events: str, says: str):
             connection.sendall((head + events).encode())
             connection.shutdown(socket.SHUT_WR)
             while connection.recv(65536):
-                pass  # to the end: closing on unread bytes would reset the connection
+                pass  # closing with unread bytes would reset the connection
 
     thread = threading.Thread(target=answer_once)
     thread.start()

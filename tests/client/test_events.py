@@ -1,4 +1,4 @@
-"""A stream of events is parsed as the HTML standard defines it, however the network splits its bytes."""
+"""Streams of events are parsed as the HTML standard says, however the network splits the bytes."""
 
 import json
 from collections.abc import AsyncIterator, Iterator
@@ -61,13 +61,13 @@ def split(content: bytes, cuts: list[int]) -> list[bytes]:
 
 
 @given(st.lists(texts, max_size=5), st.sampled_from(["\n", "\r\n", "\r"]), st.lists(st.integers(0, 10**6), max_size=8))
-def test_every_event_comes_out_wherever_the_bytes_are_cut(sent: list[str], end: str, cuts: list[int]):
+def test_every_event_is_parsed_wherever_the_bytes_are_split(sent: list[str], end: str, cuts: list[int]):
     content = "".join(f"data: {data}{end}{end}" for data in [*map(chunk, sent), "[DONE]"])
     assert stream(SteeringClient, *split(content.encode(), cuts)) == sent
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_every_event_comes_out_if_every_byte_comes_alone(client: type):
+def test_every_event_is_parsed_if_bytes_arrive_one_by_one(client: type):
     text = "1 €\u2028😀"
     content = f"data: {chunk(text)}\r\n\r\n{DONE}".encode()
     assert stream(client, *split(content, list(range(len(content))))) == [text]
@@ -88,18 +88,18 @@ def test_every_event_comes_out_if_every_byte_comes_alone(client: type):
     ],
 )
 @pytest.mark.parametrize("client", CLIENTS)
-def test_the_stream_is_read_as_the_standard_says(client: type, before: str, data: str):
+def test_fields_are_parsed_as_the_standard_says(client: type, before: str, data: str):
     assert stream(client, (before + data + DONE).encode()) == ["x"]
 
 
 @pytest.mark.parametrize("rest", ["data: [DONE]", "data: [DONE]\n", "data: cut off", ""])
 @pytest.mark.parametrize("client", CLIENTS)
-def test_an_event_without_its_end_is_none(client: type, rest: str):
+def test_an_event_without_its_end_is_no_event(client: type, rest: str):
     with pytest.raises(StreamInterrupted, match=r"the stream ended before the server sent \[DONE\]"):
         stream(client, f"data: {chunk('x')}\n\n{rest}".encode())
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_an_answer_that_is_no_event_stream_is_unexpected(client: type):
+def test_an_answer_that_is_not_an_event_stream_is_unexpected(client: type):
     with pytest.raises(UnexpectedResponse, match="did not answer with an event stream"):
         stream(client, b"<html>hello</html>", content_type="text/html")
