@@ -1,6 +1,7 @@
 """Limits of an engine and their defaults."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class EngineLimits:
     """Bytes of the KV cache; None for 1 GiB, or the size of one sequence of full length if that is more."""
     prefix_cache: bool = True
     """Whether sequences with the same prefix and the same steering share its KV cache."""
+    batch_invariant: Literal["auto", "require", "off"] = "auto"
+    """Whether a sequence's answer must not depend on what runs beside it: where it can be had; or the engine does not
+    start; or not, which may be a little faster."""
 
 
 RENAMED = {

@@ -6,6 +6,7 @@ Each architecture family is described in a small file of ``models/families``. Al
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,6 +53,35 @@ class Experts:
     """Reason why they cannot be scaled, to follow the name of the family."""
 
 
+def _no_window(attention: Any) -> int | None:
+    return None
+
+
+@dataclass(frozen=True)
+class GatedBlock:
+    """A block of the most common kind, whose operators an engine may fuse.
+
+    Two RMS norms, one before attention and one before the MLP; separate projections for queries, keys and values,
+    rotated by halves; an MLP of ``down(silu(gate) * up)``; nothing else. Paths are relative to one block, but for the
+    first two, which are relative to the model.
+    """
+
+    embedding: str = "model.embed_tokens"
+    rotary: str = "model.rotary_emb"
+    attention_norm: str = "input_layernorm"
+    query: str = "self_attn.q_proj"
+    key: str = "self_attn.k_proj"
+    value: str = "self_attn.v_proj"
+    query_norm: str | None = None
+    """An RMS norm of each head's query, before the rotation."""
+    key_norm: str | None = None
+    mlp_norm: str = "post_attention_layernorm"
+    gate: str = "mlp.gate_proj"
+    up: str = "mlp.up_proj"
+    window: Callable[[Any], int | None] = _no_window
+    """Sliding window of an attention module, in tokens; None where it sees all."""
+
+
 @dataclass(frozen=True)
 class Family:
     """Description of an architecture family by the paths of its modules.
@@ -94,6 +124,8 @@ class Family:
     attention_forward: Callable[..., tuple[Tensor, None]] | None = None
     """For models that do not use transformers' attention interface: a ``forward`` of their attention modules that does,
     so that an engine can register its own attention."""
+    gated_block: GatedBlock | None = None
+    """Structure of its blocks, if they are of that kind."""
     applies: Callable[[PretrainedConfig], bool] = _always
     """Whether a model of these architectures with this config has this structure."""
 

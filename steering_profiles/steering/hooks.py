@@ -102,48 +102,56 @@ class SteeringHandle:
         while self._handles:
             self._handles.pop().remove()
 
+    def steer_heads(self, layer: int, z: Tensor) -> Tensor:
+        """Return the heads' outputs ``z`` of a layer, ``[batch, seq, heads * head_dim]``, as this step steers them."""
+        if self._factors is None:
+            return z
+        scale = _on(z.device, self._factors.heads, layer)
+        own = self._factors.self_only_attention if layer == self._anatomy.sizes.layers - 1 else None
+        if own is not None:
+            z = self._mix_own_value(z, own)
+        if scale is not None:
+            self._due.discard(f"heads of layer {layer}")
+            z = z * scale
+        return z
+
+    def steer_neurons(self, layer: int, activations: Tensor) -> Tensor:
+        """Return the neurons' activations of a layer, ``[..., neurons]``, as this step steers them."""
+        scale = _on(activations.device, self._factors.neurons, layer) if self._factors is not None else None
+        if scale is None:
+            return activations
+        self._due.discard(f"neurons of layer {layer}")
+        return (_by_row(activations, scale) * scale).view_as(activations)
+
+    def keep_own_values(self, projected: Tensor) -> None:
+        """Keep the final layer's value vectors, the output of its ``values`` module, for :meth:`steer_heads`."""
+        if self._factors is not None and self._factors.self_only_attention is not None:
+            self._own_value = self._anatomy.values_per_head(projected)
+
+    def steer_final_mlp(self, output: Tensor) -> Tensor:
+        """Return the output of the final layer's MLP, ``[..., hidden_size]``, as this step steers it."""
+        if self._factors is None or self._factors.intercept is None:
+            return output
+        self._due.discard("final-layer intercept")
+        intercept = self._factors.intercept.to(output.device) / self._anatomy.final_layer.mlp_joining.multiplier
+        return (_by_row(output, intercept) - intercept).view_as(output)
+
     def _attach(self) -> None:
         for index, layer in enumerate(self._anatomy.layers):
             self._handles.append(layer.head_output.register_forward_pre_hook(self._head_hook(index)))
             if layer.neuron_output is not None:
                 self._handles.append(layer.neuron_output.register_forward_pre_hook(self._neuron_hook(index)))
         final = self._anatomy.final_layer
-        self._handles.append(final.values.register_forward_hook(self._keep_own_value))
-        self._handles.append(final.mlp.register_forward_hook(self._subtract_intercept))
+        self._handles.append(
+            final.values.register_forward_hook(lambda module, args, output: self.keep_own_values(output))
+        )
+        self._handles.append(final.mlp.register_forward_hook(lambda module, args, output: self.steer_final_mlp(output)))
 
-    def _head_hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
-        is_final = layer == self._anatomy.sizes.layers - 1
+    def _head_hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+        return lambda module, args: (self.steer_heads(layer, args[0]), *args[1:])
 
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            if self._factors is None:
-                return None
-            z: Tensor = args[0]
-            scale = _on(z.device, self._factors.heads, layer)
-            own = self._factors.self_only_attention if is_final else None
-            if scale is None and own is None:
-                return None
-            if own is not None:
-                z = self._mix_own_value(z, own)
-            if scale is not None:
-                self._due.discard(f"heads of layer {layer}")
-                z = z * scale
-            return (z, *args[1:])
-
-        return hook
-
-    def _neuron_hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...] | None]:
-        def hook(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-            scale = _on(args[0].device, self._factors.neurons, layer) if self._factors is not None else None
-            if scale is None:
-                return None
-            self._due.discard(f"neurons of layer {layer}")
-            return (_by_row(args[0], scale) * scale).view_as(args[0]), *args[1:]
-
-        return hook
-
-    def _keep_own_value(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        if self._factors is not None and self._factors.self_only_attention is not None:
-            self._own_value = self._anatomy.values_per_head(output)
+    def _neuron_hook(self, layer: int) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+        return lambda module, args: (self.steer_neurons(layer, args[0]), *args[1:])
 
     def _mix_own_value(self, z: Tensor, own: Tensor) -> Tensor:
         """Apply self-only attention: the last-position mask of Lv et al. (arXiv:2403.19521).
@@ -157,13 +165,6 @@ class SteeringHandle:
         own = own.to(z.device)
         value = self._own_value.to(z.device).view_as(z)
         return ((1 - own) * z + own * value).where(own > 0, z).where(own < 1, value)
-
-    def _subtract_intercept(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
-        if self._factors is None or self._factors.intercept is None:
-            return None
-        self._due.discard("final-layer intercept")
-        intercept = self._factors.intercept.to(output.device) / self._anatomy.final_layer.mlp_joining.multiplier
-        return (_by_row(output, intercept) - intercept).view_as(output)
 
 
 def _by_row(values: Tensor, factors: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from steering_profiles.models.families.llama import LLAMA
+from steering_profiles.models.families.llama import LLAMA_LIKE
 
 GEMMA2 = replace(
-    LLAMA,
+    LLAMA_LIKE,
     name="gemma2",
     models="Gemma 2",
     architectures=("Gemma2ForCausalLM",),

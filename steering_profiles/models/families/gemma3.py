@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from steering_profiles.models.families.llama import LLAMA
+from steering_profiles.models.families.llama import LLAMA_LIKE
 
 GEMMA3 = replace(
-    LLAMA,
+    LLAMA_LIKE,
     name="gemma3",
     models="Gemma 3 270M, 1B",
     architectures=("Gemma3ForCausalLM",),

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from transformers import PretrainedConfig
 
-from steering_profiles.models.families.llama import LLAMA
+from steering_profiles.models.families.llama import LLAMA_LIKE
 
 
 def _residual_multiplier(config: PretrainedConfig) -> float:
@@ -12,7 +12,7 @@ def _residual_multiplier(config: PretrainedConfig) -> float:
 
 
 GRANITE = replace(
-    LLAMA,
+    LLAMA_LIKE,
     name="granite",
     models="Granite 3",
     architectures=("GraniteForCausalLM",),

@@ -1,12 +1,14 @@
 """Llama and models of the same structure: separate projections, gated MLP, RMS norms, grouped-query attention."""
 
-from steering_profiles.models.anatomy import Family
+from dataclasses import replace
+
+from steering_profiles.models.anatomy import Family, GatedBlock
 from steering_profiles.models.values import separate
 
-LLAMA = Family(
-    name="llama",
-    models="Llama 2 and 3, CodeLlama, SmolLM, SmolLM2, Yi, TinyLlama",
-    architectures=("LlamaForCausalLM",),
+LLAMA_LIKE = Family(
+    name="llama-like",
+    models="",
+    architectures=(),
     blocks="model.layers",
     head_output="self_attn.o_proj",
     values="self_attn.v_proj",
@@ -15,4 +17,13 @@ LLAMA = Family(
     mlp="mlp",
     final_norm="model.norm",
     norm="rms",
+)
+"""What the families that are built like Llama have in common; each says what else its blocks hold."""
+
+LLAMA = replace(
+    LLAMA_LIKE,
+    name="llama",
+    models="Llama 2 and 3, CodeLlama, SmolLM, SmolLM2, Yi, TinyLlama",
+    architectures=("LlamaForCausalLM",),
+    gated_block=GatedBlock(),
 )

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from steering_profiles.models.families.llama import LLAMA
+from steering_profiles.models.families.llama import LLAMA_LIKE
 
 OLMO = replace(
-    LLAMA,
+    LLAMA_LIKE,
     name="olmo",
     models="OLMo",
     architectures=("OlmoForCausalLM",),

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from steering_profiles.models.families.llama import LLAMA
+from steering_profiles.models.families.llama import LLAMA_LIKE
 
 OLMO3 = replace(
-    LLAMA,
+    LLAMA_LIKE,
     name="olmo3",
     models="OLMo 3",
     architectures=("Olmo3ForCausalLM",),

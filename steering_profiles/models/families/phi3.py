@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from steering_profiles.models.families.llama import LLAMA
+from steering_profiles.models.families.llama import LLAMA_LIKE
 from steering_profiles.models.values import fused_last
 
 PHI3 = replace(
-    LLAMA,
+    LLAMA_LIKE,
     name="phi3",
     models="Phi-3, Phi-3.5, Phi-4",
     architectures=("Phi3ForCausalLM",),

@@ -5,7 +5,7 @@ from dataclasses import replace
 from transformers import PretrainedConfig
 
 from steering_profiles.models.anatomy import Experts
-from steering_profiles.models.families.llama import LLAMA
+from steering_profiles.models.families.llama import LLAMA_LIKE
 
 
 def _neurons(config: PretrainedConfig) -> int:
@@ -13,7 +13,7 @@ def _neurons(config: PretrainedConfig) -> int:
 
 
 QWEN3_MOE = replace(
-    LLAMA,
+    LLAMA_LIKE,
     name="qwen3-moe",
     models="Qwen3-30B-A3B, Qwen3-235B-A22B",
     architectures=("Qwen3MoeForCausalLM",),

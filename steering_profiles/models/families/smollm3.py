@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from steering_profiles.models.families.llama import LLAMA
+from steering_profiles.models.families.llama import LLAMA_LIKE
 
 SMOLLM3 = replace(
-    LLAMA,
+    LLAMA_LIKE,
     name="smollm3",
     models="SmolLM3",
     architectures=("SmolLM3ForCausalLM",),

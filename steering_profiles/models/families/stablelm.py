@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from steering_profiles.models.families.llama import LLAMA
+from steering_profiles.models.families.llama import LLAMA_LIKE
 
 STABLELM = replace(
-    LLAMA,
+    LLAMA_LIKE,
     name="stablelm",
     models="StableLM 3B, StableLM 2",
     architectures=("StableLmForCausalLM",),

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from steering_profiles.models.families.llama import LLAMA
+from steering_profiles.models.families.llama import LLAMA_LIKE
 
 STARCODER2 = replace(
-    LLAMA,
+    LLAMA_LIKE,
     name="starcoder2",
     models="StarCoder2",
     architectures=("Starcoder2ForCausalLM",),

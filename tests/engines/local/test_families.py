@@ -11,7 +11,7 @@ from torch import Tensor
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
 from steering_profiles.steering import UNSTEERED, Steering, attach
-from steering_server.engines.local import attention
+from steering_server.engines.local import kernels, torch_attention
 from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.kv_cache import LayerKVCache
 from steering_server.errors import ConfigError, EngineError
@@ -43,13 +43,15 @@ def generated(loaded: LoadedModel, prompt: Sequence[int]) -> tuple[int, ...]:
     return tuple(output[0, len(prompt) :].tolist())
 
 
-@pytest.fixture(params=["as they come", "by products"])
+@pytest.fixture(params=["compiled", "pytorch", "by products"])
 def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both attention paths: fused kernels, used for few tokens, and plain products, used for many."""
+    """Attention paths: compiled kernels; PyTorch's fused kernels, used for few tokens, and its products, for many."""
+    if request.param != "compiled":
+        monkeypatch.setattr(kernels, "UNAVAILABLE", "this test goes without them")
     if request.param == "by products":
-        monkeypatch.setattr(attention, "_MANY_SEQUENCES", 2)
-        monkeypatch.setattr(attention, "_LARGE_CHUNK", 1)
-        monkeypatch.setattr(attention, "_TILE", 5)
+        monkeypatch.setattr(torch_attention, "_MANY_SEQUENCES", 2)
+        monkeypatch.setattr(torch_attention, "_LARGE_CHUNK", 1)
+        monkeypatch.setattr(torch_attention, "_TILE", 5)
 
 
 @pytest.mark.usefixtures("_kernels")
@@ -135,8 +137,9 @@ def refuse_last_layer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return attend
 
-    monkeypatch.setattr(attention, "_prefill", refused(1, attention._prefill))
-    monkeypatch.setattr(attention, "_decode", refused(1, attention._decode))
+    monkeypatch.setattr(kernels, "attend", refused(1, kernels.attend))
+    monkeypatch.setattr(torch_attention, "_prefill", refused(1, torch_attention._prefill))
+    monkeypatch.setattr(torch_attention, "_decode", refused(1, torch_attention._decode))
 
 
 def test_prompts_go_beyond_the_window():
@@ -157,7 +160,7 @@ def test_a_model_that_the_engine_cannot_run_is_refused_with_the_reason(case: str
 @pytest.mark.parametrize("cap", [None, 1.5])
 @pytest.mark.parametrize("position", [0, 7])
 @pytest.mark.parametrize("tokens", [1, 13])
-def test_every_attention_path_applies_the_window_and_the_softcap(
+def test_every_pytorch_attention_path_applies_the_window_and_the_softcap(
     tokens: int, position: int, cap: float | None, window: int | None, monkeypatch: pytest.MonkeyPatch
 ):
     torch.manual_seed(0)
@@ -169,7 +172,7 @@ def test_every_attention_path_applies_the_window_and_the_softcap(
     seen = (of <= at) & (of > at - (window or 1000))
     weights = scores.masked_fill(~seen, -torch.inf).softmax(dim=-1)
     expected = torch.einsum("hts,hsk->thk", weights, value.repeat_interleave(2, dim=0))
-    options = attention.ScoreOptions(0.5, window, cap)
-    torch.testing.assert_close(attention._prefill(query, key, value, position, options), expected)
-    monkeypatch.setattr(attention, "_TILE", 5)
-    torch.testing.assert_close(attention._prefill_in_tiles(query, key, value, position, options), expected)
+    options = kernels.ScoreOptions(0.5, window, cap)
+    torch.testing.assert_close(torch_attention._prefill(query, key, value, position, options), expected)
+    monkeypatch.setattr(torch_attention, "_TILE", 5)
+    torch.testing.assert_close(torch_attention._prefill_in_tiles(query, key, value, position, options), expected)

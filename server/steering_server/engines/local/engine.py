@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 import structlog
-import torch
 from torch import Tensor
 
 from steering_profiles.models import LoadedModel, ModelWithAnatomy
 from steering_profiles.tokenization import Vocabulary
 from steering_server.engines.local.attention import refusal
+from steering_server.engines.local.invariance import ensure_invariance
 from steering_server.engines.local.kv_cache import bytes_per_token, padded_length
 from steering_server.engines.local.penalties import adjust
 from steering_server.engines.local.ragged import SequenceInput
@@ -21,6 +21,7 @@ from steering_server.engines.local.sequence import Emit, Group, SequenceState
 from steering_server.engines.local.slots import SlotPool
 from steering_server.errors import ConfigError, EngineError, EngineStopped, Overloaded
 from steering_server.generation.detokenizer import TextStream
+from steering_server.generation.invariance import BatchInvariance
 from steering_server.generation.requests import Chunk, GenerationRequest
 from steering_server.limits import EngineLimits
 
@@ -47,12 +48,12 @@ class Engine:
         self._changed = threading.Condition()
         self._started = False
         self._closing = False
-        prepared: Future[tuple[Runner, Scheduler]] = Future()
+        prepared: Future[tuple[Runner, Scheduler, BatchInvariance]] = Future()
         # All of the model's work is done in this one thread, even before the first step: every thread that computes
         # gets its own OpenMP pool, and two pools on the same cores halve each other's speed.
         self._thread = threading.Thread(target=self._run, args=(loaded, prepared), name="steering-engine", daemon=True)
         self._thread.start()
-        self._runner, self._scheduler = prepared.result()
+        self._runner, self._scheduler, self.batch_invariance = prepared.result()
 
     def start(self) -> None:
         """Begin to run submitted sequences."""
@@ -104,13 +105,13 @@ class Engine:
             group.cancelled = True
             self._changed.notify()
 
-    def _run(self, loaded: LoadedModel, prepared: "Future[tuple[Runner, Scheduler]]") -> None:
+    def _run(self, loaded: LoadedModel, prepared: "Future[tuple[Runner, Scheduler, BatchInvariance]]") -> None:
         try:
-            runner, scheduler = _prepare(loaded, self._limits, self.max_length)
+            runner, scheduler, invariance = _prepare(loaded, self._limits, self.max_length)
         except BaseException as exc:  # raised again in the thread that waits
             prepared.set_exception(exc)
             return
-        prepared.set_result((runner, scheduler))
+        prepared.set_result((runner, scheduler, invariance))
         self._loop(scheduler)
         scheduler.fail_all(EngineStopped())
         runner.close()
@@ -139,12 +140,12 @@ class Engine:
         outputs = self._runner.run([computed for _, computed in planned])
         ready = self._process_outputs(planned, outputs)
         if ready:
-            self._sample_next(ready)
+            self._sample_next(ready, outputs[0].batch_logits)
 
     def _process_outputs(
         self, planned: Sequence[tuple[SequenceState, SequenceInput]], outputs: Sequence[SequenceOutput]
-    ) -> list[tuple[SequenceState, Tensor]]:
-        """Record what was computed; return the sequences that get a token now, with their logits ``[vocab]``."""
+    ) -> list[tuple[SequenceState, int]]:
+        """Record what was computed; return the sequences that get a token now, with their row of the logits."""
         ready = []
         for (sequence, computed), output in zip(planned, outputs, strict=True):
             if sequence.allocation is None:
@@ -153,20 +154,21 @@ class Engine:
                 error = EngineError("the model's output is not finite; a lower strength may help")
                 self._scheduler.fail(sequence.group, error)
                 continue
-            next_logits = sequence.advance(computed, output.logits)
+            samples = sequence.advance(computed, output.logits)
             report = sequence.prompt_report()
             if report is not None:
                 sequence.emit(report)
-            if next_logits is not None:
-                ready.append((sequence, next_logits))
+            if samples:
+                ready.append((sequence, output.rows.stop - 1))
             elif sequence.is_scored_only:
                 self._finish(sequence, Chunk(finish_reason="length"))
-        return [(sequence, next_logits) for sequence, next_logits in ready if sequence.allocation is not None]
+        return [(sequence, row) for sequence, row in ready if sequence.allocation is not None]
 
-    def _sample_next(self, ready: Sequence[tuple[SequenceState, Tensor]]) -> None:
-        """Sample one token for each of ``ready`` and report it."""
-        sequences = [sequence for sequence, _ in ready]
-        logits = torch.stack([next_logits for _, next_logits in ready])
+    def _sample_next(self, ready: Sequence[tuple[SequenceState, int]], logits: Tensor) -> None:
+        """Sample one token for each of ``ready`` from its row of ``logits``, ``[rows, vocab]``, and report it."""
+        sequences, rows = [sequence for sequence, _ in ready], [row for _, row in ready]
+        if rows != list(range(len(logits))):
+            logits = logits[rows]
         params = [sequence.request.sampling for sequence in sequences]
         adjusted = adjust(logits, params, [sequence.history for sequence in sequences], self._end_tokens)
         tokens = sample(adjusted, params, [sequence.draw() for sequence in sequences])
@@ -175,7 +177,7 @@ class Engine:
             zip(
                 scored,
                 logprobs_of(
-                    logits[scored],
+                    logits if len(scored) == len(logits) else logits[scored],
                     [tokens[index] for index in scored],
                     [params[index].logprobs or 0 for index in scored],
                 ),
@@ -211,12 +213,26 @@ def check(loaded: ModelWithAnatomy, limits: EngineLimits) -> None:
     _capacity(loaded, limits.kv_cache_memory, limits.max_length or context)
 
 
-def _prepare(loaded: LoadedModel, limits: EngineLimits, length: int) -> tuple[Runner, Scheduler]:
+def _prepare(loaded: LoadedModel, limits: EngineLimits, length: int) -> tuple[Runner, Scheduler, BatchInvariance]:
     capacity = _capacity(loaded, limits.kv_cache_memory, length)
     runner = Runner(loaded, slots=_slots(loaded, limits, capacity, length), length=length)
+    try:
+        invariance = _batch_invariance(runner, loaded, limits)
+    except BaseException:
+        runner.close()
+        raise
     pool = SlotPool(runner.kv_cache, capacity, reuse=limits.prefix_cache)
     budget = Budget(limits.max_num_seqs, limits.max_num_batched_tokens, limits.max_num_batched_tokens_mixed)
-    return runner, Scheduler(pool, runner.steering.table, loaded.anatomy.sizes, budget)
+    return runner, Scheduler(pool, runner.steering.table, loaded.anatomy.sizes, budget), invariance
+
+
+def _batch_invariance(runner: Runner, loaded: LoadedModel, limits: EngineLimits) -> BatchInvariance:
+    if limits.batch_invariant == "off":
+        return BatchInvariance(False, "it was switched off (batch_invariant is off)")
+    invariance = ensure_invariance(runner, loaded)
+    if limits.batch_invariant == "require" and not invariance.holds:
+        raise ConfigError(f"batch_invariant is require, but {loaded.name} cannot be served so: {invariance.reason}")
+    return invariance
 
 
 def _capacity(loaded: ModelWithAnatomy, granted: int | None, length: int) -> int:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steering_profiles.models import LoadedModel, ModelWithAnatomy
+from steering_server.engines.local import kernels
 from steering_server.errors import ConfigError
 
 
@@ -38,6 +39,15 @@ def _block_size(loaded: ModelWithAnatomy) -> int:
     return mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, loaded.anatomy.sizes.head_dim * loaded.dtype.itemsize)
 
 
+def _kernels_refused(loaded: LoadedModel) -> str | None:
+    sizes = loaded.anatomy.sizes
+    refusals = (
+        kernels.refusal(device, loaded.dtype, sizes.heads, sizes.kv_heads, sizes.head_dim)
+        for device in loaded.layer_devices
+    )
+    return next(filter(None, refusals), None)
+
+
 class KVCache:
     """KV cache with ``slots`` slots, each for one sequence of up to ``length`` tokens.
 
@@ -54,6 +64,8 @@ class KVCache:
         self.length = length
         self.dtype = loaded.dtype
         self.block_size = _block_size(loaded)
+        self.kernels_refused = _kernels_refused(loaded)
+        """Why PyTorch's kernels write and read it, not the compiled ones; None where those do."""
         padded = padded_length(loaded, length)
         shape = (slots, sizes.kv_heads, padded, sizes.head_dim)
         try:

@@ -4,14 +4,62 @@ The products and numbers are the same, in about half the time that weights take 
 """
 
 from collections import Counter
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from steering_profiles.models.projections import is_dense
 
 _TYPICAL_TOKENS = 32
 """Number of tokens in a step that the order is chosen for; other numbers run nearly as fast."""
+
+
+class PrepackedLinear:
+    """The product with one prepacked weight, that of one linear layer or of several with the same input."""
+
+    def __init__(self, layers: Sequence[nn.Linear], *, shared: bool = False) -> None:
+        """Take over the weights of ``layers``, one below the other, until :meth:`restore`.
+
+        With ``shared`` the weight stays, since something else reads it, and is prepacked as a copy.
+        """
+        self.layers = layers
+        self.min_tokens = 1
+        """Number of tokens below which a batch is padded, see :mod:`.invariance`."""
+        self._shared = shared
+        weights = [layer.weight.data for layer in layers]
+        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
+        self.shape = tuple(weight.shape)
+        self._bias = _joined_bias(layers)
+        self._prepacked = torch.ops.mkldnn._reorder_linear_weight(weight, _TYPICAL_TOKENS)
+        if not shared:
+            for layer in layers:
+                layer.weight.data = layer.weight.data.new_full((1,), torch.nan).expand(layer.weight.shape)
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether something is added to the product."""
+        return self._bias is not None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return ``[..., tokens, out_features]`` of ``[..., tokens, in_features]``."""
+        tokens = x.shape[-2]
+        if tokens < self.min_tokens:
+            return self._multiply(pad(x, (0, 0, 0, self.min_tokens - tokens)))[..., :tokens, :]
+        return self._multiply(x)
+
+    def _multiply(self, x: Tensor) -> Tensor:
+        product: Tensor = torch.ops.mkldnn._linear_pointwise.default(x, self._prepacked, self._bias, "none", [], "")
+        return product
+
+    def restore(self) -> None:
+        """Give every layer its weight back, bit for bit."""
+        if self._shared:
+            return
+        weights = self._prepacked.to_dense().split([layer.out_features for layer in self.layers])
+        for layer, weight in zip(self.layers, weights, strict=True):
+            layer.weight.data = weight if len(self.layers) == 1 else weight.clone()
 
 
 class PrepackedLinears:
@@ -23,37 +71,72 @@ class PrepackedLinears:
     accelerate, have a dtype without such kernels or are quantised.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._prepacked: list[tuple[nn.Linear, Tensor | None]] = []
+    def __init__(
+        self, model: nn.Module, groups: Sequence[Sequence[nn.Linear]] = (), *, without: Sequence[nn.Module] = ()
+    ) -> None:
+        """Prepack all layers but those ``without``; those of each of ``groups`` as one, in :attr:`groups`.
+
+        The layers of a group cannot be called by themselves.
+        """
         users = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
+        self.groups = [PrepackedLinear(group) for group in groups]
+        """The layers of each group in one product, in the order of ``groups``."""
+        taken = {id(layer) for group in groups for layer in group} | {id(module) for module in without}
+        self._single: list[PrepackedLinear] = []
         for module in model.modules():
-            if type(module) is nn.Linear and _can_be_prepacked(module):
-                self._prepack(module, shared=users[id(module.weight)] > 1)
-        if self._prepacked:
+            if type(module) is nn.Linear and id(module) not in taken and can_be_prepacked(module):
+                linear = PrepackedLinear([module], shared=users[id(module.weight)] > 1)
+                module.forward = linear  # type: ignore[method-assign,assignment]
+                self._single.append(linear)
+        if self.all:
             _detach_from_file(model)
+
+    @property
+    def all(self) -> list[PrepackedLinear]:
+        """Every product."""
+        return [*self.groups, *self._single]
+
+    def of(self, module: nn.Module) -> PrepackedLinear:
+        """Return the product of one layer that is in no group.
+
+        Raises:
+            KeyError: it is not prepacked.
+        """
+        for linear in self._single:
+            if linear.layers[0] is module:
+                return linear
+        raise KeyError(module)
 
     def close(self) -> None:
         """Restore every layer's weight."""
-        while self._prepacked:
-            module, prepacked = self._prepacked.pop()
-            del module.forward  # the instance's attribute, which hides the class's method
-            if prepacked is not None:
-                module.weight.data = prepacked.to_dense()
+        for linear in self._single:
+            del linear.layers[0].forward  # the instance's attribute, which hides the class's method
+        for linear in self.all:
+            linear.restore()
+        self.groups, self._single = [], []
 
-    @torch.no_grad()
-    def _prepack(self, module: nn.Linear, *, shared: bool) -> None:
-        prepacked = torch.ops.mkldnn._reorder_linear_weight(module.weight.data, _TYPICAL_TOKENS)
-        linear, bias = torch.ops.mkldnn._linear_pointwise, module.bias
 
-        def forward(x: Tensor) -> Tensor:
-            product: Tensor = linear(x, prepacked, bias, "none", [], "")
-            return product
+def can_be_prepacked(module: nn.Module | None) -> bool:
+    """Whether a module is a linear layer whose weight this module can take over."""
+    if type(module) is not nn.Linear or "forward" in vars(module):
+        return False  # a forward of its own is accelerate's, which moves weights, or a quantisation library's
+    if not is_dense(module):
+        return False
+    weight = module.weight
+    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    return weight.dtype == torch.float32 or (
+        weight.dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
 
-        module.forward = forward  # type: ignore[method-assign,assignment]
-        if not shared:
-            weight = module.weight.data
-            module.weight.data = weight.new_full((1,), torch.nan).expand(weight.shape)
-        self._prepacked.append((module, None if shared else prepacked))
+
+def _joined_bias(layers: Sequence[nn.Linear]) -> Tensor | None:
+    """Return the biases of ``layers`` in one; zeros for a layer that has none, if another has."""
+    if all(layer.bias is None for layer in layers):
+        return None
+    return torch.cat(
+        [layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.data for layer in layers]
+    )
 
 
 def _detach_from_file(model: nn.Module) -> None:
@@ -63,15 +146,3 @@ def _detach_from_file(model: nn.Module) -> None:
             takes_memory = parameter.device.type == "cpu" and parameter.stride() != (0,) * parameter.ndim
             if takes_memory and not hasattr(module, "_hf_hook"):
                 parameter.data = parameter.data.clone()
-
-
-def _can_be_prepacked(module: nn.Linear) -> bool:
-    has_own_forward = "forward" in vars(module)  # accelerate's, which moves weights, or a quantisation library's
-    if has_own_forward or not is_dense(module):
-        return False
-    weight = module.weight
-    if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    return weight.dtype == torch.float32 or (
-        weight.dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    )

@@ -9,6 +9,7 @@ A gated sequence is computed a second time where its logits are wanted, with its
 from the sequence itself at the last layer; it writes nothing to the KV cache and attends to the same keys and values.
 """
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -112,10 +113,8 @@ class RaggedBatch:
     kv_cache: KVCache
     padding: int
     """Number of tokens at the end that belong to no sequence, see :func:`padded_size`."""
-    decode_groups: tuple[DecodeGroup, ...]
-    """Tokens attended for together; they come first."""
     segments: tuple[Segment, ...]
-    """All other tokens, in order."""
+    """The tokens of each sequence, in order."""
     slots: Tensor
     """``[cached tokens]``: the slot of each token, without gate passes, which come last and are not cached."""
     positions: Tensor
@@ -127,11 +126,35 @@ class RaggedBatch:
     self_only: bool
     """Whether self-only attention replaces the last layer's attention for every token."""
 
+    @cached_property
+    def decode_groups(self) -> tuple[DecodeGroup, ...]:
+        """Sequences of similar length with one token each, which come first; PyTorch attends for each at once."""
+        decoding = takewhile(
+            lambda segment: segment.end - segment.start == 1 and segment.first_layer == 0, self.segments
+        )
+        by_length = [list(group) for _, group in groupby(decoding, lambda segment: _length_bucket(segment.position))]
+        # A sequence with no other of similar length needs no mask.
+        groups = takewhile(lambda group: len(group) > 1, by_length)
+        return tuple(_decode_group(group, self.kv_cache, self.slots.device) for group in groups)
+
     def segments_at(self, layer: int) -> tuple[Segment, ...]:
-        """Return the segments that ``layer`` attends for; those that diverge there are in :meth:`expand_attended`."""
+        """Return the segments outside of decode groups that ``layer`` attends for with PyTorch's kernels.
+
+        Those that diverge there are in :meth:`expand_attended`.
+        """
+        segments = self.segments[sum(group.end - group.start for group in self.decode_groups) :]
         if self.tokens_per_layer is None:
-            return self.segments
-        return tuple(segment for segment in self.segments if segment.first_layer < max(layer, 1))
+            return segments
+        return tuple(segment for segment in segments if segment.first_layer < max(layer, 1))
+
+    def segments_of(self, tokens: int) -> Tensor:
+        """Return the segments of the first ``tokens``, ``[segments, 4]``: start, end, slot, position."""
+        count = bisect_left(self.segments, tokens, key=lambda segment: segment.start)
+        return self._segment_table[:count]
+
+    @cached_property
+    def _segment_table(self) -> Tensor:
+        return torch.tensor([(s.start, s.end, s.slot, s.position) for s in self.segments], dtype=torch.long)
 
     def expand_attended(self, attended: Tensor, layer: int) -> Tensor:
         """Turn ``[tokens, ...]`` that ``layer`` attended for into ``[tokens that it computes, ...]``.
@@ -146,10 +169,15 @@ class RaggedBatch:
 
     def to_cache(self, state: Tensor, layer: int) -> Tensor:
         """Turn ``[tokens that layer computes, ...]`` into ``[cached tokens, ...]``, repeating what is shared."""
+        sources = self.cache_sources(layer)
+        return state[: len(self.slots)] if sources is None else state[sources.to(state.device)]
+
+    def cache_sources(self, layer: int) -> Tensor | None:
+        """Return the token of ``layer`` whose keys and values each cached token gets; None where it is its own."""
         cached = len(self.slots)
         if self.tokens_per_layer is None or self.tokens_per_layer[layer] >= cached:
-            return state[:cached]
-        return state[self._shared_indices[self.tokens_per_layer[layer]][:cached].to(state.device)]
+            return None
+        return self._shared_indices[self.tokens_per_layer[layer]][:cached]
 
     def enter_layer(self, hidden: Tensor, layer: int) -> Tensor:
         """Turn the previous layer's output ``[1, tokens, hidden_size]`` into the tokens that ``layer`` computes."""
@@ -197,9 +225,15 @@ def layout_order(inputs: Sequence[SequenceInput]) -> list[int]:
 
 
 def build_batch(
-    kv_cache: KVCache, inputs: Sequence[SequenceInput], layers: int, device: torch.device, *, self_only: bool = False
+    kv_cache: KVCache,
+    inputs: Sequence[SequenceInput],
+    layers: int,
+    device: torch.device,
+    *,
+    self_only: bool = False,
+    min_tokens: int = 1,
 ) -> RaggedBatch:
-    """Lay out a batch of ``inputs``, which are in :func:`layout_order`."""
+    """Lay out a batch of ``inputs``, which are in :func:`layout_order`, padded to at least ``min_tokens``."""
     segments: list[Segment] = []
     start = 0
     for each in inputs:
@@ -212,19 +246,12 @@ def build_batch(
         for each, segment in zip(inputs, segments, strict=True)
         for origin in _origins(segment, segment if each.divergence is None else by_slot[each.divergence.slot])
     ]
-    decoding = list(takewhile(_is_decode, inputs))
-    by_length = [
-        list(group) for _, group in groupby(segments[: len(decoding)], lambda segment: _length_bucket(segment.position))
-    ]
-    # A sequence with no other of similar length needs no mask.
-    groups = tuple(_decode_group(group, kv_cache, device) for group in takewhile(lambda g: len(g) > 1, by_length))
     diverges = any(each.divergence for each in inputs)
     return RaggedBatch(
         kv_cache=kv_cache,
         # Padding would come after the sequences that diverge, where no layer below their divergence could see it.
-        padding=0 if diverges else padded_size(start) - start,
-        decode_groups=groups,
-        segments=tuple(segments[sum(group.end - group.start for group in groups) :]),
+        padding=0 if diverges else max(padded_size(start), min_tokens) - start,
+        segments=tuple(segments),
         slots=torch.tensor([s.slot for s in cached for _ in range(s.start, s.end)], device=device),
         positions=torch.tensor([s.position + i for s in segments for i in range(s.end - s.start)], device=device),
         origins=torch.tensor(origins, device=device),

@@ -11,10 +11,13 @@ from torch import Tensor, nn
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.attention import attention_by
 from steering_profiles.steering import SteeringHandle, attach, is_open
-from steering_server.engines.local import attention
+from steering_server.engines.local import attention, fused
+from steering_server.engines.local.fused import FusedModel
 from steering_server.engines.local.kv_cache import KVCache
+from steering_server.engines.local.logits import largest
 from steering_server.engines.local.prepacking import PrepackedLinears
-from steering_server.engines.local.ragged import SequenceInput, build_batch, layout_order
+from steering_server.engines.local.ragged import RaggedBatch, SequenceInput, build_batch, layout_order
+from steering_server.engines.local.unembedding import float32_unembedding
 from steering_server.errors import EngineError
 
 
@@ -22,10 +25,17 @@ from steering_server.errors import EngineError
 class SequenceOutput:
     """The result of one forward pass for one sequence."""
 
-    logits: Tensor
-    """``[wanted, vocab]``"""
+    batch_logits: Tensor
+    """Those of the whole batch, ``[rows, vocab]``; float32 where the compiled kernels run."""
+    rows: slice
+    """The sequence's own rows, one for each wanted token."""
     finite: bool
-    """Whether all logits are finite."""
+    """Whether all of its logits are finite."""
+
+    @property
+    def logits(self) -> Tensor:
+        """``[wanted, vocab]``"""
+        return self.batch_logits[self.rows]
 
 
 class Runner:
@@ -55,7 +65,29 @@ class Runner:
         ]
         self._wanted: Tensor | None = None
         self._hooks.append(loaded.anatomy.unembedding.register_forward_pre_hook(self._select_wanted))
-        self._linears = PrepackedLinears(self._model)
+        self._unembedding = float32_unembedding(loaded, self.kv_cache.kernels_refused)
+        self.fused_refused = fused.refusal(loaded, self.kv_cache.kernels_refused)
+        """Why transformers' modules are run instead of fused operators; None where those are."""
+        if self._unembedding is None and self.fused_refused is None:
+            self.fused_refused = "its unembedding is not a plain linear layer"
+        self._linears = PrepackedLinears(
+            self._model,
+            fused.groups(loaded) if self.fused_refused is None else (),
+            without=() if self._unembedding is None else (loaded.anatomy.unembedding,),
+        )
+        self._fused = FusedModel(loaded, self._linears, self.steering) if self.fused_refused is None else None
+        self._min_tokens = 1
+
+    @property
+    def linears(self) -> PrepackedLinears:
+        """The linear layers."""
+        return self._linears
+
+    def pad_to(self, min_tokens: int) -> None:
+        """Pad every smaller batch to ``min_tokens`` tokens from now on."""
+        self._min_tokens = min_tokens
+        for linear in self._linears.all:
+            linear.min_tokens = min_tokens
 
     @torch.inference_mode()
     def run(self, inputs: Sequence[SequenceInput]) -> list[SequenceOutput]:
@@ -70,34 +102,42 @@ class Runner:
         order = layout_order(every)
         ordered = [every[index] for index in order]
         self_only = all(self.steering.attends_to_itself(each.steering_row) for each in ordered)
-        batch = build_batch(self.kv_cache, ordered, self._layers, self._device, self_only=self_only)
+        batch = build_batch(
+            self.kv_cache, ordered, self._layers, self._device, self_only=self_only, min_tokens=self._min_tokens
+        )
         filling = [0] * batch.padding
-        tokens = [token for each in ordered for token in each.tokens] + filling
+        tokens = self._tensor([token for each in ordered for token in each.tokens] + filling)
         steering_rows = [each.steering_row for each in ordered for _ in each.tokens] + filling
         positions = torch.cat([batch.positions, batch.positions.new_zeros(batch.padding)])
-        self._wanted = self._tensor(_wanted_tokens(ordered))
-        with (
-            attention.forward_context(batch, self._layers),
-            self.steering.step(steering_rows, ragged=True, tokens_per_layer=batch.tokens_per_layer),
-        ):
-            logits: Tensor = self._model(
-                input_ids=self._tensor(tokens).unsqueeze(0),
-                position_ids=positions.unsqueeze(0),
-                use_cache=False,
-            ).logits
+        wanted = self._tensor(_wanted_tokens(ordered))
+        with self.steering.step(steering_rows, ragged=True, tokens_per_layer=batch.tokens_per_layer):
+            logits = self._forward(tokens, positions, batch, wanted)
         spans = _logit_spans(order, ordered)
         for gate_pass, index in enumerate(gate_passes, len(inputs)):
             open_gate = inputs[index].open_gate
             if open_gate is not None:
-                closed = logits[0, spans[index]]
+                closed = logits[spans[index]]
                 chosen = is_open(closed, open_gate.gate)
-                closed[chosen] = logits[0, spans[gate_pass]][chosen]
-        finite = logits[0].amax(dim=-1).isfinite().tolist()  # amax of a tensor with a NaN is NaN
-        return [SequenceOutput(logits[0, spans[index]], all(finite[spans[index]])) for index in range(len(inputs))]
+                closed[chosen] = logits[spans[gate_pass]][chosen]
+        finite = largest(logits).isfinite().tolist()  # of a row with a NaN it is NaN
+        return [SequenceOutput(logits, spans[index], all(finite[spans[index]])) for index in range(len(inputs))]
+
+    def _forward(self, tokens: Tensor, positions: Tensor, batch: RaggedBatch, wanted: Tensor) -> Tensor:
+        """Return the logits of the ``wanted`` tokens, ``[wanted, vocab]``."""
+        if self._fused is not None and self._unembedding is not None:
+            return self._unembedding(self._fused(tokens, positions, batch, wanted))
+        self._wanted = wanted
+        with attention.forward_context(batch, self._layers):
+            logits: Tensor = self._model(
+                input_ids=tokens.unsqueeze(0), position_ids=positions.unsqueeze(0), use_cache=False
+            ).logits
+        return logits[0]
 
     def close(self) -> None:
         """Remove the hooks and restore the model's own attention and weights."""
         self._linears.close()
+        if self._unembedding is not None:
+            self._unembedding.close()
         self.steering.remove()
         for hook in self._hooks:
             hook.remove()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from steering_server.engines.local.logits import likeliest, normalisers
 from steering_server.generation.requests import SamplingParams, TokenLogprob
 
 _CANDIDATES = 1024
@@ -18,7 +19,7 @@ def sample(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[
     ``uniforms`` are numbers in [0, 1) drawn by each sequence's own generator: a token depends only on the sequence's
     logits, parameters and number. At temperature 0 it is the likeliest token, the lowest id among equals.
     """
-    tokens = logits.float().argmax(dim=-1)  # several times as fast as argmax on bfloat16, conversion included
+    tokens = likeliest(logits)
     warm = [row for row, p in enumerate(params) if p.temperature > 0]
     whole = [row for row in warm if not _is_truncated(params[row])]
     truncated = [row for row in warm if _is_truncated(params[row])]
@@ -42,16 +43,16 @@ def logprobs_of(logits: Tensor, tokens: Sequence[int], alternatives: Sequence[in
     """
     if not tokens:
         return []
-    logprobs = logits.float().log_softmax(dim=-1)
-    chosen = logprobs.gather(-1, torch.tensor(tokens, device=logits.device).unsqueeze(-1)).squeeze(-1).tolist()
-    most = min(max(alternatives, default=0), logits.shape[-1])
-    values, ids = logprobs.topk(most, dim=-1)
-    return [
-        TokenLogprob(token, logprob, tuple(zip(row_ids[:count], row_values[:count], strict=True)))
-        for token, logprob, count, row_ids, row_values in zip(
-            tokens, chosen, alternatives, ids.tolist(), values.tolist(), strict=True
-        )
-    ]
+    totals = normalisers(logits).unsqueeze(-1)
+    chosen = logits.gather(-1, torch.tensor(tokens, device=logits.device).unsqueeze(-1)).float() - totals
+    top: list[tuple[tuple[int, float], ...]] = [()] * len(tokens)
+    # Which of several equal logits topk takes depends on their number, so only rows that want as many go together.
+    for count in set(alternatives) - {0}:
+        rows = [row for row, wanted in enumerate(alternatives) if wanted == count]
+        values, ids = logits[rows].float().topk(min(count, logits.shape[-1]), dim=-1)
+        for row, row_ids, row_values in zip(rows, ids.tolist(), (values - totals[rows]).tolist(), strict=True):
+            top[row] = tuple(zip(row_ids, row_values, strict=True))
+    return list(map(TokenLogprob, tokens, chosen.squeeze(-1).tolist(), top))
 
 
 def _softmax(logits: Tensor, params: Sequence[SamplingParams], rows: Sequence[int]) -> Tensor:
@@ -86,7 +87,7 @@ def _draw_truncated(probabilities: Tensor, limits: _Limits, u: Tensor) -> Tensor
     tokens, unsure = _draw_sorted(values, ids, limits, u, vocabulary)
     # Each row decides by itself whether it needs the whole vocabulary, so that no draw depends on another row.
     if values.shape[-1] < vocabulary and bool(unsure.any()):
-        values, ids = probabilities[unsure].sort(dim=-1, descending=True)
+        values, ids = probabilities[unsure].sort(dim=-1, descending=True, stable=True)
         tokens[unsure] = _draw_sorted(values, ids, limits.of(unsure), u[unsure], vocabulary)[0]
     return tokens
 
@@ -99,7 +100,8 @@ def _draw_sorted(values: Tensor, ids: Tensor, limits: _Limits, u: Tensor, vocabu
     rank = torch.arange(values.shape[-1], device=values.device)
     left = (rank < limits.top_k) & (values >= limits.min_p * values[:, :1])
     narrowed = (limits.top_k < vocabulary) | (limits.min_p > 0)
-    mass = torch.where(narrowed, (values * left).sum(dim=-1, keepdim=True), 1.0)
+    # cumsum adds up each row by itself, in order; the order of sum depends on the number of rows.
+    mass = torch.where(narrowed, (values * left).cumsum(dim=-1)[:, -1:], 1.0)
     # A token is in the nucleus if those before it have not reached the limit; the first always is.
     kept = left & ((values.cumsum(dim=-1) - values < limits.top_p * mass) | (rank == 0))
     unsure = kept[:, -1] | (narrowed.squeeze(-1) & left[:, -1])

@@ -145,12 +145,12 @@ class SequenceState:
             open_gate=allocation.open_gate,
         )
 
-    def advance(self, computed: SequenceInput, logits: Tensor) -> Tensor | None:
-        """Record a computed input and its logits; return the logits to sample from, ``[vocab]``, if it is complete."""
+    def advance(self, computed: SequenceInput, logits: Tensor) -> bool:
+        """Record a computed input and its logits; return whether a token is to be sampled from the last of them."""
         start = computed.position + computed.logits_for.start
         self.allocated.slot.computed = computed.position + len(computed.tokens)
         self._score_prompt(start, logits)
-        return logits[-1] if self._samples_at(self.computed) else None
+        return self._samples_at(self.computed)
 
     def push(self, token: int, logprob: TokenLogprob | None, *, is_end: bool) -> Chunk:
         """Add a generated token; return the output that can be reported, with a finish reason if it is the last."""

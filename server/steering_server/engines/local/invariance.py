@@ -1,0 +1,123 @@
+"""Batch invariance: a sequence's logits are bit for bit the same alone and in any batch, in chunks of any size.
+
+The compiled kernels are so by construction. Matrix products and what else a model computes are PyTorch's: whether they
+are, on this machine and for this model's own shapes, is measured at start. Kernels that are not mostly differ for very
+few tokens only, so that padding small batches is enough.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from steering_profiles.models import LoadedModel
+from steering_server.engines.local.prepacking import PrepackedLinear
+from steering_server.engines.local.ragged import SequenceInput
+from steering_server.engines.local.runner import Runner
+from steering_server.generation.invariance import BatchInvariance
+
+_PADDINGS = (1, 2, 4, 8, 16)
+"""Numbers of tokens that smaller batches are padded to, the first that serves."""
+_TOKENS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 32, 64, 128, 256)
+"""Numbers of tokens at which the products of linear layers are compared."""
+_ROPE_BY_LENGTH = ("dynamic", "longrope")
+"""Kinds of rotary embeddings that depend on the longest sequence of the batch."""
+
+
+def ensure_invariance(runner: Runner, loaded: LoadedModel) -> BatchInvariance:
+    """Pad the runner's small batches as far as batch invariance needs it, and say whether it then holds.
+
+    Nothing may have been computed yet: the check uses slots of the KV cache, and clears them.
+    """
+    refused = runner.kv_cache.kernels_refused
+    if refused is not None:
+        return BatchInvariance(False, refused)
+    rope = getattr(loaded.model.config.get_text_config(), "rope_parameters", None) or {}
+    if rope.get("rope_type") in _ROPE_BY_LENGTH:
+        return BatchInvariance(False, f"its rotary embeddings ({rope['rope_type']}) depend on the longest sequence")
+    least = least_padding(runner.linears.all, loaded.dtype)
+    for padding in _PADDINGS:
+        if padding < (least or 1):
+            continue
+        runner.pad_to(padding)
+        if _is_invariant(runner, loaded.anatomy.sizes.vocab_size):
+            return BatchInvariance(True, None)
+    runner.pad_to(1)
+    return BatchInvariance(
+        False,
+        "on this machine a sequence's logits were not the same alone and beside others"
+        + ("" if least else ": matrix products of its linear layers depend on the number of tokens"),
+    )
+
+
+def least_padding(linears: Iterable[PrepackedLinear], dtype: torch.dtype) -> int | None:
+    """Return the padding from which on no product depends on the number of tokens; None if none of ours serves."""
+    differing: set[int] = set()
+    for linear in linears:
+        key = (linear.shape, linear.has_bias, dtype, torch.get_num_threads())
+        if key not in _differing:
+            _differing[key] = _differing_sizes(linear, dtype)
+        differing |= _differing[key]
+    return next((padding for padding in _PADDINGS if all(tokens < padding for tokens in differing)), None)
+
+
+_differing: dict[object, set[int]] = {}
+"""What was measured in this process, by shape: kernels are chosen by that, and preparing them takes milliseconds."""
+
+
+@torch.inference_mode()
+def _differing_sizes(linear: PrepackedLinear, dtype: torch.dtype) -> set[int]:
+    linear.min_tokens = 1
+    x = torch.randn(max(_TOKENS), linear.shape[1], generator=torch.Generator().manual_seed(0)).to(dtype)
+    reference = linear(x)
+    return {tokens for tokens in _TOKENS if not _agrees(linear, x, reference, tokens)}
+
+
+def _agrees(linear: PrepackedLinear, x: Tensor, reference: Tensor, tokens: int) -> bool:
+    """Whether the product of so many rows of ``x`` is what it is among all, for as many places as are worth the time.
+
+    Products of one or two rows are known to differ in few values of few rows.
+    """
+    places = 100 if tokens <= 2 else 16 if tokens <= 16 else 2
+    starts = range(0, len(x) - tokens + 1, tokens)[:places]
+    return all(torch.equal(linear(x[at : at + tokens]), reference[at : at + tokens]) for at in starts)
+
+
+def _is_invariant(runner: Runner, vocabulary: int) -> bool:
+    """Compare a sequence's logits alone, in chunks, token by token, and beside another sequence."""
+    generator = torch.Generator().manual_seed(1)
+    length = min(19, runner.kv_cache.length)
+    one, other = torch.randint(vocabulary, (2, length), generator=generator).tolist()
+
+    def logits(*chunks: int, beside: bool = False) -> Tensor:
+        """Return those of all tokens of the first sequence, computed in ``chunks``."""
+        parts, start = [], 0
+        for size in chunks:
+            inputs = [_input(one, start, start + size, slot=0)]
+            if beside:
+                inputs.append(_input(other, start, start + size, slot=1))
+            parts.append(runner.run(inputs)[0].logits)
+            start += size
+        return torch.cat(parts)
+
+    tail = min(3, length - 1)
+    runs = [
+        logits(length),
+        logits(length - tail, *[1] * tail),
+        logits(*_chunks(length, 5)),
+        logits(length, beside=True),
+        logits(*_chunks(length, 2), beside=True),
+    ]
+    for slot in (0, 1):
+        runner.kv_cache.discard(slot)
+    return all(torch.equal(run, runs[0]) for run in runs)
+
+
+def _input(tokens: Sequence[int], start: int, end: int, slot: int) -> SequenceInput:
+    return SequenceInput(
+        tokens=tokens[start:end], position=start, slot=slot, steering_row=0, logits_for=range(end - start)
+    )
+
+
+def _chunks(length: int, size: int) -> list[int]:
+    return [min(size, length - start) for start in range(0, length, size)]

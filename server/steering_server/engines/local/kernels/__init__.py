@@ -1,0 +1,261 @@
+"""Compiled kernels for CPUs, batch invariant: a sequence's result does not depend on what is computed beside it.
+
+PyTorch's own kernels are chosen, and their sums ordered, by the number of rows. These compute every row in one fixed
+order, with sums in float32. They are built with the package where there is a C compiler; :data:`UNAVAILABLE` says why
+they are not there.
+"""
+
+import ctypes
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+INSTRUCTIONS = os.environ.get("STEERING_KERNEL_INSTRUCTIONS", "")
+"""Set of instructions to use, for tests: plain, avx2, avx512 or avx512_bf16; empty for the best there is."""
+
+
+def _openmp() -> int:
+    """Return the address of GOMP_parallel in the OpenMP library that PyTorch has loaded; 0 if it uses another."""
+    for library in sorted((Path(torch.__file__).parent / "lib").glob("libgomp*")):
+        return ctypes.cast(ctypes.CDLL(str(library)).GOMP_parallel, ctypes.c_void_p).value or 0
+    return 0
+
+
+OPENMP = _openmp()
+"""Address of the function that runs a loop on PyTorch's threads."""
+UNAVAILABLE: str | None
+"""Why there are no kernels; None where there are."""
+INSTRUCTIONS_USED: str
+"""The set of instructions in use."""
+try:
+    from steering_server.engines.local.kernels import _native
+
+    INSTRUCTIONS_USED = _native.configure(OPENMP, INSTRUCTIONS)
+    UNAVAILABLE = None
+except ImportError:
+    INSTRUCTIONS_USED = ""
+    UNAVAILABLE = "the package was built without its compiled kernels (install a C compiler and install it again)"
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Parameters of the attention scores."""
+
+    scale: float
+    window: int | None = None
+    """Number of tokens a query sees: itself and those right before it; None for all."""
+    softcap: float | None = None
+    """Bound of the scores' absolute value, applied with tanh; None for no bound."""
+
+    def capped(self, scores: Tensor) -> Tensor:
+        """Apply the softcap to scaled scores."""
+        return scores if self.softcap is None else torch.tanh(scores / self.softcap) * self.softcap
+
+
+def refusal(device: torch.device, dtype: torch.dtype, heads: int, kv_heads: int, head_dim: int) -> str | None:
+    """Return why the kernels cannot compute a model of this kind; None if they can."""
+    if UNAVAILABLE is not None:
+        return UNAVAILABLE
+    if device.type != "cpu":
+        return f"the compiled kernels are for CPUs, and the model is on {device.type}"
+    if dtype not in (torch.bfloat16, torch.float32):
+        return f"the compiled kernels compute in bfloat16 and float32, not in {str(dtype).removeprefix('torch.')}"
+    if head_dim > _native.MAX_HEAD_DIM or heads // kv_heads > _native.MAX_GROUP:
+        return f"heads of {head_dim} dimensions in groups of {heads // kv_heads} are too large for the compiled kernels"
+    return None
+
+
+def write_cache(
+    key: Tensor, value: Tensor, keys: Tensor, values: Tensor, slots: Tensor, positions: Tensor, sources: Tensor | None
+) -> None:
+    """Write keys and values to their slots and positions in the cache.
+
+    ``key`` and ``value`` are ``[tokens, kv_heads, head_dim]``, ``keys`` and ``values`` ``[slots, kv_heads, length,
+    head_dim]``, ``slots`` and ``positions`` ``[cached tokens]``. ``sources`` are the tokens to write there, if not
+    the first ones in order.
+    """
+    _native.cache(
+        _is_bfloat16(key),
+        torch.get_num_threads(),
+        key.data_ptr(),
+        key.stride(0),
+        key.stride(1),
+        value.data_ptr(),
+        value.stride(0),
+        value.stride(1),
+        keys.data_ptr(),
+        values.data_ptr(),
+        keys.stride(0),
+        keys.stride(1),
+        slots.data_ptr(),
+        positions.data_ptr(),
+        0 if sources is None else sources.data_ptr(),
+        slots.shape[0],
+        key.shape[1],
+        key.shape[2],
+    )
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, segments: Tensor, options: ScoreOptions) -> Tensor:
+    """Attend each segment's tokens to its own slot, up to their own position.
+
+    ``query`` is ``[tokens, heads, head_dim]``, ``segments`` ``[segments, 4]``: first token, end, slot and the first
+    token's position. Returns ``[tokens, heads, head_dim]``; tokens in no segment get zeros.
+    """
+    tokens, heads, head_dim = query.shape
+    attended = query.new_zeros(tokens, heads, head_dim)
+    _native.attend(
+        _is_bfloat16(query),
+        torch.get_num_threads(),
+        query.data_ptr(),
+        query.stride(0),
+        query.stride(1),
+        keys.data_ptr(),
+        values.data_ptr(),
+        keys.stride(0),
+        keys.stride(1),
+        keys.shape[2],
+        segments.data_ptr(),
+        segments.shape[0],
+        attended.data_ptr(),
+        heads,
+        keys.shape[1],
+        head_dim,
+        options.window or 0,
+        options.scale,
+        options.softcap or 0.0,
+    )
+    return attended
+
+
+def add_norm(stream: Tensor, added: Tensor | None, gain: Tensor | None, epsilon: float) -> Tensor:
+    """Add ``added`` to the residual stream in place; return its RMS norm, or the stream itself where there is no gain.
+
+    ``stream`` and ``added`` are contiguous, ``[..., hidden_size]``; rounding is that of transformers' RMS norms.
+    """
+    out = stream if gain is None else torch.empty_like(stream)
+    width = stream.shape[-1]
+    _native.add_norm(
+        _is_bfloat16(stream),
+        torch.get_num_threads(),
+        stream.data_ptr(),
+        0 if added is None else added.data_ptr(),
+        0 if gain is None else gain.data_ptr(),
+        out.data_ptr(),
+        stream.numel() // width,
+        width,
+        epsilon,
+    )
+    return out
+
+
+def gated_silu(gate_up: Tensor) -> Tensor:
+    """Return ``silu(gate) * up`` of ``[..., gate | up]``, contiguous."""
+    width = gate_up.shape[-1] // 2
+    out = gate_up.new_empty(*gate_up.shape[:-1], width)
+    rows = gate_up.numel() // (2 * width)
+    _native.gate(_is_bfloat16(gate_up), torch.get_num_threads(), gate_up.data_ptr(), out.data_ptr(), rows, width)
+    return out
+
+
+def rotate(
+    qkv: Tensor,
+    cos: Tensor,
+    sin: Tensor,
+    heads: int,
+    kv_heads: int,
+    *,
+    query_gain: Tensor | None = None,
+    key_gain: Tensor | None = None,
+    epsilon: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return queries, keys and values of a fused projection, rotary embeddings (and norms per head) applied.
+
+    ``qkv`` is ``[tokens, (heads + 2 kv_heads) * head_dim]``, ``cos`` and ``sin`` ``[tokens, rotary dimensions]``; all
+    contiguous. Returns ``[tokens, heads or kv_heads, head_dim]``; values are a view of ``qkv``.
+    """
+    tokens, width = qkv.shape
+    head_dim = width // (heads + 2 * kv_heads)
+    queries, keys = qkv.new_empty(tokens, heads, head_dim), qkv.new_empty(tokens, kv_heads, head_dim)
+    _native.rotary(
+        _is_bfloat16(qkv),
+        torch.get_num_threads(),
+        qkv.data_ptr(),
+        width,
+        cos.data_ptr(),
+        sin.data_ptr(),
+        0 if query_gain is None else query_gain.data_ptr(),
+        0 if key_gain is None else key_gain.data_ptr(),
+        queries.data_ptr(),
+        keys.data_ptr(),
+        tokens,
+        heads,
+        kv_heads,
+        head_dim,
+        cos.shape[-1],
+        epsilon,
+    )
+    return queries, keys, qkv[:, (heads + kv_heads) * head_dim :].view(tokens, kv_heads, head_dim)
+
+
+def unembed(hidden: Tensor, weight: Tensor) -> Tensor:
+    """Return logits in float32: ``hidden`` ``[rows, hidden_size]`` times ``weight`` ``[vocab, hidden_size]``."""
+    hidden = hidden.contiguous()
+    rows, width = hidden.shape
+    logits = torch.empty(rows, weight.shape[0])
+    _native.logits(
+        _is_bfloat16(hidden),
+        torch.get_num_threads(),
+        hidden.data_ptr(),
+        weight.data_ptr(),
+        logits.data_ptr(),
+        rows,
+        width,
+        weight.shape[0],
+    )
+    return logits
+
+
+@dataclass(frozen=True)
+class LogitSummary:
+    """What the logits of some rows, ``[rows, vocab]`` in float32, come to; every field is ``[rows]``."""
+
+    largest: Tensor
+    """A NaN counts as the largest."""
+    likeliest: Tensor
+    """The token with the largest logit, the lowest id among equals."""
+
+
+def summarise(logits: Tensor) -> LogitSummary:
+    """Return the largest logit of each row and its token."""
+    logits = logits.contiguous()
+    rows, vocabulary = logits.shape
+    largest, likeliest = torch.empty(rows), torch.empty(rows, dtype=torch.long)
+    _native.summary(
+        torch.get_num_threads(), logits.data_ptr(), rows, vocabulary, largest.data_ptr(), 0, likeliest.data_ptr()
+    )
+    return LogitSummary(largest, likeliest)
+
+
+def normalisers(logits: Tensor) -> Tensor:
+    """Return the logarithm of the sum of each row's exponentials, ``[rows]``, of ``[rows, vocab]`` in float32."""
+    logits = logits.contiguous()
+    rows, vocabulary = logits.shape
+    largest, likeliest, normaliser = torch.empty(rows), torch.empty(rows, dtype=torch.long), torch.empty(rows)
+    _native.summary(
+        torch.get_num_threads(),
+        logits.data_ptr(),
+        rows,
+        vocabulary,
+        largest.data_ptr(),
+        normaliser.data_ptr(),
+        likeliest.data_ptr(),
+    )
+    return normaliser
+
+
+def _is_bfloat16(tensor: Tensor) -> int:
+    return int(tensor.dtype == torch.bfloat16)

@@ -1,0 +1,426 @@
+/* Kernels for CPUs whose results do not depend on what else is computed beside them.
+ *
+ * The module takes addresses and sizes; kernels/__init__.py is what calls it, and checks them. It uses the stable ABI of
+ * Python, so that one build serves every version from 3.11 on, and no symbol of PyTorch.
+ */
+
+#define Py_LIMITED_API 0x030b0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+#define BLOCK 64        /* keys that are attended to at a time; positions are counted from the sequence's first token */
+#define TILE_ROWS 48    /* query heads times tokens that share the keys of a tile */
+#define MAX_ROWS 132
+#define MAX_HEAD_DIM 512
+#define TOKENS 64        /* of the vocabulary, whose logits are computed at a time */
+
+typedef float v16 __attribute__((vector_size(64)));
+typedef float v16_unaligned __attribute__((vector_size(64), aligned(4), may_alias));
+typedef uint32_t u32x16 __attribute__((vector_size(64)));
+typedef uint32_t u32x16_unaligned __attribute__((vector_size(64), aligned(2), may_alias));
+typedef int32_t i32x16 __attribute__((vector_size(64)));
+
+typedef struct {
+    const void *query;
+    int64_t query_token, query_head;
+    const void *keys, *values;
+    int64_t cache_slot, cache_head, cache_length;
+    const int64_t *segments; /* start, end, slot, position of each */
+    void *attended;
+    int64_t heads, kv_heads, head_dim, padded_dim, window, tile;
+    float scale, cap;
+    const int64_t *tiles; /* segment and first token of each */
+} attention_args;
+
+typedef struct {
+    void *stream;
+    const void *added, *gain;
+    void *out;
+    int64_t width;
+    float epsilon;
+} norm_args;
+
+typedef struct {
+    const void *gate_up;
+    void *out;
+    int64_t width;
+} gate_args;
+
+typedef struct {
+    const void *qkv;
+    int64_t qkv_row;
+    const void *cos, *sin, *query_gain, *key_gain;
+    void *queries, *keys;
+    int64_t heads, kv_heads, head_dim, rotary_dim;
+    float epsilon;
+} rotary_args;
+
+typedef struct {
+    const void *keys;
+    int64_t key_token, key_head;
+    const void *values;
+    int64_t value_token, value_head;
+    void *cached_keys, *cached_values;
+    int64_t cache_slot, cache_head;
+    const int64_t *slots, *positions, *sources;
+    int64_t kv_heads, head_dim;
+} cache_args;
+
+typedef struct {
+    const void *inputs, *weight;
+    float *out;
+    int64_t rows, width, vocabulary;
+} logits_args;
+
+typedef struct {
+    const float *logits;
+    int64_t vocabulary;
+    float *largest, *normaliser;
+    int64_t *likeliest;
+} summary_args;
+
+/* One piece of work of a kernel; pieces are independent of each other. */
+typedef void (*task)(const void *args, int64_t index);
+
+typedef struct {
+    task attend, add_norm, gate, rotary, cache, logits, summary;
+} kernels;
+
+/* bfloat16 is the upper half of a float32; rounded to nearest, ties to even. */
+INLINE float widen(uint16_t x) {
+    uint32_t bits = (uint32_t)x << 16;
+    float y;
+    memcpy(&y, &bits, 4);
+    return y;
+}
+INLINE uint16_t narrow(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, 4);
+    return x != x ? 0x7fc0 : (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+#define HALF(x, y) __builtin_shufflevector(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23)
+#define OTHER_HALF(x, y) __builtin_shufflevector(x, y, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31)
+#define QUARTER(x, y) __builtin_shufflevector(x, y, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27)
+#define OTHER_QUARTER(x, y) __builtin_shufflevector(x, y, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31)
+#define PAIR(x, y) __builtin_shufflevector(x, y, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29)
+#define OTHER_PAIR(x, y) __builtin_shufflevector(x, y, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)
+#define ONE(x, y) __builtin_shufflevector(x, y, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)
+#define OTHER(x, y) __builtin_shufflevector(x, y, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31)
+
+/* Each set of instructions gets its own copy of every kernel. */
+#define PASTE2(a, b) a##_##b
+#define PASTE(a, b) PASTE2(a, b)
+
+#define splat V(splat)
+#define spread V(spread)
+#define widen16 V(widen16)
+#define choose V(choose)
+#define greater V(greater)
+#define greatest V(greatest)
+#define narrow16 V(narrow16)
+#define exponential V(exponential)
+#define hyperbolic_tangent V(hyperbolic_tangent)
+#define seen V(seen)
+#define sum_each V(sum_each)
+#define transpose V(transpose)
+#define sum V(sum)
+#define FMA(x, y, total) ((x) * (y) + (total))
+#define AVX512 0
+#define DOT 0
+#define V(x) PASTE(x, plain)
+#include "vectors.h"
+#define BFLOAT16 0
+#define NAME(x) PASTE(x, float32_plain)
+#include "operations.h"
+#undef NAME
+#undef BFLOAT16
+#define BFLOAT16 1
+#define NAME(x) PASTE(x, bfloat16_plain)
+#include "operations.h"
+#undef NAME
+#undef BFLOAT16
+
+#undef V
+#undef WHERE_GREATER
+#undef WHERE_NAN
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#define V(x) PASTE(x, avx2)
+#include "vectors.h"
+#define BFLOAT16 0
+#define NAME(x) PASTE(x, float32_avx2)
+#include "operations.h"
+#undef NAME
+#undef BFLOAT16
+#define BFLOAT16 1
+#define NAME(x) PASTE(x, bfloat16_avx2)
+#include "operations.h"
+#undef NAME
+#undef BFLOAT16
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,prefer-vector-width=512")
+#endif
+#undef V
+#undef WHERE_GREATER
+#undef WHERE_NAN
+#undef FMA
+#undef AVX512
+#define AVX512 1
+#define V(x) PASTE(x, avx512)
+#include "vectors.h"
+#define FMA(x, y, total) ((v16)_mm512_fmadd_ps((__m512)(x), (__m512)(y), (__m512)(total)))
+#define BFLOAT16 0
+#define NAME(x) PASTE(x, float32_avx512)
+#include "operations.h"
+#undef NAME
+#undef BFLOAT16
+#define BFLOAT16 1
+#define NAME(x) PASTE(x, bfloat16_avx512)
+#include "operations.h"
+#undef NAME
+#undef BFLOAT16
+#undef DOT
+#if defined(__clang__)
+#pragma clang attribute pop
+#pragma clang attribute push(__attribute__((target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16"))), apply_to = function)
+#else
+#pragma GCC pop_options
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512bf16,prefer-vector-width=512")
+#endif
+INLINE v16 dot(v16 sums, u32x16 x, u32x16 y) {
+    return (v16)_mm512_dpbf16_ps((__m512)sums, (__m512bh)x, (__m512bh)y);
+}
+#define DOT 1
+#define BFLOAT16 1
+#define NAME(x) PASTE(x, bfloat16_dot)
+#include "operations.h"
+#undef NAME
+#undef BFLOAT16
+#undef DOT
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#endif
+
+/* ---- threads and the module ----------------------------------------------------------------------------------- */
+
+typedef void (*parallel)(void (*function)(void *), void *data, unsigned threads, unsigned flags);
+
+static parallel gomp_parallel; /* PyTorch's: a second pool of threads on the same cores would slow both down */
+static const kernels *float32_kernels = &table_float32_plain, *bfloat16_kernels = &table_bfloat16_plain;
+static const char *instructions = "plain";
+
+typedef struct {
+    task function;
+    const void *args;
+    int64_t count, at_a_time, next;
+} work;
+
+static void take_work(void *data) {
+    work *w = data;
+    for (;;) {
+        int64_t first = __atomic_fetch_add(&w->next, w->at_a_time, __ATOMIC_RELAXED);
+        if (first >= w->count) return;
+        int64_t end = first + w->at_a_time < w->count ? first + w->at_a_time : w->count;
+        for (int64_t i = first; i < end; i++) w->function(w->args, i);
+    }
+}
+
+/* Do `count` pieces of work of `cost` operations each, by several threads where that is worth waking them. */
+static void run(task function, const void *args, int64_t count, int64_t cost, int64_t threads) {
+    work w = {function, args, count, 1, 0};
+    const int64_t operations = count * cost;
+    if (threads > count) threads = count;
+    if (threads < 2 || operations < 40000 || !gomp_parallel) {
+        for (int64_t i = 0; i < count; i++) function(args, i);
+        return;
+    }
+    w.at_a_time = count / (threads * 8) > 0 ? count / (threads * 8) : 1;
+    if (operations < 1000000) {
+        gomp_parallel(take_work, &w, (unsigned)threads, 0);
+        return;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    gomp_parallel(take_work, &w, (unsigned)threads, 0);
+    Py_END_ALLOW_THREADS
+}
+
+static void choose_instructions(const char *most) {
+    const int any = !most[0];
+#if defined(__x86_64__) && defined(__GNUC__)
+    const int avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    const int avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    const int bf16 = avx512 && __builtin_cpu_supports("avx512bf16");
+    if (bf16 && (any || !strcmp(most, "avx512_bf16"))) {
+        float32_kernels = &table_float32_avx512, bfloat16_kernels = &table_bfloat16_dot, instructions = "avx512_bf16";
+        return;
+    }
+    if (avx512 && (any || !strcmp(most, "avx512"))) {
+        float32_kernels = &table_float32_avx512, bfloat16_kernels = &table_bfloat16_avx512, instructions = "avx512";
+        return;
+    }
+    if (avx2 && (any || !strcmp(most, "avx2"))) {
+        float32_kernels = &table_float32_avx2, bfloat16_kernels = &table_bfloat16_avx2, instructions = "avx2";
+        return;
+    }
+#endif
+    float32_kernels = &table_float32_plain, bfloat16_kernels = &table_bfloat16_plain, instructions = "plain";
+}
+
+/* Read `count` whole numbers, then the rest as floating-point ones. */
+static int read_arguments(PyObject *const *args, Py_ssize_t given, Py_ssize_t count, int64_t *integers, Py_ssize_t floats,
+                float *reals) {
+    if (given != count + floats) {
+        PyErr_Format(PyExc_TypeError, "%zd arguments are needed, and there are %zd", count + floats, given);
+        return 0;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        integers[i] = PyLong_AsLongLong(args[i]);
+        if (integers[i] == -1 && PyErr_Occurred()) return 0;
+    }
+    for (Py_ssize_t i = 0; i < floats; i++) {
+        double value = PyFloat_AsDouble(args[count + i]);
+        if (value == -1 && PyErr_Occurred()) return 0;
+        reals[i] = (float)value;
+    }
+    return 1;
+}
+
+#define POINTER(i) ((void *)(intptr_t)n[i])
+#define KERNELS(is_bfloat16) (is_bfloat16 ? bfloat16_kernels : float32_kernels)
+
+static PyObject *configure(PyObject *self, PyObject *args) {
+    unsigned long long address;
+    const char *most;
+    if (!PyArg_ParseTuple(args, "Ks", &address, &most)) return NULL;
+    gomp_parallel = (parallel)(uintptr_t)address;
+    choose_instructions(most);
+    return PyUnicode_FromString(instructions);
+}
+
+/* is_bfloat16, threads, query, query_token, query_head, keys, values, cache_slot, cache_head, cache_length, segments,
+ * segment count, attended, heads, kv_heads, head_dim, window; scale, cap */
+static PyObject *attend(PyObject *self, PyObject *const *args, Py_ssize_t given) {
+    int64_t n[17];
+    float x[2];
+    if (!read_arguments(args, given, 17, n, 2, x)) return NULL;
+    const int64_t *segments = POINTER(10), count = n[11], group = n[13] / n[14];
+    attention_args a = {POINTER(2), n[3], n[4], POINTER(5), POINTER(6), n[7], n[8], n[9], segments, POINTER(12),
+                        n[13], n[14], n[15], (n[15] + 15) & ~15, n[16], 0, x[0], x[1], NULL};
+    if (n[0]) a.padded_dim = (n[15] + 31) & ~31;
+    a.tile = group < TILE_ROWS ? TILE_ROWS / group : 1;
+    int64_t tiles = 0, cost = 0;
+    for (int64_t i = 0; i < count; i++) tiles += (segments[4 * i + 1] - segments[4 * i] + a.tile - 1) / a.tile;
+    if (!tiles) Py_RETURN_NONE;
+    int64_t *list = PyMem_Malloc(2 * tiles * sizeof(int64_t)), *next = list;
+    if (!list) return PyErr_NoMemory();
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t first = segments[4 * i]; first < segments[4 * i + 1]; first += a.tile, next += 2) {
+            next[0] = i, next[1] = first;
+            cost += (segments[4 * i + 3] + first - segments[4 * i] + BLOCK) * n[15] / 4;
+        }
+    a.tiles = list;
+    run(KERNELS(n[0])->attend, &a, tiles * n[14], cost / tiles, n[1]);
+    PyMem_Free(list);
+    Py_RETURN_NONE;
+}
+
+/* is_bfloat16, threads, stream, added, gain, out, rows, width; epsilon */
+static PyObject *add_norm(PyObject *self, PyObject *const *args, Py_ssize_t given) {
+    int64_t n[8];
+    float x[1];
+    if (!read_arguments(args, given, 8, n, 1, x)) return NULL;
+    norm_args a = {POINTER(2), POINTER(3), POINTER(4), POINTER(5), n[7], x[0]};
+    run(KERNELS(n[0])->add_norm, &a, n[6], n[7] / 2, n[1]);
+    Py_RETURN_NONE;
+}
+
+/* is_bfloat16, threads, gate_up, out, rows, width */
+static PyObject *gate(PyObject *self, PyObject *const *args, Py_ssize_t given) {
+    int64_t n[6];
+    if (!read_arguments(args, given, 6, n, 0, NULL)) return NULL;
+    gate_args a = {POINTER(2), POINTER(3), n[5]};
+    run(KERNELS(n[0])->gate, &a, n[4], n[5] * 2, n[1]);
+    Py_RETURN_NONE;
+}
+
+/* is_bfloat16, threads, qkv, qkv_row, cos, sin, query_gain, key_gain, queries, keys, rows, heads, kv_heads, head_dim,
+ * rotary_dim; epsilon */
+static PyObject *rotary(PyObject *self, PyObject *const *args, Py_ssize_t given) {
+    int64_t n[15];
+    float x[1];
+    if (!read_arguments(args, given, 15, n, 1, x)) return NULL;
+    rotary_args a = {POINTER(2), n[3], POINTER(4), POINTER(5), POINTER(6), POINTER(7), POINTER(8), POINTER(9),
+                     n[11], n[12], n[13], n[14], x[0]};
+    run(KERNELS(n[0])->rotary, &a, n[10], (n[11] + n[12]) * n[13], n[1]);
+    Py_RETURN_NONE;
+}
+
+/* is_bfloat16, threads, keys, key_token, key_head, values, value_token, value_head, cached_keys, cached_values, cache_slot,
+ * cache_head, slots, positions, sources, rows, kv_heads, head_dim */
+static PyObject *cache(PyObject *self, PyObject *const *args, Py_ssize_t given) {
+    int64_t n[18];
+    if (!read_arguments(args, given, 18, n, 0, NULL)) return NULL;
+    cache_args a = {POINTER(2), n[3], n[4], POINTER(5), n[6], n[7], POINTER(8), POINTER(9), n[10], n[11],
+                    POINTER(12), POINTER(13), POINTER(14), n[16], n[17]};
+    run(KERNELS(n[0])->cache, &a, n[15], n[16] * n[17] / 4, n[1]);
+    Py_RETURN_NONE;
+}
+
+/* is_bfloat16, threads, inputs, weight, out, rows, width, vocabulary */
+static PyObject *logits(PyObject *self, PyObject *const *args, Py_ssize_t given) {
+    int64_t n[8];
+    if (!read_arguments(args, given, 8, n, 0, NULL)) return NULL;
+    logits_args a = {POINTER(2), POINTER(3), POINTER(4), n[5], n[6], n[7]};
+    run(KERNELS(n[0])->logits, &a, (n[7] + TOKENS - 1) / TOKENS, TOKENS * n[6] * n[5], n[1]);
+    Py_RETURN_NONE;
+}
+
+/* threads, logits, rows, vocabulary, largest, normaliser, likeliest */
+static PyObject *summary(PyObject *self, PyObject *const *args, Py_ssize_t given) {
+    int64_t n[7];
+    if (!read_arguments(args, given, 7, n, 0, NULL)) return NULL;
+    summary_args a = {POINTER(1), n[3], POINTER(4), POINTER(5), POINTER(6)};
+    run(float32_kernels->summary, &a, n[2], n[3] * (n[5] ? 2 : 1), n[0]);
+    Py_RETURN_NONE;
+}
+
+#define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
+static PyMethodDef methods[] = {
+    {"configure", configure, METH_VARARGS, NULL},
+    FAST(attend), FAST(add_norm), FAST(gate), FAST(rotary), FAST(cache), FAST(logits), FAST(summary),
+    {NULL, NULL, 0, NULL},
+};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", NULL, 0, methods, NULL, NULL, NULL, NULL};
+
+PyMODINIT_FUNC PyInit__native(void) {
+    PyObject *made = PyModule_Create(&module);
+    if (made && (PyModule_AddIntConstant(made, "MAX_HEAD_DIM", MAX_HEAD_DIM) ||
+                 PyModule_AddIntConstant(made, "MAX_GROUP", MAX_ROWS - 4)))
+        return NULL;
+    return made;
+}

@@ -1,0 +1,499 @@
+/* The kernels for one element type and one instruction set; included by native.c once for each pair of them.
+ *
+ * NAME(x)   name of a function of this pair
+ * BFLOAT16  1 where elements are bfloat16, 0 where they are float32
+ * DOT       1 where the processor multiplies pairs of bfloat16 and adds them up in float32 (AVX512_BF16)
+ *
+ * A result depends on its own inputs alone: which other rows are computed beside it, and by how many threads, changes
+ * neither the operations nor their order.
+ */
+
+#if BFLOAT16
+typedef uint16_t NAME(element);
+#else
+typedef float NAME(element);
+#endif
+#define T NAME(element)
+
+INLINE v16 NAME(load)(const T *p) {
+#if BFLOAT16
+    typedef uint16_t u16x16 __attribute__((vector_size(32), aligned(2), may_alias));
+    return (v16)(__builtin_convertvector(*(const u16x16 *)p, u32x16) << 16);
+#else
+    return *(const v16_unaligned *)p;
+#endif
+}
+
+INLINE float NAME(load_one)(const T *p) {
+#if BFLOAT16
+    return widen(*p);
+#else
+    return *p;
+#endif
+}
+
+INLINE void NAME(store_one)(T *p, float x) {
+#if BFLOAT16
+    *p = narrow(x);
+#else
+    *p = x;
+#endif
+}
+
+/* Round to the element type and back. */
+INLINE float NAME(rounded)(float x) {
+#if BFLOAT16
+    return widen(narrow(x));
+#else
+    return x;
+#endif
+}
+
+INLINE v16 NAME(rounded16)(v16 x) {
+#if BFLOAT16
+    return widen16(narrow16(x));
+#else
+    return x;
+#endif
+}
+
+INLINE void NAME(store)(T *p, v16 x) {
+#if BFLOAT16
+    typedef uint16_t u16x16 __attribute__((vector_size(32), aligned(2), may_alias));
+    *(u16x16 *)p = __builtin_convertvector(narrow16(x), u16x16);
+#else
+    *(v16_unaligned *)p = x;
+#endif
+}
+
+/* The first n of 16 elements, none where n is negative; the others are 0. */
+INLINE v16 NAME(load_some)(const T *p, int64_t n) {
+    T padded[16] = {0};
+    if (n >= 16) return NAME(load)(p);
+    if (n > 0) memcpy(padded, p, n * sizeof(T));
+    return NAME(load)(padded);
+}
+
+INLINE void NAME(store_some)(T *p, v16 x, int64_t n) {
+    T padded[16];
+    if (n >= 16) {
+        NAME(store)(p, x);
+        return;
+    }
+    NAME(store)(padded, x);
+    memcpy(p, padded, n * sizeof(T));
+}
+
+/* ---- attention ------------------------------------------------------------------------------------------------ */
+
+#if DOT
+#define PACKED uint32_t /* two elements that are multiplied and added together */
+#define PER_PACKED 2
+#else
+#define PACKED float
+#define PER_PACKED 1
+#endif
+
+/* Keys of a block, transposed: packed[d][key], for d in units of PER_PACKED elements. */
+INLINE void NAME(pack_keys)(const attention_args *a, const T *keys, int64_t count, int64_t limit, PACKED *packed) {
+    const int64_t units = a->padded_dim / PER_PACKED;
+    for (int64_t first = 0; first < count; first += 16)
+        for (int64_t d = 0; d < units; d += 16) {
+            u32x16 rows[16];
+            const int64_t left = a->head_dim - d * PER_PACKED;
+            for (int k = 0; k < 16; k++) {
+                const int64_t key = first + k < limit ? first + k : limit - 1;
+                const T *from = keys + key * a->head_dim + d * PER_PACKED;
+#if DOT
+                if (left >= 32)
+                    rows[k] = *(const u32x16_unaligned *)from;
+                else {
+                    uint32_t some[16] = {0};
+                    memcpy(some, from, left * sizeof(T));
+                    rows[k] = *(const u32x16_unaligned *)some;
+                }
+#else
+                rows[k] = (u32x16)NAME(load_some)(from, left);
+#endif
+            }
+            transpose(rows);
+            for (int k = 0; k < 16 && d + k < units; k++)
+                *(u32x16_unaligned *)(packed + (d + k) * BLOCK + first) = rows[k];
+        }
+}
+
+/* Values of a block: packed[key][d], for keys in units of PER_PACKED. */
+INLINE void NAME(pack_values)(const attention_args *a, const T *values, int64_t count, int64_t limit, PACKED *packed) {
+    for (int64_t key = 0; key < count; key += PER_PACKED)
+        for (int64_t d = 0; d < a->padded_dim; d += 16) {
+            const int64_t left = a->head_dim - d;
+            PACKED *to = packed + key / PER_PACKED * a->padded_dim + d;
+            v16 even = NAME(load_some)(values + key * a->head_dim + d, left);
+#if DOT
+            const int64_t next = key + 1 < limit ? key + 1 : limit - 1;
+            v16 odd = NAME(load_some)(values + next * a->head_dim + d, left);
+            *(u32x16_unaligned *)to = ((u32x16)even >> 16) | (u32x16)odd;
+#else
+            *(v16_unaligned *)to = even;
+#endif
+        }
+    (void)limit;
+}
+
+/* scores[row][key] of four rows and a block of keys */
+INLINE void NAME(score)(const attention_args *a, const PACKED *queries, const PACKED *keys, int64_t count,
+                        float (*scores)[BLOCK]) {
+    const int64_t units = a->padded_dim / PER_PACKED;
+    for (int64_t first = 0; first < count; first += 32) {
+        v16 sums[4][2] = {{{0}}};
+        const PACKED *column = keys + first;
+        for (int64_t d = 0; d < units; d++, column += BLOCK)
+            for (int row = 0; row < 4; row++) {
+                PACKED q = queries[row * units + d];
+                for (int half = 0; half < 2; half++)
+#if DOT
+                    sums[row][half] = dot(sums[row][half], *(const u32x16_unaligned *)(column + 16 * half), splat(q));
+#else
+                    sums[row][half] = FMA(*(const v16_unaligned *)(column + 16 * half), spread(q), sums[row][half]);
+#endif
+            }
+        for (int row = 0; row < 4; row++)
+            for (int half = 0; half < 2; half++)
+                *(v16_unaligned *)(scores[row] + first + 16 * half) = sums[row][half];
+    }
+}
+
+/* attended[row][d] += weights[row][key] values[key][d], of four rows and a block of keys */
+INLINE void NAME(add_values)(const attention_args *a, const PACKED (*weights)[BLOCK / PER_PACKED], const PACKED *values,
+                             int64_t count, float *attended) {
+    for (int64_t d = 0; d < a->padded_dim; d += 32) {
+        const int two = d + 16 < a->padded_dim;
+        v16 sums[4][2];
+        for (int row = 0; row < 4; row++)
+            for (int half = 0; half <= two; half++)
+                sums[row][half] = *(const v16_unaligned *)(attended + row * a->padded_dim + d + 16 * half);
+        const PACKED *from = values + d;
+        for (int64_t key = 0; key < (count + PER_PACKED - 1) / PER_PACKED; key++, from += a->padded_dim)
+            for (int row = 0; row < 4; row++) {
+                PACKED weight = weights[row][key];
+                for (int half = 0; half <= two; half++)
+#if DOT
+                    sums[row][half] = dot(sums[row][half], *(const u32x16_unaligned *)(from + 16 * half), splat(weight));
+#else
+                    sums[row][half] = FMA(*(const v16_unaligned *)(from + 16 * half), spread(weight), sums[row][half]);
+#endif
+            }
+        for (int row = 0; row < 4; row++)
+            for (int half = 0; half <= two; half++)
+                *(v16_unaligned *)(attended + row * a->padded_dim + d + 16 * half) = sums[row][half];
+    }
+}
+
+/* One tile: some tokens of one segment, and the query heads of one key-value head. */
+static void NAME(attend_tile)(const attention_args *a, int64_t tile) {
+    const int64_t kv_head = tile % a->kv_heads;
+    const int64_t *segment = a->segments + 4 * a->tiles[2 * (tile / a->kv_heads)];
+    const int64_t first = a->tiles[2 * (tile / a->kv_heads) + 1];
+    const int64_t tokens = segment[1] - first < a->tile ? segment[1] - first : a->tile;
+    const int64_t group = a->heads / a->kv_heads, rows = tokens * group, padded = (rows + 3) & ~3;
+    const int64_t units = a->padded_dim / PER_PACKED;
+    const int64_t position = segment[3] + first - segment[0];
+    char scratch[((padded + BLOCK) * units + BLOCK / PER_PACKED * a->padded_dim) * sizeof(PACKED) +
+                 padded * a->padded_dim * sizeof(float)] __attribute__((aligned(64)));
+    PACKED *queries = (PACKED *)scratch;
+    PACKED *keys = queries + padded * units;
+    PACKED *values = keys + BLOCK * units;
+    float *attended = (float *)(values + BLOCK / PER_PACKED * a->padded_dim);
+    memset(queries, 0, padded * units * sizeof(PACKED));
+    memset(attended, 0, padded * a->padded_dim * sizeof(float));
+    for (int64_t row = 0; row < rows; row++) {
+        const T *from = (const T *)a->query + (first + row / group) * a->query_token +
+                        (kv_head * group + row % group) * a->query_head;
+#if DOT
+        memcpy(queries + row * units, from, a->head_dim * sizeof(T));
+#else
+        for (int64_t d = 0; d < a->head_dim; d++) queries[row * units + d] = NAME(load_one)(from + d);
+#endif
+    }
+    const T *slot_keys = (const T *)a->keys + segment[2] * a->cache_slot + kv_head * a->cache_head;
+    const T *slot_values = (const T *)a->values + segment[2] * a->cache_slot + kv_head * a->cache_head;
+    float largest[MAX_ROWS];
+    v16 totals[MAX_ROWS];
+    for (int64_t row = 0; row < padded; row++) {
+        largest[row] = -INFINITY;
+        totals[row] = spread(0);
+    }
+    const int64_t end = position + tokens;
+    const int64_t begin = a->window > 0 && position >= a->window ? position - a->window + 1 : 0;
+    for (int64_t start = begin / BLOCK * BLOCK; start < end; start += BLOCK) {
+        const int64_t count = end - start < BLOCK ? end - start : BLOCK;
+        NAME(pack_keys)(a, slot_keys + start * a->head_dim, count, a->cache_length - start, keys);
+        NAME(pack_values)(a, slot_values + start * a->head_dim, count, a->cache_length - start, values);
+        for (int64_t four = 0; four < padded; four += 4) {
+            float scores[4][BLOCK] __attribute__((aligned(64)));
+            PACKED weights[4][BLOCK / PER_PACKED] __attribute__((aligned(64)));
+            NAME(score)(a, queries + four * units, keys, count, scores);
+            for (int row = 0; row < 4; row++) {
+                const int64_t at = position + (four + row < rows ? (four + row) / group : 0);
+                const int64_t from = a->window > 0 ? at - a->window - start : -1;
+                const float before = largest[four + row];
+                v16 s[BLOCK / 16], most = spread(before);
+                for (int part = 0; part < BLOCK / 16; part++) {
+                    if (16 * part >= count) {
+                        s[part] = spread(-INFINITY);
+                        continue;
+                    }
+                    s[part] = *(v16_unaligned *)(scores[row] + 16 * part) * spread(a->scale);
+                    if (a->cap > 0) s[part] = hyperbolic_tangent(s[part] / spread(a->cap)) * spread(a->cap);
+                    if (start + 16 * part + 15 > at || 16 * part <= from)
+                        s[part] = seen(s[part], 16 * part, from, at - start);
+                    most = greater(s[part], most);
+                }
+                float now = greatest(most);
+                const float origin = now == -INFINITY ? 0 : now;
+                v16 total = spread(0);
+                for (int part = 0; part < BLOCK / 16; part++) {
+                    v16 weight = NAME(rounded16)(exponential(s[part] - spread(origin)));
+                    total += weight;
+#if DOT
+                    NAME(store)((T *)weights[row] + 16 * part, weight);
+#else
+                    *(v16_unaligned *)(weights[row] + 16 * part) = weight;
+#endif
+                }
+                if (now != before) {
+                    const v16 shrink = exponential(spread(before - origin));
+                    totals[four + row] *= shrink;
+                    for (int64_t d = 0; d < a->padded_dim; d += 16)
+                        *(v16_unaligned *)(attended + (four + row) * a->padded_dim + d) *= shrink;
+                    largest[four + row] = now;
+                }
+                totals[four + row] += total;
+            }
+            NAME(add_values)(a, weights, values, count, attended + four * a->padded_dim);
+        }
+    }
+    for (int64_t row = 0; row < rows; row++) {
+        T *to = (T *)a->attended + ((first + row / group) * a->heads + kv_head * group + row % group) * a->head_dim;
+        const v16 total = spread(sum(totals[row]));
+        for (int64_t d = 0; d < a->head_dim; d += 16)
+            NAME(store_some)
+        (to + d, *(v16_unaligned *)(attended + row * a->padded_dim + d) / total, a->head_dim - d);
+    }
+}
+
+/* ---- rows ----------------------------------------------------------------------------------------------------- */
+
+/* stream += added, then out = norm(stream) */
+static void NAME(add_norm_row)(const norm_args *a, int64_t row) {
+    T *stream = (T *)a->stream + row * a->width, *out = (T *)a->out + row * a->width;
+    const T *added = a->added ? (const T *)a->added + row * a->width : NULL, *gain = (const T *)a->gain;
+    v16 squares = spread(0);
+    for (int64_t i = 0; i < a->width; i += 16) {
+        const int64_t left = a->width - i;
+        v16 x = NAME(load_some)(stream + i, left);
+        if (added) {
+            x = NAME(rounded16)(x + NAME(load_some)(added + i, left));
+            NAME(store_some)(stream + i, x, left);
+        }
+        squares = FMA(x, x, squares);
+    }
+    if (!gain) return;
+    const v16 scale = spread(1 / sqrtf(sum(squares) / a->width + a->epsilon));
+    for (int64_t i = 0; i < a->width; i += 16) {
+        const int64_t left = a->width - i;
+        v16 x = NAME(load_some)(stream + i, left) * scale;
+        NAME(store_some)(out + i, NAME(rounded16)(x) * NAME(load_some)(gain + i, left), left);
+    }
+}
+
+/* out = activation(gate) * up, of [gate | up] */
+static void NAME(gate_row)(const gate_args *a, int64_t row) {
+    const T *gate = (const T *)a->gate_up + row * 2 * a->width, *up = gate + a->width;
+    T *out = (T *)a->out + row * a->width;
+    for (int64_t i = 0; i < a->width; i += 16) {
+        const int64_t left = a->width - i;
+        v16 x = NAME(load_some)(gate + i, left);
+        v16 open = x / (spread(1) + exponential(-x));
+        NAME(store_some)(out + i, NAME(rounded16)(open) * NAME(load_some)(up + i, left), left);
+    }
+}
+
+/* An RMS norm of one head in place, as some models have for queries and keys. */
+INLINE void NAME(norm_head)(const rotary_args *a, const T *gain, const T *from, T *to) {
+    v16 squares = spread(0);
+    for (int64_t i = 0; i < a->head_dim; i += 16) {
+        v16 x = NAME(load_some)(from + i, a->head_dim - i);
+        squares = FMA(x, x, squares);
+    }
+    const v16 scale = spread(1 / sqrtf(sum(squares) / a->head_dim + a->epsilon));
+    for (int64_t i = 0; i < a->head_dim; i += 16) {
+        const int64_t left = a->head_dim - i;
+        v16 x = NAME(load_some)(from + i, left) * scale;
+        NAME(store_some)(to + i, NAME(rounded16)(x) * NAME(load_some)(gain + i, left), left);
+    }
+}
+
+/* Rotate the first rotary_dim elements of a head: x cos + (second half negated, first half) sin. */
+INLINE void NAME(rotate_head)(const rotary_args *a, const T *cos, const T *sin, const T *from, T *to) {
+    const int64_t half = a->rotary_dim / 2;
+    for (int64_t i = 0; i < half; i += 16) {
+        const int64_t left = half - i;
+        const v16 x = NAME(load_some)(from + i, left), y = NAME(load_some)(from + half + i, left);
+        const v16 first = NAME(rounded16)(x * NAME(load_some)(cos + i, left));
+        const v16 second = NAME(rounded16)(y * NAME(load_some)(cos + half + i, left));
+        const v16 first_turned = NAME(rounded16)(-y * NAME(load_some)(sin + i, left));
+        const v16 second_turned = NAME(rounded16)(x * NAME(load_some)(sin + half + i, left));
+        NAME(store_some)(to + i, first + first_turned, left);
+        NAME(store_some)(to + half + i, second + second_turned, left);
+    }
+    if (from != to) memcpy(to + a->rotary_dim, from + a->rotary_dim, (a->head_dim - a->rotary_dim) * sizeof(T));
+}
+
+static void NAME(rotary_row)(const rotary_args *a, int64_t row) {
+    const T *fused = (const T *)a->qkv + row * a->qkv_row;
+    const T *cos = (const T *)a->cos + row * a->rotary_dim, *sin = (const T *)a->sin + row * a->rotary_dim;
+    T normed[MAX_HEAD_DIM];
+    for (int64_t head = 0; head < a->heads + a->kv_heads; head++) {
+        const int is_key = head >= a->heads;
+        const T *from = fused + head * a->head_dim, *gain = (const T *)(is_key ? a->key_gain : a->query_gain);
+        T *to = is_key ? (T *)a->keys + (row * a->kv_heads + head - a->heads) * a->head_dim
+                       : (T *)a->queries + (row * a->heads + head) * a->head_dim;
+        if (gain) {
+            NAME(norm_head)(a, gain, from, normed);
+            from = normed;
+        }
+        NAME(rotate_head)(a, cos, sin, from, to);
+    }
+}
+
+/* Copy a token's keys or values, [kv_heads, head_dim] with a stride between heads, to its place in the cache. */
+static void NAME(cache_row)(const cache_args *a, int64_t row) {
+    const int64_t from = a->sources ? a->sources[row] : row;
+    const int64_t place = a->slots[row] * a->cache_slot + a->positions[row] * a->head_dim;
+    for (int64_t head = 0; head < a->kv_heads; head++) {
+        memcpy((T *)a->cached_keys + place + head * a->cache_head,
+               (const T *)a->keys + from * a->key_token + head * a->key_head, a->head_dim * sizeof(T));
+        memcpy((T *)a->cached_values + place + head * a->cache_head,
+               (const T *)a->values + from * a->value_token + head * a->value_head, a->head_dim * sizeof(T));
+    }
+}
+
+/* ---- logits --------------------------------------------------------------------------------------------------- */
+
+#if DOT
+#define STEP 32
+#define LOAD(p) (*(const u32x16_unaligned *)(p))
+#define LOADED u32x16
+#define MULTIPLY_ADD(x, y, total) dot(total, x, y)
+#else
+#define STEP 16
+#define LOAD(p) NAME(load)(p)
+#define LOADED v16
+#define MULTIPLY_ADD(x, y, total) FMA(x, y, total)
+#endif
+
+/* out[row][token] = inputs[row] . weight[token], for `rows` (at most 4) rows and four tokens */
+INLINE void NAME(logits_4)(const logits_args *a, const T *const *inputs, int rows, const T *const *weights, float *sums) {
+    v16 parts[16];
+    for (int i = 0; i < 16; i++) parts[i] = spread(0);
+    int64_t d = 0;
+    for (; d + STEP <= a->width; d += STEP) {
+        LOADED w[4];
+        for (int token = 0; token < 4; token++) w[token] = LOAD(weights[token] + d);
+        for (int row = 0; row < rows; row++) {
+            LOADED x = LOAD(inputs[row] + d);
+            for (int token = 0; token < 4; token++)
+                parts[4 * row + token] = MULTIPLY_ADD(x, w[token], parts[4 * row + token]);
+        }
+    }
+    if (d < a->width) {
+        T some[5][STEP];
+        memset(some, 0, sizeof some);
+        for (int token = 0; token < 4; token++) memcpy(some[token], weights[token] + d, (a->width - d) * sizeof(T));
+        for (int row = 0; row < rows; row++) {
+            memcpy(some[4], inputs[row] + d, (a->width - d) * sizeof(T));
+            for (int token = 0; token < 4; token++)
+                parts[4 * row + token] = MULTIPLY_ADD(LOAD(some[4]), LOAD(some[token]), parts[4 * row + token]);
+        }
+    }
+    *(v16_unaligned *)sums = sum_each(parts);
+}
+
+static void NAME(logits_block)(const logits_args *a, int64_t block) {
+    const int64_t first = block * TOKENS, end = first + TOKENS < a->vocabulary ? first + TOKENS : a->vocabulary;
+    for (int64_t token = first; token < end; token += 4) {
+        const T *weights[4];
+        for (int i = 0; i < 4; i++)
+            weights[i] = (const T *)a->weight + (token + i < end ? token + i : end - 1) * a->width;
+        for (int64_t row = 0; row < a->rows; row += 4) {
+            const T *inputs[4];
+            float sums[16];
+            const int rows = a->rows - row < 4 ? (int)(a->rows - row) : 4;
+            for (int i = 0; i < rows; i++) inputs[i] = (const T *)a->inputs + (row + i) * a->width;
+            switch (rows) { /* a constant number of rows keeps the sums in registers */
+                case 1: NAME(logits_4)(a, inputs, 1, weights, sums); break;
+                case 2: NAME(logits_4)(a, inputs, 2, weights, sums); break;
+                case 3: NAME(logits_4)(a, inputs, 3, weights, sums); break;
+                default: NAME(logits_4)(a, inputs, 4, weights, sums);
+            }
+            for (int i = 0; i < rows; i++)
+                for (int j = 0; j < 4 && token + j < end; j++)
+                    a->out[(row + i) * a->vocabulary + token + j] = sums[4 * i + j];
+        }
+    }
+}
+
+#if !BFLOAT16
+/* The largest of a row's logits, where it is (the first of equals), and the logarithm of the sum of their exponentials. */
+static void NAME(summary_row)(const summary_args *a, int64_t row) {
+    const float *logits = a->logits + row * a->vocabulary;
+    v16 most[4] = {spread(-INFINITY), spread(-INFINITY), spread(-INFINITY), spread(-INFINITY)}, total = spread(0);
+    int64_t i = 0;
+    for (; i + 64 <= a->vocabulary; i += 64)
+        for (int j = 0; j < 4; j++) most[j] = greater(*(const v16_unaligned *)(logits + i + 16 * j), most[j]);
+    float largest = greatest(greater(greater(most[0], most[1]), greater(most[2], most[3])));
+    for (int64_t j = i; j < a->vocabulary; j++)
+        if (logits[j] > largest || logits[j] != logits[j]) largest = logits[j];
+    int64_t likeliest = 0; /* skip what has no lane as large, sixteen times sixteen at a time */
+    for (; likeliest + 256 <= a->vocabulary; likeliest += 256) {
+        v16 best = *(const v16_unaligned *)(logits + likeliest);
+        for (int64_t j = 16; j < 256; j += 16)
+            best = greater(*(const v16_unaligned *)(logits + likeliest + j), best);
+        if (greatest(best) == largest) break;
+    }
+    while (likeliest < a->vocabulary - 1 && logits[likeliest] != largest) likeliest++;
+    if (a->normaliser) {
+        for (i = 0; i + 16 <= a->vocabulary; i += 16)
+            total += exponential(*(const v16_unaligned *)(logits + i) - spread(largest));
+        if (i < a->vocabulary) {
+            v16 rest = spread(-INFINITY);
+            for (int64_t j = i; j < a->vocabulary; j++) rest[j - i] = logits[j];
+            total += exponential(rest - spread(largest));
+        }
+        a->normaliser[row] = largest + logf(sum(total));
+    }
+    a->largest[row] = largest;
+    a->likeliest[row] = likeliest;
+}
+#endif
+
+static const kernels NAME(table) = {
+    .attend = (task)NAME(attend_tile),
+    .add_norm = (task)NAME(add_norm_row),
+    .gate = (task)NAME(gate_row),
+    .rotary = (task)NAME(rotary_row),
+    .cache = (task)NAME(cache_row),
+    .logits = (task)NAME(logits_block),
+#if !BFLOAT16
+    .summary = (task)NAME(summary_row),
+#endif
+};
+
+#undef T
+#undef PACKED
+#undef PER_PACKED
+#undef STEP
+#undef LOAD
+#undef LOADED
+#undef MULTIPLY_ADD

@@ -1,0 +1,12 @@
+"""Whether an engine's answers depend on its load."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class BatchInvariance:
+    """Whether a sequence's tokens and log-probabilities are the same alone and in any batch, bit for bit."""
+
+    holds: bool
+    reason: str | None
+    """Why it does not hold; None where it does."""
