@@ -206,6 +206,10 @@ class Model(_Answer):
 
     id: str
     created: int
+    batch_invariant: bool | None = None
+    """Whether answers are the same alone and in any batch, bit for bit; None from a server that does not say."""
+    batch_invariant_reason: str | None = None
+    """Reason why they are not."""
 
 
 class ModelList(_Answer):

@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from steering_profiles.source import EMBEDDED, DtypeName, ModelSource
 from steering_server.errors import ConfigError
-from steering_server.limits import RENAMED, EngineLimits
+from steering_server.limits import RENAMED, EngineLimits, InvarianceMode
 
 PREFIX = "STEER_"
 
@@ -97,6 +97,7 @@ class ServerSettings(ModelSettings):
     max_num_batched_tokens_mixed: Annotated[int, Field(ge=1)] = EngineLimits.max_num_batched_tokens_mixed
     kv_cache_memory: ByteSize | None = None
     prefix_cache: bool = EngineLimits.prefix_cache
+    batch_invariant: InvarianceMode = EngineLimits.batch_invariant
     shutdown_grace: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30
     """Seconds that running requests have to finish after the server is told to stop."""
     keep_alive: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 75

@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+InvarianceMode = Literal["auto", "require", "off"]
+"""Batch invariance where this machine's kernels allow it; or the engine does not start without it; or none."""
+
 
 @dataclass(frozen=True)
 class EngineLimits:
@@ -22,9 +25,8 @@ class EngineLimits:
     """Bytes of the KV cache; None for 1 GiB, or the size of one sequence of full length if that is more."""
     prefix_cache: bool = True
     """Whether sequences with the same prefix and the same steering share its KV cache."""
-    batch_invariant: Literal["auto", "require", "off"] = "auto"
-    """Whether a sequence's answer must not depend on what runs beside it: where it can be had; or the engine does not
-    start; or not, which may be a little faster."""
+    batch_invariant: InvarianceMode = "auto"
+    """Whether a sequence's tokens and log-probabilities must not depend on what runs beside it."""
 
 
 RENAMED = {

@@ -35,6 +35,7 @@ VALUES = {
     "max_num_batched_tokens_mixed": "11",
     "kv_cache_memory": "3GiB",
     "prefix_cache": "false",
+    "batch_invariant": "require",
     "shutdown_grace": "2.5",
     "keep_alive": "90.5",
     "log_level": "warning",

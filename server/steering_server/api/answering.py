@@ -26,7 +26,13 @@ _LINE = "\n"  # as in OpenAI's streams; the library's default, CRLF, is not hand
 STEERED_ANSWER: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The answer. With `stream`, its chunks as server-sent events, followed by `data: [DONE]`",
-        "headers": {"x-steering": {"description": "The profiles that each arm applied", "schema": {"type": "string"}}},
+        "headers": {
+            "x-steering": {"description": "The profiles that each arm applied", "schema": {"type": "string"}},
+            "x-batch-invariant": {
+                "description": "Whether answers are bit for bit the same whatever else runs; /v1/models says why not",
+                "schema": {"type": "string", "enum": ["yes", "no"]},
+            },
+        },
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
@@ -60,7 +66,8 @@ async def answer(
 
     Errors before the first token are raised, not streamed.
     """
-    headers = {"x-steering": plan.arms.header}
+    invariant = "yes" if backend.model.batch_invariance.holds else "no"
+    headers = {"x-steering": plan.arms.header, "x-batch-invariant": invariant}
     if body.stream:
         # While a stream waits in the queue, only this notices that its client has disconnected.
         chunks = await unless_gone(request, started(output))

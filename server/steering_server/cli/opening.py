@@ -37,6 +37,7 @@ def open_backend(settings: ServerSettings) -> "LocalBackend":
         max_num_batched_tokens_mixed=settings.max_num_batched_tokens_mixed,
         kv_cache_memory=settings.kv_cache_memory,
         prefix_cache=settings.prefix_cache,
+        batch_invariant=settings.batch_invariant,
     )
     # Loading runs in a thread of its own: its OpenMP threads end with it and do not slow down the engine's.
     with ThreadPoolExecutor(1) as loader:

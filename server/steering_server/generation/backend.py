@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from steering_profiles.schema import ModelIdentity, Profile
+from steering_server.generation.invariance import BatchInvariance
 from steering_server.generation.profiles import ProfileCard
 from steering_server.generation.requests import BatchOutput, GenerationRequest
 from steering_server.generation.tokenizer import TokenizerService
@@ -25,6 +26,7 @@ class ModelCard:
     """Maximum number of tokens, prompt and completion together."""
     dtype: str
     identity: ModelIdentity
+    batch_invariance: BatchInvariance
 
 
 class Backend(Protocol):

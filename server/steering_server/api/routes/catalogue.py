@@ -61,7 +61,16 @@ async def show_profile(name: str, service: ServiceDep) -> ProfileDetail:
 def _models(backend: Backend) -> list[ModelObject]:
     served = backend.model
     names = [served.name] + [_steered(backend, name) for name, card in backend.profiles.items() if card.usable]
-    return [ModelObject(id=name, created=served.created) for name in names]
+    invariance = served.batch_invariance
+    return [
+        ModelObject(
+            id=name,
+            created=served.created,
+            batch_invariant=invariance.holds,
+            batch_invariant_reason=invariance.reason,
+        )
+        for name in names
+    ]
 
 
 def _steered(backend: Backend, profile: str) -> str:

@@ -202,6 +202,10 @@ class ModelObject(_Response):
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "steering-server"
+    batch_invariant: bool
+    """Whether tokens and log-probabilities are bit for bit the same alone and in any batch."""
+    batch_invariant_reason: str | None = _absent()
+    """Reason why they are not."""
 
 
 class ModelList(_Response):

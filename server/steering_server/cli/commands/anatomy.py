@@ -85,6 +85,7 @@ def _rows(meta: "MetaModel") -> Iterator[_Row]:
     from steering_profiles.export import quantised_reason
     from steering_profiles.models.anatomy import Experts
     from steering_server.engines.local.attention import refusal
+    from steering_server.engines.local.invariance import rules_out_invariance
 
     anatomy = meta.anatomy
     family, layer, last = anatomy.family, anatomy.final_layer, anatomy.sizes.layers - 1
@@ -107,3 +108,4 @@ def _rows(meta: "MetaModel") -> Iterator[_Row]:
     yield "export as weights", exported, ""
     yield "export as LoRA", exported, ""
     yield "serving by the engine", refusal(meta.model, anatomy), ""
+    yield "batch-invariant serving on this CPU", rules_out_invariance(meta), "the server measures it when it starts"

@@ -87,6 +87,14 @@ def serve(
             help="Whether sequences with the same prefix share its KV cache. (default: on)",
         ),
     ] = None,
+    batch_invariant: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|require|off",
+            help="Whether answers must not depend on what else runs: where this machine's kernels allow it, or do not "
+            "start without it, or off. (default: auto)",
+        ),
+    ] = None,
     shutdown_grace: Annotated[
         float | None,
         typer.Option(
@@ -134,6 +142,7 @@ def serve(
         "max_num_batched_tokens": max_num_batched_tokens,
         "max_num_batched_tokens_mixed": max_num_batched_tokens_mixed,
         "prefix_cache": prefix_cache,
+        "batch_invariant": batch_invariant,
         "shutdown_grace": shutdown_grace,
         "keep_alive": keep_alive,
         "log_level": log_level,

@@ -43,6 +43,7 @@ class LocalBackend:
             context_length=self._engine.max_length,
             dtype=loaded.dtype_name,
             identity=loaded.identity,
+            batch_invariance=self._engine.batch_invariance,
         )
         self._tokenizer = TokenizerService(loaded.tokenizer, self._engine.vocabulary, self._model.name)
         self._bridge: EventLoopBridge[_Report] | None = None

@@ -8,6 +8,7 @@ do to the modules is called directly.
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.anatomy import GatedBlock
@@ -17,6 +18,9 @@ from steering_server.engines.local.attention import attend
 from steering_server.engines.local.kernels import ScoreOptions
 from steering_server.engines.local.prepacking import PrepackedLinear, PrepackedLinears, can_be_prepacked
 from steering_server.engines.local.ragged import RaggedBatch
+
+VECTOR = 32
+"""Elements that PyTorch's pointwise operators compute at a time, at most."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +114,9 @@ class FusedModel:
         ``tokens`` and ``positions`` are ``[tokens]``, padding included.
         """
         stream: Tensor = self._embedding(tokens)
-        cos, sin = (part[0].contiguous() for part in self._rotary(stream.unsqueeze(0), positions.unsqueeze(0)))
+        # PyTorch computes the last elements of a tensor otherwise than the rest, unless they fill a vector.
+        filled = pad(positions, (0, -len(positions) % VECTOR))
+        cos, sin = (part[0].contiguous() for part in self._rotary(stream.unsqueeze(0), filled.unsqueeze(0)))
         added: Tensor | None = None
         for index, block in enumerate(self._blocks):
             if batch.tokens_per_layer is not None:

@@ -8,9 +8,11 @@ few tokens only, so that padding small batches is enough.
 from collections.abc import Iterable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from steering_profiles.models import LoadedModel
+from steering_profiles.models import LoadedModel, ModelWithAnatomy
+from steering_server.engines.local import kernels
+from steering_server.engines.local.fused import VECTOR
 from steering_server.engines.local.prepacking import PrepackedLinear
 from steering_server.engines.local.ragged import SequenceInput
 from steering_server.engines.local.runner import Runner
@@ -18,7 +20,7 @@ from steering_server.generation.invariance import BatchInvariance
 
 _PADDINGS = (1, 2, 4, 8, 16)
 """Numbers of tokens that smaller batches are padded to, the first that serves."""
-_TOKENS = (1, 2, 3, 4, 5, 7, 8, 12, 16, 17, 32, 64, 128, 256)
+_TOKENS = (*range(1, 21), 24, 31, 32, 33, 48, 63, 64, 65, 96, 127, 128, 129, 255, 256)
 """Numbers of tokens at which the products of linear layers are compared."""
 _ROPE_BY_LENGTH = ("dynamic", "longrope")
 """Kinds of rotary embeddings that depend on the longest sequence of the batch."""
@@ -29,18 +31,15 @@ def ensure_invariance(runner: Runner, loaded: LoadedModel) -> BatchInvariance:
 
     Nothing may have been computed yet: the check uses slots of the KV cache, and clears them.
     """
-    refused = runner.kv_cache.kernels_refused
-    if refused is not None:
-        return BatchInvariance(False, refused)
-    rope = getattr(loaded.model.config.get_text_config(), "rope_parameters", None) or {}
-    if rope.get("rope_type") in _ROPE_BY_LENGTH:
-        return BatchInvariance(False, f"its rotary embeddings ({rope['rope_type']}) depend on the longest sequence")
+    reason = runner.kv_cache.kernels_refused or rules_out_invariance(loaded)
+    if reason is not None:
+        return BatchInvariance(False, reason)
     least = least_padding(runner.linears.all, loaded.dtype)
     for padding in _PADDINGS:
         if padding < (least or 1):
             continue
         runner.pad_to(padding)
-        if _is_invariant(runner, loaded.anatomy.sizes.vocab_size):
+        if _is_invariant(runner, loaded.anatomy.sizes.vocab_size, thoroughly=_has_other_products(loaded)):
             return BatchInvariance(True, None)
     runner.pad_to(1)
     return BatchInvariance(
@@ -48,6 +47,33 @@ def ensure_invariance(runner: Runner, loaded: LoadedModel) -> BatchInvariance:
         "on this machine a sequence's logits were not the same alone and beside others"
         + ("" if least else ": matrix products of its linear layers depend on the number of tokens"),
     )
+
+
+def rules_out_invariance(loaded: ModelWithAnatomy) -> str | None:
+    """Return why a model cannot be batch invariant on a CPU, as far as that is known without its weights."""
+    sizes = loaded.anatomy.sizes
+    refused = kernels.refusal(torch.device("cpu"), loaded.dtype, sizes.heads, sizes.kv_heads, sizes.head_dim)
+    rope = getattr(loaded.model.config.get_text_config(), "rope_parameters", None) or {}
+    kinds = {kind for part in (rope, *rope.values()) if isinstance(part, dict) and (kind := part.get("rope_type"))}
+    by_length = sorted(kinds & set(_ROPE_BY_LENGTH))
+    if by_length:
+        return f"its rotary embeddings ({', '.join(by_length)}) depend on the longest sequence of a batch"
+    uneven = [] if loaded.anatomy.family.gated_block else _uneven_sizes(loaded)
+    if uneven:
+        return (
+            f"its {', '.join(uneven)} is no multiple of {VECTOR}, and PyTorch's pointwise operators compute the last "
+            "elements of a tensor otherwise than the rest"
+        )
+    return refused
+
+
+def _uneven_sizes(loaded: ModelWithAnatomy) -> list[str]:
+    """Return the sizes of tensors that some function other than sums and products is applied to."""
+    sizes, config = loaded.anatomy.sizes, loaded.model.config.get_text_config()
+    found = {"size of heads": sizes.head_dim, "number of neurons": sizes.neurons}
+    if getattr(config, "final_logit_softcapping", None):
+        found["vocabulary"] = sizes.vocab_size
+    return [f"{name} ({size})" for name, size in found.items() if size % VECTOR]
 
 
 def least_padding(linears: Iterable[PrepackedLinear], dtype: torch.dtype) -> int | None:
@@ -83,8 +109,18 @@ def _agrees(linear: PrepackedLinear, x: Tensor, reference: Tensor, tokens: int) 
     return all(torch.equal(linear(x[at : at + tokens]), reference[at : at + tokens]) for at in starts)
 
 
-def _is_invariant(runner: Runner, vocabulary: int) -> bool:
-    """Compare a sequence's logits alone, in chunks, token by token, and beside another sequence."""
+def _has_other_products(loaded: LoadedModel) -> bool:
+    """Whether some matrix products of a model are not those of prepacked layers, which are measured by themselves."""
+    known = (nn.Linear, nn.Embedding)
+    others = (module for module in loaded.model.modules() if not isinstance(module, known))
+    return any(parameter.ndim > 1 for module in others for parameter in module.parameters(recurse=False))
+
+
+def _is_invariant(runner: Runner, vocabulary: int, *, thoroughly: bool) -> bool:
+    """Compare a sequence's logits alone, in chunks, token by token, and beside another sequence.
+
+    With ``thoroughly``, for every number of tokens there may be.
+    """
     generator = torch.Generator().manual_seed(1)
     length = min(19, runner.kv_cache.length)
     one, other = torch.randint(vocabulary, (2, length), generator=generator).tolist()
@@ -108,9 +144,11 @@ def _is_invariant(runner: Runner, vocabulary: int) -> bool:
         logits(length, beside=True),
         logits(*_chunks(length, 2), beside=True),
     ]
+    if thoroughly:
+        runs += [logits(size) for size in range(1, length)]
     for slot in (0, 1):
         runner.kv_cache.discard(slot)
-    return all(torch.equal(run, runs[0]) for run in runs)
+    return all(torch.equal(run, runs[0][: len(run)]) for run in runs)
 
 
 def _input(tokens: Sequence[int], start: int, end: int, slot: int) -> SequenceInput:

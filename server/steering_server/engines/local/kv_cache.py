@@ -67,7 +67,10 @@ class KVCache:
         self.kernels_refused = _kernels_refused(loaded)
         """Why PyTorch's kernels write and read it, not the compiled ones; None where those do."""
         padded = padded_length(loaded, length)
-        shape = (slots, sizes.kv_heads, padded, sizes.head_dim)
+        self.spare_slot = slots
+        """One more slot, of no sequence: for what fills a batch up. Only compiled kernels need it."""
+        allocated = slots + 1 if self.kernels_refused is None else slots
+        shape = (allocated, sizes.kv_heads, padded, sizes.head_dim)
         try:
             self._buffers = [
                 _Buffer(shape, loaded.dtype, device) for device in loaded.layer_devices for _ in ("keys", "values")

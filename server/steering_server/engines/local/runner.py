@@ -99,6 +99,7 @@ class Runner:
         """
         gate_passes = {i: again for i, each in enumerate(inputs) if (again := each.gate_pass(self._layers)) is not None}
         every = [*inputs, *gate_passes.values()]
+        every.extend(self._filler(every))
         order = layout_order(every)
         ordered = [every[index] for index in order]
         self_only = all(self.steering.attends_to_itself(each.steering_row) for each in ordered)
@@ -121,6 +122,14 @@ class Runner:
                 closed[chosen] = logits[spans[gate_pass]][chosen]
         finite = largest(logits).isfinite().tolist()  # of a row with a NaN it is NaN
         return [SequenceOutput(logits, spans[index], all(finite[spans[index]])) for index in range(len(inputs))]
+
+    def _filler(self, inputs: Sequence[SequenceInput]) -> list[SequenceInput]:
+        """Return a sequence that fills a batch up where padding cannot: below the layers at which sequences diverge."""
+        lowest = sum(len(each.tokens) for each in inputs if each.divergence is None)
+        if lowest >= self._min_tokens or all(each.divergence is None for each in inputs):
+            return []
+        tokens = [0] * min(self._min_tokens - lowest, self.kv_cache.length)
+        return [SequenceInput(tokens, position=0, slot=self.kv_cache.spare_slot, steering_row=0, logits_for=range(0))]
 
     def _forward(self, tokens: Tensor, positions: Tensor, batch: RaggedBatch, wanted: Tensor) -> Tensor:
         """Return the logits of the ``wanted`` tokens, ``[wanted, vocab]``."""

@@ -21,7 +21,7 @@ class Float32Unembedding:
         logits = kernels.unembed(hidden.reshape(-1, hidden.shape[-1]), self._module.weight)
         if self._bias is not None:
             logits += self._bias
-        return logits.view(*hidden.shape[:-1], -1)
+        return logits.view(*hidden.shape[:-1], self._module.out_features)
 
     def close(self) -> None:
         """Give the module its own forward method back."""
