@@ -71,7 +71,9 @@ CLEAR := --clear
 endif
 endif
 
-$(VENV)/installed: pyproject.toml client/pyproject.toml constraints.txt
+KERNELS := $(wildcard server/steering_server/engines/local/kernels/*.[ch])
+
+$(VENV)/installed: pyproject.toml client/pyproject.toml constraints.txt $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "steering-server needs Python 3.11 or newer; choose one with: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv $(CLEAR) $(VENV)

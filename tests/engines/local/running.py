@@ -25,7 +25,7 @@ class Running:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    def run(self, *requests: GenerationRequest) -> list[Chunk]:
+    def run(self, *requests: GenerationRequest, timeout: float = 60) -> list[Chunk]:
         """Run ``requests`` as one group and return the whole output of each."""
         results = [Chunk() for _ in requests]
         finished = threading.Semaphore(0)
@@ -42,7 +42,7 @@ class Running:
 
         self.engine.submit(requests, emit)
         for _ in requests:
-            assert finished.acquire(timeout=60), "the engine never answered"
+            assert finished.acquire(timeout=timeout), "the engine never answered"
         if errors:
             raise errors[0]
         return results
