@@ -3,12 +3,10 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,42 +19,9 @@ from steering_profiles.store import load_profile, save_profile
 from steering_server.cli.commands.serve import _listen
 from steering_server.config import load_settings
 from tests.builders import build_model, build_profile
+from tests.cli.subprocesses import STEER, steer, steer_and_tell
 from tests.library.examples import example
-from tests.quantised import rewrite_config
 from tests.serving import wait_until_ready
-from tests.test_imports import HEAVY
-
-STEER = str(Path(sys.executable).with_name("steer"))
-
-
-def steer(*args: str, through: Sequence[str] = (), **env: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*through, STEER, *args], capture_output=True, text=True, timeout=200, env=os.environ | {"COLUMNS": "120"} | env
-    )
-
-
-def steer_and_tell(*args: str, without: Sequence[str] = ()) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-    """Run the same main function in a new interpreter; return the result and the heavy libraries that it loaded.
-
-    The packages ``without`` are as if they were not installed.
-    """
-    code = f"""
-import atexit, sys
-sys.modules.update(dict.fromkeys({list(without)}))
-atexit.register(lambda: print(*(name for name in {HEAVY} if name in sys.modules)))
-sys.argv[0] = "steer"
-from steering_server.cli import main
-main()
-"""
-    result = subprocess.run(
-        [sys.executable, "-c", code, *args],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env=os.environ | {"COLUMNS": "120"},
-    )
-    *_, told = result.stdout.splitlines()
-    return result, told.split()
 
 
 @pytest.fixture(scope="module")
@@ -257,111 +222,6 @@ def test_profiles_names_the_texts_that_a_profile_makes_worse(tmp_path: Path):
     assert "prose" not in shown["loud"]
 
 
-WRONG = {
-    "no such model": (["serve", "--model", "./nowhere/model"], "'./nowhere/model' does not exist"),
-    "no such profiles folder": (["serve", "--profiles", "./nowhere"], "nowhere"),
-    "unknown dtype": (["serve", "--dtype", "int3"], "dtype is 'int3'"),
-    "KV cache memory in no known unit": (["serve", "--kv-cache-memory", "5XB"], "kv_cache_memory is '5XB'"),
-    "memory without a size": (["serve", "--max-memory", "cpu"], "DEVICE=SIZE"),
-    "a device map that is no JSON": (["serve", "--device-map", "{"], "not JSON"),
-    "a limit of memory that nothing looks at": (
-        ["evaluate", "parentheses", "--max-memory", "cpu=1GiB"],
-        "max_memory needs an automatic device map",
-    ),
-    "a limit of memory that is no size": (
-        ["explain", "--device-map", "auto", "--max-memory", "cpu=lots"],
-        "max_memory of cpu is 'lots'",
-    ),
-    "no such model to fit": (["fit", "parentheses", "--out", ".", "--model", "./nowhere/model"], "does not exist"),
-    "no such model to look at": (["anatomy", "./nowhere.gguf"], "model file './nowhere.gguf' does not exist"),
-    "no such model to compare": (["compare", "x", "--model", "./nowhere/model"], "'./nowhere/model' does not exist"),
-    "unknown dtype for what is not served": (["reproduce", "--dtype", "int3"], "dtype is 'int3'"),
-    "a ridge that is none": (["explain", "--ridge", "nan"], "ridge is nan; allowed: finite numbers from 0"),
-    "unknown form of export": (["export", "parentheses", "--as", "gguf", "--out", "new"], "as is 'gguf'; allowed: "),
-    "a profile that weights cannot carry": (
-        ["export", "factual-recall", "--as", "lora", "--out", "new"],
-        "cannot be exported: weights can express only scales of heads and neurons",
-    ),
-    "a folder to export to that is not empty": (["export", "parentheses", "--as", "lora", "--out", "."], "not empty"),
-    "nowhere to write": (["fit", "parentheses", "--out", "/dev/null/x"], "a folder that cannot be written to"),
-    "unknown task": (["fit", "poetry", "--out", "."], "known tasks: parentheses"),
-    "no task": (["fit", "--out", "."], "neither is given"),
-    "two tasks": (["fit", "parentheses", "--task", "arithmetic", "--out", "."], "'parentheses' and 'arithmetic'"),
-    "no such file of prompts": (["fit", "--task", "nowhere.jsonl", "--out", "."], "nowhere.jsonl"),
-    "unknown method": (["fit", "parentheses", "--out", ".", "--method", "luck"], "stepwise, paper, circuit, random"),
-    "an option of another method": (
-        ["fit", "parentheses", "--out", ".", "--lambda", "0.1"],
-        "--lambda has no effect with method stepwise",
-    ),
-    "an option of the grid for a search that has none": (
-        ["fit", "parentheses", "--out", ".", "--alpha", "1.5"],
-        "--alpha has no effect with method stepwise",
-    ),
-    "an option of the stepwise search for another": (
-        ["fit", "parentheses", "--out", ".", "--method", "paper", "--max-scale", "2"],
-        "--max-scale has no effect with method paper",
-    ),
-    "an option of a method for facts": (["fit", "capitals", "--out", ".", "--k", "5"], "--k has no effect with method"),
-    "attention out of range": (
-        ["fit", "capitals", "--out", ".", "--self-only-attention", "2"],
-        "self-only attention is 2",
-    ),
-    "unknown intercept": (["fit", "capitals", "--out", ".", "--intercept", "median"], "regression, mean"),
-    "unknown components": (["fit", "parentheses", "--out", ".", "--components", "all"], "heads, neurons, both"),
-    "a scale too small to search": (["fit", "parentheses", "--out", ".", "--max-scale", "1"], "max scale is 1"),
-    "neurons by patching": (
-        ["fit", "parentheses", "--out", ".", "--method", "circuit", "--components", "both"],
-        "it takes no neurons",
-    ),
-    "a model of no published figures": (["reproduce", "BERT"], "model is 'BERT', for which the paper has no figures"),
-    "unknown metric": (["fit", "parentheses", "--out", ".", "--metric", "luck"], "f1, recall, precision"),
-    "a name no profile may have": (["fit", "parentheses", "--out", ".", "--name", "A+B"], "name is 'A+B'"),
-    "problems for programs that are not to be run": (
-        ["evaluate", "parentheses", "--humaneval-problems", "3"],
-        "--run-humaneval",
-    ),
-    "a task whose prompts cannot be counted": (
-        ["evaluate", "factual-recall", "--exhaustive"],
-        "whose prompts cannot all be listed; allowed: parentheses",
-    ),
-    "unknown profile": (["evaluate", "nope"], "known profiles: factual-recall, parentheses"),
-    "unknown profile to show": (["profiles", "nope"], "known profiles: factual-recall, parentheses"),
-    "unknown profile to export": (["export", "nope", "--as", "lora", "--out", "new"], "known profiles: factual-recall"),
-    "unknown profile to compare": (["compare", "x", "--arms", "baseline,parentheses+nope"], "no profile named 'nope'"),
-    "a profile file that is not there": (["evaluate", "./nope.json"], "nope.json"),
-    "strength out of range": (["evaluate", "parentheses", "--strength", "nan"], "-10..10"),
-    "no server there": (["compare", "x", "--url", "http://127.0.0.1:1"], "cannot reach http://127.0.0.1:1"),
-    "a model for a running server": (["compare", "x", "--url", "http://h", "--model", "m"], "--url asks a running"),
-}
-
-
-@pytest.mark.parametrize(("arguments", "says"), WRONG.values(), ids=WRONG)
-def test_an_error_is_one_line_with_exit_status_one_before_torch_is_imported(arguments: list[str], says: str):
-    result, loaded = steer_and_tell(*arguments)
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert result.stderr.strip().splitlines()[-1].startswith("error: ")
-    assert says in result.stderr
-    assert not loaded
-
-
-@pytest.mark.parametrize(
-    ("arguments", "says"),
-    [
-        (["fit", "parentheses", "--out", ".", "--nope"], "No such option: --nope"),
-        (["fit", "parentheses"], "Missing option '--out'"),
-        (["fit", "parentheses", "--out", ".", "--k", "many"], "Invalid value for '--k'"),
-        (["serve", "--port", "70000"], "Invalid value for '--port'"),
-        (["poetry"], "No such command 'poetry'"),
-    ],
-)
-def test_a_usage_error_has_exit_status_two_before_torch_is_imported(arguments: list[str], says: str):
-    result, loaded = steer_and_tell(*arguments)
-    assert result.returncode == 2
-    assert says in result.stderr
-    assert not loaded
-
-
 def test_commands_other_than_compare_need_no_client():
     assert steer_and_tell("profiles", without=["steering_client"])[0].returncode == 0
     result, _ = steer_and_tell("compare", "x", without=["steering_client"])
@@ -376,42 +236,6 @@ def test_the_installed_command_prints_the_same():
     assert result.stderr == "error: no profile named 'nope'; known profiles: factual-recall, parentheses\n"
 
 
-def test_too_little_memory_for_one_sequence_is_an_error_of_one_line():
-    result = steer("serve", "--kv-cache-memory", "10MiB", "--port", "0")
-    assert result.returncode == 1
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith("error: ")
-    assert "sequence of 8192 tokens takes 180 MiB" in line
-
-
-@pytest.mark.parametrize(
-    ("method", "says"), [("aqlm", "pip install aqlm[cpu]"), ("eetq", "needs a GPU, and there is none here")]
-)
-def test_quantised_weights_that_cannot_run_here_are_an_error_of_one_line(
-    folder: Path, tmp_path: Path, method: str, says: str
-):
-    shutil.copytree(folder / "own-model", tmp_path / "quantised")
-    rewrite_config(tmp_path / "quantised", quantization_config={"quant_method": method})
-    result = steer("serve", "--model", str(tmp_path / "quantised"), "--port", "0", COLUMNS="1000")
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert result.stderr.strip().splitlines()[-1].startswith("error: cannot load model")
-    assert says in result.stderr
-
-
-def test_a_wrong_variable_is_named():
-    result = steer("serve", STEER_MAX_NUM_SEQS="none")
-    assert result.returncode == 1
-    assert "max_num_seqs is 'none'" in result.stderr
-
-
-def test_a_port_in_use_is_reported_before_the_model_is_loaded():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = steer("serve", "--port", str(taken.getsockname()[1]), "--model", "./nowhere/model")
-    assert result.returncode == 1
-    assert "cannot listen on 127.0.0.1 port" in result.stderr
-
-
 def test_every_write_is_sent_at_once():
     """Nagle's algorithm would hold a token back until the one before has been acknowledged, up to 40 ms later."""
     listener = _listen(load_settings(port=0))
@@ -423,14 +247,6 @@ def test_every_write_is_sent_at_once():
 def test_the_url_of_a_server_may_have_the_forms_that_other_clients_accept(server: str, end: str):
     result = steer("compare", "x", "--arms", "baseline,strong", "--max-tokens", "2", "--url", f"{server}{end}")
     assert result.returncode == 0, result.stderr
-
-
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "", "ftp://host", "http://host:port"])
-def test_an_invalid_url_is_an_error_of_one_line_that_says_what_is_expected(url: str):
-    result = steer("compare", "x", "--url", url)
-    assert result.returncode == 1
-    (line,) = result.stderr.strip().splitlines()
-    assert line.startswith(f"error: base URL is '{url}'; expected is http://HOST:PORT")
 
 
 def test_an_arm_that_does_not_exist_is_named(server: str):

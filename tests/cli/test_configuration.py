@@ -13,7 +13,7 @@ from steering_server.cli.opening import open_backend
 from steering_server.config import ModelSettings, ServerSettings, load_model_source, load_settings
 from steering_server.errors import ConfigError
 from tests.builders import build_model, build_profile
-from tests.cli.test_commands import steer
+from tests.cli.subprocesses import steer
 from tests.families import build_family
 
 

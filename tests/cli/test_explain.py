@@ -11,7 +11,8 @@ from steering_profiles.errors import FitError, ModelError, TaskError
 from steering_server.cli.commands.explain import explain
 from steering_server.errors import ConfigError
 from tests.builders import build_model
-from tests.cli.test_commands import steer, write_task
+from tests.cli.subprocesses import steer
+from tests.cli.test_commands import write_task
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from steering_profiles.store import save_profile
 from steering_server.cli.commands.export import export
 from steering_server.errors import ConfigError
 from tests.builders import build_model, build_profile
-from tests.cli.test_commands import steer
+from tests.cli.subprocesses import steer
 from tests.gguf import write_gguf
 from tests.quantised import load
 

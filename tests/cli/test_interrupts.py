@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.builders import build_model
-from tests.cli.test_commands import STEER, steer
+from tests.cli.subprocesses import STEER, steer
 
 
 @pytest.fixture(scope="module")

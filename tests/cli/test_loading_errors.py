@@ -18,7 +18,7 @@ from transformers import BloomConfig, BloomForCausalLM
 from steering_server.cli import main
 from steering_server.logs import configure_logs
 from tests.builders import build_model, build_tokenizer
-from tests.cli.test_commands import steer
+from tests.cli.subprocesses import steer
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 400\n"
 ALL_BUT_NOTHING = '{"model.layers.1": "disk"}'

@@ -18,7 +18,7 @@ from steering_profiles.schema import Provenance
 from steering_profiles.store import load_profile, save_profile
 from steering_server.cli import app
 from tests.builders import build_model, build_profile, build_tokenizer
-from tests.cli.test_commands import steer
+from tests.cli.subprocesses import steer
 from tests.families import build_family
 
 SEARCH = ("--method", "paper", "--k", "2", "--alpha", "1.5")
