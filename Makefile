@@ -43,6 +43,7 @@ test-container: venv
 bench: venv
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.agreement
 
 lint: venv
 	$(BIN)/ruff check .
