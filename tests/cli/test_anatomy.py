@@ -46,7 +46,7 @@ def test_it_shows_sizes_hooks_and_what_is_supported(tmp_path: Path, monkeypatch:
     assert "into model.layers.*.mlp.down_proj" in output
     assert "out of model.layers.2.self_attn.v_proj" in line(output, "self-only attention")
     assert "out of model.layers.2.mlp" in line(output, "intercept")
-    assert output.count("│ yes ") == 9
+    assert output.count("│ yes ") == 10
 
 
 def test_it_shows_norms_and_multipliers_between_a_component_and_the_residual_stream(

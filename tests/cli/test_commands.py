@@ -181,7 +181,7 @@ def test_the_final_layer_is_fitted_to_a_users_task_and_its_calibration_is_printe
         *("--json", str(tmp_path / "figures.json"), "--report", str(tmp_path / "report")),
     )
     assert measured.returncode == 0, measured.stderr
-    assert "By NLL the" in measured.stdout
+    assert "By NLL, the" in measured.stdout
     figures = json.loads((tmp_path / "figures.json").read_text())["calibration"]["test"]
     recorded = profile.provenance.test["after: calibration"]
     assert figures["profile"]["every"]["pooled"]["nll"] == pytest.approx(recorded["nll"], abs=1e-4)

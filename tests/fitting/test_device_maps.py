@@ -130,6 +130,6 @@ def test_an_adapter_is_exported_wherever_the_weights_are(whole: LoadedModel, pla
 
 def test_folding_weights_that_are_not_all_in_memory_is_rejected(folder: Path, tmp_path: Path):
     loaded = load_placed("llama", folder, "split")
-    with pytest.raises(ExportError, match=r"accelerate keeps model\.layers\.0.* export the profile as lora"):
+    with pytest.raises(ExportError, match=r"accelerate has offloaded model\.layers\.0.* export the profile as lora"):
         export_weights(loaded, build_profile(loaded, heads=[(0, 1, 3.0)]), tmp_path / "out")
     assert not (tmp_path / "out").exists()

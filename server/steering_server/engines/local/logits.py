@@ -16,9 +16,11 @@ def likeliest(logits: Tensor) -> Tensor:
     return kernels.summarise(logits).likeliest if _is_compiled(logits) else logits.float().argmax(dim=-1)
 
 
-def normalisers(logits: Tensor) -> Tensor:
-    """Return the logarithm of the sum of the exponentials of each row: ``[rows]`` in float32."""
-    return kernels.normalisers(logits) if _is_compiled(logits) else logits.float().logsumexp(dim=-1)
+def logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return the log-probabilities of ``tokens``, ``[rows, n]``, by ``logits``, ``[rows, vocab]``; in float32."""
+    if _is_compiled(logits):
+        return kernels.logprobs(logits, tokens)
+    return logits.float().log_softmax(dim=-1).gather(-1, tokens)
 
 
 def _is_compiled(logits: Tensor) -> bool:

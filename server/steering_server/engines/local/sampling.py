@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from steering_server.engines.local.logits import likeliest, normalisers
+from steering_server.engines.local.logits import likeliest, logprobs
 from steering_server.generation.requests import SamplingParams, TokenLogprob
 
 _CANDIDATES = 1024
@@ -43,16 +43,22 @@ def logprobs_of(logits: Tensor, tokens: Sequence[int], alternatives: Sequence[in
     """
     if not tokens:
         return []
-    totals = normalisers(logits).unsqueeze(-1)
-    chosen = logits.gather(-1, torch.tensor(tokens, device=logits.device).unsqueeze(-1)).float() - totals
-    top: list[tuple[tuple[int, float], ...]] = [()] * len(tokens)
     # Which of several equal logits topk takes depends on their number, so only rows that want as many go together.
+    ids = torch.tensor(tokens, device=logits.device).unsqueeze(-1)
+    top: list[list[int]] = [[] for _ in tokens]
     for count in set(alternatives) - {0}:
         rows = [row for row, wanted in enumerate(alternatives) if wanted == count]
-        values, ids = logits[rows].float().topk(min(count, logits.shape[-1]), dim=-1)
-        for row, row_ids, row_values in zip(rows, ids.tolist(), (values - totals[rows]).tolist(), strict=True):
-            top[row] = tuple(zip(row_ids, row_values, strict=True))
-    return list(map(TokenLogprob, tokens, chosen.squeeze(-1).tolist(), top))
+        likely = logits[rows].topk(min(count, logits.shape[-1]), dim=-1).indices
+        for row, row_ids in zip(rows, likely.tolist(), strict=True):
+            top[row] = row_ids
+    most = max(map(len, top))
+    filled = torch.tensor([row_ids + [0] * (most - len(row_ids)) for row_ids in top], dtype=torch.long)
+    chosen, *others = logprobs(logits, torch.cat([ids, filled.to(ids.device)], dim=-1)).T.tolist()
+    by_row = list(zip(*others, strict=True)) if others else [()] * len(tokens)
+    return [
+        TokenLogprob(token, logprob, tuple(zip(row_ids, row_logprobs, strict=False)))
+        for token, logprob, row_ids, row_logprobs in zip(tokens, chosen, top, by_row, strict=True)
+    ]
 
 
 def _softmax(logits: Tensor, params: Sequence[SamplingParams], rows: Sequence[int]) -> Tensor:

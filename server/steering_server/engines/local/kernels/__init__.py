@@ -240,21 +240,21 @@ def summarise(logits: Tensor) -> LogitSummary:
     return LogitSummary(largest, likeliest)
 
 
-def normalisers(logits: Tensor) -> Tensor:
-    """Return the logarithm of the sum of each row's exponentials, ``[rows]``, of ``[rows, vocab]`` in float32."""
+def logprobs(logits: Tensor, tokens: Tensor) -> Tensor:
+    """Return the log-probabilities of ``tokens``, ``[rows, n]``, by ``logits``, ``[rows, vocab]`` in float32."""
     logits = logits.contiguous()
     rows, vocabulary = logits.shape
-    largest, likeliest, normaliser = torch.empty(rows), torch.empty(rows, dtype=torch.long), torch.empty(rows)
+    largest, likeliest, log_total = torch.empty(rows), torch.empty(rows, dtype=torch.long), torch.empty(rows)
     _native.summary(
         torch.get_num_threads(),
         logits.data_ptr(),
         rows,
         vocabulary,
         largest.data_ptr(),
-        normaliser.data_ptr(),
+        log_total.data_ptr(),
         likeliest.data_ptr(),
     )
-    return normaliser
+    return (logits.gather(-1, tokens) - largest.unsqueeze(-1)) - log_total.unsqueeze(-1)
 
 
 def _is_bfloat16(tensor: Tensor) -> int:

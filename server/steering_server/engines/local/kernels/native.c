@@ -83,7 +83,7 @@ typedef struct {
 typedef struct {
     const float *logits;
     int64_t vocabulary;
-    float *largest, *normaliser;
+    float *largest, *log_total;
     int64_t *likeliest;
 } summary_args;
 
@@ -400,7 +400,7 @@ static PyObject *logits(PyObject *self, PyObject *const *args, Py_ssize_t given)
     Py_RETURN_NONE;
 }
 
-/* threads, logits, rows, vocabulary, largest, normaliser, likeliest */
+/* threads, logits, rows, vocabulary, largest, log_total, likeliest */
 static PyObject *summary(PyObject *self, PyObject *const *args, Py_ssize_t given) {
     int64_t n[7];
     if (!read_arguments(args, given, 7, n, 0, NULL)) return NULL;

@@ -445,7 +445,8 @@ static void NAME(logits_block)(const logits_args *a, int64_t block) {
 }
 
 #if !BFLOAT16
-/* The largest of a row's logits, where it is (the first of equals), and the logarithm of the sum of their exponentials. */
+/* The largest of a row's logits, where it is (the first of equals), and the logarithm of the sum of the exponentials of
+ * what they are less than it: log-probabilities are small differences, which a sum of both would round away. */
 static void NAME(summary_row)(const summary_args *a, int64_t row) {
     const float *logits = a->logits + row * a->vocabulary;
     v16 most[4] = {spread(-INFINITY), spread(-INFINITY), spread(-INFINITY), spread(-INFINITY)}, total = spread(0);
@@ -463,7 +464,7 @@ static void NAME(summary_row)(const summary_args *a, int64_t row) {
         if (greatest(best) == largest) break;
     }
     while (likeliest < a->vocabulary - 1 && logits[likeliest] != largest) likeliest++;
-    if (a->normaliser) {
+    if (a->log_total) {
         for (i = 0; i + 16 <= a->vocabulary; i += 16)
             total += exponential(*(const v16_unaligned *)(logits + i) - spread(largest));
         if (i < a->vocabulary) {
@@ -471,7 +472,7 @@ static void NAME(summary_row)(const summary_args *a, int64_t row) {
             for (int64_t j = i; j < a->vocabulary; j++) rest[j - i] = logits[j];
             total += exponential(rest - spread(largest));
         }
-        a->normaliser[row] = largest + logf(sum(total));
+        a->log_total[row] = logf(sum(total));
     }
     a->largest[row] = largest;
     a->likeliest[row] = likeliest;
