@@ -30,7 +30,7 @@ HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "gguf")
         "steering_client",
     ],
 )
-def test_no_tensor_library_is_loaded(module: str):
+def test_no_tensor_library_is_loaded(module: str) -> None:
     code = f"import sys, {module}; print([name for name in {HEAVY} if name in sys.modules])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert loaded.strip() == "[]"
