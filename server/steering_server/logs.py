@@ -19,6 +19,6 @@ def configure_logs(level: str) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(numeric),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # of now: a program may replace it
     )
     logging.basicConfig(level=max(numeric, logging.WARNING), stream=sys.stderr)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from steering_server.config import load_settings
 from tests.builders import build_model, build_profile
 from tests.cli.subprocesses import STEER, steer, steer_and_tell
 from tests.library.examples import example
+from tests.quantised import rewrite_config
 from tests.serving import wait_until_ready
 
 
@@ -253,3 +255,18 @@ def test_an_arm_that_does_not_exist_is_named(server: str):
     result = steer("compare", "x", "--arms", "baseline,nope", "--url", server)
     assert result.returncode == 1
     assert "no profile named nope" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "says"), [("aqlm", "pip install aqlm[cpu]"), ("eetq", "needs a GPU, and there is none here")]
+)
+def test_quantised_weights_that_cannot_run_here_are_an_error_of_one_line(
+    folder: Path, tmp_path: Path, method: str, says: str
+):
+    shutil.copytree(folder / "own-model", tmp_path / "quantised")
+    rewrite_config(tmp_path / "quantised", quantization_config={"quant_method": method})
+    result = steer("serve", "--model", str(tmp_path / "quantised"), "--port", "0", COLUMNS="1000")
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip().splitlines()[-1].startswith("error: cannot load model")
+    assert says in result.stderr

@@ -1,13 +1,10 @@
 """Mistakes on the command line end it with one line that names them."""
 
-import shutil
 import socket
-from pathlib import Path
 
 import pytest
 
 from tests.cli.subprocesses import steer, steer_and_tell
-from tests.quantised import rewrite_config
 
 WRONG = {
     "no such model": (["serve", "--model", "./nowhere/model"], "'./nowhere/model' does not exist"),
@@ -120,21 +117,6 @@ def test_too_little_memory_for_one_sequence_is_an_error_of_one_line():
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")
     assert "sequence of 8192 tokens takes 180 MiB" in line
-
-
-@pytest.mark.parametrize(
-    ("method", "says"), [("aqlm", "pip install aqlm[cpu]"), ("eetq", "needs a GPU, and there is none here")]
-)
-def test_quantised_weights_that_cannot_run_here_are_an_error_of_one_line(
-    folder: Path, tmp_path: Path, method: str, says: str
-):
-    shutil.copytree(folder / "own-model", tmp_path / "quantised")
-    rewrite_config(tmp_path / "quantised", quantization_config={"quant_method": method})
-    result = steer("serve", "--model", str(tmp_path / "quantised"), "--port", "0", COLUMNS="1000")
-    assert result.returncode == 1
-    assert "Traceback" not in result.stderr
-    assert result.stderr.strip().splitlines()[-1].startswith("error: cannot load model")
-    assert says in result.stderr
 
 
 def test_a_wrong_variable_is_named():
