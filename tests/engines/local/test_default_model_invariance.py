@@ -5,9 +5,9 @@ from functools import cache
 
 import pytest
 
+from steering_profiles import find_profile
 from steering_profiles.models import LoadedModel, ModelSource, load_model
 from steering_profiles.steering import UNSTEERED, Steering
-from steering_profiles.store import Catalogue
 from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams
 from tests.builders import steer
 from tests.engines.local.running import running
@@ -21,8 +21,8 @@ TEXT = (
 
 @cache
 def arms() -> list[Steering]:
-    catalogue = Catalogue.open(None)
-    parentheses, recall = (catalogue.find(name).profile for name in ("parentheses", "factual-recall"))
+
+    parentheses, recall = (find_profile(name) for name in ("parentheses", "factual-recall"))
     return [
         UNSTEERED,
         steer(parentheses),
