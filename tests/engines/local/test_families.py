@@ -44,20 +44,24 @@ def generated(loaded: LoadedModel, prompt: Sequence[int]) -> tuple[int, ...]:
 
 
 @pytest.fixture(params=["compiled", "pytorch", "by products"])
-def _kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Attention paths: compiled kernels; PyTorch's fused kernels, used for few tokens, and its products, for many."""
-    if request.param != "compiled":
-        monkeypatch.setattr(kernels, "UNAVAILABLE", "this test goes without them")
+def dtype(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> torch.dtype:
+    """Ways to compute, and the type in which they are compared with transformers.
+
+    The compiled kernels; PyTorch's fused attention, used for few tokens, and its products, for many.
+    """
+    if request.param == "compiled":
+        return torch.float32
+    monkeypatch.setattr(kernels, "UNAVAILABLE", "this test goes without them")
     if request.param == "by products":
         monkeypatch.setattr(torch_attention, "_MANY_SEQUENCES", 2)
         monkeypatch.setattr(torch_attention, "_LARGE_CHUNK", 1)
         monkeypatch.setattr(torch_attention, "_TILE", 5)
+    return torch.float64
 
 
-@pytest.mark.usefixtures("_kernels")
 @pytest.mark.parametrize("case", SERVED)
-def test_a_mixed_batch_generates_what_transformers_does_for_each_alone(case: str):
-    loaded = build_family(case)
+def test_a_mixed_batch_generates_what_transformers_does_for_each_alone(case: str, dtype: torch.dtype):
+    loaded = build_family(case, dtype=dtype)
     last = loaded.anatomy.sizes.layers - 1
     heads = steer(build_profile(loaded, "heads", heads=[(0, 1, 3.0), (1, 0, -1.0), (last, 3, 2.5)]))
     final = steer(build_profile(loaded, "final", self_only_attention=1.0, intercept_scale=0.7))
@@ -66,6 +70,7 @@ def test_a_mixed_batch_generates_what_transformers_does_for_each_alone(case: str
     expected = [*plain, *[tuple(greedy(loaded, prompt, arm)) for arm in arms[1:] for prompt in PROMPTS]]
     assert len(set(expected)) > 2 * len(PROMPTS), "the prompts and arms hardly differ"
     with running(loaded) as engine:
+        assert (engine.engine._runner.kv_cache.kernels_refused is None) == (dtype == torch.float32)
         requests = [GenerationRequest(prompt, GREEDY, arm) for arm in arms for prompt in PROMPTS]
         answers = [chunk.tokens for chunk in engine.run(*requests)]
     assert answers == expected
@@ -83,10 +88,9 @@ def gate_for(loaded: LoadedModel, steering: Steering) -> tuple[float, float]:
     return 0.0, round(statistics.median(tops), 4)
 
 
-@pytest.mark.usefixtures("_kernels")
 @pytest.mark.parametrize("case", SERVED)
-def test_gated_sequences_of_a_mixed_batch_generate_what_two_passes_a_token_would(case: str):
-    loaded = build_family(case)
+def test_gated_sequences_of_a_mixed_batch_generate_what_two_passes_a_token_would(case: str, dtype: torch.dtype):
+    loaded = build_family(case, dtype=dtype)
     last = loaded.anatomy.sizes.layers - 1
     heads = build_profile(loaded, "heads", heads=[(1, 0, -1.0), (last, 3, 2.5)])
     whole, half = (

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
@@ -90,15 +91,16 @@ def ragged_attention(
         raise TypeError(f"{type(module).__name__} has no integer layer_idx")
     current.layers += 1
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    dtype = current.batch.kv_cache.dtype  # some models compute queries and keys more precisely than the rest
     attended = attend(
-        _by_token(query),
-        _by_token(key),
-        _by_token(value),
+        _by_token(query, dtype),
+        _by_token(key, dtype),
+        _by_token(value, dtype),
         current.batch,
         layer_index,
         ScoreOptions(scale, sliding_window, softcap),
     )
-    return attended.unsqueeze(0), None
+    return attended.to(value.dtype).unsqueeze(0), None
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, batch: RaggedBatch, layer: int, options: ScoreOptions) -> Tensor:
@@ -125,9 +127,9 @@ def attend(query: Tensor, key: Tensor, value: Tensor, batch: RaggedBatch, layer:
     return torch_attention.attend(query.transpose(0, 1), cache, batch, layer, options)
 
 
-def _by_token(projected: Tensor) -> Tensor:
-    """Turn ``[1, heads, tokens, head_dim]`` into ``[tokens, heads, head_dim]``."""
-    by_token = projected[0].transpose(0, 1)
+def _by_token(projected: Tensor, dtype: torch.dtype) -> Tensor:
+    """Turn ``[1, heads, tokens, head_dim]`` into ``[tokens, heads, head_dim]`` of ``dtype``."""
+    by_token = projected[0].transpose(0, 1).to(dtype)
     return by_token if by_token.stride(-1) == 1 else by_token.contiguous()
 
 

@@ -63,6 +63,8 @@ def refusal(loaded: LoadedModel, kernels_refused: str | None) -> str | None:
         ]
         if not all(map(can_be_prepacked, linears)):
             return "some of its linear layers are quantised, moved about by accelerate or not on a CPU"
+    if any(parameter.dtype != loaded.dtype for parameter in loaded.model.parameters()):
+        return "its weights are of different types"
     return None
 
 

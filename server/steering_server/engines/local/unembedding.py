@@ -1,6 +1,5 @@
 """Logits in float32, whatever the model computes in: rounded to bfloat16, the likeliest tokens would often be equal."""
 
-import torch
 from torch import Tensor, nn
 
 from steering_profiles.models import LoadedModel
@@ -34,5 +33,5 @@ def float32_unembedding(loaded: LoadedModel, kernels_refused: str | None) -> Flo
     if kernels_refused is not None or type(module) is not nn.Linear or "forward" in vars(module):
         return None
     weight = module.weight
-    is_usable = is_dense(module) and weight.device.type == "cpu" and weight.dtype in (torch.bfloat16, torch.float32)
+    is_usable = is_dense(module) and weight.device.type == "cpu" and weight.dtype == loaded.dtype
     return Float32Unembedding(module) if is_usable and weight.is_contiguous() else None

@@ -6,15 +6,11 @@ they are not there.
 """
 
 import ctypes
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
-
-INSTRUCTIONS = os.environ.get("STEERING_KERNEL_INSTRUCTIONS", "")
-"""Set of instructions to use, for tests: plain, avx2, avx512 or avx512_bf16; empty for the best there is."""
 
 
 def _openmp() -> int:
@@ -28,15 +24,12 @@ OPENMP = _openmp()
 """Address of the function that runs a loop on PyTorch's threads."""
 UNAVAILABLE: str | None
 """Why there are no kernels; None where there are."""
-INSTRUCTIONS_USED: str
-"""The set of instructions in use."""
 try:
     from steering_server.engines.local.kernels import _native
 
-    INSTRUCTIONS_USED = _native.configure(OPENMP, INSTRUCTIONS)
+    _native.configure(OPENMP, "")  # the best instructions there are
     UNAVAILABLE = None
 except ImportError:
-    INSTRUCTIONS_USED = ""
     UNAVAILABLE = "the package was built without its compiled kernels (install a C compiler and install it again)"
 
 
