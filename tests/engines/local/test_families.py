@@ -112,9 +112,11 @@ def test_gated_sequences_of_a_mixed_batch_generate_what_two_passes_a_token_would
 
 
 @pytest.mark.parametrize("case", SERVED)
-def test_with_self_only_attention_the_last_layer_computes_no_attention(case: str, monkeypatch: pytest.MonkeyPatch):
+def test_with_self_only_attention_the_last_layer_computes_no_attention(
+    case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+):
     """They generate the expected tokens while any attention computed in the last layer fails."""
-    loaded = build_family(case)
+    loaded = build_family(case, dtype=dtype)
     profile = build_profile(loaded, self_only_attention=1.0, intercept_scale=0.7)
     own = steer(profile)
     expected = [tuple(greedy(loaded, prompt, own)) for prompt in PROMPTS]

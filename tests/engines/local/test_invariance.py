@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import UNSTEERED, Steering
-from steering_server.engines.local import kernels
+from steering_server.engines.local import invariance, kernels
 from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.kv_cache import bytes_per_token, padded_length
+from steering_server.engines.local.prepacking import PrepackedLinear
 from steering_server.errors import ConfigError
 from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams
 from steering_server.limits import EngineLimits
@@ -157,6 +158,31 @@ def test_rotary_embeddings_that_depend_on_the_batch_are_said_to():
     with running(loaded) as engine:
         assert engine.engine.batch_invariance.reason is not None
         assert "rotary embeddings (dynamic)" in engine.engine.batch_invariance.reason
+
+
+def test_linear_layers_that_no_padding_helps_are_not_promised_anything(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(invariance, "_differing_sizes", lambda linear, dtype: {3, 64})
+    monkeypatch.setattr(invariance, "_differing", {})
+    with running(family("llama", torch.float32)) as engine:
+        assert not engine.engine.batch_invariance.holds
+        assert "products of its linear layers" in str(engine.engine.batch_invariance.reason)
+
+
+def test_small_batches_are_padded_as_far_as_linear_layers_need_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(invariance, "_differing_sizes", lambda linear, dtype: {1, 3, 5})
+    monkeypatch.setattr(invariance, "_differing", {})
+    with running(family("llama", torch.float32)) as engine:
+        assert engine.engine.batch_invariance.holds
+        computed: list[int] = []
+        multiply = PrepackedLinear._multiply
+
+        def counting(linear: PrepackedLinear, x: torch.Tensor) -> torch.Tensor:
+            computed.append(x.shape[-2])
+            return multiply(linear, x)
+
+        monkeypatch.setattr(PrepackedLinear, "_multiply", counting)
+        engine.run(GenerationRequest((5,), SamplingParams(max_tokens=3, temperature=0), UNSTEERED))
+    assert min(computed) == 8
 
 
 def test_invariance_can_be_switched_off():
