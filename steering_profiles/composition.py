@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from steering_profiles.conditions import Condition
 from steering_profiles.errors import GateError
 from steering_profiles.schema import FinalLayer, Gate, Profile, check_strength
 from steering_profiles.store import content_hash
@@ -21,6 +22,8 @@ class ProfileAtStrength:
     strength: float = 1.0
     known_hash: str | None = None
     """Content hash of the profile if it is already known; otherwise it is computed when needed."""
+    left_out: tuple[str, ...] = ()
+    """Components that the profile lacks, of those in the profile of this name, see :mod:`.leaving_out`."""
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
@@ -34,6 +37,19 @@ class ProfileAtStrength:
     def gate(self) -> Gate | None:
         """Gate of the profile's final layer; None if it has none, or at strength 0."""
         return self.profile.final_layer.gate if self.strength != 0 else None
+
+    @property
+    def condition(self) -> Condition | None:
+        """Condition of the profile; None if it has none, or at strength 0."""
+        return self.profile.when if self.strength != 0 else None
+
+    def changed(self, state: str, **changes: object) -> "ProfileAtStrength":
+        """Return the profile with ``changes`` to its fields, which make it another one: ``state`` is part of its key.
+
+        Hashing the whole content of a profile would take longer than the rest of a request.
+        """
+        profile = self.profile.model_copy(update=changes)
+        return replace(self, profile=profile, known_hash=f"{self.key[0]} {state}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,28 +79,45 @@ class Steering:
     @property
     def closed(self) -> "Steering":
         """The steering where the gate is closed: without the final layers of gated profiles."""
-        return self._ungated("closed", lambda profile: {"final_layer": FinalLayer(), "tensors": {}})
+        return self._ungated(lambda one: one.changed("closed", final_layer=FinalLayer(), tensors={}))
 
     @property
     def opened(self) -> "Steering":
         """The steering where the gate is open: everything, without a gate."""
         return self._ungated(
-            "opened", lambda profile: {"final_layer": profile.final_layer.model_copy(update={"gate": None})}
+            lambda one: one.changed("opened", final_layer=one.profile.final_layer.model_copy(update={"gate": None}))
         )
 
-    def _ungated(self, state: str, changes: Callable[[Profile], dict[str, object]]) -> "Steering":
-        """Return the steering with ``changes`` to its gated profiles."""
+    @cached_property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The different conditions of the profiles, in order; empty where all of them take effect everywhere."""
+        return tuple(dict.fromkeys(one.condition for one in self.profiles if one.condition is not None))
+
+    def where(self, held: int) -> "Steering":
+        """Return the steering of a position, without conditions.
+
+        Bit ``i`` of ``held`` is set where ``conditions[i]`` holds, as :meth:`.ConditionTrace.held` returns it.
+        """
+        if not self.conditions:
+            return self
+        holding = {condition for i, condition in enumerate(self.conditions) if held >> i & 1}
+        return Steering(
+            tuple(
+                one if one.condition is None else one.changed("unconditional", when=None)
+                for one in self.profiles
+                if one.condition is None or one.condition in holding
+            )
+        )
+
+    def under(self, condition: Condition | None) -> "Steering":
+        """Return the profiles that have this condition, or none."""
+        return Steering(tuple(one for one in self.profiles if one.condition == condition))
+
+    def _ungated(self, change: Callable[[ProfileAtStrength], ProfileAtStrength]) -> "Steering":
+        """Return the steering with its gated profiles changed."""
         if self.gate is None:
             return self
-
-        def ungated(one: ProfileAtStrength) -> ProfileAtStrength:
-            if one.gate is None:
-                return one
-            # It is another profile now, so it needs another hash; hashing its whole content would take longer.
-            profile = one.profile.model_copy(update=changes(one.profile))
-            return replace(one, profile=profile, known_hash=f"{one.key[0]} {state}")
-
-        return Steering(tuple(ungated(one) for one in self.profiles))
+        return Steering(tuple(one if one.gate is None else change(one) for one in self.profiles))
 
     def __iter__(self) -> Iterator[ProfileAtStrength]:
         return iter(self.profiles)

@@ -7,6 +7,7 @@ from math import prod
 import numpy as np
 
 from steering_profiles.composition import Steering
+from steering_profiles.conditions import Condition
 from steering_profiles.schema import INTERCEPT_TENSOR, Profile, strength_text
 
 _MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
@@ -29,6 +30,8 @@ class Effective:
     """Factor of the MLP intercept that is subtracted; for different intercepts, the sum of the absolute factors."""
     gate: str | None = None
     """Band of the top probability in which the two final-layer effects apply, as ``0.1..0.5``; None: everywhere."""
+    when: tuple[str, ...] = ()
+    """The different conditions under which profiles take effect; empty where all of them do everywhere."""
     warnings: tuple[str, ...] = ()
     """Sentences about requested effects that do nothing or apply only in part."""
 
@@ -46,8 +49,12 @@ def effective(steering: Steering, dtype: str) -> Effective:
     rounding in ``dtype`` removes it.
     """
     active = [(applied.profile, applied.strength) for applied in steering if applied.strength != 0]
-    heads = _factors(((s.layer, s.head), 1 + strength * (s.scale - 1)) for p, strength in active for s in p.heads)
-    neurons = _factors(((s.layer, s.neuron), 1 + strength * (s.scale - 1)) for p, strength in active for s in p.neurons)
+    heads = _factors(
+        (p.when, (s.layer, s.head), 1 + strength * (s.scale - 1)) for p, strength in active for s in p.heads
+    )
+    neurons = _factors(
+        (p.when, (s.layer, s.neuron), 1 + strength * (s.scale - 1)) for p, strength in active for s in p.neurons
+    )
     shares = {
         p.name: strength * p.final_layer.self_only_attention
         for p, strength in active
@@ -65,6 +72,7 @@ def effective(steering: Steering, dtype: str) -> Effective:
         self_only_attention=self_only_attention,
         intercept_scale=intercept_scale,
         gate=str(steering.gate) if steering.gate is not None and (self_only_attention or intercept_scale) else None,
+        when=tuple(map(str, steering.conditions)),
         warnings=(
             *_share_warnings(shares, self_only_attention, dtype),
             *_intercept_warnings(intercepts, dtype),
@@ -75,7 +83,10 @@ def effective(steering: Steering, dtype: str) -> Effective:
     if not active or not net.is_nothing:
         return net
     names = "+".join(profile.name for profile, _ in active)
-    nothing = f"{names}: changes nothing at this strength; the answer is the baseline's"
+    why = "changes nothing at this strength"
+    if all(profile.changes_nothing for profile, _ in active):
+        why = "all that it changes is left out"
+    nothing = f"{names}: {why}; the answer is the baseline's"
     return replace(net, warnings=(*net.warnings, nothing))
 
 
@@ -85,19 +96,19 @@ def self_only_attention_range(profile: Profile) -> tuple[float, float] | None:
     return (0.0, 1 / share) if share else None
 
 
-def _factors(scaled: Iterable[tuple[tuple[int, int], float]]) -> list[float]:
-    """Return the product of all factors of each scaled component."""
-    factors: dict[tuple[int, int], list[float]] = {}
-    for component, factor in scaled:
-        factors.setdefault(component, []).append(factor)
-    return [prod(several) for several in factors.values()]
+def _factors(scaled: Iterable[tuple[Condition | None, tuple[int, int], float]]) -> list[list[float]]:
+    """Return the factors of each scaled component: the product of all that apply under the same condition."""
+    factors: dict[tuple[int, int], dict[Condition | None, list[float]]] = {}
+    for condition, component, factor in scaled:
+        factors.setdefault(component, {}).setdefault(condition, []).append(factor)
+    return [[prod(several) for several in by_condition.values()] for by_condition in factors.values()]
 
 
-def _changed(factors: Sequence[float], dtype: str) -> int:
-    """Return the number of factors that are not 1 in ``dtype``."""
+def _changed(factors: Sequence[Sequence[float]], dtype: str) -> int:
+    """Return the number of components with a factor that is not 1 in ``dtype``."""
     # Below 1 the spacing of numbers is half of that above 1; a number halfway is rounded to the even one, which is 1.
     step = _step(dtype)
-    return sum(not 1 - step / 4 <= factor <= 1 + step / 2 for factor in factors)
+    return sum(any(not 1 - step / 4 <= factor <= 1 + step / 2 for factor in some) for some in factors)
 
 
 def _counts(scale: float, dtype: str) -> bool:

@@ -5,7 +5,8 @@
     │   ├── ProfileNotFound      no profile of that name, or no such file
     │   ├── ProfileFormatError   the file is not a valid profile
     │   ├── ProfileMismatch      the profile was made for another model
-    │   └── GateError            profiles with different gates, or a gate that cannot be applied
+    │   ├── GateError            profiles with different gates, or a gate that cannot be applied
+    │   └── ConditionError       a profile with a condition where the tokens are not known
     ├── ModelError
     │   ├── ModelLoadError       the model cannot be loaded from the given source
     │   └── UnknownArchitecture  the model's architecture has no known anatomy
@@ -15,6 +16,8 @@
     ├── EvaluationError          the measurement cannot be made on this machine
     ├── ReportError              the plots of a report cannot be drawn
     ├── StrengthError            the strength is not a number in the allowed range
+    ├── LabelError               the text does not name profiles and their strength
+    ├── ComponentError           the text does not name a component of the profile
     └── HookError                a steering hook did not run in a forward pass that needed it
 
 Messages are shown to users on the terminal and in HTTP responses: they name the value that was given and what is
@@ -35,7 +38,11 @@ class ProfileNotFound(ProfileError):
 
 
 class ProfileFormatError(ProfileError):
-    """The file is not a valid profile of a supported format version."""
+    """The file is not a valid profile of a supported format version. ``field`` is the first invalid field, if known."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class ProfileMismatch(ProfileError):
@@ -44,6 +51,10 @@ class ProfileMismatch(ProfileError):
 
 class GateError(ProfileError):
     """The gate cannot be applied: composed profiles have different gates, or only one forward pass would be made."""
+
+
+class ConditionError(ProfileError):
+    """A condition cannot be tested: the tokens, or their text, are not known where the profile is applied."""
 
 
 class ModelError(SteeringError):
@@ -80,6 +91,14 @@ class ReportError(SteeringError):
 
 class StrengthError(SteeringError):
     """The strength is not a finite number in the allowed range."""
+
+
+class LabelError(SteeringError):
+    """The text does not name profiles and their strength as ``a+b@0.5`` does."""
+
+
+class ComponentError(SteeringError):
+    """The text does not name a component that the profile changes, as ``L11H2`` does."""
 
 
 class HookError(SteeringError):

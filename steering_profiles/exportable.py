@@ -17,6 +17,8 @@ def require_exportable(applied: ProfileAtStrength) -> None:
     # The dtype of the weights is not known yet; in float64 the fewest factors round to 1.
     changed = effective(Steering((applied,)), "float64")
     inexpressible = []
+    if applied.condition is not None:
+        inexpressible.append(f"a condition ({applied.condition}), which is tested token by token")
     if changed.self_only_attention:
         inexpressible.append("self-only attention, which replaces the output of the final layer's attention")
     if changed.intercept_scale:
@@ -24,7 +26,7 @@ def require_exportable(applied: ProfileAtStrength) -> None:
     if inexpressible:
         raise ExportError(
             f"profile {applied.profile.name!r} cannot be exported: weights can express only scales of heads and "
-            f"neurons, and it has {'; and '.join(inexpressible)}"
+            f"neurons at every position, and it has {'; and '.join(inexpressible)}"
         )
     if not changed.heads and not changed.neurons:
         raise ExportError(

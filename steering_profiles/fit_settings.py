@@ -64,6 +64,10 @@ class StepwiseSettings:
     """Largest allowed increase of the NLL of other text, as a share of the plain model's."""
     patience: int = 4
     """The search ends after this number of measurements without an error on the validation set."""
+    max_lost: float | None = None
+    """Largest allowed loss of accuracy, in percentage points, of a group of a choosing format; None: any."""
+    conditions: bool = False
+    """Whether to try the task's conditions, too."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -84,10 +88,13 @@ class StepwiseSettings:
         if not 1 + self.step <= self.max_scale + _ROUNDING < math.inf:
             most, least = strength_text(self.max_scale), strength_text(1 + self.step)
             raise ValueError(f"max scale is {most}; allowed: finite numbers from {least}")
+        if self.max_lost is not None and not 0 <= self.max_lost <= 100:
+            raise ValueError(f"max lost is {strength_text(self.max_lost)}; allowed: percentage points, 0..100")
 
     def to_json(self) -> dict[str, int | float]:
         """Return the settings by the keys that the provenance of a profile uses."""
-        return {
+        of_harm = {} if self.max_lost is None else {"most_lost": self.max_lost}
+        return of_harm | {
             "step": self.step,
             "least_step": self.min_step,
             "at_once": self.components_per_step,

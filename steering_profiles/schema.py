@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from steering_profiles.conditions import Condition
 from steering_profiles.errors import StrengthError
 
 if TYPE_CHECKING:
@@ -96,6 +97,11 @@ class HeadScale(_Frozen):
     head: Index
     scale: Number
 
+    @property
+    def component(self) -> str:
+        """Name of the head, such as ``L11H2``."""
+        return f"L{self.layer}H{self.head}"
+
 
 class NeuronScale(_Frozen):
     """Factor of the activation of one feed-forward neuron, applied before the down projection."""
@@ -103,6 +109,11 @@ class NeuronScale(_Frozen):
     layer: Index
     neuron: Index
     scale: Number
+
+    @property
+    def component(self) -> str:
+        """Name of the neuron, such as ``L3N120``."""
+        return f"L{self.layer}N{self.neuron}"
 
 
 class Gate(_Frozen):
@@ -187,9 +198,13 @@ class Profile(_Frozen):
     description: Text
     method: Literal["rasteer", "final-layer", "manual"]
     model: ModelIdentity
-    heads: tuple[HeadScale, ...] = ()
-    neurons: tuple[NeuronScale, ...] = ()
+    # There can be hundreds of thousands, of which an error names the first invalid one.
+    heads: Annotated[tuple[HeadScale, ...], Field(fail_fast=True)] = ()
+    neurons: Annotated[tuple[NeuronScale, ...], Field(fail_fast=True)] = ()
     final_layer: FinalLayer = FinalLayer()
+    # Omitted if None, so that profiles without a condition have the same content hash as before conditions existed.
+    when: Annotated[Condition | None, Field(exclude_if=lambda when: when is None)] = None
+    """Positions at which the profile takes effect; None: all positions."""
     provenance: Provenance | None = None
     tensors: Annotated[Mapping[str, np.ndarray[Any, Any]], Field(exclude=True, repr=False)] = {}
     """Tensors of the safetensors file, float32; only ``INTERCEPT_TENSOR`` in format version 1."""
@@ -202,7 +217,8 @@ class Profile(_Frozen):
             for what, scales in (("heads", self.heads), ("neurons", self.neurons))
             if scales
         ]
-        return ", ".join(filter(None, (*parts, self.final_layer.summary))) or "nothing"
+        changes = ", ".join(filter(None, (*parts, self.final_layer.summary))) or "nothing"
+        return changes if self.when is None else f"{changes}; where {self.when}"
 
     def apply(
         self,
@@ -240,6 +256,11 @@ class Profile(_Frozen):
         neurons = [(scale.layer, scale.neuron) for scale in self.neurons]
         _check_components("heads", heads, (self.model.layers, self.model.heads))
         _check_components("neurons", neurons, (self.model.layers, self.model.neurons))
+        if self.when is not None and self.when.largest_token >= self.model.vocab_size:
+            raise ValueError(
+                f"when names the token {self.when.largest_token}, but the profile's model has {self.model.vocab_size} "
+                "tokens"
+            )
         needed = {INTERCEPT_TENSOR} if self.final_layer.intercept_scale else set()
         if set(self.tensors) != needed:
             raise ValueError(f"tensors are {sorted(self.tensors)}; this profile needs {sorted(needed)}")

@@ -1,23 +1,19 @@
-"""Profiles on disk: loading, saving, hashing, and the catalogue. Files are JSON and safetensors, never pickle."""
+"""Profiles on disk: loading, saving, deleting, hashing, and the catalogue."""
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-from safetensors import SafetensorError
-from safetensors.numpy import load as load_tensors
 from safetensors.numpy import save as save_tensors
 
 from steering_profiles.errors import ProfileFormatError, ProfileNotFound
+from steering_profiles.parsing import parse_profile
 from steering_profiles.schema import Profile
-from steering_profiles.writing import write_whole
+from steering_profiles.writing import staged
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Folder of the profiles shipped with the package."""
@@ -25,8 +21,6 @@ SHIPPED = Path(__file__).parent / "shipped"
 MAX_FILE_BYTES = 64 * 2**20
 
 _PROFILE, _TENSORS = ".json", ".safetensors"
-_JSON_TYPES = {list: "array", str: "string", int: "number", float: "number", bool: "boolean", type(None): "null"}
-_SHOWN_DEPTH = 8  # parts of the path to an invalid field, which can be nested to any depth
 
 
 def is_profile_file(path: str | Path) -> bool:
@@ -46,26 +40,15 @@ def load_profile(path: str | Path) -> Profile:
         ProfileFormatError: the file is not a valid profile, or has no effect; the message names each invalid field.
     """
     path = Path(path)
-    try:
-        content = json.loads(_text_of(path), parse_constant=_refuse_constant, object_pairs_hook=_unrepeated)
-        if not isinstance(content, dict):
-            raise ProfileFormatError(f"{path}: the content is a JSON {_JSON_TYPES[type(content)]}; allowed: an object")
-        if "tensors" in content:
-            raise ProfileFormatError(
-                f"{path}: tensors: not allowed in the JSON file; tensors are read from "
-                f"{path.with_suffix('.safetensors').name}"
-            )
-        profile = Profile.model_validate({**content, "tensors": _tensors_beside(path)}, by_alias=True, by_name=False)
-    except ValidationError as exc:
-        raise ProfileFormatError(f"{path}: {'; '.join(_describe(error) for error in exc.errors())}") from exc
-    except (ValueError, RecursionError) as exc:
-        raise ProfileFormatError(f"{path}: {exc}") from exc
+    content, tensors = _read(path), _tensors_beside(path)
+    profile = parse_profile(
+        content,
+        None if tensors is None else _read(tensors),
+        source=str(path),
+        tensors_source=str(tensors or path.with_suffix(_TENSORS).name),
+    )
     if profile.name != path.stem:
         raise ProfileFormatError(f"{path}: name is {profile.name!r}; it must be the name of the file, {path.stem!r}")
-    if profile.changes_nothing:
-        raise ProfileFormatError(
-            f"{path}: the profile has no effect: all scales are 1, and there is no final-layer effect"
-        )
     return profile
 
 
@@ -83,22 +66,42 @@ def save_profile(profile: Profile, folder: str | Path) -> Path:
     """Write ``profile`` to ``folder/NAME.json`` (and ``NAME.safetensors`` if it has tensors) and return the JSON path.
 
     The bytes depend on the profile only, so the same fit writes the same file. Existing files of the same name are
-    replaced, whatever the case of their suffixes.
+    replaced, whatever the case of their suffixes. A reader sees the old profile, the new one, or, for a moment and only
+    if one of them has tensors, a pair of files that is no valid profile; it never sees parts of both as one.
+
+    Raises:
+        OSError: the folder cannot be written. What was there before is still there.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{profile.name}{_PROFILE}"
     beside = path.with_suffix(_TENSORS)
-    for other in (*_named(path, _PROFILE), *_named(path, _TENSORS)):
-        if other not in (path, beside):
-            other.unlink()
-    if profile.tensors:
-        write_whole(beside, _tensor_bytes(profile.tensors))
-    else:
-        beside.unlink(missing_ok=True)
     text = json.dumps(profile.model_dump(mode="json"), indent=2, ensure_ascii=False, allow_nan=False)
-    write_whole(path, (text + "\n").encode())
+    with ExitStack() as stack:
+        # Both are written before anything is replaced, so that a full disk changes nothing.
+        tensors = stack.enter_context(staged(beside, _tensor_bytes(profile.tensors))) if profile.tensors else None
+        content = stack.enter_context(staged(path, (text + "\n").encode()))
+        # A profile that needs tensors is invalid without them, and one that needs none is invalid with some.
+        for old in _named(path, _TENSORS):
+            old.unlink(missing_ok=True)
+        content.replace(path)
+        for other in _named(path, _PROFILE):
+            if other != path:
+                other.unlink(missing_ok=True)
+        if tensors is not None:
+            tensors.replace(beside)
     return path
+
+
+def delete_profile(name: str, folder: str | Path) -> None:
+    """Delete the files of profile ``name``, which must be a valid name, from ``folder``, if there are any.
+
+    Raises:
+        OSError: a file cannot be deleted.
+    """
+    path = Path(folder) / f"{name}{_PROFILE}"
+    for file in (*_named(path, _PROFILE), *_named(path, _TENSORS)):
+        file.unlink(missing_ok=True)
 
 
 def content_hash(profile: Profile) -> str:
@@ -114,11 +117,18 @@ class Entry:
     """One profile of a catalogue with its path and content hash."""
 
     profile: Profile
-    path: Path
+    path: Path | None
+    """None for a profile that is in memory only."""
     content_hash: str
     shipped: bool
-    replaces_shipped: bool = False
-    """Whether a shipped profile of the same name is hidden by this one."""
+    replaced: "Entry | None" = None
+    """The shipped profile of the same name that this one hides, if there is one."""
+
+    @property
+    def report(self) -> Path | None:
+        """The report of the fit as an HTML file beside the profile, where there is one."""
+        beside = None if self.path is None else self.path.with_suffix(".html")
+        return beside if beside is not None and beside.is_file() else None
 
 
 class Catalogue:
@@ -138,7 +148,7 @@ class Catalogue:
         entries = _entries_in(SHIPPED, shipped=True) if shipped else {}
         if folder is not None:
             own = _entries_in(Path(folder), shipped=False)
-            entries |= {name: replace(entry, replaces_shipped=name in entries) for name, entry in own.items()}
+            entries |= {name: replace(entry, replaced=entries.get(name)) for name, entry in own.items()}
         return cls(entries)
 
     def __getitem__(self, name: str) -> Entry:
@@ -158,17 +168,35 @@ class Catalogue:
         return len(self._entries)
 
 
-def _entries_in(folder: Path, *, shipped: bool) -> dict[str, Entry]:
-    profiles = {path: load_profile(path) for path in _profile_files(folder)}
-    return {p.name: Entry(p, path, content_hash(p), shipped) for path, p in profiles.items()}
+def profile_files(folder: Path) -> dict[str, list[Path]]:
+    """Return the profile files in ``folder`` by the name that their profile must have; a name must have only one.
 
-
-def _profile_files(folder: Path) -> list[Path]:
-    files = [path for path in _files_in(folder) if is_profile_file(path) and not path.is_dir()]
-    for name, times in Counter(path.stem for path in files).items():
-        if times > 1:
-            raise _ambiguous("profile", [path for path in files if path.stem == name])
+    Raises:
+        ProfileNotFound: ``folder`` is not a folder, or cannot be read.
+    """
+    files: dict[str, list[Path]] = {}
+    for path in _files_in(folder):
+        if is_profile_file(path) and not path.is_dir():
+            files.setdefault(path.stem, []).append(path)
     return files
+
+
+def load_entry(files: Sequence[Path], *, shipped: bool = False) -> Entry:
+    """Load the profile of ``files``, which have the same name.
+
+    Raises:
+        ProfileNotFound: the file cannot be read.
+        ProfileFormatError: it is not a valid profile, or there is more than one file.
+    """
+    if len(files) > 1:
+        raise _ambiguous("profile", files)
+    (path,) = files
+    profile = load_profile(path)
+    return Entry(profile, path, content_hash(profile), shipped)
+
+
+def _entries_in(folder: Path, *, shipped: bool) -> dict[str, Entry]:
+    return {name: load_entry(files, shipped=shipped) for name, files in profile_files(folder).items()}
 
 
 def _named(path: Path, suffix: str) -> list[Path]:
@@ -185,7 +213,7 @@ def _files_in(folder: Path) -> list[Path]:
         raise ProfileNotFound(f"profiles folder {str(folder)!r} cannot be read: {exc.strerror}") from exc
 
 
-def _ambiguous(what: str, files: list[Path]) -> ProfileFormatError:
+def _ambiguous(what: str, files: Sequence[Path]) -> ProfileFormatError:
     named = " and ".join(path.name for path in files)
     return ProfileFormatError(f"{files[0].parent}: {named} are files of the same {what}; keep one of them")
 
@@ -194,29 +222,11 @@ def _tensor_bytes(tensors: Mapping[str, np.ndarray]) -> bytes:
     return save_tensors({name: np.ascontiguousarray(tensors[name], dtype=np.float32) for name in sorted(tensors)})
 
 
-def _tensors_beside(profile: Path) -> dict[str, np.ndarray]:
+def _tensors_beside(profile: Path) -> Path | None:
     files = _named(profile, _TENSORS)
-    if not files:
-        return {}
     if len(files) > 1:
         raise _ambiguous(f"tensors of {profile.name}", files)
-    (path,) = files
-    try:
-        return load_tensors(_read(path))
-    except SafetensorError as exc:
-        raise ProfileFormatError(f"{path}: not a safetensors file: {exc}") from exc
-    except KeyError as exc:  # a dtype that numpy does not have, such as BF16
-        raise ProfileFormatError(f"{path}: contains a tensor of type {exc.args[0]}; allowed: float32") from exc
-
-
-def _text_of(path: Path) -> str:
-    content = _read(path)
-    if not content:
-        raise ValueError("the file is empty")
-    encoding = json.detect_encoding(content)
-    if not encoding.startswith("utf-8"):
-        raise ValueError(f"the encoding is {encoding[:6].upper()}; allowed: UTF-8")
-    return content.decode("utf-8-sig")  # some editors write a byte order mark
+    return files[0] if files else None
 
 
 def _read(path: Path) -> bytes:
@@ -228,20 +238,3 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as exc:
         raise ProfileNotFound(f"profile {str(path)!r} cannot be read: {exc.strerror}") from exc
-
-
-def _refuse_constant(token: str) -> float:
-    raise ValueError(f"{token} is not a valid JSON number")
-
-
-def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)}: the key occurs more than once")
-    return content
-
-
-def _describe(error: ErrorDetails) -> str:
-    where = ".".join(str(part) for part in error["loc"][:_SHOWN_DEPTH])
-    return ": ".join(filter(None, (where, error["msg"].removeprefix("Value error, "))))

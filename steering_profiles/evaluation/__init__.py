@@ -1,14 +1,18 @@
 """Evaluation of profiles: accuracy and calibration on tasks, side effects on other text, HumanEval."""
 
-from steering_profiles.evaluation.accuracy import Accuracy, ScoredAnswer, TokenPredictor
-from steering_profiles.evaluation.calibration import ArmCalibration, Calibration, CalibrationComparison
-from steering_profiles.evaluation.corpora import fitting_texts, held_out_texts
-from steering_profiles.evaluation.held_out import measure_side_effects
-from steering_profiles.evaluation.prediction import TextPredictor
-from steering_profiles.evaluation.replay import FinalLayerReplay
-from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
-from steering_profiles.evaluation.temperature import compare_calibration, tune_temperature
-from steering_profiles.evaluation.windows import Window, continuation_window, text_windows
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from steering_profiles.evaluation.accuracy import Accuracy, ScoredAnswer, TokenPredictor
+    from steering_profiles.evaluation.calibration import ArmCalibration, Calibration, CalibrationComparison
+    from steering_profiles.evaluation.corpora import fitting_texts, held_out_texts
+    from steering_profiles.evaluation.held_out import measure_side_effects
+    from steering_profiles.evaluation.prediction import TextPredictor
+    from steering_profiles.evaluation.replay import FinalLayerReplay
+    from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
+    from steering_profiles.evaluation.temperature import compare_calibration, tune_temperature
+    from steering_profiles.evaluation.windows import Window, continuation_window, text_windows
 
 __all__ = [
     "Accuracy",
@@ -30,3 +34,31 @@ __all__ = [
     "text_windows",
     "tune_temperature",
 ]
+
+_MODULES = {
+    "Accuracy": "accuracy",
+    "ScoredAnswer": "accuracy",
+    "TokenPredictor": "accuracy",
+    "ArmCalibration": "calibration",
+    "Calibration": "calibration",
+    "CalibrationComparison": "calibration",
+    "fitting_texts": "corpora",
+    "held_out_texts": "corpora",
+    "measure_side_effects": "held_out",
+    "TextPredictor": "prediction",
+    "FinalLayerReplay": "replay",
+    "SideEffects": "side_effects",
+    "TextEffect": "side_effects",
+    "compare_calibration": "temperature",
+    "tune_temperature": "temperature",
+    "Window": "windows",
+    "continuation_window": "windows",
+    "text_windows": "windows",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: the sandbox needs no tensor library."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -14,7 +14,7 @@ from torch import Tensor
 from steering_profiles.evaluation.replay import FinalLayerReplay
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach, steered_logits
+from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, TextReader, attach, steered_logits
 from steering_profiles.tasks.batches import equal_length_batches
 from steering_profiles.tasks.task import Example
 
@@ -112,6 +112,7 @@ class TokenPredictor:
         self._loaded = loaded
         self._replay = replay
         self._handle: SteeringHandle = attach(loaded)
+        self._reader = TextReader(loaded.tokenizer)
 
     def __enter__(self) -> Self:
         return self
@@ -168,8 +169,11 @@ class TokenPredictor:
     @torch.inference_mode()
     def _batches(self, examples: Sequence[Example], steering: Steering) -> Iterator[tuple[list[int], Tensor]]:
         for indices in equal_length_batches(examples):
-            tokens = torch.tensor([examples[index].prompt for index in indices], device=self._loaded.input_device)
-            logits = steered_logits(self._handle, [steering] * len(indices), partial(self._forward, tokens, steering))
+            prompts = [examples[index].prompt for index in indices]
+            tokens = torch.tensor(prompts, device=self._loaded.input_device)
+            held = self._reader.held(steering, [(prompt, len(prompt)) for prompt in prompts], tokens.shape[1])
+            forward = partial(self._forward, tokens, steering)
+            logits = steered_logits(self._handle, [steering] * len(indices), forward, held)
             yield indices, logits[:, -1]
 
     def _forward(self, tokens: Tensor, steering: Steering) -> Tensor:

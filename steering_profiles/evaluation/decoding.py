@@ -8,8 +8,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from steering_profiles.conditions import ConditionTrace
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import Steering, SteeringHandle, attach, steered_logits
+from steering_profiles.steering import Steering, SteeringHandle, TextReader, attach, steered_logits
 from steering_profiles.tokenization import encode_prompt
 
 _TAIL = 16
@@ -24,8 +25,17 @@ class _Sequence:
     steering: Steering
     most: int
     """Maximum number of tokens to generate."""
+    trace: ConditionTrace | None
+    """Where the conditions of the steering hold; None if it has none."""
     completion: list[int] = field(default_factory=list)
     done: bool = False
+
+    def held(self, width: int) -> list[int]:
+        """Return the conditions that hold at the last ``width`` positions; none does in the padding on the left."""
+        if self.trace is None:
+            return [0] * width
+        tokens = [*self.prompt, *self.completion]
+        return ([0] * (width - len(tokens)) + self.trace.held(tokens, 0, len(tokens)))[-width:]
 
 
 class GreedyDecoder:
@@ -34,6 +44,7 @@ class GreedyDecoder:
     def __init__(self, loaded: LoadedModel) -> None:
         self._loaded = loaded
         self._handle: SteeringHandle = attach(loaded)
+        self._reader = TextReader(loaded.tokenizer)
         self._ends = loaded.end_tokens
 
     def __enter__(self) -> Self:
@@ -54,7 +65,8 @@ class GreedyDecoder:
         for prompt, steering in zip(prompts, steerings, strict=True):
             tokens = encode_prompt(self._loaded.tokenizer, prompt)
             most = min(most_tokens, self._loaded.context_length - len(tokens))
-            sequences.append(_Sequence(tokens, steering, most, done=most < 1))
+            trace = self._reader.trace(steering, len(tokens))
+            sequences.append(_Sequence(tokens, steering, most, trace, done=most < 1))
         self._run([sequence for sequence in sequences if not sequence.done], stop)
         return [_before(self._text(sequence), stop) for sequence in sequences]
 
@@ -102,7 +114,9 @@ class GreedyDecoder:
             logits: Tensor = output.logits
             return logits
 
-        logits = steered_logits(self._handle, [sequence.steering for sequence in sequences], forward)
+        conditional = any(sequence.trace is not None for sequence in sequences)
+        held = [sequence.held(tokens.shape[1]) for sequence in sequences] if conditional else None
+        logits = steered_logits(self._handle, [sequence.steering for sequence in sequences], forward, held)
         return logits[:, -1].argmax(dim=-1), extended
 
     def _take(self, sequence: _Sequence, token: int, stop: Sequence[str]) -> None:

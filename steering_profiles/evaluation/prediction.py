@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from steering_profiles.evaluation.bootstrap import relative_change_interval
 from steering_profiles.evaluation.replay import FinalLayerReplay
 from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, attach, steered_logits
+from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, TextReader, attach, steered_logits
 
 MOST_LOGITS = 100_000_000
 """Maximum number of logits of one pass: 200 MB in bfloat16, about 2,000 tokens with a vocabulary of 49,152."""
@@ -26,8 +27,8 @@ _MOST_IN_FLOAT32 = 12_500_000
 class _Score:
     """Scores of the predicted tokens of one window."""
 
-    nll: float
-    """Sum over the predicted tokens, in nats."""
+    nll: Tensor
+    """Negative log-likelihood of each predicted token, ``[predicted]``, float64, in nats."""
     likeliest: Tensor
     """The likeliest token at the position of each predicted one, ``[predicted]``."""
 
@@ -55,6 +56,7 @@ class TextPredictor:
         self._loaded = loaded
         self._replay = replay
         self._handle: SteeringHandle = attach(loaded)
+        self._reader = TextReader(loaded.tokenizer)
         self._unsteered: dict[tuple[Window, ...], list[_Score]] = {}
 
     def __enter__(self) -> Self:
@@ -88,9 +90,10 @@ class TextPredictor:
         return TextEffect(
             name=name,
             tokens=tokens,
-            nll_before=sum(score.nll for score in before) / tokens,
-            nll_after=sum(score.nll for score in after) / tokens,
+            nll_before=sum(float(score.nll.sum()) for score in before) / tokens,
+            nll_after=sum(float(score.nll.sum()) for score in after) / tokens,
             agreement=agreeing / tokens,
+            interval=relative_change_interval([one.nll.numpy() for one in before], [one.nll.numpy() for one in after]),
         )
 
     @torch.inference_mode()
@@ -134,7 +137,8 @@ class TextPredictor:
                 ).logits
             return logits
 
-        return first, steered_logits(self._handle, [steering] * len(batch), forward)
+        held = self._reader.held(steering, [(window.tokens, window.given) for window in batch], longest)
+        return first, steered_logits(self._handle, [steering] * len(batch), forward, held)
 
 
 def _score(logits: Tensor, window: Window) -> _Score:
@@ -142,12 +146,12 @@ def _score(logits: Tensor, window: Window) -> _Score:
     answers = torch.tensor(window.predicted, device=logits.device)
     rows = max(1, _MOST_IN_FLOAT32 // logits.shape[-1])
     precise = torch.promote_types(logits.dtype, torch.float32)
-    nll, likeliest = 0.0, []
+    nll, likeliest = [], []
     for chunk, expected in zip(logits.split(rows), answers.split(rows), strict=True):
         chunk = chunk.to(precise)
-        nll += float(functional.cross_entropy(chunk, expected, reduction="sum"))
+        nll.append(functional.cross_entropy(chunk, expected, reduction="none").double())
         likeliest.append(chunk.argmax(dim=-1))  # three times as fast as in half precision
-    return _Score(nll, torch.cat(likeliest).cpu())
+    return _Score(torch.cat(nll).cpu(), torch.cat(likeliest).cpu())
 
 
 def _token_scores(logits: Tensor, window: Window) -> tuple[Tensor, Tensor]:

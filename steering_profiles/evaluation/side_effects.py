@@ -19,6 +19,8 @@ class TextEffect:
     """The same with the profile."""
     agreement: float
     """Share of positions at which the likeliest next token is the same with and without the profile, 0..1."""
+    interval: tuple[float, float] | None = None
+    """95% interval of :attr:`nll_increase` (:mod:`.bootstrap`); None for a text that is too short for one."""
 
     @property
     def nll_increase(self) -> float:
@@ -46,5 +48,6 @@ class SideEffects:
                 "nll_after": round(text.nll_after, 4),
                 "agreement": round(text.agreement, 4),
             }
+            | ({} if text.interval is None else {"interval": [round(bound, 5) for bound in text.interval]})
             for text in self.texts
         }

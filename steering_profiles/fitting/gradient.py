@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,8 @@ from steering_profiles.tasks.task import Example
 
 MARGIN = 1.0
 """Margin of the hinge loss, in nats: a larger lead of the answer over every other token is not rewarded."""
+_Losses = tuple[Tensor, Tensor]
+"""A loss, and the weighted loss that is differentiated."""
 _TOKENS_AT_ONCE = 1024
 """Prompt tokens per backward pass, padding included; limits the memory for activations."""
 
@@ -33,6 +35,8 @@ class LossGradient:
     loss: float
     by_kind: dict[Kind, Tensor]
     """Derivatives by scale: ``[layers, heads]`` and ``[layers, neurons]``."""
+    leads: tuple[float, ...] = ()
+    """Of answers: the logit of each minus the largest other logit; above 0 the answer is right."""
 
 
 class DifferentiableScales:
@@ -70,30 +74,35 @@ class DifferentiableScales:
                 parameter.requires_grad_(True)
         self._kernels.close()
 
-    def of_answers(self, examples: Sequence[Example], scales: Scales) -> LossGradient:
+    def of_answers(
+        self, examples: Sequence[Example], scales: Scales, weights: Sequence[float] | None = None
+    ) -> LossGradient:
         """Return the loss of the answers to ``examples`` at ``scales``, and its gradient.
 
         The loss is the mean of ``max(0, MARGIN - lead)``, where ``lead`` is the answer's logit minus the largest other
-        logit.
+        logit. The gradient, and not the loss, has the ``weights`` of the examples; they are 1 if they are not given.
         """
-        ordered = sorted(examples, key=lambda example: len(example.prompt))
-        return self._loss_gradient(
-            [partial(self._answers_loss, batch) for batch in _batches(ordered)], len(examples), scales
-        )
+        weighted = list(zip(examples, weights or [1.0] * len(examples), strict=True))
+        order = sorted(range(len(examples)), key=lambda index: len(examples[index].prompt))
+        leads: list[float] = []
+        batches = _batches([weighted[index] for index in order])
+        losses = [partial(self._answers_loss, batch, leads) for batch in batches]
+        found = self._loss_gradient(losses, len(examples), scales)
+        return replace(found, leads=tuple(lead for _, lead in sorted(zip(order, leads, strict=True))))
 
     def of_texts(self, windows: Sequence[Window], scales: Scales) -> LossGradient:
         """Return the mean NLL per token of ``windows`` at ``scales``, in nats, and its gradient."""
         tokens = sum(len(window.predicted) for window in windows)
         return self._loss_gradient([partial(self._text_loss, window) for window in windows], tokens, scales)
 
-    def _loss_gradient(self, losses: Sequence[Callable[[], Tensor]], count: int, scales: Scales) -> LossGradient:
+    def _loss_gradient(self, losses: Sequence[Callable[[], _Losses]], count: int, scales: Scales) -> LossGradient:
         total = 0.0
         sums = {kind: torch.zeros(shape, dtype=self._precise) for kind, shape in self._shapes.items()}
         for loss_of in losses:
             self._set(scales)
-            loss = loss_of()
+            loss, weighted = loss_of()
             total += loss.item()
-            grads = iter(torch.autograd.grad(loss, [s for of_layers in self._scales.values() for s in of_layers]))
+            grads = iter(torch.autograd.grad(weighted, [s for of_layers in self._scales.values() for s in of_layers]))
             for kind, of_layers in self._scales.items():
                 sums[kind] += torch.stack([next(grads).cpu() for _ in of_layers])
         self._scales = {}  # disables the hooks
@@ -111,7 +120,9 @@ class DifferentiableScales:
             for of_layer in of_layers:
                 of_layer.requires_grad_(True)
 
-    def _answers_loss(self, batch: Sequence[Example]) -> Tensor:
+    def _answers_loss(self, weighted: Sequence[tuple[Example, float]], leads: list[float]) -> _Losses:
+        """Return the summed loss of a batch; append the leads of its answers to ``leads``."""
+        batch = [example for example, _ in weighted]
         # Padding on the right is invisible to the positions before it under causal attention.
         longest = max(len(example.prompt) for example in batch)
         padded = [(*example.prompt, *[0] * (longest - len(example.prompt))) for example in batch]
@@ -121,12 +132,15 @@ class DifferentiableScales:
         answers = torch.tensor([example.answer for example in batch], device=logits.device).unsqueeze(-1)
         right = logits.gather(-1, answers).squeeze(-1)
         others = logits.scatter(-1, answers, -torch.inf).amax(dim=-1)
-        loss: Tensor = (MARGIN - (right - others)).clamp(min=0).sum()
-        return loss
+        leads.extend((right - others).tolist())
+        losses = (MARGIN - (right - others)).clamp(min=0)
+        weights = torch.tensor([weight for _, weight in weighted], dtype=losses.dtype, device=losses.device)
+        return losses.sum(), (losses * weights).sum()
 
-    def _text_loss(self, window: Window) -> Tensor:
+    def _text_loss(self, window: Window) -> _Losses:
         logits = self._logits(torch.tensor([window.tokens]))[0, window.given - 1 : -1].to(self._precise)
-        return cross_entropy(logits, torch.tensor(window.predicted, device=logits.device), reduction="sum")
+        loss = cross_entropy(logits, torch.tensor(window.predicted, device=logits.device), reduction="sum")
+        return loss, loss
 
     def _logits(self, tokens: Tensor) -> Tensor:
         # The backward pass of torch's fused attention dominates the time for such short prompts.
@@ -155,13 +169,13 @@ class DifferentiableScales:
         return hook
 
 
-def _batches(ordered: Sequence[Example]) -> Iterator[Sequence[Example]]:
+def _batches(ordered: Sequence[tuple[Example, float]]) -> Iterator[Sequence[tuple[Example, float]]]:
     """Cut prompts, which are sorted by length, into batches of at most ``_TOKENS_AT_ONCE`` tokens."""
-    batch: list[Example] = []
-    for example in ordered:
+    batch: list[tuple[Example, float]] = []
+    for example, weight in ordered:
         if batch and (len(batch) + 1) * len(example.prompt) > _TOKENS_AT_ONCE:
             yield batch
             batch = []
-        batch.append(example)
+        batch.append((example, weight))
     if batch:
         yield batch

@@ -3,10 +3,12 @@
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import JsonValue
 
 from steering_profiles import __version__
+from steering_profiles.conditions import Condition
 from steering_profiles.errors import TaskError
 from steering_profiles.evaluation import (
     Accuracy,
@@ -18,13 +20,20 @@ from steering_profiles.evaluation import (
     measure_side_effects,
     text_windows,
 )
-from steering_profiles.fit_settings import FitSettings
+from steering_profiles.fit_settings import FitSettings, StepwiseSettings
 from steering_profiles.fitting.answer_tokens import AnswerTokens
 from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.choice import Choice, profile_of, steering_of
 from steering_profiles.fitting.circuit import rank_by_patching
 from steering_profiles.fitting.components import Component, Scales
 from steering_profiles.fitting.grid import GridPoint, make_grid, search_grid
+from steering_profiles.fitting.no_harm import (
+    Candidate,
+    ChosenCandidate,
+    choose_candidate,
+    conditional_path,
+    group_changes,
+)
 from steering_profiles.fitting.projection import (
     PROMOTION_THRESHOLD,
     Projection,
@@ -34,7 +43,7 @@ from steering_profiles.fitting.projection import (
     select_neurons,
 )
 from steering_profiles.fitting.ranking import ComponentRanking, rank
-from steering_profiles.fitting.stepwise import choose_step, search_path, validation_set
+from steering_profiles.fitting.stepwise import SearchStep, choose_step, search_path, validation_set
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.schema import Profile, Provenance, strength_text
@@ -77,7 +86,8 @@ def fit(
     another fit of the task with the same components and metric has already computed it.
 
     Raises:
-        TaskError: the method is circuit, and the task has no counterfactual prompts.
+        TaskError: the method is circuit, and the task has no counterfactual prompts; or conditions are to be tried, and
+            the task has none.
         ModelError: the settings ask for neurons, and this model's neurons cannot be scaled.
     """
     if "neuron" in settings.kinds:
@@ -86,6 +96,8 @@ def fit(
     progress = progress or Silent()
     if settings.method == "circuit" and not task.pairs:
         raise TaskError(f"method is circuit, but task {task.name} has no counterfactual prompts; choose another method")
+    if settings.stepwise.conditions and not task.conditions:
+        raise TaskError(f"conditions are to be tried, but task {task.name} has none; leave --conditions out")
     ranking = ranking or ComponentRanking.from_json(
         checkpoint.recall("ranking", lambda: rank_components(loaded, task, settings, progress).to_json())
     )
@@ -98,8 +110,8 @@ def fit(
             choice = _choose_on_grid(
                 evaluator, _order(loaded, task, settings, ranking, progress), settings, checkpoint, progress
             )
-        profile = profile_of(choice.scales, loaded.identity, name, task.name)
-        steering = steering_of(choice.scales, loaded.identity)
+        profile = profile_of(choice.scales, loaded.identity, name, task.name, choice.condition)
+        steering = steering_of(choice.scales, loaded.identity, choice.condition)
         progress.stage("measuring test", 2 * len(task.test))
         before = predictor.accuracy(task.test, progress=progress)
         after = predictor.accuracy(task.test, steering, progress)
@@ -150,12 +162,18 @@ class _Evaluator:
     predictor: TokenPredictor
     text_predictor: TextPredictor
 
-    def accuracy(self, scales: Scales, examples: Sequence[Example]) -> Accuracy:
-        return self.predictor.accuracy(examples, steering_of(scales, self.loaded.identity))
+    def accuracy(self, scales: Scales, examples: Sequence[Example], condition: Condition | None = None) -> Accuracy:
+        return self.predictor.accuracy(examples, steering_of(scales, self.loaded.identity, condition))
 
-    def nll_increase(self, scales: Scales) -> float:
+    def nll_increase(self, scales: Scales, condition: Condition | None = None) -> float:
         """Return the largest increase of the NLL over the texts, as a share of the plain model's NLL."""
-        return self.text_predictor.measure(self.texts, steering_of(scales, self.loaded.identity)).worst.nll_increase
+        steering = steering_of(scales, self.loaded.identity, condition)
+        return self.text_predictor.measure(self.texts, steering).worst.nll_increase
+
+    def where_none_may_lose(self, scales: Scales, condition: Condition | None = None) -> dict[str, Accuracy]:
+        """Return the accuracy on dev and on the choosing formats."""
+        formats = {"dev": self.task.dev, **self.task.choosing_formats}
+        return {name: self.accuracy(scales, examples, condition) for name, examples in formats.items()}
 
 
 def _choose_stepwise(
@@ -176,14 +194,64 @@ def _choose_stepwise(
         checkpoint=checkpoint,
         progress=progress,
     )
-    best = choose_step(path, settings.stepwise.max_nll_increase)
-    facts: dict[str, JsonValue] = {
+    if settings.stepwise.max_lost is None:
+        best = choose_step(path, settings.stepwise.max_nll_increase)
+        return Choice(best.scales, evaluator.accuracy(best.scales, evaluator.task.dev), _facts(best), path=path)
+    chosen = _choose_without_harm(evaluator, path, prompts, settings.stepwise, checkpoint)
+    best, condition = chosen.candidate.point, chosen.candidate.condition
+    facts = _facts(best) | {
+        "most_lost_by": str(chosen.changes[0]) if chosen.changes else None,
+        "refused": list(chosen.refused),
+        "when": None if condition is None else condition.model_dump(mode="json"),
+    }
+    dev = evaluator.accuracy(best.scales, evaluator.task.dev, condition)
+    return Choice(best.scales, dev, facts, path=path, condition=condition, harm=chosen.changes, refused=chosen.refused)
+
+
+def _facts(best: SearchStep) -> dict[str, JsonValue]:
+    return {
         "step": best.step,
         "components": len(best.scales),
         "disturbance": best.total_change,
         "drift": round(best.nll_increase, 5),
     }
-    return Choice(best.scales, evaluator.accuracy(best.scales, evaluator.task.dev), facts, path=path)
+
+
+def _choose_without_harm(
+    evaluator: _Evaluator,
+    path: Sequence[SearchStep],
+    prompts: Sequence[Example],
+    settings: StepwiseSettings,
+    checkpoint: FitCheckpoint,
+) -> ChosenCandidate:
+    """Return the best step of ``path``, under one of the task's conditions or none, that does no harm."""
+
+    def measure(point: SearchStep, condition: Condition) -> tuple[Accuracy, float]:
+        found: Any = checkpoint.recall(
+            f"step {point.step} where {condition}",
+            lambda: [
+                evaluator.accuracy(point.scales, prompts, condition).to_json(),
+                evaluator.nll_increase(point.scales, condition),
+            ],
+        )
+        return Accuracy.from_json(found[0]), found[1]
+
+    def on_formats(candidate: Candidate) -> dict[str, Accuracy]:
+        def made() -> dict[str, JsonValue]:
+            found = evaluator.where_none_may_lose(candidate.point.scales, candidate.condition)
+            return {name: accuracy.to_json() for name, accuracy in found.items()}
+
+        found: Any = checkpoint.recall(f"choosing formats of {candidate}", made)
+        return {name: Accuracy.from_json(counts) for name, counts in found.items()}
+
+    plain = on_formats(Candidate(path[0]))
+    conditions = evaluator.task.conditions if settings.conditions else ()
+    return choose_candidate(
+        [[Candidate(point) for point in path], *(conditional_path(path, each, measure) for each in conditions)],
+        lambda candidate: group_changes(plain, on_formats(candidate)),
+        settings.max_nll_increase,
+        settings.max_lost or 0.0,
+    )
 
 
 def _choose_on_grid(

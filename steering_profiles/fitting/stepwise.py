@@ -26,6 +26,7 @@ from steering_profiles.fit_settings import Kind, StepwiseSettings
 from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.components import Component, Scales
 from steering_profiles.fitting.gradient import DifferentiableScales
+from steering_profiles.fitting.pressure import Pressure
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.tasks.task import Example, Task, balanced, round_robin
@@ -74,6 +75,7 @@ def search_path(
     checkpoint = FitCheckpoint() if checkpoint is None else checkpoint  # an empty checkpoint is falsy
     progress = progress or Silent()
     batch = _fitting_batch(task, texts, settings)
+    pressure = None if settings.max_lost is None else Pressure(_labels(batch[0], task))
     scales: dict[Component, float] = {}
     path: list[SearchStep] = []
 
@@ -90,7 +92,12 @@ def search_path(
     least, size = math.inf, settings.step
     with DifferentiableScales(loaded, kinds) as model:
         for step in range(1, settings.max_steps + 1):
-            loss, gains = checkpoint.recall(f"step {step}", partial(_loss_and_gains, model, batch, scales, settings))
+            weights = None if pressure is None else pressure.weights
+            loss, gains, leads = checkpoint.recall(
+                f"step {step}", partial(_loss_and_gains, model, batch, scales, settings, weights)
+            )
+            if pressure is not None:
+                pressure.update(leads)
             size = size if loss < least else size / 2
             least = min(loss, least)
             moves = _moves([(Component(*place), gain) for place, gain in gains], scales, size, settings)
@@ -139,12 +146,25 @@ def _mixed(split: Sequence[Example], task: Task) -> list[Example]:
     return round_robin([ordered[::2], ordered[1::2], *(balanced(examples) for examples in task.fit_formats.values())])
 
 
+def _labels(prompts: Sequence[Example], task: Task) -> list[str]:
+    """Return the format and the sub-task of each prompt of the fitting batch."""
+    formats = {id(example): name for name, examples in task.fit_formats.items() for example in examples}
+    return [f"{formats.get(id(example), 'train')}: {example.group}" for example in prompts]
+
+
 def _loss_and_gains(
-    model: DifferentiableScales, batch: _FittingBatch, scales: Scales, settings: StepwiseSettings
-) -> tuple[float, list[tuple[_Place, float]]]:
-    """Return the loss at ``scales``, and the components with the largest gradients with their negative gradients."""
+    model: DifferentiableScales,
+    batch: _FittingBatch,
+    scales: Scales,
+    settings: StepwiseSettings,
+    weights: Sequence[float] | None,
+) -> tuple[float, list[tuple[_Place, float]], list[float]]:
+    """Return the loss at ``scales``, the components with the largest gradients, with these negated, and the leads.
+
+    The gradient has the ``weights`` of the prompts, so that steps can be compared by the loss.
+    """
     prompts, texts = batch
-    of_answers, of_texts = model.of_answers(prompts, scales), model.of_texts(texts, scales)
+    of_answers, of_texts = model.of_answers(prompts, scales, weights), model.of_texts(texts, scales)
     ahead: dict[_Place, float] = {}
     for kind, slope in of_answers.by_kind.items():
         gains = -(slope + settings.text_weight * of_texts.by_kind[kind])
@@ -153,7 +173,8 @@ def _loss_and_gains(
         places = [divmod(place, gains.shape[1]) for place in gains.flatten().abs().topk(count).indices.tolist()]
         places += [(component.layer, component.index) for component in scales if component.kind == kind]
         ahead |= {(kind, layer, index): float(gains[layer, index]) for layer, index in places}
-    return of_answers.loss + settings.text_weight * of_texts.loss, list(ahead.items())
+    leads = [] if weights is None else list(of_answers.leads)
+    return of_answers.loss + settings.text_weight * of_texts.loss, list(ahead.items()), leads
 
 
 def _moves(

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from steering_profiles.evaluation.accuracy import Accuracy
+from steering_profiles.evaluation.side_effects import TextEffect
 from steering_profiles.reports.report import Report
 from steering_profiles.reports.tables import ALL, MOST_COLUMNS, Cell, Column, Table, Tone
 from steering_profiles.reports.text import percent, signed_percent
@@ -109,7 +110,7 @@ def side_effects_table(report: Report) -> Table:
                 Cell(str(text.tokens)),
                 Cell(f"{text.nll_before:.4f}"),
                 Cell(f"{text.nll_after:.4f}"),
-                Cell(signed_percent(text.nll_increase), f"above {NLL_LIMIT:.0%}" if above else "", _tone_if(above)),
+                Cell(signed_percent(text.nll_increase), _change_note(text, above=above), _tone_if(above)),
                 Cell(percent(text.agreement)),
             )
         )
@@ -126,6 +127,12 @@ def side_effects_table(report: Report) -> Table:
         ),
         tuple(rows),
     )
+
+
+def _change_note(text: TextEffect, *, above: bool) -> str:
+    """Return the interval of a change, and whether it is above the limit."""
+    interval = "" if text.interval is None else "..".join(map(signed_percent, text.interval))
+    return ", ".join(filter(None, (interval, f"above {NLL_LIMIT:.0%}" if above else "")))
 
 
 def methods_table(report: Report) -> Table:

@@ -40,13 +40,38 @@ class Details:
 
 
 @dataclass(frozen=True)
+class Piece:
+    """A piece of a text, marked or not."""
+
+    text: str
+    marked: bool = False
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A text with a heading and a tone."""
+
+    heading: str
+    pieces: tuple[Piece, ...]
+    tone: Tone = ""
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """Texts that are shown beside each other."""
+
+    title: str
+    panels: tuple[Panel, ...]
+
+
+@dataclass(frozen=True)
 class CodeBlock:
     """Preformatted text, such as a command."""
 
     text: str
 
 
-Block = Paragraph | Plot | Table | Details | CodeBlock
+Block = Paragraph | Plot | Table | Details | CodeBlock | SideBySide
 
 
 @dataclass(frozen=True)

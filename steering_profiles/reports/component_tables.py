@@ -20,8 +20,8 @@ def scales_table(report: Report) -> Table:
     """Return every component that the profile scales, with its figures in the ranking."""
     ranking = report.ranking
     ranked = {str(r.component): (place, r) for place, r in enumerate(ranking.components if ranking else (), start=1)}
-    scales = [(f"L{head.layer}H{head.head}", head.scale) for head in report.profile.heads]
-    scales += [(f"L{neuron.layer}N{neuron.neuron}", neuron.scale) for neuron in report.profile.neurons]
+    scales = [(head.component, head.scale) for head in report.profile.heads]
+    scales += [(neuron.component, neuron.scale) for neuron in report.profile.neurons]
     rows = []
     # In the order of the ranking, components without a rank last.
     for name, scale in sorted(scales, key=lambda item: ranked[item[0]][0] if item[0] in ranked else math.inf):

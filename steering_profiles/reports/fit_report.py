@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from steering_profiles.evaluation import Accuracy, TokenPredictor, compare_calibration
 from steering_profiles.fitting import FinalLayerResult, FitResult
 from steering_profiles.fitting.choice import steering_of
-from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.final_layer_candidates import PLAIN
 from steering_profiles.fitting.stepwise import validation_set
 from steering_profiles.models import LoadedModel
@@ -15,6 +14,7 @@ from steering_profiles.reports.report import (
     TEST,
     FinalLayerSearch,
     MethodResult,
+    NoHarm,
     RankedComponent,
     Report,
     ReportedRanking,
@@ -48,12 +48,12 @@ def report_of_fit(
     progress.stage("measuring held-out formats", (2 + len(others)) * sum(map(len, held_out.values())))
     with TokenPredictor(loaded) as predictor:
 
-        def on_held_out(scales: Mapping[Component, float]) -> dict[str, Accuracy]:
-            steering = steering_of(scales, loaded.identity)
+        def on_held_out(steering: Steering) -> dict[str, Accuracy]:
             return {name: predictor.accuracy(examples, steering, progress) for name, examples in held_out.items()}
 
-        plain, steered = on_held_out({}), on_held_out(result.choice.scales)
-        of_others = [on_held_out(other.choice.scales) for other in others]
+        choices = [one.choice for one in (result, *others)]
+        plain = on_held_out(UNSTEERED)
+        steered, *of_others = [on_held_out(steering_of(c.scales, loaded.identity, c.condition)) for c in choices]
     return Report(
         profile=result.profile,
         command=provenance.command if provenance is not None else "",
@@ -63,6 +63,7 @@ def report_of_fit(
         grid=result.choice.grid,
         path=_path(result),
         validation_set=_validation_set(task, result),
+        no_harm=_no_harm(result),
         comparison=[
             _method(one, on) for one, on in zip((result, *others), (steered, *of_others), strict=True) if others
         ],
@@ -140,6 +141,13 @@ def _validation_set(task: Task, result: FitResult) -> dict[str, int]:
     used = {id(example) for example in validation_set(task, result.settings.stepwise)}
     sources = {"dev": task.dev, **task.fit_formats}
     return {name: sum(id(example) in used for example in examples) for name, examples in sources.items()}
+
+
+def _no_harm(result: FitResult) -> NoHarm | None:
+    limit = result.settings.stepwise.max_lost
+    if limit is None or not result.choice.path:
+        return None
+    return NoHarm(limit, tuple(result.choice.harm), tuple(result.choice.refused))
 
 
 def _method(result: FitResult, held_out: Mapping[str, Accuracy]) -> MethodResult:

@@ -6,11 +6,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from steering_profiles.plotting import require_plots
-from steering_profiles.reports.blocks import Details, Page, Paragraph, Plot
+from steering_profiles.reports.blocks import Details, Page, Paragraph, Plot, SideBySide
 from steering_profiles.reports.tables import Table
 from steering_profiles.reports.text import printable
 
-_KINDS = {"paragraph": Paragraph, "plot": Plot, "table": Table, "details": Details}
+_KINDS = {"paragraph": Paragraph, "plot": Plot, "table": Table, "details": Details, "side_by_side": SideBySide}
 
 
 def html_of(page: Page, plots: bool = True) -> str:

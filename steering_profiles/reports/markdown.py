@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from html import escape
 
-from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Paragraph, Plot
+from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Panel, Paragraph, Plot, SideBySide
 from steering_profiles.reports.tables import Cell, Column, Table
 from steering_profiles.reports.text import one_line, printable
 
@@ -64,8 +64,24 @@ def _lines_of(block: Block) -> Iterator[str]:
             yield f"<details><summary>{escape(one_line(block.summary))}</summary>"
             yield _table(block.content) if isinstance(block.content, Table) else code_block(block.content)
             yield "</details>"
+        case SideBySide():
+            yield plain(block.title)
+            yield from map(_panel, block.panels)
         case Plot():
             return
+
+
+def _panel(panel: Panel) -> str:
+    """Return a text in HTML, since a code block cannot mark its parts."""
+    pieces = [
+        f"<mark>{_preformatted(piece.text)}</mark>" if piece.marked else _preformatted(piece.text)
+        for piece in panel.pieces
+    ]
+    return f"<p><b>{escape(one_line(panel.heading))}</b></p>\n\n<pre>{''.join(pieces)}</pre>"
+
+
+def _preformatted(text: str) -> str:
+    return escape(printable(text)).replace("\n", "&#10;")  # a blank line may end HTML inside of Markdown
 
 
 def _table(table: Table) -> str:

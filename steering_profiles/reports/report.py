@@ -11,6 +11,7 @@ from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.final_layer import WithoutGate
 from steering_profiles.fitting.final_layer_candidates import MeasuredCandidate, RejectedCandidate
 from steering_profiles.fitting.grid import GridPoint, MeasuredPoint
+from steering_profiles.fitting.no_harm import GroupChange
 from steering_profiles.reports.attention import HeadAttention
 from steering_profiles.schema import Profile
 
@@ -82,6 +83,18 @@ class ReportedStep:
 
 
 @dataclass(frozen=True)
+class NoHarm:
+    """How a stepwise search was kept from harm."""
+
+    max_lost: float
+    """Percentage points that a group of a choosing format might lose."""
+    changes: tuple[GroupChange, ...]
+    """Those of the choosing formats with the chosen step, the largest loss first."""
+    refused: tuple[str, ...]
+    """What was better on the validation set and not allowed, each with the limit that it exceeds."""
+
+
+@dataclass(frozen=True)
 class FinalLayerSearch:
     """A search over the settings of the final layer."""
 
@@ -124,6 +137,8 @@ class Report:
     path: Sequence[ReportedStep] = ()
     validation_set: Mapping[str, int] = field(default_factory=dict)
     """Number of prompts of the validation set of ``path``: of dev, and in each of the other fitting formats."""
+    no_harm: NoHarm | None = None
+    """None where losses were not limited."""
     final_layer: FinalLayerSearch | None = None
     calibration: Mapping[str, CalibrationComparison] = field(default_factory=dict)
     """Calibration of the unsteered model, the steered one, and the one at a temperature, by prompt set."""

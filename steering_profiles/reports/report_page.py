@@ -17,6 +17,7 @@ from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Pa
 from steering_profiles.reports.calibration import calibration_table, final_layer_table, search_sentences, verdict
 from steering_profiles.reports.component_tables import attention_table, ranking_table, scales_table
 from steering_profiles.reports.gate import gate_comparison, gate_sentences, gate_task_table, gate_texts_table
+from steering_profiles.reports.no_harm import no_harm_sentences, no_harm_table
 from steering_profiles.reports.provenance_tables import long_facts, provenance_tables
 from steering_profiles.reports.report import TEST, Report
 from steering_profiles.reports.search_tables import grid_table, path_table
@@ -195,6 +196,11 @@ def _search(report: Report) -> Iterator[Block]:
             lambda: plots.path_plot(report.path),
         )
         yield Details(f"All {len(report.path)} steps", path_table(report))
+    if report.no_harm is not None:
+        for sentence in no_harm_sentences(report.no_harm, report.profile):
+            yield Paragraph(sentence)
+        if report.no_harm.changes:
+            yield Details(f"All {len(report.no_harm.changes)} groups", no_harm_table(report.no_harm))
     if report.grid:
         yield Plot(
             "grid",

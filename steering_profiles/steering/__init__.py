@@ -4,8 +4,10 @@ from steering_profiles.composition import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.steering.effects import Effect, effect_of
 from steering_profiles.steering.gating import choose_logits, is_open, steered_logits
 from steering_profiles.steering.hooks import SteeringHandle, attach
+from steering_profiles.steering.reading import TextReader
 from steering_profiles.steering.sharing import KVCacheKey, divergence_layer, kv_cache_key
 from steering_profiles.steering.table import SteeringTable
+from steering_profiles.steering.token_rows import TokenRows
 
 __all__ = [
     "UNSTEERED",
@@ -15,6 +17,8 @@ __all__ = [
     "Steering",
     "SteeringHandle",
     "SteeringTable",
+    "TextReader",
+    "TokenRows",
     "attach",
     "choose_logits",
     "divergence_layer",

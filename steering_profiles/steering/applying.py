@@ -7,11 +7,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from steering_profiles.compatibility import require_compatible
 from steering_profiles.composition import ProfileAtStrength, Steering
-from steering_profiles.errors import GateError
+from steering_profiles.errors import ConditionError, GateError
 from steering_profiles.models import FAMILIES, find_anatomy
 from steering_profiles.models.identity import identify
 from steering_profiles.schema import Profile
+from steering_profiles.steering.conditional_passes import conditional_passes
 from steering_profiles.steering.hooks import SteeringHandle
+from steering_profiles.steering.reading import TextReader
 from steering_profiles.steering.table import SteeringTable
 
 
@@ -28,12 +30,15 @@ def applying(
 
     The hooks are removed afterwards. Without a ``tokenizer`` only the architecture and the sizes of the model are
     compared with those of the profile's model. ``force`` applies the profile to another model if the shapes permit it.
+    A profile with a condition needs the ``tokenizer``, which says what the text of a token is; its prompt is what the
+    first forward pass computes.
 
     Raises:
         UnknownArchitecture: the model's architecture has no known anatomy.
         ProfileMismatch: the profile was made for another model.
         StrengthError: the strength is not a finite number in the allowed range.
         GateError: the profile is gated, which takes two passes per token; only the server and the evaluation make them.
+        ConditionError: the profile has a condition, and there is no tokenizer or the tokens of a pass are not known.
         HookError: a part of the profile was not applied, or no forward pass was made.
     """
     steering = Steering((ProfileAtStrength(profile, strength),))
@@ -47,9 +52,18 @@ def applying(
         raise GateError(
             f"profile {profile.name!r} is gated, which takes two passes per token; serve it with steer serve"
         )
+    if steering.conditions and tokenizer is None:
+        raise ConditionError(
+            f"profile {profile.name!r} takes effect where {steering.conditions[0]}, which needs the text of tokens: "
+            "give the tokenizer"
+        )
     handle = SteeringHandle(anatomy, SteeringTable(anatomy.sizes, model.dtype))
     try:
-        with handle.applied([steering]):  # one row, which every sequence of a batch is given
-            yield
+        if steering.conditions and tokenizer is not None:
+            with conditional_passes(model, handle, steering, TextReader(tokenizer)):
+                yield
+        else:
+            with handle.applied([steering]):  # one row, which every sequence of a batch is given
+                yield
     finally:
         handle.remove()

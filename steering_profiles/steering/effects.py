@@ -37,7 +37,7 @@ class Effect:
 
 
 def effect_of(steering: Steering, sizes: Sizes) -> Effect:
-    """Return the effect of ``steering`` on a model of ``sizes``; if it is gated, with the gate open."""
+    """Return the effect of ``steering`` on a model of ``sizes``, where its gate is open and its conditions hold."""
     heads: dict[int, Tensor] = {}
     neurons: dict[int, Tensor] = {}
     self_only_attention = 0.0

@@ -37,20 +37,27 @@ def choose_logits(opened: Tensor, closed: Tensor, gate: Gate) -> Tensor:
     return torch.where(is_open(closed, gate).unsqueeze(-1), opened, closed)
 
 
-def steered_logits(handle: SteeringHandle, steerings: Sequence[Steering], forward: Callable[[], Tensor]) -> Tensor:
+def steered_logits(
+    handle: SteeringHandle,
+    steerings: Sequence[Steering],
+    forward: Callable[[], Tensor],
+    held: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
     """Return the logits of ``forward`` with a steering per row, gates included.
 
     ``forward`` makes one pass over a ``[batch, seq]`` input and returns ``[batch, positions, vocab]``. It is called
-    twice if a row is gated, and must find the same state each time, including a KV cache.
+    twice if a row is gated, and must find the same state each time, including a KV cache. ``held`` are the conditions
+    that hold at each position, see :meth:`.SteeringHandle.applied`.
 
     Raises:
+        ConditionError: a steering has conditions, and ``held`` is not given.
         HookError: a hook did not run, so a row was not steered.
     """
-    with handle.applied([steering.closed for steering in steerings]):
+    with handle.applied([steering.closed for steering in steerings], held):
         closed = forward()
     if all(steering.gate is None for steering in steerings):
         return closed
-    with handle.applied([steering.opened for steering in steerings]):
+    with handle.applied([steering.opened for steering in steerings], held):
         opened = forward()
     chosen = [
         closed[row] if steering.gate is None else choose_logits(opened[row], closed[row], steering.gate)

@@ -15,7 +15,8 @@ from torch.utils.hooks import RemovableHandle
 from steering_profiles.composition import Steering
 from steering_profiles.errors import HookError
 from steering_profiles.models import Anatomy, LoadedModel
-from steering_profiles.steering.table import SteeringTable, StepFactors
+from steering_profiles.steering.table import SteeringTable, StepFactors, require_no_conditions
+from steering_profiles.steering.token_rows import TokenRows
 
 
 def attach(loaded: LoadedModel) -> "SteeringHandle":
@@ -44,6 +45,7 @@ class SteeringHandle:
 
         Raises:
             GateError: the steering is gated; use its ``closed`` or ``opened`` part.
+            ConditionError: the steering has conditions; use :class:`.TokenRows`.
             ModelError: the steering scales neurons, and this model's cannot be scaled.
         """
         if any(applied.profile.neurons for applied in steering):
@@ -71,8 +73,18 @@ class SteeringHandle:
         Raises:
             HookError: a hook with factors to apply did not run, so the output is not steered as requested.
         """
-        self._factors = self.table.gather(rows, (1, len(rows)) if ragged else (len(rows), 1), tokens_per_layer)
-        self._due = _due(self._factors)
+        with self.step_by(self.table.gather(rows, (1, len(rows)) if ragged else (len(rows), 1), tokens_per_layer)):
+            yield
+
+    @contextmanager
+    def step_by(self, factors: StepFactors | None) -> Iterator[None]:
+        """Steer the forward pass that is made inside this context by factors that were gathered elsewhere.
+
+        Raises:
+            HookError: a hook with factors to apply did not run.
+        """
+        self._factors = factors
+        self._due = _due(factors)
         try:
             yield
             if self._due:
@@ -82,20 +94,28 @@ class SteeringHandle:
             self._due = set()
 
     @contextmanager
-    def applied(self, steerings: Sequence[Steering]) -> Iterator[None]:
+    def applied(self, steerings: Sequence[Steering], held: Sequence[Sequence[int]] | None = None) -> Iterator[None]:
         """Steer one forward pass over a ``[batch, seq]`` input, with one steering per row of the batch.
+
+        ``held`` are the conditions that hold at each position of the input, ``[batch][seq]``
+        (:meth:`.ConditionTrace.held`); they are needed where a steering has conditions.
 
         Raises:
             GateError: a steering is gated; :func:`.gating.steered_logits` makes both passes.
+            ConditionError: a steering has conditions, and ``held`` is not given.
         """
-        rows: list[int] = []
+        rows = [TokenRows(self, steering) for steering in steerings]
         try:
-            rows.extend(self.acquire(steering) for steering in steerings)
-            with self.step(rows):
+            of_tokens = [
+                row.of(some)
+                for row, some in zip(rows, held if held is not None else _nothing_held(steerings), strict=True)
+            ]
+            shape = len(of_tokens), len(of_tokens[0])
+            with self.step_by(self.table.gather([row for some in of_tokens for row in some], shape)):
                 yield
         finally:
             for row in rows:
-                self.release(row)
+                row.release()
 
     def remove(self) -> None:
         """Remove all hooks from the model."""
@@ -165,6 +185,13 @@ class SteeringHandle:
         own = own.to(z.device)
         value = self._own_value.to(z.device).view_as(z)
         return ((1 - own) * z + own * value).where(own > 0, z).where(own < 1, value)
+
+
+def _nothing_held(steerings: Sequence[Steering]) -> list[list[int]]:
+    """Return what :class:`TokenRows` needs for steerings without conditions: one row for all positions of each."""
+    for steering in steerings:
+        require_no_conditions(steering)
+    return [[0] for _ in steerings]
 
 
 def _by_row(values: Tensor, factors: Tensor) -> Tensor:

@@ -1,14 +1,14 @@
 """Steering table: a row of factors for each distinct steering in use, gathered once per step for a batch."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from steering_profiles.composition import Steering
-from steering_profiles.errors import GateError
+from steering_profiles.errors import ConditionError, GateError
 from steering_profiles.models import Sizes
 from steering_profiles.steering.effects import Effect, effect_of
 
@@ -32,6 +32,65 @@ class StepFactors:
     """``[..., hidden_size]``."""
 
 
+@dataclass(frozen=True)
+class SteeredParts:
+    """The parts of a model that some rows steer."""
+
+    heads: tuple[int, ...] = ()
+    """Layers with steered heads."""
+    neurons: tuple[int, ...] = ()
+    """Layers with steered neurons."""
+    self_only_attention: bool = False
+    intercept: bool = False
+
+    def __bool__(self) -> bool:
+        return self != _NOTHING
+
+
+_NOTHING = SteeredParts()
+
+
+@dataclass
+class FactorTables:
+    """The factors of all rows of a table. A layer that no row has steered yet is missing."""
+
+    self_only_attention: Tensor
+    """``[rows, 1]``"""
+    heads: dict[int, Tensor] = field(default_factory=dict)
+    """Per layer ``[rows, heads]``."""
+    neurons: dict[int, Tensor] = field(default_factory=dict)
+    """Per layer ``[rows, neurons]``."""
+    intercept: Tensor | None = None
+    """``[rows, hidden_size]``"""
+
+    @property
+    def parts(self) -> SteeredParts:
+        """The parts that there are factors for."""
+        return SteeredParts(tuple(sorted(self.heads)), tuple(sorted(self.neurons)), True, self.intercept is not None)
+
+    def gather(self, parts: SteeredParts, rows: Tensor, shape: tuple[int, int], head_dim: int) -> StepFactors:
+        """Return the factors of ``parts`` for ``rows``, ``[tokens]``, with leading dimensions ``shape``."""
+
+        def pick(table: Tensor) -> Tensor:
+            return table[rows].view(*shape, -1)
+
+        return StepFactors(
+            heads={layer: pick(self.heads[layer]).repeat_interleave(head_dim, dim=-1) for layer in parts.heads},
+            neurons={layer: pick(self.neurons[layer]) for layer in parts.neurons},
+            self_only_attention=pick(self.self_only_attention) if parts.self_only_attention else None,
+            intercept=pick(self.intercept) if self.intercept is not None and parts.intercept else None,
+        )
+
+    def map(self, change: Callable[[Tensor, float], Tensor]) -> "FactorTables":
+        """Return tables of ``change(table, identity)``, where the factor ``identity`` changes nothing."""
+        return FactorTables(
+            self_only_attention=change(self.self_only_attention, 0),
+            heads={layer: change(table, 1) for layer, table in self.heads.items()},
+            neurons={layer: change(table, 1) for layer, table in self.neurons.items()},
+            intercept=None if self.intercept is None else change(self.intercept, 0),
+        )
+
+
 class SteeringTable:
     """Table of factors with a row per steering in use. Row 0 is exactly the identity and is never freed.
 
@@ -46,10 +105,10 @@ class SteeringTable:
         self._users: dict[int, int] = {}
         self._free: list[int] = []
         self._capacity = 8
-        self._heads: dict[int, Tensor] = {}
-        self._neurons: dict[int, Tensor] = {}
-        self._self_only_attention = torch.zeros(self._capacity, 1, dtype=dtype)
-        self._intercept: Tensor | None = None
+        self.factors = FactorTables(torch.zeros(self._capacity, 1, dtype=dtype))
+        """The factors of all rows, on the CPU."""
+        self.version = 0
+        """Grows with every change of :attr:`factors`."""
         self._gathered: tuple[tuple[Any, ...], StepFactors | None] | None = None
 
     def acquire(self, steering: Steering) -> int:
@@ -57,11 +116,13 @@ class SteeringTable:
 
         Raises:
             GateError: the steering is gated, which one row cannot be: use its ``closed`` or ``opened`` part.
+            ConditionError: the steering has conditions, and one row is for one position: use :class:`.TokenRows`.
         """
         key = tuple(sorted(applied.key for applied in steering if applied.strength != 0))
         row = self._rows.get(key)
         if row is None:
             _refuse_gate(steering)
+            require_no_conditions(steering)
             effect = effect_of(steering, self._sizes)  # first, because it may raise
             row = self._free.pop() if self._free else 1 + len(self._effects)
             self._write(row, effect)
@@ -99,64 +160,60 @@ class SteeringTable:
             self._gathered = asked, self._gather(rows, shape, tokens_per_layer)
         return self._gathered[1]
 
+    def parts(self, rows: Iterable[int]) -> SteeredParts:
+        """Return the parts of the model that ``rows`` steer."""
+        steered = [self._effects[row] for row in set(rows) if row]
+        return SteeredParts(
+            heads=_union(effect.heads for effect in steered),
+            neurons=_union(effect.neurons for effect in steered),
+            self_only_attention=any(effect.self_only_attention for effect in steered),
+            intercept=any(effect.intercept is not None for effect in steered),
+        )
+
     def _gather(
         self, rows: Sequence[int], shape: tuple[int, int], tokens_per_layer: Sequence[int] | None
     ) -> StepFactors | None:
-        steered = [self._effects[row] for row in set(rows) if row]
-        if not steered:
+        if not any(rows):
             return None
-        index = torch.tensor(rows)
-
-        def pick(table: Tensor) -> Tensor:
-            return table[index].view(*shape, -1)
-
-        def pick_layers(tables: dict[int, Tensor], layers: Iterable[int]) -> dict[int, Tensor]:
-            picked = {layer: pick(tables[layer]) for layer in layers}
-            return (
-                picked
-                if tokens_per_layer is None
-                else {layer: table[:, : tokens_per_layer[layer]] for layer, table in picked.items()}
-            )
-
-        heads = pick_layers(self._heads, _union(effect.heads for effect in steered))
-        return StepFactors(
-            heads={layer: table.repeat_interleave(self._sizes.head_dim, dim=-1) for layer, table in heads.items()},
-            neurons=pick_layers(self._neurons, _union(effect.neurons for effect in steered)),
-            self_only_attention=pick(self._self_only_attention)
-            if any(e.self_only_attention for e in steered)
-            else None,
-            intercept=(
-                pick(self._intercept)
-                if self._intercept is not None and any(e.intercept is not None for e in steered)
-                else None
-            ),
+        gathered = self.factors.gather(self.parts(rows), torch.tensor(rows), shape, self._sizes.head_dim)
+        if tokens_per_layer is None:
+            return gathered
+        return replace(
+            gathered,
+            heads={layer: table[:, : tokens_per_layer[layer]] for layer, table in gathered.heads.items()},
+            neurons={layer: table[:, : tokens_per_layer[layer]] for layer, table in gathered.neurons.items()},
         )
 
     def _write(self, row: int, effect: Effect) -> None:
-        self._gathered = None
+        self._changed()
         if row >= self._capacity:
             self._grow()
-        for layer, factors in effect.heads.items():
-            self._layer(self._heads, layer, self._sizes.heads)[row] = factors.to(self._dtype)
-        for layer, factors in effect.neurons.items():
-            self._layer(self._neurons, layer, self._sizes.neurons)[row] = factors.to(self._dtype)
-        self._self_only_attention[row] = effect.self_only_attention
+        factors = self.factors
+        for layer, scales in effect.heads.items():
+            self._layer(factors.heads, layer, self._sizes.heads)[row] = scales.to(self._dtype)
+        for layer, scales in effect.neurons.items():
+            self._layer(factors.neurons, layer, self._sizes.neurons)[row] = scales.to(self._dtype)
+        factors.self_only_attention[row] = effect.self_only_attention
         if effect.intercept is not None:
-            if self._intercept is None:
-                self._intercept = torch.zeros(self._capacity, self._sizes.hidden_size, dtype=self._dtype)
-            self._intercept[row] = effect.intercept.to(self._dtype)
+            if factors.intercept is None:
+                factors.intercept = torch.zeros(self._capacity, self._sizes.hidden_size, dtype=self._dtype)
+            factors.intercept[row] = effect.intercept.to(self._dtype)
         self._effects[row] = effect
 
     def _erase(self, row: int) -> None:
-        self._gathered = None
-        effect = self._effects[row]
+        self._changed()
+        effect, factors = self._effects[row], self.factors
         for layer in effect.heads:
-            self._heads[layer][row] = 1
+            factors.heads[layer][row] = 1
         for layer in effect.neurons:
-            self._neurons[layer][row] = 1
-        self._self_only_attention[row] = 0
-        if self._intercept is not None:
-            self._intercept[row] = 0
+            factors.neurons[layer][row] = 1
+        factors.self_only_attention[row] = 0
+        if factors.intercept is not None:
+            factors.intercept[row] = 0
+
+    def _changed(self) -> None:
+        self._gathered = None
+        self.version += 1
 
     def _layer(self, tables: dict[int, Tensor], layer: int, width: int) -> Tensor:
         if layer not in tables:
@@ -164,13 +221,7 @@ class SteeringTable:
         return tables[layer]
 
     def _grow(self) -> None:
-        def doubled(table: Tensor, fill: float) -> Tensor:
-            return torch.cat([table, torch.full_like(table, fill)])
-
-        self._heads = {layer: doubled(table, 1) for layer, table in self._heads.items()}
-        self._neurons = {layer: doubled(table, 1) for layer, table in self._neurons.items()}
-        self._self_only_attention = doubled(self._self_only_attention, 0)
-        self._intercept = None if self._intercept is None else doubled(self._intercept, 0)
+        self.factors = self.factors.map(lambda table, identity: torch.cat([table, torch.full_like(table, identity)]))
         self._capacity *= 2
 
 
@@ -180,5 +231,18 @@ def _refuse_gate(steering: Steering) -> None:
         raise GateError(f"{', '.join(gated)}: a gate chooses between two passes, and this is one; split the steering")
 
 
-def _union(layers: Iterable[Iterable[int]]) -> list[int]:
-    return sorted({layer for some in layers for layer in some})
+def require_no_conditions(steering: Steering) -> None:
+    """Check that ``steering`` is the same at every position.
+
+    Raises:
+        ConditionError: a profile of it has a condition.
+    """
+    if steering.conditions:
+        conditional = [applied.profile.name for applied in steering if applied.condition is not None]
+        raise ConditionError(
+            f"{', '.join(conditional)}: a condition is tested token by token; the tokens are not known"
+        )
+
+
+def _union(layers: Iterable[Iterable[int]]) -> tuple[int, ...]:
+    return tuple(sorted({layer for some in layers for layer in some}))

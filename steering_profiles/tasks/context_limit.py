@@ -29,14 +29,24 @@ def within_context(task: Task, context: int) -> Task:
 
     train, dev, test = kept("train", task.train), kept("dev", task.dev), kept("test", task.test)
     formats = formats_within_context(task.fit_formats, context)
+    choosing = formats_within_context(task.choosing_formats, context)
     reasons += [
         f"prompt format {name}: too long for a context of {context} tokens"
-        for name in task.fit_formats
-        if name not in formats
+        for name in (*task.fit_formats, *task.choosing_formats)
+        if name not in formats and name not in choosing
     ]
     pairs = tuple(pair for pair in task.pairs if _fits(pair.clean, context) and _fits(pair.counterfactual, context))
     left_out = (*task.left_out, *reasons)
-    return replace(task, train=train, dev=dev, test=test, fit_formats=formats, pairs=pairs, left_out=left_out)
+    return replace(
+        task,
+        train=train,
+        dev=dev,
+        test=test,
+        fit_formats=formats,
+        choosing_formats=choosing,
+        pairs=pairs,
+        left_out=left_out,
+    )
 
 
 def formats_within_context(formats: Mapping[str, Sequence[Example]], context: int) -> dict[str, tuple[Example, ...]]:

@@ -11,10 +11,17 @@ generalises. Fits use some of these formats; the others are held out.
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from steering_profiles.conditions import Condition
 from steering_profiles.errors import TaskError
+from steering_profiles.tasks.bracket_formats import (
+    AS_IN_THE_PAPER,
+    CHOOSING_FORMATS,
+    FITTING_FORMATS,
+    HELD_OUT_FORMATS,
+    BracketFormat,
+)
 from steering_profiles.tasks.task import Example, Pair, Task, single_token
 from steering_profiles.tokenization import encode_prompt
 
@@ -23,63 +30,15 @@ if TYPE_CHECKING:
 
 SPLIT_SIZES = {"train": 350, "dev": 150, "test": 150}
 """Prompts per sub-task, as in the paper."""
-MOST_PARENTHESES = 4
 _PAIRS = 32
 """Counterfactual prompts per sub-task; more hardly change the mean effect of patching."""
 _FIT_FORMAT_SIZE = 25
 """Prompts per sub-task in each fitting format."""
+_CHOOSING_SIZE = 12
+"""Prompts per sub-task in each choosing format."""
 
-
-@dataclass(frozen=True)
-class _Format:
-    """A prompt format."""
-
-    digits: int = 3
-    function: str = "str"
-    brackets: str = ""
-    """Opening and closing bracket that are nested around the number instead of function calls."""
-    before: str = ""
-    """Code before the prompt."""
-
-    @property
-    def least(self) -> int:
-        """Smallest number of brackets: with one bracket no function is called, so the format would be the paper's."""
-        return 1 if self.brackets or self.function == "str" else 2
-
-    def answers(self) -> dict[str, str]:
-        """Return the text of the answer by group."""
-        closing = self.brackets[1:] or ")"
-        return {")" * n: closing * n for n in range(1, MOST_PARENTHESES + 1)}
-
-    def prompt(self, depth: int, number: str) -> str:
-        """Return the prompt whose answer is ``depth`` closing brackets."""
-        if self.brackets:
-            return f"{self.before}#nest the number {number}\nx = {self.brackets[0] * depth}{number}"
-        return f"{self.before}#print the string {number}\nprint({f'{self.function}(' * (depth - 1)}{number}"
-
-
-_AS_IN_THE_PAPER = _Format()
-_FIT_FORMATS = (
-    {f"{digits} digits": _Format(digits=digits) for digits in (2, 7)}
-    | {f"{name}(": _Format(function=name) for name in ("int", "float", "set", "tuple", "abs", "bar")}
-    | {"a sum before": _Format(before="total = 0\nfor value in (3, 4, 5):\n    total += value ** 2\n\n\n")}
-)
-"""Fitting formats."""
-_CODE = '''def area(width, height):
-    """Return the area of a rectangle."""
-    if width < 0 or height < 0:
-        raise ValueError("negative length")
-    return width * height
-
-
-'''
-_HELD_OUT_FORMATS = (
-    {f"{digits} digits": _Format(digits=digits) for digits in (4, 5, 6)}
-    | {f"{name}(": _Format(function=name) for name in ("len", "repr", "list", "max", "sorted", "foo")}
-    | {f"brackets {pair[0]}": _Format(brackets=pair) for pair in ("[]", "{}")}
-    | {"code before": _Format(before=_CODE)}
-)
-"""Held-out formats: measured in reports, never used in a fit."""
+CONDITIONS = tuple(Condition(matches=rf"([(\[{{][^()\[\]{{}}\n]*){{{depth}}}") for depth in (2, 3, 4))
+"""Conditions that a fit may choose: so many brackets were opened one after the other on this line, and none closed."""
 
 
 def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
@@ -90,7 +49,7 @@ def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
     Raises:
         TaskError: fewer than two of ``)``, ``))``, ``)))``, ``))))`` are single tokens.
     """
-    answers = _tokens(tokenizer, _AS_IN_THE_PAPER)
+    answers = _tokens(tokenizer, AS_IN_THE_PAPER)
     known = {group: token for group, token in answers.items() if token is not None}
     if len(known) < 2:
         raise TaskError(
@@ -100,7 +59,7 @@ def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
     for group in known:
         numbers = random.Random(f"parentheses {seed} {group}").sample(range(100, 1000), sum(SPLIT_SIZES.values()))
         for split, size in SPLIT_SIZES.items():
-            splits[split] += _examples(tokenizer, _AS_IN_THE_PAPER, known, group, numbers[:size])
+            splits[split] += _examples(tokenizer, AS_IN_THE_PAPER, known, group, numbers[:size])
             del numbers[:size]
     return Task(
         name="parentheses",
@@ -110,19 +69,19 @@ def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
         dev=tuple(splits["dev"]),
         test=tuple(splits["test"]),
         left_out=tuple(f"{group}: not a single token in this tokenizer" for group in answers if group not in known),
-        fit_formats=_in_formats(tokenizer, _FIT_FORMATS, f"parentheses shape {seed}", _FIT_FORMAT_SIZE),
+        fit_formats=_in_formats(tokenizer, FITTING_FORMATS, f"parentheses shape {seed}", _FIT_FORMAT_SIZE),
+        choosing_formats=_in_formats(tokenizer, CHOOSING_FORMATS, f"parentheses choice {seed}", _CHOOSING_SIZE),
+        conditions=CONDITIONS,
         pairs=_pairs(tokenizer, known, splits["train"]),
     )
 
 
 def every_parentheses(tokenizer: "PreTrainedTokenizerBase") -> tuple[Example, ...]:
     """Make all prompts in the paper's format, with all 900 three-digit numbers, including those used in fits."""
-    answers = _tokens(tokenizer, _AS_IN_THE_PAPER)
+    answers = _tokens(tokenizer, AS_IN_THE_PAPER)
     known = {group: token for group, token in answers.items() if token is not None}
     numbers = list(range(100, 1000))
-    return tuple(
-        example for group in known for example in _examples(tokenizer, _AS_IN_THE_PAPER, known, group, numbers)
-    )
+    return tuple(example for group in known for example in _examples(tokenizer, AS_IN_THE_PAPER, known, group, numbers))
 
 
 def parentheses_held_out_formats(
@@ -132,7 +91,7 @@ def parentheses_held_out_formats(
 
     A format is left out if fewer than two of its answers are single tokens.
     """
-    return _in_formats(tokenizer, _HELD_OUT_FORMATS, f"parentheses variant {seed}", size)
+    return _in_formats(tokenizer, HELD_OUT_FORMATS, f"parentheses variant {seed}", size)
 
 
 def _pairs(tokenizer: "PreTrainedTokenizerBase", known: Mapping[str, int], train: list[Example]) -> tuple[Pair, ...]:
@@ -151,7 +110,7 @@ def _pairs(tokenizer: "PreTrainedTokenizerBase", known: Mapping[str, int], train
 
 
 def _in_formats(
-    tokenizer: "PreTrainedTokenizerBase", formats: Mapping[str, _Format], seed: str, size: int
+    tokenizer: "PreTrainedTokenizerBase", formats: Mapping[str, BracketFormat], seed: str, size: int
 ) -> dict[str, tuple[Example, ...]]:
     made: dict[str, tuple[Example, ...]] = {}
     for name, prompt_format in formats.items():
@@ -166,13 +125,13 @@ def _in_formats(
     return made
 
 
-def _tokens(tokenizer: "PreTrainedTokenizerBase", prompt_format: _Format) -> dict[str, int | None]:
+def _tokens(tokenizer: "PreTrainedTokenizerBase", prompt_format: BracketFormat) -> dict[str, int | None]:
     return {group: single_token(tokenizer, text) for group, text in prompt_format.answers().items()}
 
 
 def _examples(
     tokenizer: "PreTrainedTokenizerBase",
-    prompt_format: _Format,
+    prompt_format: BracketFormat,
     known: Mapping[str, int],
     group: str,
     numbers: list[int],

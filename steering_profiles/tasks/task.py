@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeVar
 
+from steering_profiles.conditions import Condition
+
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
@@ -52,6 +54,10 @@ class Task:
     """Parts of the task that cannot be used with this tokenizer and model, each with the reason."""
     fit_formats: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
     """Prompts of the same task in other formats, by format. Fits use them to find profiles that generalise."""
+    choosing_formats: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
+    """Prompts in further formats, which move no scale: a profile is kept only if no group of them loses by it."""
+    conditions: tuple[Condition, ...] = ()
+    """Conditions that a fit may give to its profile."""
     pairs: tuple[Pair, ...] = ()
     """Train prompts with counterfactual prompts; empty if the task has none."""
 

@@ -76,7 +76,7 @@ def test_a_completion_ends_at_the_context_length():
 
 
 @pytest.mark.parametrize("most", [1, 5])
-def test_at_most_most_tokens_are_generated(most: int):
+def test_at_most_the_given_number_of_tokens_is_generated(most: int):
     loaded = build_model("llama")
     with GreedyDecoder(loaded) as decoder:
         assert decoder.complete([PROMPTS[0]], [UNSTEERED], most) == [expected(loaded, PROMPTS[0], UNSTEERED, most)]

@@ -50,7 +50,7 @@ def missing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("missing")
-def test_without_the_package_its_text_is_left_out_and_loading_it_names_the_command_that_installs_it():
+def test_a_missing_package_leaves_its_text_out_and_is_named_with_the_command_that_installs_it():
     loaded = build_model("gpt2")
     effects = measure_side_effects(loaded, every_effect(loaded)["heads"])
     assert [text.name for text in effects.texts] == ["prose", "code"]
@@ -104,7 +104,7 @@ def test_pass_at_1_counts_what_each_arm_solves(monkeypatch: pytest.MonkeyPatch):
     assert (plain.correct, steered.correct, plain.total) == (1, 2, 2)
 
 
-def test_nothing_is_generated_if_programs_cannot_be_run(monkeypatch: pytest.MonkeyPatch):
+def test_solutions_are_not_generated_if_programs_cannot_be_run(monkeypatch: pytest.MonkeyPatch):
     def refuse() -> None:
         raise EvaluationError("not here")
 

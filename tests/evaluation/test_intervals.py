@@ -30,12 +30,12 @@ def test_interval_ends_are_the_shares_that_a_score_test_just_accepts(count: tupl
             assert p == share, "an end is 0% or 100% only where that is what was measured"
 
 
-def test_without_a_group_all_prompts_are_pooled():
+def test_prompts_are_pooled_unless_a_group_is_given():
     accuracy = Accuracy({"a": (3, 10), "b": (40, 40)})
     assert accuracy.interval() == Accuracy({"pooled": (43, 50)}).interval("pooled")
 
 
-def test_without_prompts_the_interval_is_0_to_100():
+def test_the_interval_of_no_prompts_is_0_to_100():
     assert Accuracy({}).interval() == (0.0, 100.0)
 
 

@@ -42,7 +42,7 @@ def test_texts_are_predicted_the_same(tiny: LoadedModel):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
-def test_the_second_pass_computes_the_last_block_alone(family: str):
+def test_a_second_pass_computes_the_last_block_alone(family: str):
     loaded = build_model(family)
     below, last = Counted(loaded, 1), Counted(loaded, 2)
     with TokenPredictor(loaded, FinalLayerReplay(loaded)) as predictor:

@@ -1,4 +1,4 @@
-"""What programs can and cannot do in the sandbox."""
+"""Programs in the sandbox can compute and cannot reach anything else."""
 
 import os
 import socket
@@ -90,7 +90,7 @@ def test_files_are_limited():
     assert not passes(source.format(20))
 
 
-def test_there_is_no_network():
+def test_a_program_has_no_network():
     with socket.create_server(("127.0.0.1", 0)) as server:
         source = f"import socket; socket.create_connection(('127.0.0.1', {server.getsockname()[1]}), timeout=3)"
         assert runs_outside(source)
@@ -148,7 +148,7 @@ def test_other_processes_cannot_be_seen_or_stopped():
         other.wait()
 
 
-def test_nothing_is_written_outside_its_folder(tmp_path: Path):
+def test_a_program_writes_only_to_its_own_folder(tmp_path: Path):
     target = tmp_path / "written.txt"
     target.write_text("before")
     for path in (target, tmp_path / "new.txt", Path(os.__file__), Path("/usr/written.txt")):
@@ -170,7 +170,7 @@ def test_the_users_files_cannot_be_read(tmp_path: Path):
     assert passes("import os; assert set(os.environ) <= {'PYTHONHASHSEED', 'LC_CTYPE'}")
 
 
-def test_it_has_no_privilege_and_cannot_get_any():
+def test_a_program_has_no_privileges_and_cannot_get_any():
     assert passes(
         """
         import ctypes, os
@@ -182,7 +182,7 @@ def test_it_has_no_privilege_and_cannot_get_any():
     )
 
 
-def test_no_program_is_run_if_the_sandbox_cannot_be_set_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+def test_a_program_is_not_run_if_the_sandbox_cannot_be_set_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     launcher = Path(sandbox.__file__).with_name("sandbox_launcher.py").read_text()
     asks_for_nonsense = tmp_path / "launcher.py"
     asks_for_nonsense.write_text(launcher.replace("CLONE_NEWNET = 0x10000000", "CLONE_NEWNET = 0x1"))

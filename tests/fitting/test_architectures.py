@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from steering_profiles.evaluation import TokenPredictor, held_out, humaneval
-from steering_profiles.fitting import FitResult, FitSettings, StepwiseSettings, fit, rasteer
+from steering_profiles.evaluation import TokenPredictor
+from steering_profiles.fitting import FitResult, FitSettings, StepwiseSettings, fit
 from steering_profiles.models import LoadedModel, ModelSource, assemble, load_model
 from steering_profiles.steering import ProfileAtStrength, Steering
 from steering_profiles.store import Catalogue
@@ -14,6 +14,7 @@ from steering_profiles.tasks import parentheses
 from tests.builders import build_model
 from tests.fitting.test_fit import small_task
 from tests.rewritten import ARCHITECTURES, rewritten
+from tests.short_texts import use_short_texts
 
 STEPS = FitSettings(
     stepwise=StepwiseSettings(max_steps=6, validation_interval=2, batch_prompts=8, validation_prompts=40)
@@ -22,9 +23,7 @@ STEPS = FitSettings(
 
 def fitted(loaded: LoadedModel) -> FitResult:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(humaneval, "find_problems", lambda: None)
-        patch.setattr(rasteer, "fitting_texts", lambda: {"text": "a text of a few words"})
-        patch.setattr(held_out, "held_out_texts", lambda: {"other": "another one"})
+        use_short_texts(patch)
         return fit(loaded, small_task(loaded), name="tiny", command="steer fit", settings=STEPS)
 
 

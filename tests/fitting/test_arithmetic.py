@@ -92,7 +92,7 @@ def test_splits_of_750_350_and_350_prompts_are_shared_evenly_by_the_operators(ki
 
 
 @pytest.mark.parametrize("kind", TOKENIZERS)
-def test_no_prompt_is_used_twice(kind: str):
+def test_every_prompt_is_used_once(kind: str):
     texts = [example.text for example in examples_of(arithmetic(TOKENIZERS[kind](), seed=3))]
     assert len(set(texts)) == len(texts)
 
@@ -103,7 +103,7 @@ def test_the_prompts_depend_on_the_seed():
     assert arithmetic(tokenizer, 1).test != arithmetic(tokenizer, 2).test
 
 
-def test_there_are_no_candidates():
+def test_prompts_have_no_candidates():
     task = arithmetic(build_tokenizer())
     assert all(example.candidates == () for example in examples_of(task))
     assert task.answers == {}

@@ -11,7 +11,7 @@ from steering_profiles.tasks import Example, Task, held_out_formats_of, make_tas
 from steering_profiles.tasks.context_limit import within_context
 from steering_profiles.tasks.task import Pair
 from tests.builders import build_tokenizer
-from tests.cli.test_commands import write_task
+from tests.cli.tasks import write_task
 
 CONTEXT = 64
 """Context in tokens, which are bytes here. Prompts have 31 to 43 tokens, with a sum before them 90 or more."""

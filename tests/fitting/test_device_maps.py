@@ -7,10 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from steering_profiles.errors import ExportError
-from steering_profiles.evaluation import held_out, humaneval
 from steering_profiles.evaluation.decoding import GreedyDecoder
 from steering_profiles.export import export_lora, export_weights
-from steering_profiles.fitting import FitSettings, StepwiseSettings, explain, final_layer, fit, fit_final_layer, rasteer
+from steering_profiles.fitting import FitSettings, StepwiseSettings, explain, fit, fit_final_layer
 from steering_profiles.fitting.circuit import rank_by_patching
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.gradient import DifferentiableScales
@@ -25,16 +24,12 @@ from tests.fitting.test_final_layer import SMALL, task_answered_by
 from tests.fitting.test_fit import small_task
 from tests.library.precision import InDouble
 from tests.placing import PLACEMENTS, load_placed, save_family
-
-TEXT = {"text": "a text of a few words"}
+from tests.short_texts import use_short_texts
 
 
 @pytest.fixture(autouse=True)
 def _short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(humaneval, "find_problems", lambda: None)
-    for module in (rasteer, final_layer):
-        monkeypatch.setattr(module, "fitting_texts", lambda: TEXT)
-    monkeypatch.setattr(held_out, "held_out_texts", lambda: TEXT)
+    use_short_texts(monkeypatch)
 
 
 @pytest.fixture

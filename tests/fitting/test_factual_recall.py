@@ -63,7 +63,7 @@ def knowing(words: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 @pytest.mark.parametrize("name", DOMAINS)
-def test_no_topic_occurs_twice_in_a_file(name: str):
+def test_every_topic_occurs_once_in_a_file(name: str):
     pairs: list[list[tuple[str, object]]] = []
     json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"), object_pairs_hook=pairs.append)
     facts = max(pairs, key=len)
@@ -90,7 +90,7 @@ def test_no_prompt_contains_its_answer(name: str):
             assert answer.casefold() not in template.replace(TOPIC, topic).casefold().split()
 
 
-def test_there_are_at_least_48_capitals():
+def test_the_capitals_are_at_least_48():
     assert len(FACTS["capitals"]) >= 48
 
 

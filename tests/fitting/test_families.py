@@ -5,9 +5,8 @@ from dataclasses import replace
 import pytest
 
 from steering_profiles.compatibility import check_compatibility
-from steering_profiles.evaluation import held_out, humaneval
 from steering_profiles.evaluation.decoding import GreedyDecoder
-from steering_profiles.fitting import FitSettings, StepwiseSettings, fit, rasteer
+from steering_profiles.fitting import FitSettings, StepwiseSettings, fit
 from steering_profiles.fitting.circuit import rank_by_patching
 from steering_profiles.fitting.components import Component
 from steering_profiles.models import LoadedModel
@@ -20,6 +19,7 @@ from tests.families import CASES, WINDOW, build_family
 from tests.fitting.test_circuit import effect, last_logits
 from tests.fitting.test_fit import small_task
 from tests.library.precision import InDouble
+from tests.short_texts import use_short_texts
 
 STEPWISE = StepwiseSettings(max_steps=2, validation_interval=2, batch_prompts=4)
 TEXT = "a text of a few words"
@@ -71,9 +71,7 @@ def test_prompts_of_a_padded_batch_are_completed_like_single_prompts(case: str):
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_profile_is_fitted(case: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(humaneval, "find_problems", lambda: None)
-    monkeypatch.setattr(rasteer, "fitting_texts", lambda: {"text": TEXT})
-    monkeypatch.setattr(held_out, "held_out_texts", lambda: {"other": TEXT})
+    use_short_texts(monkeypatch)
     loaded = build_family(case)
     whole = small_task(loaded)
     task = replace(whole, train=whole.train[::4], dev=whole.dev[::4], test=whole.test[::4], fit_formats={})

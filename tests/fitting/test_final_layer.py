@@ -9,13 +9,12 @@ import torch
 
 from steering_profiles.compatibility import check_compatibility
 from steering_profiles.errors import FitError
-from steering_profiles.evaluation import Accuracy, TextPredictor, TokenPredictor, held_out, humaneval, text_windows
+from steering_profiles.evaluation import Accuracy, TextPredictor, TokenPredictor, held_out, text_windows
 from steering_profiles.evaluation.calibration import calibrate_arm
 from steering_profiles.fitting import (
     FinalLayerResult,
     FinalLayerSettings,
     FitCheckpoint,
-    final_layer,
     fit_final_layer,
     fit_key,
 )
@@ -37,6 +36,7 @@ from steering_profiles.store import save_profile
 from steering_profiles.tasks import Example, Task
 from steering_profiles.tasks.batches import equal_length_batches
 from tests.builders import FAMILIES, build_model, build_profile, steer
+from tests.short_texts import use_short_texts
 
 SMALL = FinalLayerSettings(
     self_only_attention=(0.0, 0.5, 1.0),
@@ -50,12 +50,7 @@ SMALL = FinalLayerSettings(
 
 @pytest.fixture(autouse=True)
 def _short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shorten the texts, which take most of the time of a small fit."""
-    monkeypatch.setattr(humaneval, "find_problems", lambda: None)
-    for module in (final_layer, held_out):
-        name = "fitting_texts" if module is final_layer else "held_out_texts"
-        shorter = {kind: text[:300] for kind, text in getattr(module, name)().items()}
-        monkeypatch.setattr(module, name, lambda shorter=shorter: shorter)
+    use_short_texts(monkeypatch)
 
 
 def prompts(seed: int, count: int) -> list[tuple[int, ...]]:
@@ -372,7 +367,7 @@ def test_the_best_on_dev_is_rejected_with_the_reason(reason: str):
     assert best_rejected([grid[0], grid[2]], FinalLayerSettings()) is None
 
 
-def test_without_the_limit_the_nll_of_other_text_does_not_count():
+def test_the_nll_of_other_text_does_not_count_without_the_limit():
     grid = [measured(0, 1.0), measured(1.0, 0.5, nll_increase=0.5), measured(0.5, 0.9)]
     assert choose_candidate(grid, FinalLayerSettings(), limit_nll=False).candidate.self_only_attention == 1.0
 

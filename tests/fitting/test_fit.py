@@ -9,22 +9,22 @@ import torch
 
 from steering_profiles.compatibility import check_compatibility
 from steering_profiles.errors import TaskError
-from steering_profiles.evaluation import TokenPredictor, humaneval
+from steering_profiles.evaluation import TokenPredictor
 from steering_profiles.fitting import METHODS, FitCheckpoint, FitResult, FitSettings, StepwiseSettings, fit, fit_key
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import ProfileAtStrength, Steering
 from steering_profiles.store import SHIPPED, Catalogue, content_hash, load_profile, save_profile
 from steering_profiles.tasks import Task, parentheses
 from tests.builders import build_model
+from tests.short_texts import use_short_texts
 
 STEPWISE = StepwiseSettings(max_steps=6, validation_interval=2, batch_prompts=8)
 
 
 @pytest.fixture(autouse=True)
-def _without_humaneval(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out HumanEval, whose solutions take most of the time of a small fit."""
+def _short_texts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if request.node.get_closest_marker("slow") is None:
-        monkeypatch.setattr(humaneval, "find_problems", lambda: None)
+        use_short_texts(monkeypatch)
 
 
 def small_task(loaded: LoadedModel) -> Task:

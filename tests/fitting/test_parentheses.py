@@ -7,8 +7,10 @@ import pytest
 from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
+from steering_profiles.conditions import ConditionTrace
 from steering_profiles.errors import TaskError
 from steering_profiles.tasks import Example, parentheses, parentheses_held_out_formats
+from steering_profiles.tokenization import Vocabulary
 from tests.builders import build_tokenizer
 
 
@@ -65,8 +67,9 @@ def test_the_task_has_fitting_formats():
 def test_held_out_formats_have_longer_numbers_other_functions_and_code_before():
     held_out = parentheses_held_out_formats(build_tokenizer(), size=10)
     assert {name: len(examples) for name, examples in held_out.items()} == {
-        name: 30 if name.endswith("(") else 40 for name in held_out
+        name: 20 if name == "unlike names" else 30 if name.endswith("(") else 40 for name in held_out
     }
+    assert len(held_out) >= 30
     for digits in (4, 5, 6):
         number = rf"(\d{{{digits}}})"
         assert re.fullmatch(rf"#print the string {number}\nprint\(str\(\1", find(held_out[f"{digits} digits"], "))"))
@@ -119,11 +122,43 @@ def test_splits_and_formats_share_no_prompt():
         task.dev,
         task.test,
         *task.fit_formats.values(),
+        *task.choosing_formats.values(),
         *parentheses_held_out_formats(tokenizer).values(),
     ]
-    assert len(sets) == 3 + 9 + 12
+    assert len(sets) == 3 + 9 + 19 + 34
     texts = [[example.text for example in examples] for examples in sets]
     assert sum(map(len, texts)) == len({text for examples in texts for text in examples})
+
+
+def test_every_format_closes_the_brackets_that_it_opens():
+    """Counted with a stack, over prompts in three languages' comments, calls, arguments and operators."""
+    tokenizer = build_tokenizer()
+    tokenizer.add_tokens(["]]", "]]]", "]]]]", "}}", "}}}", "}}}}"])
+    task = parentheses(tokenizer)
+    formats = {**task.fit_formats, **task.choosing_formats, **parentheses_held_out_formats(tokenizer, size=3)}
+    pairs = {"(": ")", "[": "]", "{": "}"}
+    for name, examples in formats.items():
+        for example in examples:
+            open_: list[str] = []
+            for character in example.text:
+                if character in pairs:
+                    open_.append(pairs[character])
+                elif open_ and character == open_[-1]:
+                    open_.pop()
+            assert tokenizer.decode([example.answer]) == "".join(reversed(open_)), (name, example.text)
+            assert len(open_) == len(example.group)
+
+
+def test_the_conditions_hold_where_so_many_brackets_are_open():
+    tokenizer = build_tokenizer()
+    task = parentheses(tokenizer)
+    assert len(task.conditions) == 3
+    bytes_of = Vocabulary(tokenizer).bytes_of
+    formats = [*task.choosing_formats.values(), *parentheses_held_out_formats(tokenizer, size=2).values()]
+    for example in (example for examples in formats for example in examples):
+        trace = ConditionTrace(task.conditions, bytes_of, len(example.prompt))
+        (held,) = trace.held(example.prompt, len(example.prompt) - 1, len(example.prompt))
+        assert [bool(held >> i & 1) for i in range(3)] == [len(example.group) >= depth for depth in (2, 3, 4)]
 
 
 def test_a_sub_task_whose_answer_is_not_one_token_is_left_out_with_the_reason():

@@ -76,7 +76,7 @@ def test_a_component_that_promotes_nothing_has_zero_precision():
     assert (measured.precision.item(), measured.recall.item(), measured.f1.item()) == (0.0, 0.0, 0.0)
 
 
-def test_there_are_as_many_negatives_as_positives_drawn_evenly_from_the_other_groups():
+def test_negatives_are_as_many_as_positives_and_drawn_evenly_from_the_other_groups():
     # 30 prompts per group; the component promotes the first answer everywhere: of 30 negatives all are false positives.
     four = task_of(*(example(str(group), group) for group in range(4) for _ in range(30)))
     answer_tokens = AnswerTokens.of(four, four.train)

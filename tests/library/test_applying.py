@@ -42,7 +42,7 @@ def test_every_sequence_of_a_batch_is_steered_alike(tiny: LoadedModel):
     assert together == [greedy(tiny, prompt, steer(profile), tokens=8) for prompt in prompts]
 
 
-def test_the_hooks_are_gone_whatever_ends_the_context(tiny: LoadedModel):
+def test_an_error_in_the_context_removes_the_hooks(tiny: LoadedModel):
     profile = build_profile(tiny, heads=[(0, 1, 4.0)])
     with pytest.raises(RuntimeError, match="mine"), profile.apply(tiny.model):
         raise RuntimeError("mine")
@@ -61,7 +61,7 @@ def test_another_model_is_refused_and_can_be_forced_where_the_shapes_permit(tiny
         pass
 
 
-def test_what_cannot_be_applied_so_is_refused():
+def test_strengths_out_of_range_and_gates_are_refused():
     loaded = build_model("llama")
     with pytest.raises(StrengthError), build_profile(loaded, heads=[(0, 1, 4.0)]).apply(loaded.model, strength=11):
         pass

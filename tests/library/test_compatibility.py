@@ -10,7 +10,7 @@ from tests.library.examples import INTERCEPT, MODEL, example
 WITH_INTERCEPT = example(heads=(), final_layer=FinalLayer(intercept_scale=1.0), tensors=INTERCEPT)
 
 
-def test_a_profile_fits_the_model_it_was_made_for_by_whatever_name_that_goes():
+def test_a_profile_fits_its_model_under_any_name():
     renamed = MODEL.model_copy(update={"id": "renamed"})
     assert check_compatibility(example(), renamed).matches
     assert require_compatible(example(), renamed).matches
@@ -61,7 +61,7 @@ def test_all_differences_are_named_at_once():
     ],
 )
 @pytest.mark.parametrize("force", [False, True])
-def test_no_force_applies_what_the_model_does_not_have(profile: Profile, change: dict, reason: str, force: bool):
+def test_force_does_not_apply_components_that_the_model_lacks(profile: Profile, change: dict, reason: str, force: bool):
     with pytest.raises(ProfileMismatch, match=reason) as caught:
         require_compatible(profile, MODEL.model_copy(update=change), force=force)
     assert "can be forced" not in str(caught.value)

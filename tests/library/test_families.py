@@ -68,7 +68,7 @@ def test_every_family_is_tested():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_a_model_is_recognised_as_of_its_family(case: str):
+def test_a_model_is_recognised_by_its_family(case: str):
     assert build_family(case).anatomy.family.name == CASES[case][0]
 
 
@@ -111,7 +111,7 @@ def every_position(sequences: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def test_what_all_components_add_sums_to_the_stream_at_the_end(model: LoadedModel):
+def test_contributions_of_all_components_sum_to_the_final_residual_stream(model: LoadedModel):
     anatomy, ends = model.anatomy, []
     handle = anatomy.final_layer.block.register_forward_hook(lambda module, args, output: ends.append(output))
     with recorded(anatomy, range(anatomy.sizes.layers), every_position) as states:
@@ -190,7 +190,7 @@ def decoded_token_by_token(loaded: LoadedModel, steerings: list[Steering]) -> Te
 
 
 @torch.no_grad()
-def test_under_self_only_attention_a_cached_decoding_needs_nothing_of_the_final_layer_s_cache(model: LoadedModel):
+def test_self_only_attention_ignores_the_final_layers_kv_cache(model: LoadedModel):
     """All that this layer has stored is made no numbers before every token; without such attention that shows."""
     wholly = build_profile(model, heads=[(0, 2, 2.0), (2, 1, 3.0)], self_only_attention=1.0, intercept_scale=0.7)
     steerings = [steer(wholly), steer(build_profile(model, self_only_attention=0.5), strength=2.0), UNSTEERED]
@@ -225,7 +225,7 @@ def test_strength_zero_is_bit_identical_to_the_plain_model(model: LoadedModel):
         assert torch.equal(steered_logits(model, at_zero), plain), name
 
 
-def test_the_slope_of_a_loss_by_a_scale_is_what_moving_the_scale_changes(model: LoadedModel):
+def test_the_gradient_of_a_loss_by_a_scale_is_that_of_finite_differences(model: LoadedModel):
     kind = "head" if model.anatomy.neurons_refused else "neuron"
     window, moved, step = Window(tuple(TOKENS[0].tolist()), 4), Component(kind, 1, 2), 1e-5
     with DifferentiableScales(model, (kind,)) as scales:
@@ -235,7 +235,7 @@ def test_the_slope_of_a_loss_by_a_scale_is_what_moving_the_scale_changes(model: 
     assert slope != 0
 
 
-def test_what_is_exported_is_where_its_path_says(dense: LoadedModel):
+def test_exported_tensors_have_the_names_of_their_modules(dense: LoadedModel):
     profile = build_profile(dense, heads=HEADS, neurons=NEURONS)
     projections = scaled_projections(dense, ProfileAtStrength(profile))
     assert len(projections) == len(HEADS) + len(NEURONS)

@@ -24,23 +24,23 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 
 
-def test_its_weights_are_plain_ones_once_loaded(file: Path):
+def test_loaded_weights_are_plain_ones(file: Path):
     loaded = load(file, dtype="float32")
     assert method_of(loaded.model.config) is None
     assert all(is_dense(loaded.anatomy.neuron_output(layer)) for layer in range(3))
     assert load(file, dtype="float64").dtype == torch.float64
 
 
-def test_it_is_so_whatever_kernels_for_its_blocks_there_are(file: Path, monkeypatch: pytest.MonkeyPatch):
+def test_loaded_weights_are_plain_ones_even_if_there_are_kernels_for_gguf(file: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(quantizer_gguf, "get_gguf_kernel", lambda: pytest.fail("its blocks would be kept"))
     assert is_dense(load(file, dtype="float32").anatomy.neuron_output(0))
 
 
-def test_before_it_is_loaded_it_counts_as_plain_too(file: Path):
+def test_the_meta_model_has_no_quantisation(file: Path):
     assert load_meta_model(ModelSource(str(file)), with_tokenizer=False).quantisation is None
 
 
-def test_a_profile_can_be_folded_into_its_weights(file: Path, tmp_path: Path):
+def test_a_profile_can_be_folded_into_the_weights(file: Path, tmp_path: Path):
     loaded = load(file, dtype="float32")
     profile = build_profile(loaded, heads=HEADS, neurons=NEURONS)
     folded = load(export_weights(loaded, profile, tmp_path / "out"), dtype="float32")
@@ -50,7 +50,7 @@ def test_a_profile_can_be_folded_into_its_weights(file: Path, tmp_path: Path):
     assert folded.identity.fingerprint == loaded.identity.fingerprint
 
 
-def test_a_profile_can_be_made_an_adapter_for_it(file: Path, tmp_path: Path):
+def test_a_profile_can_be_exported_as_an_adapter(file: Path, tmp_path: Path):
     loaded = load(file, dtype="float32")
     out = export_lora(loaded, build_profile(loaded, heads=HEADS), tmp_path / "out")
     assert (out / "adapter_model.safetensors").is_file()

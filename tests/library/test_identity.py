@@ -17,18 +17,18 @@ def test_the_sizes_are_the_models(tiny: LoadedModel):
     assert identity.vocab_size == sizes.vocab_size == len(tiny.tokenizer)
 
 
-def test_the_fingerprint_stays_the_same_over_saving_loading_and_any_dtype(tiny: LoadedModel, tmp_path: Path):
+def test_saving_and_loading_in_any_dtype_keep_the_fingerprint(tiny: LoadedModel, tmp_path: Path):
     tiny.model.float().save_pretrained(tmp_path)
     tiny.tokenizer.save_pretrained(tmp_path)
     prints = {load_model(ModelSource(model=str(tmp_path), dtype=dtype)).identity.fingerprint for dtype in DTYPES}
     assert prints == {tiny.identity.fingerprint}
 
 
-def test_the_fingerprint_is_not_of_the_weights():
+def test_weights_do_not_change_the_fingerprint():
     assert build_model("llama", seed=1).identity == build_model("llama", seed=2).identity
 
 
-def test_another_tokenizer_has_another_fingerprint(tiny: LoadedModel):
+def test_another_tokenizer_changes_the_fingerprint(tiny: LoadedModel):
     same, other = (fingerprint(tiny.model.config, build_tokenizer(closers)) for closers in (4, 2))
     assert same == tiny.identity.fingerprint != other
 
@@ -47,20 +47,20 @@ def test_another_tokenizer_has_another_fingerprint(tiny: LoadedModel):
         ("gpt2", "scale_attn_by_inverse_layer_idx", True),
     ],
 )
-def test_another_setting_of_the_computation_has_another_fingerprint(family: str, setting: str, value: object):
+def test_a_setting_of_the_computation_changes_the_fingerprint(family: str, setting: str, value: object):
     loaded = build_model(family)
     setattr(loaded.model.config, setting, value)
     assert fingerprint(loaded.model.config, loaded.tokenizer) != loaded.identity.fingerprint
 
 
 @pytest.mark.parametrize(("setting", "value"), [("use_cache", False), ("eos_token_id", 3), ("_name_or_path", "else")])
-def test_a_setting_that_computes_nothing_leaves_the_fingerprint(setting: str, value: object):
+def test_a_setting_that_computes_nothing_keeps_the_fingerprint(setting: str, value: object):
     loaded = build_model("llama")
     setattr(loaded.model.config, setting, value)
     assert fingerprint(loaded.model.config, loaded.tokenizer) == loaded.identity.fingerprint
 
 
-def test_an_epsilon_that_went_through_float32_is_the_same_epsilon():
+def test_rounding_epsilon_to_float32_keeps_the_fingerprint():
     loaded = build_model("llama")
     loaded.model.config.rms_norm_eps = 9.999999974752427e-07  # 1e-06, as a GGUF file gives it back
     assert fingerprint(loaded.model.config, loaded.tokenizer) == loaded.identity.fingerprint

@@ -52,6 +52,13 @@ MALFORMED = {
         {"neurons": [{"layer": 0, "neuron": 8, "scale": 2}]},
         r"neurons names \[\(0, 8\)\], but the profile's model has 4 layers of 8 neurons",
     ),
+    "heads as text": ({"heads": "L1H0"}, r"heads: Input should be a valid list \(given: 'L1H0'\)$"),
+    "a condition as text": ({"when": "a"}, r"when: Input should be a valid object \(given: 'a'\)$"),
+    "no endings": ({"when": {"ends_with": []}}, r"when\.ends_with: List should have at least 1 item, not 0$"),
+    "a faulty ending": (
+        {"when": {"ends_with": [""]}},
+        r"when\.ends_with\.0: String should have at least 1 character \(given: ''\)$",
+    ),
     "scale as text": ({"neurons": [{"layer": 1, "neuron": 0, "scale": "2.5"}]}, r"neurons\.0\.scale"),
     "no scale": ({"heads": [{"layer": 1, "head": 0}]}, r"heads\.0\.scale: Field required"),
     "a head twice": ({"heads": [{"layer": 1, "head": 0, "scale": 2}] * 2}, r"heads .* more than once: \[\(1, 0\)\]"),
@@ -106,13 +113,13 @@ def test_a_malformed_profile_is_refused_by_file_and_field(tmp_path: Path, change
 
 
 @pytest.mark.parametrize("field", json.loads(example().model_dump_json()))
-def test_a_field_that_is_missing_or_of_another_type_is_named(tmp_path: Path, field: str):
+def test_the_error_names_a_field_that_is_missing_or_of_another_type(tmp_path: Path, field: str):
     with pytest.raises(ProfileFormatError, match=field):
         load_profile(written(tmp_path, **{field: 17}))
 
 
 @pytest.mark.parametrize("field", ["name", "description", "method", "model"])
-def test_a_required_field_that_is_missing_is_named(tmp_path: Path, field: str):
+def test_the_error_names_a_missing_required_field(tmp_path: Path, field: str):
     path = written(tmp_path)
     content = json.loads(path.read_text())
     del content[field]
@@ -121,7 +128,7 @@ def test_a_required_field_that_is_missing_is_named(tmp_path: Path, field: str):
         load_profile(path)
 
 
-def test_every_fault_of_a_file_is_named_at_once(tmp_path: Path):
+def test_the_error_names_all_faults_of_a_file(tmp_path: Path):
     with pytest.raises(ProfileFormatError, match=r"method: .*; power: "):
         load_profile(written(tmp_path, method="magic", power=1))
 
@@ -148,7 +155,7 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize(("content", "says"), BAD_FILES.values(), ids=BAD_FILES)
-def test_a_file_that_is_no_json_object_is_refused_by_name(tmp_path: Path, content: bytes, says: str):
+def test_a_file_that_is_not_a_json_object_is_refused_by_name(tmp_path: Path, content: bytes, says: str):
     path = tmp_path / "example.json"
     path.write_bytes(content)
     with pytest.raises(ProfileFormatError, match=rf"example\.json: .*{says}") as caught:
@@ -156,7 +163,7 @@ def test_a_file_that_is_no_json_object_is_refused_by_name(tmp_path: Path, conten
     assert len(str(caught.value)) < 1000
 
 
-def test_one_repeat_among_very_many_components_is_found_quickly(tmp_path: Path):
+def test_a_repeat_among_many_components_is_found_quickly(tmp_path: Path):
     model = {**MODEL.model_dump(), "neurons": 50_000}
     neurons = [{"layer": 1, "neuron": index, "scale": 2} for index in (*range(50_000), 7)]
     path = written(tmp_path, model=model, neurons=neurons)
@@ -202,7 +209,7 @@ BAD_TENSORS = {
 
 
 @pytest.mark.parametrize(("content", "says"), BAD_TENSORS.values(), ids=BAD_TENSORS)
-def test_tensors_that_are_not_the_profiles_are_refused(tmp_path: Path, content: bytes, says: str):
+def test_tensors_of_another_profile_are_refused(tmp_path: Path, content: bytes, says: str):
     path = written(tmp_path, **NEEDS_INTERCEPT)
     path.with_suffix(".safetensors").write_bytes(content)
     with pytest.raises(ProfileFormatError, match=rf"example\..*{says}"):
@@ -216,7 +223,7 @@ def test_tensors_that_no_setting_uses_are_refused(tmp_path: Path):
         load_profile(path)
 
 
-def test_a_pickle_in_place_of_tensors_is_not_opened(tmp_path: Path):
+def test_a_pickle_in_place_of_tensors_is_never_opened(tmp_path: Path):
     class Trap:
         def __reduce__(self):
             return (Path.touch, (tmp_path / "sprung",))
@@ -228,7 +235,7 @@ def test_a_pickle_in_place_of_tensors_is_not_opened(tmp_path: Path):
     assert not (tmp_path / "sprung").exists()
 
 
-def test_a_pickle_beside_the_json_is_not_looked_at(tmp_path: Path):
+def test_a_pickle_beside_the_json_is_ignored(tmp_path: Path):
     path = written(tmp_path, **NEEDS_INTERCEPT)
     for suffix in (".pkl", ".bin", ".pt", ".npy"):
         path.with_suffix(suffix).write_bytes(pickle.dumps({INTERCEPT_TENSOR: np.ones(6, np.float32)}))
@@ -237,17 +244,17 @@ def test_a_pickle_beside_the_json_is_not_looked_at(tmp_path: Path):
 
 
 @pytest.mark.parametrize("tensor", [np.ones(5, np.float32), np.full(6, np.nan, np.float32), np.ones(6)])
-def test_a_profile_made_in_memory_is_held_to_the_same_rules(tensor: np.ndarray):
+def test_a_profile_made_in_memory_is_validated_too(tensor: np.ndarray):
     with pytest.raises(ValidationError, match=r"final_layer\.intercept"):
         example(final_layer=FinalLayer(intercept_scale=1.0), tensors={INTERCEPT_TENSOR: tensor})
 
 
-def test_a_file_that_is_not_there_is_named(tmp_path: Path):
+def test_the_error_names_a_missing_file(tmp_path: Path):
     with pytest.raises(ProfileNotFound, match=r"nowhere\.json"):
         load_profile(tmp_path / "nowhere.json")
 
 
-def test_a_folder_in_the_place_of_a_file_is_named(tmp_path: Path):
+def test_the_error_names_a_folder_in_place_of_a_file(tmp_path: Path):
     (tmp_path / "example.json").mkdir()
     with pytest.raises(ProfileNotFound, match=r"example\.json"):
         load_profile(tmp_path / "example.json")
@@ -262,7 +269,7 @@ json_values = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from([*Profile.model_fields, "other"]), json_values, max_size=3))
-def test_whatever_a_file_says_it_is_a_profile_or_refused(tmp_path_factory: pytest.TempPathFactory, changes: dict):
+def test_any_json_is_read_as_a_profile_or_refused(tmp_path_factory: pytest.TempPathFactory, changes: dict):
     path = written(tmp_path_factory.mktemp("profiles"), **changes)
     try:
         profile = load_profile(path)

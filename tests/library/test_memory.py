@@ -39,7 +39,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return seem
 
 
-def test_free_is_what_the_machine_has_with_its_swap(machine: Machine):
+def test_free_memory_includes_swap(machine: Machine):
     machine(100, swap=20)
     assert free_memory(CPU) == 120 * 1024
 
@@ -53,18 +53,18 @@ def test_free_is_what_the_machine_has_with_its_swap(machine: Machine):
         ({"inner": ("5000", 400, 50), "outer": ("1000", 900, 0)}, 101),
     ],
 )
-def test_free_is_no_more_than_any_container_allows(machine: Machine, groups: dict, free: int):
+def test_free_memory_is_within_the_limit_of_every_container(machine: Machine, groups: dict, free: int):
     machine(100, **groups)
     assert free_memory(CPU) == free
 
 
-def test_on_a_device_whose_memory_is_not_known_nothing_is_refused(machine: Machine):
+def test_a_device_of_unknown_memory_refuses_no_model(machine: Machine):
     machine(0)
     assert free_memory(torch.device("mps")) is None
     require_memory(build_family("llama").model, torch.float64, {"": "mps"})
 
 
-def test_on_this_machine_something_is_free():
+def test_this_machine_has_free_memory():
     free = free_memory(CPU)
     assert free is not None
     assert free > 2**20
@@ -76,7 +76,7 @@ def weights_of(case: str) -> int:
 
 @pytest.mark.parametrize("case", ["llama", "gemma3"])  # one whose unembedding is a matrix of its own, and one tied
 @pytest.mark.parametrize(("dtype", "width"), [(torch.float32, 4), (torch.bfloat16, 2)])
-def test_exactly_what_the_weights_take_is_enough(machine: Machine, case: str, dtype: torch.dtype, width: int):
+def test_memory_of_the_size_of_the_weights_is_enough(machine: Machine, case: str, dtype: torch.dtype, width: int):
     needed = weights_of(case) * width // 1024
     machine(needed + 1)
     require_memory(build_family(case).model, dtype, {"": "cpu"})
@@ -85,19 +85,19 @@ def test_exactly_what_the_weights_take_is_enough(machine: Machine, case: str, dt
         require_memory(build_family(case).model, dtype, {"": "cpu"})
 
 
-def test_what_is_on_disk_needs_none(machine: Machine):
+def test_weights_on_disk_need_no_memory(machine: Machine):
     machine(0)
     require_memory(build_family("llama").model, torch.float32, {"": "disk"})
 
 
-def test_quantised_weights_take_less_than_their_shapes_say_and_are_not_refused(machine: Machine):
+def test_quantised_weights_are_not_refused_by_their_shapes(machine: Machine):
     machine(0)
     model = build_family("llama").model
     model.config.quantization_config = {"quant_method": "gptq"}
     require_memory(model, torch.float32, {"": "cpu"})
 
 
-def test_loading_says_what_is_needed_and_what_to_do_and_reads_no_weights(machine: Machine, tmp_path: Path):
+def test_loading_is_refused_before_weights_are_read(machine: Machine, tmp_path: Path):
     folder = save_family("llama", tmp_path / "model")
     (folder / "model.safetensors").write_bytes(b"not read")
     machine(64)

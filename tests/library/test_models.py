@@ -44,7 +44,7 @@ def rewrite(path: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_a_local_folder_computes_what_was_saved(tiny: LoadedModel, folder: Path):
+def test_a_loaded_model_computes_what_the_saved_one_did(tiny: LoadedModel, folder: Path):
     loaded = load(folder, dtype="float32")
     assert loaded.name == "some-model"
     assert not loaded.model.training
@@ -53,19 +53,19 @@ def test_a_local_folder_computes_what_was_saved(tiny: LoadedModel, folder: Path)
     assert loaded.tokenizer.encode(text) == tiny.tokenizer.encode(text)
 
 
-def test_who_a_model_is_needs_no_weights(folder: Path):
+def test_the_identity_needs_no_weights(folder: Path):
     identity = load(folder).identity
     (folder / "model.safetensors").unlink()
     assert load_meta_model(ModelSource(model=str(folder))).identity == identity
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
-def test_the_dtype_is_the_one_asked_for(folder: Path, dtype: str):
+def test_the_model_has_the_requested_dtype(folder: Path, dtype: str):
     loaded = load(folder, dtype=dtype)
     assert {parameter.dtype for parameter in loaded.model.parameters()} == {getattr(torch, dtype)} == {loaded.dtype}
 
 
-def test_by_itself_the_dtype_is_a_fast_one(folder: Path):
+def test_the_default_dtype_is_float32_or_half_precision(folder: Path):
     assert load(folder).dtype in (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -74,11 +74,11 @@ def test_by_itself_the_dtype_is_a_fast_one(folder: Path):
     [{"device_map": "cpu"}, {"device_map": {"": "cpu"}}, {"device_map": "auto", "max_memory": {"cpu": "1GiB"}}],
     ids=str,
 )
-def test_a_device_map_is_accelerates(folder: Path, options: dict):
+def test_accelerate_applies_the_device_map(folder: Path, options: dict):
     assert load(folder, **options).input_device == torch.device("cpu")
 
 
-def test_a_model_that_memory_does_not_hold_is_read_from_disk_and_steered_there(tiny: LoadedModel, folder: Path):
+def test_a_model_on_disk_is_steered_like_one_in_memory(tiny: LoadedModel, folder: Path):
     loaded = load(folder, dtype="float32", device_map="auto", max_memory={"cpu": "1KB"})
     assert {parameter.device.type for parameter in loaded.model.parameters()} == {"meta"}
     assert loaded.input_device == torch.device("cpu")
@@ -87,7 +87,7 @@ def test_a_model_that_memory_does_not_hold_is_read_from_disk_and_steered_there(t
     torch.testing.assert_close(actual, steered_logits(tiny, *steerings.values()), atol=1e-4, rtol=1e-4)
 
 
-def test_a_most_of_memory_without_a_device_map_is_refused_rather_than_ignored(folder: Path):
+def test_max_memory_without_a_device_map_is_refused(folder: Path):
     with pytest.raises(
         ModelLoadError, match="max_memory needs an automatic device map, such as auto; no device map is given"
     ):
@@ -97,7 +97,7 @@ def test_a_most_of_memory_without_a_device_map_is_refused_rather_than_ignored(fo
 @pytest.mark.parametrize(
     "options", [{"device_map": "sideways"}, {"device_map": "auto", "max_memory": {"cpu": "lots"}}], ids=str
 )
-def test_a_placement_that_accelerate_does_not_know_is_one_line(folder: Path, options: dict):
+def test_an_unknown_placement_is_an_error_of_one_line(folder: Path, options: dict):
     one_line(lambda: load(folder, **options))
 
 
@@ -106,7 +106,7 @@ def test_a_device_map_without_entries_is_refused(tmp_path: Path):
     assert "the device map has no device for" in one_line(lambda: load(folder, device_map={}))
 
 
-def test_a_device_map_by_parts_is_accelerates(tmp_path: Path):
+def test_a_device_map_may_name_parts_of_the_model(tmp_path: Path):
     folder = save(build_model("llama", dtype=torch.float32), tmp_path / "some-model")
     parts = {"model.embed_tokens": "cpu", "model.layers": "cpu", "model.norm": "cpu", "lm_head": "cpu"}
     loaded = load(folder, dtype="float32", device_map=parts)
@@ -114,7 +114,7 @@ def test_a_device_map_by_parts_is_accelerates(tmp_path: Path):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has the device")
-def test_a_device_that_is_not_there_is_one_line(folder: Path):
+def test_a_missing_device_is_an_error_of_one_line(folder: Path):
     one_line(lambda: load(folder, device_map="cuda:0"))
 
 
@@ -129,7 +129,7 @@ def one_line(act: Callable[[], object]) -> str:
 
 
 @pytest.mark.parametrize("path", ["./nowhere/at-all", "nowhere.gguf", "/nowhere", "~/nowhere", "a/b/c"])
-def test_a_path_that_is_not_there_is_named(path: str):
+def test_the_error_names_a_path_that_does_not_exist(path: str):
     with pytest.raises(ModelLoadError, match=rf"'{path}' does not exist"):
         load_model(ModelSource(model=path))
 
@@ -144,7 +144,7 @@ def test_an_unknown_dtype_is_refused_with_the_known_ones(folder: Path):
         load_model(ModelSource(model=str(folder), dtype="int3"))  # type: ignore[arg-type]
 
 
-def test_a_folder_without_a_model_is_named(tmp_path: Path):
+def test_the_error_names_the_file_that_a_folder_lacks(tmp_path: Path):
     with pytest.raises(ModelLoadError, match=r"has no config\.json"):
         load(tmp_path)
 
@@ -163,12 +163,12 @@ def test_a_folder_without_a_model_is_named(tmp_path: Path):
         ("tokenizer_config.json", b"{"),
     ],
 )
-def test_a_damaged_file_is_one_line(folder: Path, file: str, content: bytes):
+def test_a_damaged_file_is_an_error_of_one_line(folder: Path, file: str, content: bytes):
     (folder / file).write_bytes(content)
     one_line(lambda: load(folder))
 
 
-def test_a_config_that_holds_what_none_does_is_said_to(folder: Path):
+def test_an_invalid_config_is_an_error_that_says_so(folder: Path):
     rewrite(folder / "config.json", quantization_config="four bits")
     assert "its config.json is invalid: " in one_line(lambda: load(folder))
 
@@ -199,7 +199,7 @@ def unread(monkeypatch: pytest.MonkeyPatch) -> None:
     [lambda content: content[:-1000], lambda content: b"", lambda content: b"version https://git-lfs"],
     ids=["cut off", "empty", "text"],
 )
-def test_a_damaged_weights_file_is_named_before_any_is_read(folder: Path, sharded: Path, change: Callable):
+def test_the_error_names_a_damaged_weights_file_before_any_is_read(folder: Path, sharded: Path, change: Callable):
     single, last = folder / "model.safetensors", max(sharded.glob("model-*.safetensors"))
     for weights in (single, last):
         weights.write_bytes(change(weights.read_bytes()))
@@ -208,7 +208,7 @@ def test_a_damaged_weights_file_is_named_before_any_is_read(folder: Path, sharde
 
 
 @pytest.mark.usefixtures("unread")
-def test_a_weights_file_that_the_index_names_and_is_not_there_is_named(sharded: Path):
+def test_the_error_names_a_weights_file_that_only_the_index_has(sharded: Path):
     last = max(sharded.glob("model-*.safetensors"))
     last.unlink()
     assert f"{last.name} is missing: download it" in one_line(lambda: load(sharded))
@@ -216,7 +216,7 @@ def test_a_weights_file_that_the_index_names_and_is_not_there_is_named(sharded: 
 
 @pytest.mark.usefixtures("unread")
 @pytest.mark.parametrize("content", ["{", "{}", "[]", '{"weight_map": 1}', '{"weight_map": {"a": 1}}'])
-def test_a_damaged_index_of_weights_is_named(sharded: Path, content: str):
+def test_the_error_names_a_damaged_index_of_weights(sharded: Path, content: str):
     (sharded / SHARDS).write_text(content)
     assert f"{SHARDS} is damaged" in one_line(lambda: load(sharded))
 
@@ -226,13 +226,13 @@ def test_weights_in_several_files_are_the_same_model(sharded: Path):
     torch.testing.assert_close(logits(load(sharded, dtype="float32")), logits(whole))
 
 
-def test_a_weights_file_that_is_missing_is_named(folder: Path):
+def test_the_error_names_a_missing_weights_file(folder: Path):
     (folder / "model.safetensors").unlink()
     assert "model.safetensors" in one_line(lambda: load(folder))
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x02junk", pickle.dumps({"a": 1}, protocol=2), b"PK\x03\x04junk"])
-def test_damaged_pickled_weights_are_one_line(folder: Path, content: bytes):
+def test_damaged_pickled_weights_are_an_error_of_one_line(folder: Path, content: bytes):
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(content)
     one_line(lambda: load(folder))
@@ -250,7 +250,7 @@ def test_damaged_pickled_weights_are_one_line(folder: Path, content: bytes):
     ],
     ids=str,
 )
-def test_a_config_that_makes_no_sense_is_one_line(tmp_path: Path, change: dict):
+def test_a_config_with_impossible_values_is_an_error_of_one_line(tmp_path: Path, change: dict):
     folder = save(build_model("llama"), tmp_path / "some-model")
     rewrite(folder / "config.json", **change)
     one_line(lambda: load(folder))
@@ -264,13 +264,13 @@ def test_a_config_without_layers_is_refused(tmp_path: Path, layers: int):
         load(folder)
 
 
-def test_weights_that_the_config_needs_and_the_file_lacks_are_never_made_up(tmp_path: Path):
+def test_weights_that_the_file_lacks_are_never_made_up(tmp_path: Path):
     folder = save(build_model("llama", layers=2), tmp_path / "some-model")
     rewrite(folder / "config.json", num_hidden_layers=3)
     assert "9 tensors are missing, such as model.layers.2." in one_line(lambda: load(folder))
 
 
-def test_weights_of_another_size_than_the_configs_are_never_made_up(tmp_path: Path):
+def test_weights_of_the_wrong_size_are_never_made_up(tmp_path: Path):
     folder = save(build_model("llama"), tmp_path / "some-model")
     rewrite(folder / "config.json", intermediate_size=48)
     message = one_line(lambda: load(folder))
@@ -278,13 +278,13 @@ def test_weights_of_another_size_than_the_configs_are_never_made_up(tmp_path: Pa
 
 
 @pytest.mark.parametrize("content", [b"", b"no GGUF", b"GGUF\x03\0\0\0" + b"\xff" * 200])
-def test_a_damaged_gguf_file_is_one_line(tmp_path: Path, content: bytes):
+def test_a_damaged_gguf_file_is_an_error_of_one_line(tmp_path: Path, content: bytes):
     path = tmp_path / "model.gguf"
     path.write_bytes(content)
     one_line(lambda: load(path))
 
 
-def test_a_gguf_file_that_is_cut_off_is_one_line(tmp_path: Path):
+def test_an_incomplete_gguf_file_is_an_error_of_one_line(tmp_path: Path):
     path = tmp_path / "model.gguf"
     path.write_bytes(find_gguf().read_bytes()[:3_000_000])
     one_line(lambda: load(path))
@@ -315,7 +315,7 @@ def test_an_unknown_architecture_in_memory_is_refused_too():
         assemble("bloom", model, tokenizer)
 
 
-def test_code_that_comes_with_a_model_is_neither_run_nor_asked_about(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
+def test_code_that_comes_with_a_model_is_never_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]):
     folder = save(build_model("llama"), tmp_path / "some-model")
     own_code = {"AutoConfig": "own.Config", "AutoModelForCausalLM": "own.Model"}
     rewrite(folder / "config.json", model_type="own", architectures=["Own"], auto_map=own_code)
@@ -325,7 +325,9 @@ def test_code_that_comes_with_a_model_is_neither_run_nor_asked_about(tmp_path: P
     assert not (tmp_path / "ran").exists()
 
 
-def test_loading_is_quiet_and_leaves_the_librarys_own_settings_alone(folder: Path, capfd: pytest.CaptureFixture[str]):
+def test_loading_prints_nothing_and_keeps_the_level_of_transformers_log(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+):
     before = logging.getLogger("transformers").level
     capfd.readouterr()
     load(folder)
@@ -349,21 +351,21 @@ class TestHub:
     def point_to(self, monkeypatch: pytest.MonkeyPatch, port: int) -> None:
         monkeypatch.setattr(hub, "model_info", HfApi(endpoint=f"http://127.0.0.1:{port}").model_info)
 
-    def test_an_unreachable_hub_is_one_line_and_quick(self, monkeypatch: pytest.MonkeyPatch, closed_port: int):
+    def test_an_unreachable_hub_is_a_quick_error_of_one_line(self, monkeypatch: pytest.MonkeyPatch, closed_port: int):
         self.point_to(monkeypatch, closed_port)
         began = time.monotonic()
         message = one_line(lambda: load_model(ModelSource(model="no-such/model-anywhere")))
         assert "couldn't connect" in message
         assert time.monotonic() - began < 10
 
-    def test_a_hub_that_never_answers_is_waited_for_once(self, monkeypatch: pytest.MonkeyPatch, silent_port: int):
+    def test_a_silent_hub_is_asked_once(self, monkeypatch: pytest.MonkeyPatch, silent_port: int):
         self.point_to(monkeypatch, silent_port)
         monkeypatch.setattr(hub, "TIMEOUT", 0.2)
         began = time.monotonic()
         one_line(lambda: load_model(ModelSource(model="no-such/model-anywhere")))
         assert time.monotonic() - began < 10
 
-    def test_a_model_downloaded_before_loads_without_the_hub(
+    def test_a_downloaded_model_loads_without_the_hub(
         self, tiny: LoadedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, closed_port: int
     ):
         self.point_to(monkeypatch, closed_port)
@@ -378,7 +380,7 @@ class TestHub:
         assert loaded.name == "some-model"
         torch.testing.assert_close(logits(loaded), logits(tiny))
 
-    def test_a_hub_that_answers_is_left_to_say_what_is_wrong(self, monkeypatch: pytest.MonkeyPatch):
+    def test_the_error_of_the_hub_is_shown(self, monkeypatch: pytest.MonkeyPatch):
         class NotFound(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 self.send_error(404)
@@ -394,5 +396,5 @@ class TestHub:
             server.shutdown()
             thread.join()
 
-    def test_a_name_that_no_hub_model_has_is_one_line(self):
+    def test_an_invalid_hub_id_is_an_error_of_one_line(self):
         assert "Repo id must use alphanumeric chars" in one_line(lambda: load_model(ModelSource(model="a b")))

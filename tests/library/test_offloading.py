@@ -29,12 +29,12 @@ def written(cache: Path) -> list[Path]:
     return sorted(cache.glob("*/*.safetensors"))
 
 
-def test_weights_that_are_used_as_they_are_stored_are_read_where_they_are(tmp_path: Path, cache: Path):
+def test_weights_stored_as_they_are_used_are_read_from_the_checkpoint(tmp_path: Path, cache: Path):
     load_placed("llama", save_family("llama", tmp_path / "model"), "on disk")
     assert list(cache.iterdir()) == []
 
 
-def test_two_models_of_the_same_names_do_not_share_what_they_write(tmp_path: Path, experts: Path, cache: Path):
+def test_two_models_with_the_same_tensor_names_have_folders_of_their_own(tmp_path: Path, experts: Path, cache: Path):
     other = build_family("qwen3-moe", seed=1)
     other.model.save_pretrained(tmp_path / "other")
     other.tokenizer.save_pretrained(tmp_path / "other")
@@ -46,7 +46,7 @@ def test_two_models_of_the_same_names_do_not_share_what_they_write(tmp_path: Pat
         torch.testing.assert_close(logits(loaded), one)
 
 
-def test_they_are_removed_with_the_model(experts: Path, cache: Path):
+def test_offloaded_weights_are_removed_with_the_model(experts: Path, cache: Path):
     loaded: LoadedModel | None = load_placed("qwen3-moe", experts, "on disk")
     assert written(cache)
     del loaded
@@ -54,7 +54,7 @@ def test_they_are_removed_with_the_model(experts: Path, cache: Path):
     assert list(cache.iterdir()) == []
 
 
-def test_they_are_removed_when_loading_fails(experts: Path, cache: Path):
+def test_offloaded_weights_are_removed_if_loading_fails(experts: Path, cache: Path):
     weights = experts / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(ModelLoadError):
@@ -62,7 +62,7 @@ def test_they_are_removed_when_loading_fails(experts: Path, cache: Path):
     assert list(cache.iterdir()) == []
 
 
-def test_what_a_killed_process_has_left_is_removed_and_what_one_at_work_has_is_not(tmp_path: Path):
+def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_running_one_kept(tmp_path: Path):
     killed, at_work = OffloadFolder(tmp_path), OffloadFolder(tmp_path)
     for folder in (killed, at_work):
         (folder.path / "some.safetensors").write_bytes(b"weights")
@@ -80,24 +80,24 @@ def sealed(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def test_a_folder_that_is_needed_and_cannot_be_written_is_named_with_what_to_do(experts: Path, sealed: Path):
+def test_the_error_names_a_cache_folder_that_cannot_be_written(experts: Path, sealed: Path):
     with pytest.raises(ModelLoadError, match=rf"the cache folder .{sealed}. cannot be written: .*; choose"):
         load_placed("qwen3-moe", experts, "on disk")
 
 
 @pytest.mark.parametrize("device_map", [None, "auto", "cpu"])
-def test_a_map_that_puts_nothing_on_disk_needs_no_folder(experts: Path, sealed: Path, device_map: str | None):
+def test_a_device_map_without_disk_needs_no_folder(experts: Path, sealed: Path, device_map: str | None):
     load_model(ModelSource(model=str(experts), cache=sealed, device_map=device_map))
 
 
-def test_weights_that_are_on_disk_as_they_are_needed_need_no_folder(tmp_path: Path, sealed: Path):
+def test_weights_stored_as_they_are_used_need_no_folder(tmp_path: Path, sealed: Path):
     folder = save_family("llama", tmp_path / "model")
     placed = load_placed("llama", folder, "on disk")
     torch.testing.assert_close(logits(placed), logits(load_placed("llama", folder)))
     assert sealed.is_file()
 
 
-def test_pickled_weights_can_be_on_disk_too(tmp_path: Path, cache: Path):
+def test_pickled_weights_are_offloaded_too(tmp_path: Path, cache: Path):
     loaded = build_family("gpt2")
     folder = save_family("gpt2", tmp_path / "model")
     (folder / "model.safetensors").unlink()

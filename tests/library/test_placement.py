@@ -24,7 +24,7 @@ def nearest(tensor: str, given: Mapping[str, Device]) -> Device:
 
 
 @given(SOME_PARTS, st.sampled_from(["cpu", "disk"]))
-def test_every_weight_goes_where_the_innermost_entry_says(some: dict[str, Device], otherwise: str):
+def test_the_innermost_entry_places_each_weight(some: dict[str, Device], otherwise: str):
     device_map = {"": otherwise, **some}
     whole = explicit_map(MODEL.model, device_map)
     for tensor in TENSORS:
@@ -34,7 +34,7 @@ def test_every_weight_goes_where_the_innermost_entry_says(some: dict[str, Device
 
 
 @given(SOME_PARTS)
-def test_a_map_that_leaves_something_out_is_refused_and_no_other(some: dict[str, Device]):
+def test_a_device_map_is_refused_if_and_only_if_it_leaves_a_weight_out(some: dict[str, Device]):
     some.pop("", None)
     covered = all(any(tensor.startswith(f"{part}.") for part in some) for tensor in MODEL.model.state_dict())
     if covered:
@@ -45,7 +45,7 @@ def test_a_map_that_leaves_something_out_is_refused_and_no_other(some: dict[str,
 
 
 @pytest.mark.parametrize(("case", "computed"), [("llama", "model.rotary_emb"), ("gptj", "embed_positions")])
-def test_what_is_computed_rather_than_stored_may_be_left_out(case: str, computed: str):
+def test_a_device_map_may_leave_computed_buffers_out(case: str, computed: str):
     model = build_family(case).model
     leaves = [path for path, module in model.named_modules() if not list(module.children()) and module.state_dict()]
     whole = explicit_map(model, dict.fromkeys(leaves, "cpu"))
@@ -53,24 +53,24 @@ def test_what_is_computed_rather_than_stored_may_be_left_out(case: str, computed
     assert any(computed in name for name, _ in model.named_buffers())
 
 
-def test_one_device_is_for_everything():
+def test_one_device_holds_every_weight():
     assert explicit_map(MODEL.model, "disk") == {"": "disk"}
 
 
-def test_a_part_that_the_model_does_not_have_is_named_with_some_that_it_has():
+def test_the_error_names_an_unknown_part_and_some_known_ones():
     with pytest.raises(ValueError, match=r"names 'model\.layer\.1', which is not a part.*model\.embed_tokens"):
         explicit_map(MODEL.model, {"": "cpu", "model.layer.1": "disk"})
 
 
 @pytest.mark.parametrize("device", ["gpu", "meta", "cpu:0", "", "cuda:99", 99, -1, True, "99"], ids=repr)
-def test_a_device_that_is_not_there_is_named_with_those_that_are(device: Device):
+def test_the_error_names_a_missing_device_and_the_existing_ones(device: Device):
     expected = rf"device '?{device}'? does not exist; this machine has cpu, disk"
     with pytest.raises(ValueError, match=expected):
         explicit_map(MODEL.model, {"": "cpu", "lm_head": device})
 
 
 @pytest.mark.parametrize("device", ["sideways", "99"])
-def test_a_map_of_one_device_that_is_not_there_is_told_of_the_automatic_ones(device: str):
+def test_the_error_for_a_missing_single_device_names_the_automatic_maps(device: str):
     with pytest.raises(ValueError, match=rf"device '?{device}'? does not exist; .* can also be auto or balanced or"):
         explicit_map(MODEL.model, device)
 
@@ -85,38 +85,38 @@ class TestSeveralAccelerators:
         monkeypatch.setattr(torch.accelerator, "device_count", lambda: 2)
 
     @pytest.mark.parametrize("device", [0, 1, "cuda:1", "cuda"])
-    def test_both_can_be_named(self, device: Device):
+    def test_a_device_map_may_name_both(self, device: Device):
         assert explicit_map(MODEL.model, {"": device}) == {"": device}
 
     @pytest.mark.parametrize("device_map", ["1", {"": "1"}])
-    def test_a_number_may_come_as_text(self, device_map: str | dict[str, Device]):
+    def test_the_number_of_a_device_may_be_text(self, device_map: str | dict[str, Device]):
         assert explicit_map(MODEL.model, device_map) == {"": 1}
 
     def test_layers_may_be_on_both(self):
         assert explicit_map(MODEL.model, {"": 0, "model.layers.1": 1})["model.layers.1"] == 1
 
     @pytest.mark.parametrize("device", [1, "cpu", "disk"])
-    def test_parts_of_one_layer_may_not(self, device: Device):
+    def test_parts_of_one_layer_may_not_be_on_two(self, device: Device):
         device_map = {"": 0, "model.layers.1": 1, "model.layers.2.mlp": device}
         with pytest.raises(ValueError, match=rf"puts parts of model\.layers\.2 on 0 and {device}; "):
             explicit_map(MODEL.model, device_map)
 
-    def test_with_one_accelerator_in_use_parts_may_be_elsewhere_since_they_compute_there(self):
+    def test_parts_of_a_layer_may_be_on_disk_beside_one_accelerator(self):
         assert explicit_map(MODEL.model, {"": 0, "model.layers.2.mlp": "disk"})["model.layers.2.mlp"] == "disk"
 
 
 @pytest.mark.parametrize("device_map", ["cpu", {"": "cpu"}])
-def test_limits_of_memory_are_for_maps_that_look_at_them(device_map: str | dict[str, Device]):
+def test_max_memory_needs_an_automatic_device_map(device_map: str | dict[str, Device]):
     with pytest.raises(ValueError, match=r"max_memory needs an automatic device map; allowed: auto, "):
         require_max_memory({"cpu": "1GiB"}, device_map)
 
 
 @pytest.mark.parametrize("size", ["lots", "1", "", "-1GiB", "GiB"])
-def test_a_size_that_is_none_is_named(size: str):
+def test_the_error_names_an_invalid_size(size: str):
     with pytest.raises(ValueError, match=rf"max_memory of cpu is '{size}'; allowed: a size such as 20GiB"):
         require_max_memory({"cpu": size}, "auto")
 
 
-def test_a_limit_of_a_device_that_is_not_there_is_refused():
+def test_max_memory_of_a_missing_device_is_refused():
     with pytest.raises(ValueError, match="device 99 does not exist"):
         require_max_memory({99: "1GiB"}, "auto")

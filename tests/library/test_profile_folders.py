@@ -33,12 +33,12 @@ def names(folder: Path) -> list[str]:
         "~$example.json",
     ],
 )  # fmt: skip
-def test_what_editors_and_systems_leave_is_no_profile(folder: Path, name: str):
+def test_files_of_editors_and_systems_are_ignored(folder: Path, name: str):
     (folder / name).write_bytes(b"\x00\x05\x16\x07 not JSON")
     assert names(folder) == ["example"]
 
 
-def test_the_lock_of_an_editor_points_nowhere_and_is_no_profile(folder: Path):
+def test_a_lock_file_of_an_editor_is_ignored(folder: Path):
     (folder / ".#example.json").symlink_to("somebody@somewhere.1234:5678")
     assert names(folder) == ["example"]
 
@@ -60,7 +60,7 @@ def test_a_copy_under_a_name_that_is_not_the_profiles_is_refused(folder: Path, n
         names(folder)
 
 
-def test_a_folder_is_no_profile_whatever_its_name(folder: Path):
+def test_a_folder_named_like_a_profile_is_ignored(folder: Path):
     (folder / "other.json").mkdir()
     assert names(folder) == ["example"]
 
@@ -73,7 +73,7 @@ def test_a_link_to_nowhere_that_is_named_like_a_profile_is_refused(folder: Path)
 
 @pytest.mark.parametrize("suffix", [".JSON", ".Json"])
 @pytest.mark.parametrize("beside", [".safetensors", ".SAFETENSORS", ".SafeTensors"])
-def test_suffixes_may_be_in_capitals(folder: Path, suffix: str, beside: str):
+def test_a_suffix_may_be_in_capitals(folder: Path, suffix: str, beside: str):
     path = (folder / "example.json").rename(folder / f"example{suffix}")
     (folder / "example.safetensors").rename(folder / f"example{beside}")
     entry = Catalogue.open(folder, shipped=False)["example"]
@@ -81,7 +81,7 @@ def test_suffixes_may_be_in_capitals(folder: Path, suffix: str, beside: str):
     assert content_hash(find_profile(str(path), None)) == content_hash(WITH_TENSORS)
 
 
-def test_two_files_of_one_name_are_both_named(folder: Path):
+def test_the_error_names_both_files_of_one_profile(folder: Path):
     shutil.copy(folder / "example.json", folder / "example.JSON")
     with pytest.raises(
         ProfileFormatError, match=r"example\.JSON and example\.json are files of the same profile; keep one"
@@ -89,7 +89,7 @@ def test_two_files_of_one_name_are_both_named(folder: Path):
         names(folder)
 
 
-def test_two_files_of_tensors_of_one_name_are_both_named(folder: Path):
+def test_the_error_names_both_tensor_files_of_one_profile(folder: Path):
     shutil.copy(folder / "example.safetensors", folder / "example.SAFETENSORS")
     says = r"example\.SAFETENSORS and example\.safetensors are files of the same tensors of example\.json; keep one"
     with pytest.raises(ProfileFormatError, match=says):
@@ -97,7 +97,7 @@ def test_two_files_of_tensors_of_one_name_are_both_named(folder: Path):
 
 
 @pytest.mark.parametrize("profile", [example(), WITH_TENSORS], ids=["without tensors", "with tensors"])
-def test_a_profile_that_is_saved_again_takes_the_place_of_one_in_capitals(folder: Path, profile: Profile):
+def test_saving_a_profile_replaces_one_with_a_suffix_in_capitals(folder: Path, profile: Profile):
     for file in list(folder.iterdir()):
         file.rename(file.with_suffix(file.suffix.upper()))
     save_profile(profile, folder)
@@ -109,13 +109,13 @@ def test_a_profile_that_is_saved_again_takes_the_place_of_one_in_capitals(folder
     [lambda text: b"\xef\xbb\xbf" + text, lambda text: text.replace(b"\n", b"\r\n")],
     ids=["a mark of the encoding", "CRLF"],
 )
-def test_what_editors_on_windows_write_is_read(folder: Path, rewrite: Callable[[bytes], bytes]):
+def test_a_file_with_a_byte_order_mark_is_read(folder: Path, rewrite: Callable[[bytes], bytes]):
     path = folder / "example.json"
     path.write_bytes(rewrite(path.read_bytes()))
     assert content_hash(load_profile(path)) == content_hash(WITH_TENSORS)
 
 
 @pytest.mark.parametrize("place", ["nowhere", "example.json"])
-def test_what_is_no_folder_is_said_to_be_none(folder: Path, place: str):
+def test_a_path_that_is_not_a_folder_is_refused(folder: Path, place: str):
     with pytest.raises(ProfileNotFound, match=f"profiles folder '{folder / place}' is not a folder"):
         names(folder / place)

@@ -32,7 +32,7 @@ def bytes_of(path: Path) -> tuple[bytes, bytes | None]:
 
 
 @given(profiles())
-def test_a_profile_is_read_back_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, profile: Profile):
+def test_reading_returns_the_profile_that_was_written(tmp_path_factory: pytest.TempPathFactory, profile: Profile):
     read = load_profile(save_profile(profile, tmp_path_factory.mktemp("profiles")))
     assert read.model_dump() == profile.model_dump()
     assert {name: t.tolist() for name, t in read.tensors.items()} == {n: t.tolist() for n, t in profile.tensors.items()}
@@ -40,14 +40,14 @@ def test_a_profile_is_read_back_as_it_was_written(tmp_path_factory: pytest.TempP
 
 
 @given(profiles())
-def test_the_same_profile_is_written_as_the_same_bytes(tmp_path_factory: pytest.TempPathFactory, profile: Profile):
+def test_writing_a_profile_twice_gives_the_same_bytes(tmp_path_factory: pytest.TempPathFactory, profile: Profile):
     folder = tmp_path_factory.mktemp("profiles")
     once = bytes_of(save_profile(profile, folder))
     assert bytes_of(save_profile(profile, folder)) == once
     assert bytes_of(save_profile(load_profile(folder / f"{profile.name}.json"), folder / "other")) == once
 
 
-def test_saving_leaves_the_profile_and_nothing_else(tmp_path: Path):
+def test_saving_leaves_no_other_files(tmp_path: Path):
     save_profile(example(final_layer=FinalLayer(intercept_scale=1.0), tensors=INTERCEPT), tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["example.json", "example.safetensors"]
 
@@ -79,12 +79,12 @@ CHANGES = {
 }
 
 
-def test_any_change_of_content_is_another_hash():
+def test_any_change_of_content_changes_the_hash():
     hashes = {name: content_hash(example(**change)) for name, change in CHANGES.items()} | {"": content_hash(example())}
     assert len(set(hashes.values())) == len(CHANGES) + 1, hashes
 
 
-def test_a_profile_without_a_gate_is_written_without_one(tmp_path: Path):
+def test_a_profile_without_a_gate_has_no_field_for_it(tmp_path: Path):
     assert "gate" not in save_profile(example(), tmp_path).read_text()
 
 
@@ -95,13 +95,13 @@ def gated(name: str, low: float, high: float, **settings: float) -> Profile:
     return example(name=name, heads=(), final_layer=layer, tensors=tensors)
 
 
-def test_the_summary_says_where_a_gate_lets_the_final_layer_be():
+def test_the_summary_shows_the_band_of_a_gate():
     assert gated("one", 0.05, 0.6).summary == "self-only attention 1 where the top probability is 0.05..0.6"
     both = gated("both", 0, 0.5, self_only_attention=1.0, intercept_scale=-0.5)
     assert both.summary == "self-only attention 1 and intercept x -0.5 where the top probability is 0..0.5"
 
 
-def test_profiles_have_a_gate_in_common_unless_two_differ():
+def test_profiles_share_a_gate_unless_two_differ():
     one, other, alike = gated("one", 0.1, 0.6), gated("other", 0.1, 0.7), gated("alike", 0.1, 0.6)
     assert steer().gate is steer(example()).gate is None
     assert steer(example(), one, alike).gate == Gate(low=0.1, high=0.6)
@@ -111,13 +111,15 @@ def test_profiles_have_a_gate_in_common_unless_two_differ():
         steer(one, example(), other)
 
 
-def test_gates_that_differ_little_are_told_apart_where_they_are_named():
+def test_the_error_tells_gates_apart_that_differ_little():
     with pytest.raises(GateError, match=r"one \(0\.1\.\.0\.6\) and other \(0\.1\.\.0\.60000001\)"):
         steer(gated("one", 0.1, 0.6), gated("other", 0.1, 0.60000001))
 
 
 @given(st.randoms(use_true_random=False), st.integers(0, 4))
-def test_no_change_of_spelling_is_another_hash(tmp_path_factory: pytest.TempPathFactory, random, indent: int):
+def test_another_spelling_of_the_same_numbers_keeps_the_hash(
+    tmp_path_factory: pytest.TempPathFactory, random, indent: int
+):
     path = save_profile(example(provenance=PROVENANCE), tmp_path_factory.mktemp("profiles"))
     fields = list(json.loads(path.read_text()).items())
     random.shuffle(fields)
@@ -138,10 +140,10 @@ def test_the_catalogue_has_the_shipped_profiles_and_those_of_a_folder_which_win(
     assert list(catalogue) == sorted({*Catalogue.open(), "example"})
     assert not catalogue["parentheses"].shipped
     assert catalogue["parentheses"].path == tmp_path / "parentheses.json"
-    assert [name for name in catalogue if catalogue[name].replaces_shipped] == ["parentheses"]
+    assert [name for name in catalogue if catalogue[name].replaced] == ["parentheses"]
 
 
-def test_a_catalogue_entry_says_what_it_holds(tmp_path: Path):
+def test_a_catalogue_lists_the_profiles_of_a_folder_with_their_hashes(tmp_path: Path):
     save_profile(example(), tmp_path)
     catalogue = Catalogue.open(tmp_path, shipped=False)
     assert "example" in catalogue
@@ -150,17 +152,17 @@ def test_a_catalogue_entry_says_what_it_holds(tmp_path: Path):
     assert catalogue["example"].content_hash == content_hash(example())
 
 
-def test_a_profile_that_is_not_in_the_catalogue_is_answered_with_those_that_are():
+def test_the_error_for_an_unknown_profile_lists_the_known_ones():
     with pytest.raises(ProfileNotFound, match=r"'nope'; known profiles: .*parentheses"):
         Catalogue.open()["nope"]
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path):
+def test_the_error_names_a_missing_folder(tmp_path: Path):
     with pytest.raises(ProfileNotFound, match="nowhere"):
         Catalogue.open(tmp_path / "nowhere")
 
 
-def test_one_bad_profile_in_a_folder_is_named_rather_than_left_out(tmp_path: Path):
+def test_an_invalid_profile_in_a_folder_is_an_error(tmp_path: Path):
     save_profile(example(), tmp_path)
     (tmp_path / "broken.json").write_text("{")
     with pytest.raises(ProfileFormatError, match=r"broken\.json"):

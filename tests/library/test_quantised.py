@@ -98,7 +98,9 @@ def dense(loaded: LoadedModel) -> LoadedModel:
     return assemble(loaded.name, stock, loaded.tokenizer)
 
 
-def test_a_checkpoint_loads_with_the_sizes_of_the_plain_one(model: LoadedModel, case: tuple[str, str], tmp_path: Path):
+def test_a_quantised_checkpoint_has_the_sizes_of_the_plain_one(
+    model: LoadedModel, case: tuple[str, str], tmp_path: Path
+):
     plain = load(save_plain(case[0], tmp_path / "plain"))
     assert model.anatomy.sizes == plain.anatomy.sizes
     assert model.identity.fingerprint == plain.identity.fingerprint
@@ -106,7 +108,7 @@ def test_a_checkpoint_loads_with_the_sizes_of_the_plain_one(model: LoadedModel, 
 
 
 @torch.no_grad()
-def test_what_a_module_says_its_weight_is_is_what_it_computes_with(linear: LoadedModel):
+def test_the_dequantised_weight_is_the_one_that_a_module_computes_with(linear: LoadedModel):
     for module in (
         linear.anatomy.layers[1].head_output,
         linear.anatomy.neuron_output(1),
@@ -118,7 +120,7 @@ def test_what_a_module_says_its_weight_is_is_what_it_computes_with(linear: Loade
         torch.testing.assert_close(inputs @ weight + bias, module(inputs), **FLOAT32)
 
 
-def test_scaling_heads_and_neurons_is_scaling_what_enters_the_projection_bit_for_bit(model: LoadedModel):
+def test_scaling_heads_and_neurons_is_scaling_the_inputs_of_the_projection_bit_for_bit(model: LoadedModel):
     plain = logits(model)
     steered = steered_logits(model, steer(build_profile(model, heads=HEADS, neurons=NEURONS)))
     size, family = model.anatomy.sizes.head_dim, model.anatomy.family
@@ -153,7 +155,7 @@ def test_self_only_attention_is_a_mask_on_the_final_layer(linear: LoadedModel):
     torch.testing.assert_close(actual, expected, **FLOAT32)
 
 
-def test_subtracting_the_intercept_is_subtracting_it_from_what_the_final_mlp_puts_out(model: LoadedModel):
+def test_subtracting_the_intercept_is_subtracting_it_from_the_output_of_the_final_mlp(model: LoadedModel):
     profile = build_profile(model, intercept_scale=0.7)
     steered = steered_logits(model, steer(profile))
     with forward_hook(model.anatomy.final_layer.mlp, lambda output: output - intercept_of(profile).to(output)):
@@ -204,7 +206,7 @@ def test_a_mixed_batch_equals_the_single_runs_which_differ(model: LoadedModel, c
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "phi3"])
-def test_the_kernel_for_4_bits_agrees_with_the_one_that_can_be_differentiated(family: str, folders: Folders):
+def test_the_4_bit_kernel_agrees_with_the_differentiable_one(family: str, folders: Folders):
     loaded = load(folders[family, "bitsandbytes-nf4"])
     packed = logits(loaded)
     with differentiable(loaded.model):
@@ -213,7 +215,7 @@ def test_the_kernel_for_4_bits_agrees_with_the_one_that_can_be_differentiated(fa
     assert torch.equal(logits(loaded), packed)
 
 
-def test_a_fit_sees_the_weights_that_the_model_computes_with(model: LoadedModel):
+def test_a_fit_reads_the_weights_that_the_model_computes_with(model: LoadedModel):
     reference = dense(model).anatomy
     for layer in range(3):
         for read in ("head_output_weight", "neuron_output_weight"):
@@ -222,7 +224,7 @@ def test_a_fit_sees_the_weights_that_the_model_computes_with(model: LoadedModel)
     torch.testing.assert_close(model.anatomy.unembedding_weight(), reference.unembedding_weight())
 
 
-def test_a_fit_sees_the_slopes_of_the_dequantised_model(linear: LoadedModel):
+def test_a_fit_has_the_gradients_of_the_dequantised_model(linear: LoadedModel):
     with DifferentiableScales(linear, KINDS) as scales:
         slope = scales.of_answers(EXAMPLES, {})
     with DifferentiableScales(dense(linear), KINDS) as scales:
@@ -233,7 +235,7 @@ def test_a_fit_sees_the_slopes_of_the_dequantised_model(linear: LoadedModel):
         torch.testing.assert_close(slope.by_kind[kind], expected.by_kind[kind], atol=1e-3, rtol=1e-3)
 
 
-def test_checkpoints_of_other_weights_have_other_digests(model: LoadedModel, tmp_path: Path):
+def test_other_weights_have_another_digest(model: LoadedModel, tmp_path: Path):
     digest = weights_digest(model.model)
     assert digest == weights_digest(model.model)
     changed = with_changed_weights(model, lambda copy: copy.anatomy.unembedding.weight.mul_(2))
@@ -241,7 +243,9 @@ def test_checkpoints_of_other_weights_have_other_digests(model: LoadedModel, tmp
 
 
 @pytest.mark.parametrize("export", [export_weights, export_lora])
-def test_an_export_is_refused_with_the_method(model: LoadedModel, case: tuple[str, str], export, tmp_path: Path):
+def test_the_error_of_an_export_names_the_quantisation_method(
+    model: LoadedModel, case: tuple[str, str], export, tmp_path: Path
+):
     profile = build_profile(model, heads=HEADS)
     if case[1] == "fp8":
         assert export(model, profile, tmp_path / "out").is_dir()
@@ -253,7 +257,7 @@ def test_an_export_is_refused_with_the_method(model: LoadedModel, case: tuple[st
     assert not (tmp_path / "out").exists()
 
 
-def test_a_type_other_than_the_checkpoints_is_refused(folders: Folders):
+def test_a_dtype_other_than_the_checkpoints_is_refused(folders: Folders):
     assert load(folders["llama", "torchao-int8"], dtype="float32").dtype == torch.float32
     with pytest.raises(ModelLoadError, match="dtype is bfloat16; allowed for its quantised weights: float32 or auto"):
         load(folders["llama", "torchao-int8"], dtype="bfloat16")
@@ -271,7 +275,7 @@ MISSING = {
 
 
 @pytest.mark.parametrize("method", MISSING)
-def test_a_library_that_is_not_installed_is_one_line_with_the_command(
+def test_a_missing_library_is_an_error_of_one_line_with_the_command_that_installs_it(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
@@ -280,11 +284,11 @@ def test_a_library_that_is_not_installed_is_one_line_with_the_command(
 
 @pytest.mark.parametrize("method", ["eetq", "higgs", "spqr", "vptq"])
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_a_method_that_needs_a_gpu_is_one_line(method: str, tmp_path: Path):
+def test_a_method_that_needs_a_gpu_is_an_error_of_one_line(method: str, tmp_path: Path):
     refused(tmp_path, {"quant_method": method}, rf"method {method}\).*needs a GPU, and there is none here")
 
 
-def test_settings_that_no_library_takes_are_one_line(tmp_path: Path):
+def test_settings_unknown_to_every_library_are_an_error_of_one_line(tmp_path: Path):
     refused(tmp_path / "new", {"quant_method": "of-tomorrow"}, "Unknown quantization type, got of-tomorrow")
     refused(tmp_path / "nameless", {"bits": 4}, "method unknown")
 

@@ -21,21 +21,21 @@ def effect(name: str, after: float) -> TextEffect:
     return TextEffect(name, tokens=100, nll_before=2.0, nll_after=after, agreement=0.9)
 
 
-def test_texts_beyond_the_limit_are_named_worst_first():
+def test_warnings_list_texts_above_the_limit_worst_first():
     effects = SideEffects(
         (effect("prose", 2.03), effect("code", 2.018), effect("solutions", 2.2), effect("better", 1.5))
     )
     assert side_effect_warnings(measured(**effects.record())) == ["solutions +10.0%", "prose +1.5%"]
 
 
-def test_the_limit_itself_is_allowed_and_may_be_another():
+def test_an_increase_equal_to_the_limit_gives_no_warning():
     profile = measured(**SideEffects((effect("prose", 2.5),)).record())
     assert side_effect_warnings(profile, limit=0.25) == []
     assert side_effect_warnings(profile, limit=0.2499) == ["prose +25.0%"]
 
 
 @pytest.mark.parametrize("profile", [example(), measured()], ids=["no provenance", "not measured"])
-def test_what_was_not_measured_is_told_from_what_is_harmless(profile: Profile):
+def test_missing_measurements_are_no_proof_of_harmlessness(profile: Profile):
     assert not is_measured(profile)
     assert side_effect_warnings(profile) == []
     assert is_measured(measured(**SideEffects((effect("prose", 2.0),)).record()))
@@ -57,6 +57,6 @@ def test_changes_are_written_with_their_sign(change: float, text: str):
     assert percent(change) == text
 
 
-def test_listing_needs_no_torch():
+def test_warnings_need_no_torch():
     code = "import sys, steering_profiles.side_effect_warnings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -52,7 +52,7 @@ def test_a_mixed_batch_equals_the_single_runs_which_differ(tiny: LoadedModel):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_unsteered_row_is_bit_identical_whatever_its_neighbours_are_steered_by(family: str, dtype: torch.dtype):
+def test_steering_other_rows_leaves_an_unsteered_row_bit_identical(family: str, dtype: torch.dtype):
     loaded = build_model(family, dtype=dtype)
     steerings = [UNSTEERED, *arms(loaded).values(), UNSTEERED]
     plain = logits(loaded, TOKENS.expand(len(steerings), -1))
@@ -67,7 +67,7 @@ def test_cached_decoding_equals_the_full_forward_under_every_effect(tiny: Loaded
     torch.testing.assert_close(decoded, steered_logits(tiny, *steerings), **ROUND_OFF)
 
 
-def test_a_packed_sequence_is_steered_as_a_row_of_a_batch(tiny: LoadedModel):
+def test_a_sequence_of_a_ragged_batch_is_steered_like_a_row_of_a_padded_one(tiny: LoadedModel):
     for name, steering in arms(tiny).items():
         handle = attach(tiny)
         row = handle.acquire(steering)
@@ -79,7 +79,7 @@ def test_a_packed_sequence_is_steered_as_a_row_of_a_batch(tiny: LoadedModel):
         )
 
 
-def test_each_token_of_a_packed_row_has_its_own_steering(tiny: LoadedModel):
+def test_each_token_of_a_ragged_batch_has_its_own_steering(tiny: LoadedModel):
     """The same tokens decoded one a step, each step steered alone, are the oracle."""
     per_token = (list(arms(tiny).values()) * 2)[:LENGTH]
     expected = decoded_token_by_token(tiny, [[steering] for steering in per_token])

@@ -75,7 +75,7 @@ def test_a_head_of_the_final_layer_is_scaled_after_its_attention_is_replaced(fam
     torch.testing.assert_close(actual, expected, **ROUND_OFF)
 
 
-def test_self_only_attention_never_goes_beyond_whole_or_below_none(tiny: LoadedModel):
+def test_self_only_attention_is_clipped_to_the_range_from_0_to_1(tiny: LoadedModel):
     profile = build_profile(tiny, self_only_attention=0.8)
     beyond, whole, below = (steer(profile, strength=s) for s in (7.0, 1.25, -2.0))
     assert not torch.equal(steered_logits(tiny, whole), logits(tiny))
@@ -83,7 +83,7 @@ def test_self_only_attention_never_goes_beyond_whole_or_below_none(tiny: LoadedM
     assert torch.equal(steered_logits(tiny, below), logits(tiny))
 
 
-def test_profiles_compose_as_one_change_of_the_weights_after_the_other(tiny: LoadedModel):
+def test_composed_profiles_are_changes_of_the_weights_one_after_another(tiny: LoadedModel):
     one = build_profile(tiny, "one", heads=[(0, 1, 3.0)], neurons=[(1, 4, 2.0)], intercept_scale=0.5, seed=1)
     two = build_profile(tiny, "two", heads=[(0, 1, 2.0), (1, 1, 5.0)], intercept_scale=-0.2, seed=2)
 
@@ -98,14 +98,14 @@ def test_profiles_compose_as_one_change_of_the_weights_after_the_other(tiny: Loa
     torch.testing.assert_close(actual, expected, **ROUND_OFF)
 
 
-def test_of_several_self_only_masks_the_strongest_holds(tiny: LoadedModel):
+def test_the_strongest_of_several_self_only_masks_applies(tiny: LoadedModel):
     weak, strong = (build_profile(tiny, name, self_only_attention=w) for name, w in (("weak", 0.4), ("strong", 0.9)))
     both = steered_logits(tiny, steer(weak, strong))
     assert torch.equal(both, steered_logits(tiny, steer(strong)))
     assert not torch.equal(both, steered_logits(tiny, steer(weak)))
 
 
-def test_layers_whose_scales_cancel_out_are_left_alone(tiny: LoadedModel):
+def test_layers_whose_scales_cancel_out_have_no_hooks(tiny: LoadedModel):
     doubled, halved = (build_profile(tiny, name, heads=[(1, 2, by)]) for name, by in (("double", 2.0), ("half", 0.5)))
     assert effect_of(steer(doubled, halved), tiny.anatomy.sizes).heads == {}
     assert torch.equal(steered_logits(tiny, steer(doubled, halved)), logits(tiny))
@@ -121,7 +121,7 @@ def test_strength_zero_is_bit_identical_to_the_plain_model(family: str, dtype: t
         assert torch.equal(steered_logits(loaded, at_zero), plain), name
 
 
-def test_a_profile_read_from_disk_steers_as_the_one_that_was_written(tiny: LoadedModel, tmp_path: Path):
+def test_a_profile_read_from_disk_steers_like_the_one_that_was_written(tiny: LoadedModel, tmp_path: Path):
     profile = build_profile(
         tiny, heads=[(0, 1, 3.0)], neurons=[(1, 2, 0.1)], self_only_attention=0.6, intercept_scale=0.7, seed=3
     )

@@ -59,9 +59,7 @@ def two_sets(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
 
 
 @given(two_sets(), bands())
-def test_every_position_has_the_logits_that_its_own_top_probability_says(
-    sets: tuple[np.ndarray, np.ndarray], gate: Gate
-):
+def test_the_top_probability_of_each_position_chooses_its_logits(sets: tuple[np.ndarray, np.ndarray], gate: Gate):
     opened, closed = (one.reshape(-1, one.shape[-1]).astype(np.float32) for one in sets)
     chosen = choose_logits(*(torch.from_numpy(one.astype(np.float32)) for one in sets), gate)
     assert chosen.shape == sets[0].shape
@@ -71,7 +69,7 @@ def test_every_position_has_the_logits_that_its_own_top_probability_says(
             np.testing.assert_array_equal(found, with_ if gate.low < top < gate.high else without)
 
 
-def test_a_band_holds_its_ends_and_certainty_is_one_of_them():
+def test_a_band_includes_its_ends_and_probability_1():
     certain, even = torch.tensor([[200.0, 0.0]]), torch.tensor([[3.0, 3.0]])
     other = torch.tensor([[1.0, 2.0]])
     for closed, probability in ((certain, 1.0), (even, 0.5)):
@@ -80,14 +78,16 @@ def test_a_band_holds_its_ends_and_certainty_is_one_of_them():
     assert torch.equal(choose_logits(other, even, Gate(low=0.5, high=1.0)), other)
 
 
-def test_logits_that_are_no_numbers_leave_the_gate_shut():
+def test_logits_that_are_not_finite_close_the_gate():
     broken = torch.tensor([[float("nan"), 1.0]])
     assert choose_logits(torch.ones(1, 2), broken, Gate(low=0, high=1)).isnan().any()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_an_open_gate_is_none_and_one_that_never_opens_leaves_the_baseline_bit_for_bit(family: str, dtype: torch.dtype):
+def test_a_gate_that_is_always_open_has_no_effect_and_one_that_never_opens_gives_the_baseline_bit_for_bit(
+    family: str, dtype: torch.dtype
+):
     loaded = build_model(family, dtype=dtype)
     ungated, opened, shut = (build_profile(loaded, **FINAL, gate=gate) for gate in (None, (0.0, 1.0), (0.0, 1e-9)))
     steered = ungated_logits(loaded, steer(ungated))
@@ -115,7 +115,7 @@ def test_each_row_and_position_of_a_mixed_batch_has_its_own_choice(tiny: LoadedM
         assert not torch.allclose(opened, closed)
 
 
-def test_a_final_layer_without_a_gate_applies_at_every_position_beside_one_with(tiny: LoadedModel):
+def test_a_final_layer_without_a_gate_applies_everywhere_beside_a_gated_one(tiny: LoadedModel):
     always = build_profile(tiny, "always", intercept_scale=-0.5, seed=1)
     band = half(tiny, always)
     assert band != half(tiny)
@@ -133,13 +133,13 @@ def test_profiles_with_the_same_gate_act_as_one(tiny: LoadedModel):
     assert torch.equal(gated_logits(tiny, steer(*several)), gated_logits(tiny, steer(whole)))
 
 
-def test_profiles_with_different_gates_are_refused_where_they_are_composed(tiny: LoadedModel):
+def test_composing_profiles_with_different_gates_is_refused(tiny: LoadedModel):
     one, two = (build_profile(tiny, name, **FINAL, gate=(0.1, high)) for name, high in (("one", 0.5), ("two", 0.6)))
     with pytest.raises(GateError, match=r"one \(0\.1\.\.0\.5\) and two \(0\.1\.\.0\.6\)"):
         steer(one, two)
 
 
-def test_a_gated_profile_cannot_be_steered_by_in_one_pass(tiny: LoadedModel):
+def test_one_pass_cannot_apply_a_gated_profile(tiny: LoadedModel):
     handle = attach(tiny)
     steering = steer(build_profile(tiny, "gated", **FINAL, gate=(0.1, 0.5)))
     with pytest.raises(GateError, match="gated: a gate chooses between two passes"), handle.applied([steering]):
@@ -152,7 +152,7 @@ def test_at_strength_zero_nothing_is_gated(tiny: LoadedModel):
     assert torch.equal(gated_logits(tiny, asleep), logits(tiny))
 
 
-def test_without_a_gate_there_is_one_pass(tiny: LoadedModel):
+def test_steering_without_a_gate_takes_one_pass(tiny: LoadedModel):
     handle, passes = attach(tiny), []
     for steering, expected in ((steer(build_profile(tiny, **FINAL)), 1), (gated(tiny), 2)):
         passes.clear()
@@ -164,7 +164,7 @@ def gated(loaded: LoadedModel, high: float = 0.5, **settings: object) -> Steerin
     return steer(build_profile(loaded, "gated", **FINAL | settings, gate=(0.1, high)))
 
 
-def test_a_gate_changes_no_key_or_value_and_is_told_apart_in_the_last_layer(tiny: LoadedModel):
+def test_a_gate_shares_the_kv_cache_and_diverges_in_the_last_layer(tiny: LoadedModel):
     sizes = tiny.anatomy.sizes
     ungated = steer(build_profile(tiny, "gated", **FINAL))
     assert kv_cache_key(gated(tiny), sizes) == kv_cache_key(UNSTEERED, sizes) == ()
@@ -173,7 +173,7 @@ def test_a_gate_changes_no_key_or_value_and_is_told_apart_in_the_last_layer(tiny
         assert divergence_layer(gated(tiny), other, sizes) == sizes.layers - 1
 
 
-def test_profiles_of_one_name_and_different_content_are_not_taken_for_each_other(tiny: LoadedModel):
+def test_profiles_with_the_same_name_and_different_content_are_told_apart(tiny: LoadedModel):
     one, other = gated(tiny, heads=HEADS), gated(tiny, heads=[(1, 1, 5.0)])
     found = gated_logits(tiny, one, other)
     torch.testing.assert_close(found[0], gated_logits(tiny, one)[0])

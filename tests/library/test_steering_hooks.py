@@ -38,7 +38,7 @@ def replace_mlp(loaded: LoadedModel, layer: int) -> None:
     loaded.anatomy.layers[layer].block.set_submodule(loaded.anatomy.family.mlp, nn.Identity())
 
 
-def test_removing_the_hooks_gives_back_the_plain_model(tiny: LoadedModel):
+def test_removing_the_hooks_restores_the_plain_model(tiny: LoadedModel):
     before = logits(tiny)
     handle = attach(tiny)
     with handle.applied([every_effect(tiny)["all"]]):
@@ -48,7 +48,7 @@ def test_removing_the_hooks_gives_back_the_plain_model(tiny: LoadedModel):
     assert hooks_on(tiny) == 0
 
 
-def test_removing_twice_is_removing_once(tiny: LoadedModel):
+def test_removing_twice_is_allowed(tiny: LoadedModel):
     handle = attach(tiny)
     handle.remove()
     handle.remove()
@@ -70,7 +70,7 @@ def test_attaching_is_all_or_nothing(tiny: LoadedModel, monkeypatch: pytest.Monk
     assert hooks_on(tiny) == 0
 
 
-def test_nothing_is_steered_outside_of_a_step(tiny: LoadedModel):
+def test_a_forward_pass_outside_of_a_step_is_not_steered(tiny: LoadedModel):
     plain = logits(tiny)
     handle = attach(tiny)
     handle.acquire(every_effect(tiny)["all"])
@@ -87,31 +87,27 @@ def test_a_step_without_a_forward_pass_is_an_error(tiny: LoadedModel, handle: St
 
 
 @pytest.mark.parametrize("effect", ["heads", "neurons", "self-only attention", "intercept"])
-def test_no_steering_is_due_of_a_row_at_strength_zero(tiny: LoadedModel, handle: SteeringHandle, effect: str):
+def test_a_row_at_strength_zero_needs_no_hooks_to_fire(tiny: LoadedModel, handle: SteeringHandle, effect: str):
     at_zero = steer(*(applied.profile for applied in every_effect(tiny)[effect]), strength=0.0)
     with handle.applied([UNSTEERED, at_zero]):
         pass
 
 
-def test_a_head_that_the_model_no_longer_runs_is_an_error_that_names_its_layer(
-    tiny: LoadedModel, handle: SteeringHandle
-):
+def test_a_head_that_the_model_skips_is_an_error_that_names_its_layer(tiny: LoadedModel, handle: SteeringHandle):
     replace_attention(tiny, layer=1)
     steering = steer(build_profile(tiny, heads=[(0, 0, 2.0), (1, 0, 2.0)]))
     with pytest.raises(HookError, match=r"no hook ran for heads of layer 1$"), handle.applied([steering]):
         logits(tiny)
 
 
-def test_a_neuron_that_the_model_no_longer_runs_is_an_error_that_names_its_layer(
-    tiny: LoadedModel, handle: SteeringHandle
-):
+def test_a_neuron_that_the_model_skips_is_an_error_that_names_its_layer(tiny: LoadedModel, handle: SteeringHandle):
     replace_mlp(tiny, layer=1)
     steering = steer(build_profile(tiny, neurons=[(0, 0, 2.0), (1, 0, 2.0)]))
     with pytest.raises(HookError, match=r"no hook ran for neurons of layer 1$"), handle.applied([steering]):
         logits(tiny)
 
 
-def test_a_final_attention_that_the_model_no_longer_runs_is_an_error(tiny: LoadedModel, handle: SteeringHandle):
+def test_a_final_attention_that_the_model_skips_is_an_error(tiny: LoadedModel, handle: SteeringHandle):
     replace_attention(tiny, layer=2)
     with (
         pytest.raises(HookError, match="self-only attention"),
@@ -120,7 +116,7 @@ def test_a_final_attention_that_the_model_no_longer_runs_is_an_error(tiny: Loade
         logits(tiny)
 
 
-def test_a_final_value_projection_that_the_model_no_longer_runs_is_an_error(tiny: LoadedModel, handle: SteeringHandle):
+def test_a_final_value_projection_that_the_model_skips_is_an_error(tiny: LoadedModel, handle: SteeringHandle):
     """Its weights used without calling it, the way fused kernels do, leave no own value to mix in."""
     stand_in = copy.copy(tiny.anatomy.final_layer.values)
     stand_in._forward_hooks = OrderedDict()
@@ -132,13 +128,13 @@ def test_a_final_value_projection_that_the_model_no_longer_runs_is_an_error(tiny
         logits(tiny)
 
 
-def test_a_final_mlp_that_the_model_no_longer_runs_is_an_error(tiny: LoadedModel, handle: SteeringHandle):
+def test_a_final_mlp_that_the_model_skips_is_an_error(tiny: LoadedModel, handle: SteeringHandle):
     replace_mlp(tiny, layer=2)
     with pytest.raises(HookError, match="final-layer intercept"), handle.applied([every_effect(tiny)["intercept"]]):
         logits(tiny)
 
 
-def test_after_a_failed_step_the_next_one_steers(tiny: LoadedModel, handle: SteeringHandle):
+def test_the_step_after_a_failed_one_steers(tiny: LoadedModel, handle: SteeringHandle):
     steering = every_effect(tiny)["all"]
     with pytest.raises(HookError), handle.applied([steering]):
         pass
@@ -148,6 +144,8 @@ def test_after_a_failed_step_the_next_one_steers(tiny: LoadedModel, handle: Stee
     assert torch.equal(after, steered_logits(tiny, steering))
 
 
-def test_an_error_inside_a_step_is_not_hidden_by_the_hooks_that_did_not_fire(tiny: LoadedModel, handle: SteeringHandle):
+def test_an_error_inside_a_step_is_raised_before_that_of_hooks_that_did_not_fire(
+    tiny: LoadedModel, handle: SteeringHandle
+):
     with pytest.raises(ZeroDivisionError), handle.applied([every_effect(tiny)["heads"]]):
         raise ZeroDivisionError

@@ -110,12 +110,12 @@ def test_the_baseline_is_row_zero_and_so_is_strength_zero(table: SteeringTable):
     assert table.acquire(steer(head_profile("a"), strength=0.0)) == 0
 
 
-def test_the_same_steering_shares_a_row_in_whatever_order_its_profiles_are_named(table: SteeringTable):
+def test_the_order_of_profiles_does_not_change_the_row(table: SteeringTable):
     a, b = head_profile("a"), head_profile("b", head=1)
     assert table.acquire(steer(a, b)) == table.acquire(steer(b, a))
 
 
-def test_another_strength_is_another_row(table: SteeringTable):
+def test_another_strength_takes_another_row(table: SteeringTable):
     assert table.acquire(steer(head_profile("a"))) != table.acquire(steer(head_profile("a"), strength=2.0))
 
 
@@ -124,7 +124,7 @@ def test_a_profile_at_strength_zero_beside_another_changes_nothing(table: Steeri
     assert table.acquire(steer(a)) == table.acquire(Steering((ProfileAtStrength(a), ProfileAtStrength(b, 0.0))))
 
 
-def test_a_row_is_used_again_only_after_its_last_user_is_gone(table: SteeringTable):
+def test_a_row_is_reused_only_after_its_last_user_has_released_it(table: SteeringTable):
     first, again = (table.acquire(steer(head_profile("a"))) for _ in range(2))
     table.release(first)
     assert table.acquire(steer(head_profile("b"))) != again
@@ -132,12 +132,12 @@ def test_a_row_is_used_again_only_after_its_last_user_is_gone(table: SteeringTab
     assert table.acquire(steer(head_profile("c"))) == again
 
 
-def test_a_step_that_steers_no_row_needs_no_factors(table: SteeringTable):
+def test_an_unsteered_step_has_no_factors(table: SteeringTable):
     table.acquire(steer(head_profile("a")))
     assert table.gather([0, 0, 0], (3, 1)) is None
 
 
-def test_a_step_has_factors_for_the_layers_that_its_own_rows_steer_and_no_others(table: SteeringTable):
+def test_a_step_has_factors_only_for_layers_that_its_rows_steer(table: SteeringTable):
     upper = table.acquire(steer(build_profile(MODEL, "upper", heads=[(1, 0, 2.0)])))
     table.acquire(
         steer(build_profile(MODEL, "lower", heads=[(0, 0, 2.0)], self_only_attention=0.5, intercept_scale=1.0))
@@ -148,7 +148,7 @@ def test_a_step_has_factors_for_the_layers_that_its_own_rows_steer_and_no_others
     assert (factors.neurons, factors.self_only_attention, factors.intercept) == ({}, None, None)
 
 
-def test_factors_have_the_type_that_the_model_computes_in():
+def test_factors_have_the_dtype_of_the_model():
     table = SteeringTable(SIZES, torch.bfloat16)
     factors = table.gather([table.acquire(every_effect(MODEL)["all"])], (1, 1))
     assert factors is not None

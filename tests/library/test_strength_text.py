@@ -19,5 +19,5 @@ def test_the_text_reads_as_the_same_number(strength: float):
     ("strength", "text"),
     [(2.0, "2"), (2, "2"), (0.5, "0.5"), (-10.0, "-10"), (0.1 + 0.2, "0.30000000000000004"), (-1e-07, "-1e-07")],
 )
-def test_the_text_has_no_more_digits_than_it_takes(strength: float, text: str):
+def test_the_text_has_no_needless_digits(strength: float, text: str):
     assert strength_text(strength) == text

@@ -31,14 +31,14 @@ def test_every_token_of_the_real_vocabulary_has_the_bytes_that_it_decodes_to(emb
         assert vocabulary.bytes_of(token).decode(errors="replace") == decoded
 
 
-def test_a_single_byte_is_that_byte(tokenizer):
+def test_the_token_of_a_single_byte_has_that_byte(tokenizer):
     vocabulary = Vocabulary(tokenizer)
     tokens = tokenizer.encode("a🙂", add_special_tokens=False)[-4:]
     assert [vocabulary.bytes_of(token) for token in tokens] == [bytes([code]) for code in "🙂".encode()]
     assert [vocabulary.text_of(token) for token in tokens] == [rf"bytes:\x{code:02x}" for code in "🙂".encode()]
 
 
-def test_a_word_with_its_space_and_without_are_told_apart():
+def test_tokens_with_and_without_a_space_are_told_apart():
     tokenizer = build_sentencepiece_tokenizer()
     vocabulary = Vocabulary(tokenizer)
     spaced, bare = tokenizer.convert_tokens_to_ids(["▁the", "the"])
@@ -46,7 +46,7 @@ def test_a_word_with_its_space_and_without_are_told_apart():
     assert (vocabulary.bytes_at_start(spaced), vocabulary.bytes_at_start(bare)) == (b"the", b"the")
 
 
-def test_words_that_are_joined_by_spaces_have_them():
+def test_words_that_spaces_join_have_a_space():
     words = Tokenizer(models.WordLevel({"one": 0, "two": 1, "?": 2}, unk_token="?"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=words, unk_token="?"))
@@ -54,7 +54,7 @@ def test_words_that_are_joined_by_spaces_have_them():
     assert vocabulary.bytes_at_start(1) == b"two"
 
 
-def test_words_that_are_joined_by_their_marks_have_none():
+def test_words_that_a_mark_continues_have_no_space():
     pieces = Tokenizer(models.WordPiece({"run": 0, "##ning": 1, "[UNK]": 2}, unk_token="[UNK]"))
     pieces.decoder = decoders.WordPiece()
     vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=pieces, unk_token="[UNK]"))
@@ -66,7 +66,7 @@ def bpe(letters: str, **kwargs: str) -> Tokenizer:
     return Tokenizer(models.BPE({piece: index for index, piece in enumerate(["<bos>", *letters])}, [], **kwargs))
 
 
-def test_a_vocabulary_without_words_has_texts_too():
+def test_tokens_have_texts_in_a_vocabulary_without_words():
     numbers = bpe("0123456789+= ")
     numbers.decoder = decoders.Fuse()
     vocabulary = Vocabulary(PreTrainedTokenizerFast(tokenizer_object=numbers))
@@ -74,7 +74,7 @@ def test_a_vocabulary_without_words_has_texts_too():
 
 
 @pytest.mark.parametrize("unknown", [{}, {"unk_token": "<bos>"}], ids=["none unknown", "the first unknown"])
-def test_what_stands_before_a_text_is_found_whatever_letters_a_tokenizer_knows(unknown: dict[str, str]):
+def test_the_tokens_before_a_text_are_found_for_any_alphabet(unknown: dict[str, str]):
     capitals = bpe("ABC", **unknown)
     capitals.add_special_tokens([AddedToken("<bos>", special=True)])
     capitals.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 0)])
@@ -83,20 +83,20 @@ def test_what_stands_before_a_text_is_found_whatever_letters_a_tokenizer_knows(u
     assert encode_prompt(tokenizer, "AB") == (0, 1, 2)
 
 
-def test_a_special_token_reads_as_it_is_spelled(tokenizer):
+def test_a_special_token_is_shown_as_it_is_spelled(tokenizer):
     vocabulary = Vocabulary(tokenizer)
     assert vocabulary.is_special(tokenizer.eos_token_id)
     assert vocabulary.text_of(tokenizer.eos_token_id) == tokenizer.eos_token
 
 
-def test_an_id_without_a_token_is_named_by_its_number(tokenizer):
+def test_an_id_without_a_token_is_shown_as_its_number(tokenizer):
     vocabulary = Vocabulary(tokenizer)
     assert vocabulary.bytes_of(100_000) == b""
     assert vocabulary.text_of(100_000) == "token_id:100000"
 
 
 @pytest.mark.parametrize("appends_end", [False, True])
-def test_a_prompt_has_the_token_before_any_text_and_none_behind(appends_end):
+def test_a_prompt_has_the_token_before_a_text_and_not_the_one_after_it(appends_end):
     tokenizer = build_sentencepiece_tokenizer(appends_end=appends_end)
     assert added_before(tokenizer) == (tokenizer.bos_token_id,)
     plain = tokenizer.encode("the", add_special_tokens=False)
@@ -104,13 +104,13 @@ def test_a_prompt_has_the_token_before_any_text_and_none_behind(appends_end):
     assert encode_prompt(tokenizer, "") == (tokenizer.bos_token_id,)
 
 
-def test_a_prompt_of_a_tokenizer_that_adds_nothing_is_its_text_alone():
+def test_a_prompt_has_only_the_tokens_of_its_text_if_the_tokenizer_adds_none():
     tokenizer = build_tokenizer()
     assert added_before(tokenizer) == ()
     assert list(encode_prompt(tokenizer, "abc")) == tokenizer.encode("abc")
 
 
-def test_what_stands_before_a_text_is_found_without_a_look_at_the_whole_vocabulary(monkeypatch: pytest.MonkeyPatch):
+def test_the_tokens_before_a_text_are_found_without_decoding_the_whole_vocabulary(monkeypatch: pytest.MonkeyPatch):
     """Every prompt asks for it."""
     tokenizer = build_sentencepiece_tokenizer()
     monkeypatch.setattr(type(tokenizer), "convert_tokens_to_string", lambda *_: pytest.fail("a token was looked at"))

@@ -147,7 +147,7 @@ def test_the_model_is_restored_after_an_error(tiny: LoadedModel):
     assert hooks() == before
 
 
-def test_the_first_heads_are_shown_and_neurons_skipped(tiny: LoadedModel):
+def test_only_heads_are_shown_up_to_the_given_number(tiny: LoadedModel):
     components = [Component("neuron", 0, 1), Component("head", 2, 1), Component("neuron", 2, 1), *every_head(tiny)]
     shown = [pattern.component for pattern in attention_patterns(tiny, components, example_for(tiny), most=3)]
     assert shown == [Component("head", 2, 1), Component("head", 0, 0), Component("head", 0, 1)]

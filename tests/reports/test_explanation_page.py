@@ -101,7 +101,7 @@ def test_a_fit_that_explains_nothing_on_other_prompts_is_a_warning(both: tuple[P
     assert warning in written(tmp_path, r2={"train": 0.3, "dev": -0.01})[0].text
 
 
-def test_without_argument_heads_there_is_no_section(both: tuple[Page, str], tmp_path: Path):
+def test_an_explanation_without_argument_heads_has_no_section_for_them(both: tuple[Page, str], tmp_path: Path):
     page, _ = written(tmp_path, argument_heads=None)
     assert "Argument-passing heads" in both[0].headings
     assert "Argument-passing heads" not in page.headings

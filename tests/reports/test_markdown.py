@@ -11,11 +11,11 @@ from tests.reports.samples import HOSTILE
 texts = st.text(st.sampled_from("ab |`\\<>&*_[]()#-+.1\n$~!é") | st.characters(exclude_categories=["Cs"]), max_size=12)
 
 
-def test_it_has_the_tables_of_the_page(page: Page, markdown: str):
+def test_markdown_has_the_tables_of_the_page(page: Page, markdown: str):
     assert markdown_tables(markdown) == page.tables
 
 
-def test_it_has_the_headings_of_the_page(page: Page, markdown: str):
+def test_markdown_has_the_headings_of_the_page(page: Page, markdown: str):
     tokens = MarkdownIt("commonmark").parse(markdown)
     headings = [shown(tokens[i + 1]) for i, token in enumerate(tokens) if token.tag == "h2" and token.nesting == 1]
     assert headings == page.headings

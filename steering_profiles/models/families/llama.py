@@ -18,7 +18,7 @@ LLAMA_LIKE = Family(
     final_norm="model.norm",
     norm="rms",
 )
-"""What the families that are built like Llama have in common; each says what else its blocks hold."""
+"""Description that all families built like Llama share; each adds the rest of its blocks."""
 
 LLAMA = replace(
     LLAMA_LIKE,

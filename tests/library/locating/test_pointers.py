@@ -28,7 +28,7 @@ class TestPointers:
         ],
     )
     @pytest.mark.usefixtures("_unread")
-    def test_in_a_folder(self, name: str, folder: Path):
+    def test_a_pointer_in_a_folder_is_named(self, name: str, folder: Path):
         (folder / name).write_bytes(POINTER)
         assert f"{name} is a Git LFS pointer, not the file itself: fetch the file with `git lfs pull`" in (
             refused(folder)
@@ -36,24 +36,24 @@ class TestPointers:
 
     @pytest.mark.usefixtures("_unread")
     @pytest.mark.parametrize("name", ["pytorch_model.bin", "pytorch_model.bin.index.json"])
-    def test_of_pickled_weights(self, name: str, folder: Path):
+    def test_a_pointer_to_pickled_weights_is_named(self, name: str, folder: Path):
         (folder / "model.safetensors").unlink()
         (folder / "pytorch_model.bin").write_bytes(b"")
         (folder / name).write_bytes(POINTER)
         assert f"{name} is a Git LFS pointer, not the file itself" in refused(folder)
 
     @pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "tokenizer.model"])
-    def test_before_anything_else_of_it_is_looked_at(self, name: str, folder: Path):
+    def test_a_pointer_is_named_before_other_files_are_read(self, name: str, folder: Path):
         (folder / name).write_bytes(POINTER)
         assert f"{name} is a Git LFS pointer, not the file itself" in refused(folder, load_meta_model)
 
     @every_load
     @pytest.mark.parametrize("name", ["x.gguf", "x.safetensors", "x.bin", "x.json"])
-    def test_by_itself(self, name: str, load_one: Load, tmp_path: Path):
+    def test_a_pointer_given_by_itself_is_named(self, name: str, load_one: Load, tmp_path: Path):
         (tmp_path / name).write_bytes(POINTER)
         assert f"{name} is a Git LFS pointer, not the file itself" in refused(tmp_path / name, load_one)
 
-    def test_of_what_nobody_reads_is_none_of_our_business(self, folder: Path):
+    def test_a_pointer_to_a_file_that_is_not_read_is_ignored(self, folder: Path):
         for name in ("pytorch_model.bin", "model.gguf", "training_args.bin", "trainer_state.json", "picture.png"):
             (folder / name).write_bytes(POINTER)
         load(folder)

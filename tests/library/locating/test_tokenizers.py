@@ -41,7 +41,7 @@ class TestTokenizers:
         ],
         ids=["added", "special", "end"],
     )
-    def test_one_that_has_is_refused_before_weights_are_read(
+    def test_a_tokenizer_with_other_tokens_is_refused_before_weights_are_read(
         self, load_one: Load, more: Callable, token: str, folder: Path
     ):
         with pytest.raises(
@@ -50,25 +50,25 @@ class TestTokenizers:
             load_one(ModelSource(str(self.larger(folder, more))))
 
     @with_tokenizer
-    def test_another_models_is_refused(self, load_one: Load, tmp_path: Path):
+    def test_another_models_tokenizer_is_refused(self, load_one: Load, tmp_path: Path):
         folder = save(build_model("llama"), tmp_path / "some-model")
         rewrite(folder / "config.json", vocab_size=200)
         assert "tokens without an embedding: 60" in refused(folder, load_one)
 
-    def test_one_of_the_hub_is_refused_as_well(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def test_a_tokenizer_on_the_hub_is_refused_too(self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         self.larger(folder, lambda tokenizer: tokenizer.add_tokens(["<new>"]))
         shutil.copytree(folder, in_hub_cache(tmp_path, monkeypatch), dirs_exist_ok=True)
         assert "'<new>' with id 260" in refused("someone/some-model")
 
-    def test_a_gguf_files_is_refused_as_well(self, tmp_path: Path):
+    def test_the_tokenizer_of_a_gguf_file_is_refused_too(self, tmp_path: Path):
         assert "tokens without an embedding: 1" in refused(write_gguf(tmp_path / "tiny.gguf", more_tokens=1))
 
-    def test_a_table_that_is_padded_is_none_the_worse_for_it(self, folder: Path):
+    def test_a_model_may_have_more_embeddings_than_tokens(self, folder: Path):
         build_tokenizer(closers=1).save_pretrained(folder)
         assert len(load(folder).tokenizer) < load(folder).identity.vocab_size
 
     @pytest.mark.parametrize("role", ["pad_token", "image_token"])
-    def test_one_of_padding_or_images_needs_none(self, role: str, folder: Path):
+    def test_tokens_for_padding_or_images_need_no_embedding(self, role: str, folder: Path):
         """As in Gemma 3 270M and 1B, whose tokenizer knows images, and in many a Llama 2."""
         tokenizer = build_tokenizer()
         tokenizer.add_tokens(["<other>"], special_tokens=True)
