@@ -109,7 +109,7 @@ def test_every_token_is_returned_once_in_order_and_their_deltas_are_the_text(tex
 
 
 @given(st.binary(max_size=12), st.lists(st.text(alphabet="ab🙂", min_size=1, max_size=3), max_size=2))
-def test_in_every_chunk_the_deltas_are_its_text(raw: bytes, stops: list[str]):
+def test_the_deltas_of_every_chunk_are_its_text(raw: bytes, stops: list[str]):
     stream = TextStream(BYTES, [], stops)
     chunks = []
     for token in byte_tokens(raw):

@@ -1,4 +1,4 @@
-"""Whether an engine's answers depend on its load."""
+"""Batch invariance: an engine's answers do not depend on its load."""
 
 from dataclasses import dataclass
 

@@ -1,10 +1,12 @@
-"""Input and output of an engine: frozen types without torch."""
+"""Input and output of an engine: types without torch, frozen but for the timeline of a request."""
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 from steering_profiles.composition import UNSTEERED, Steering
+from steering_server.generation.grammars import Grammar
+from steering_server.generation.timeline import Timeline
 
 FinishReason = Literal["stop", "length"]
 
@@ -32,19 +34,28 @@ class SamplingParams:
     logit_bias: tuple[tuple[int, float], ...] = ()
     """``(token, bias)`` pairs; the bias is added to the token's logit."""
     min_tokens: int = 0
-    """Minimum number of tokens; before that neither an end token nor a stop string ends the text."""
+    """Minimum number of tokens; before that no end token, stop token or stop string ends the text."""
     ignore_eos: bool = False
     """Whether end tokens are treated like any other token."""
+    grammar: Grammar | None = None
+    """The texts that may be generated; None for any. A text that cannot go on ends, whatever ``min_tokens`` and
+    ``ignore_eos``."""
     seed: int = 0
     """Seed of the sequence's random numbers; each token uses one."""
     stop: tuple[str, ...] = ()
     """Strings before which the text ends; they are not part of it."""
+    stop_tokens: frozenset[int] = frozenset()
+    """Tokens that end the text besides the model's end tokens, also with ``ignore_eos``; they add no text."""
     echoes: bool = False
     """Whether the text is returned after that of the prompt, which may end inside a character."""
     logprobs: int | None = None
     """Number of likeliest tokens to return with each token's log-probability; None for no log-probabilities."""
     prompt_logprobs_from: int | None = None
-    """First prompt position whose log-probability is returned (with ``logprobs`` likeliest tokens); None for none."""
+    """First prompt position whose log-probability is returned; None for none."""
+    prompt_alternatives: int = 0
+    """Number of likeliest tokens to return with each prompt token's log-probability."""
+    prompt_ranks: bool = False
+    """Whether the rank of each prompt token is returned too."""
 
 
 @dataclass(frozen=True)
@@ -54,16 +65,20 @@ class GenerationRequest:
     prompt: tuple[int, ...]
     sampling: SamplingParams
     steering: Steering = UNSTEERED
+    timeline: Timeline = field(default_factory=Timeline, compare=False, repr=False)
+    """Filled by the engine while it works on the sequence."""
 
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """Natural log-probability of a token at temperature 1, without penalties, and of the likeliest tokens."""
+    """Natural log-probability of a token at temperature 1, without penalties or grammar, and of the likeliest."""
 
     token: int
     logprob: float
     top: tuple[tuple[int, float], ...] = ()
     """``(token, logprob)`` pairs, likeliest first."""
+    rank: int | None = None
+    """Rank of the token, 1 for the likeliest; None if it was not asked for."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +119,17 @@ class Chunk:
             prompt_logprobs=next((c.prompt_logprobs for c in chunks if c.prompt_logprobs is not None), None),
             finish_reason=chunks[-1].finish_reason if chunks else None,
         )
+
+    def by_token(self) -> "list[Chunk]":
+        """Return chunks of one token each, and a last one for the end; joined they are this chunk, but for the prompt's
+        log-probabilities."""
+        logprobs: Sequence[TokenLogprob | None] = self.logprobs or [None] * len(self.tokens)
+        each = zip(self.tokens, self.deltas, logprobs, strict=True)
+        tokens = [
+            Chunk(text=delta.text, tokens=(token,), deltas=(delta,), logprobs=() if scored is None else (scored,))
+            for token, delta, scored in each
+        ]
+        return [*tokens, Chunk(finish_reason=self.finish_reason)]
 
     def __add__(self, later: "Chunk") -> "Chunk":
         """Concatenate this chunk and the next one."""
