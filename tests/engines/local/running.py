@@ -1,5 +1,6 @@
 """A running engine for tests."""
 
+import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ import pytest
 
 from steering_profiles.models import LoadedModel
 from steering_server.engines.local.engine import Engine
+from steering_server.engines.local.grammars.compiling import GrammarCompiler
 from steering_server.engines.local.ragged import SequenceInput
 from steering_server.engines.local.runner import SequenceOutput
 from steering_server.errors import EngineError
@@ -22,8 +24,9 @@ PROMPTS = [(72, 69, 76), (40, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12), (9,), (65,
 class Running:
     """A running engine and the output of its sequences."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, grammars: GrammarCompiler) -> None:
         self.engine = engine
+        self.grammars = grammars
 
     def run(self, *requests: GenerationRequest, timeout: float = 60) -> list[Chunk]:
         """Run ``requests`` as one group and return the whole output of each."""
@@ -40,7 +43,8 @@ class Running:
                 if report.finish_reason:
                     finished.release()
 
-        self.engine.submit(requests, emit)
+        matchers = asyncio.run(self.grammars.matchers([request.sampling for request in requests]))
+        self.engine.submit(requests, emit, matchers=matchers)
         for _ in requests:
             assert finished.acquire(timeout=timeout), "the engine never answered"
         if errors:
@@ -61,12 +65,15 @@ class Running:
 
 
 @contextmanager
-def running(loaded: LoadedModel, **limits: Any) -> Iterator[Running]:
-    """Run an engine on ``loaded`` without end tokens, which random weights would generate at random."""
+def running(loaded: LoadedModel, *, ends: bool = False, **limits: Any) -> Iterator[Running]:
+    """Run an engine on ``loaded``. Without ``ends`` no token ends a text; random weights generate them at random."""
     engine = Engine(loaded, EngineLimits(**limits))
-    engine._end_tokens = frozenset()
+    if not ends:
+        engine.end_tokens = frozenset()
+    grammars = GrammarCompiler(engine.vocabulary, loaded.identity.vocab_size, engine.end_tokens)
     engine.start()
     try:
-        yield Running(engine)
+        yield Running(engine, grammars)
     finally:
+        grammars.close()
         engine.close()

@@ -35,7 +35,7 @@ def generated(loaded: LoadedModel) -> list[tuple[int, ...]]:
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
 @pytest.mark.parametrize("case", PLACED)
-def test_a_mixed_batch_generates_what_it_does_in_memory(case: str, placement: str, tmp_path: Path):
+def test_a_mixed_batch_generates_the_same_as_in_memory(case: str, placement: str, tmp_path: Path):
     folder = save_family(case, tmp_path / "model")
     expected = generated(load_placed(case, folder))
     assert len(set(expected)) > 2 * len(PROMPTS), "the prompts and arms hardly differ"
@@ -43,7 +43,7 @@ def test_a_mixed_batch_generates_what_it_does_in_memory(case: str, placement: st
 
 
 @pytest.mark.parametrize("placement", PLACEMENTS)
-def test_the_weights_of_a_model_that_accelerate_moves_about_are_not_prepacked(placement: str, tmp_path: Path):
+def test_weights_that_accelerate_moves_are_not_prepacked(placement: str, tmp_path: Path):
     loaded = load_placed("llama", save_family("llama", tmp_path / "model"), placement, dtype="float32")
     before = {name: parameter.data_ptr() for name, parameter in loaded.model.named_parameters()}
     prepacked = PrepackedLinears(loaded.model)

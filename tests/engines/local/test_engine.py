@@ -59,7 +59,7 @@ def test_the_embedded_model_generates_the_same_tokens_as_its_own_generate(embedd
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_in_every_dtype_the_engines_logprobs_are_the_models_up_to_rounding(dtype: torch.dtype):
+def test_logprobs_are_the_models_up_to_rounding_in_every_dtype(dtype: torch.dtype):
     loaded = build_model("llama", dtype=dtype)
     with running(loaded) as at_work:
         results = at_work.run(*(GenerationRequest(prompt, replace(GREEDY, logprobs=0)) for prompt in PROMPTS))
@@ -135,7 +135,7 @@ def test_prompt_tokens_are_scored_from_the_given_position(tiny: LoadedModel, max
 def test_generation_stops_at_an_end_token_which_is_reported_without_text(tiny: LoadedModel):
     expected = greedy(tiny, PROMPTS[0])
     with running(tiny) as at_work:
-        at_work.engine._end_tokens = frozenset({expected[5]})
+        at_work.engine.end_tokens = frozenset({expected[5]})
         (result,) = at_work.run(GenerationRequest(PROMPTS[0], replace(GREEDY, logprobs=2)))
     assert list(result.tokens) == expected[: expected.index(expected[5]) + 1]
     assert [one.token for one in result.logprobs] == list(result.tokens)
@@ -146,7 +146,7 @@ def test_generation_stops_at_an_end_token_which_is_reported_without_text(tiny: L
 def test_min_tokens_and_ignore_eos_delay_and_ignore_the_end(tiny: LoadedModel):
     expected = greedy(tiny, PROMPTS[0])
     with running(tiny) as at_work:
-        at_work.engine._end_tokens = frozenset({expected[0]})
+        at_work.engine.end_tokens = frozenset({expected[0]})
         ended, put_off, ignored = at_work.run(
             GenerationRequest(PROMPTS[0], GREEDY),
             GenerationRequest(PROMPTS[0], replace(GREEDY, min_tokens=4)),
@@ -186,7 +186,7 @@ def test_requests_beyond_the_queue_are_refused_and_accepted_ones_answered():
     loaded = build_model("llama", dtype=torch.float32)
     with running(loaded, max_num_seqs=1, max_queue=1) as at_work:
         request = GenerationRequest(PROMPTS[0], GREEDY)
-        with pytest.raises(Overloaded, match="of 1 allowed"):
+        with pytest.raises(Overloaded, match="the queue holds 2"):
             at_work.engine.submit([request] * 3, lambda index, report: None)
         assert len(at_work.run(request)) == 1
 
@@ -202,7 +202,7 @@ def test_output_that_is_not_finite_fails_its_own_request_only():
         assert at_work.run(GenerationRequest(PROMPTS[0], GREEDY))[0].finish_reason == "length"
 
 
-def test_what_a_failed_sequence_leaves_behind_does_not_reach_the_next_user_of_its_slot():
+def test_a_failed_sequence_leaves_nothing_for_the_next_user_of_its_slot():
     loaded = build_model("llama", dtype=torch.float16)
     exploding = steer(build_profile(loaded, heads=[(layer, head, 3e4) for layer in range(3) for head in range(4)]))
     with running(loaded) as at_work:

@@ -66,14 +66,23 @@ def test_a_mixed_batch_generates_what_transformers_does_for_each_alone(case: str
     heads = steer(build_profile(loaded, "heads", heads=[(0, 1, 3.0), (1, 0, -1.0), (last, 3, 2.5)]))
     final = steer(build_profile(loaded, "final", self_only_attention=1.0, intercept_scale=0.7))
     arms = [UNSTEERED, heads, final]
-    plain = [generated(loaded, prompt) for prompt in PROMPTS]
-    expected = [*plain, *[tuple(greedy(loaded, prompt, arm)) for arm in arms[1:] for prompt in PROMPTS]]
-    assert len(set(expected)) > 2 * len(PROMPTS), "the prompts and arms hardly differ"
+    requests = [GenerationRequest(prompt, GREEDY, arm) for arm in arms for prompt in PROMPTS]
     with running(loaded) as engine:
         assert (engine.engine._runner.kv_cache.kernels_refused is None) == (dtype == torch.float32)
-        requests = [GenerationRequest(prompt, GREEDY, arm) for arm in arms for prompt in PROMPTS]
         answers = [chunk.tokens for chunk in engine.run(*requests)]
-    assert answers == expected
+    assert answers[: len(PROMPTS)] == [generated(loaded, prompt) for prompt in PROMPTS]
+    assert answers == greedy_answers(loaded, requests, answers)
+    assert len(set(answers)) > 2 * len(PROMPTS), "the prompts and arms hardly differ"
+
+
+def greedy_answers(
+    loaded: LoadedModel, requests: Sequence[GenerationRequest], guesses: Sequence[Sequence[int]]
+) -> list[tuple[int, ...]]:
+    """Greedy completions by the stock model."""
+    return [
+        tuple(greedy(loaded, request.prompt, request.steering, guess=guess))
+        for request, guess in zip(requests, guesses, strict=True)
+    ]
 
 
 def gate_for(loaded: LoadedModel, steering: Steering) -> tuple[float, float]:
@@ -103,30 +112,33 @@ def test_gated_sequences_of_a_mixed_batch_generate_what_two_passes_a_token_would
         arms.append((build_profile(loaded, "gated", **effects, gate=gate), *beside))
     opened: list[bool] = []
     asked = [(prompt, arm) for prompt in ASKED for arm in arms]
-    expected = [tuple(slowly(loaded, prompt, arm, opened if arm else [])) for prompt, arm in asked]
-    assert 0.1 < sum(opened) / len(opened) < 0.9, "gates that are never or always open prove little"
-    assert len(set(expected)) > 3, "the prompts and arms hardly differ"
     with running(loaded) as engine:
-        answers = engine.run(*(GenerationRequest(prompt, GREEDY, steer(*arm)) for prompt, arm in asked))
-    assert [answer.tokens for answer in answers] == expected
+        requests = [GenerationRequest(prompt, GREEDY, steer(*arm)) for prompt, arm in asked]
+        answers = [answer.tokens for answer in engine.run(*requests)]
+    assert answers == [
+        tuple(slowly(loaded, prompt, arm, opened if arm else [], guess=answer))
+        for (prompt, arm), answer in zip(asked, answers, strict=True)
+    ]
+    assert 0.1 < sum(opened) / len(opened) < 0.9, "gates that are never or always open prove little"
+    assert len(set(answers)) > 3, "the prompts and arms hardly differ"
 
 
 @pytest.mark.parametrize("case", SERVED)
-def test_with_self_only_attention_the_last_layer_computes_no_attention(
+def test_self_only_attention_skips_the_attention_of_the_last_layer(
     case: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ):
     """They generate the expected tokens while any attention computed in the last layer fails."""
     loaded = build_family(case, dtype=dtype)
     profile = build_profile(loaded, self_only_attention=1.0, intercept_scale=0.7)
     own = steer(profile)
-    expected = [tuple(greedy(loaded, prompt, own)) for prompt in PROMPTS]
+    requests = [GenerationRequest(prompt, GREEDY, own) for prompt in PROMPTS]
     with running(loaded, max_num_batched_tokens=8) as engine:
         refuse_last_layer(engine.engine, monkeypatch)
-        answers = engine.run(*(GenerationRequest(prompt, GREEDY, own) for prompt in PROMPTS))
-        assert [answer.tokens for answer in answers] == expected
+        answers = [answer.tokens for answer in engine.run(*requests)]
         for beside in ([own, UNSTEERED], [steer(profile, strength=0.99)]):  # others still compute it
             with pytest.raises(EngineError, match="attended for"):
                 engine.run(*(GenerationRequest(PROMPTS[1], GREEDY, steering) for steering in beside))
+    assert answers == greedy_answers(loaded, requests, answers)
 
 
 def refuse_last_layer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +160,7 @@ def refuse_last_layer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch_attention, "_decode", refused(1, torch_attention._decode))
 
 
-def test_prompts_go_beyond_the_window():
+def test_the_tested_prompts_are_longer_than_the_window():
     assert max(len(prompt) for prompt in PROMPTS) > 2 * WINDOW
     assert min(len(prompt) for prompt in PROMPTS) < WINDOW
 

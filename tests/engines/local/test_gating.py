@@ -41,15 +41,21 @@ def test_gated_sequences_of_a_mixed_batch_generate_what_two_passes_a_token_would
 ):
     opened: list[bool] = []
     asked = [(prompt, arm) for prompt in PROMPTS[:2] for arm in arms(tiny)]
-    expected = [slowly(tiny, prompt, arm, opened if arm else []) for prompt, arm in asked]
-    assert 0.2 < sum(opened) / len(opened) < 0.8, "gates that are never or always open prove little"
-    ungated = [greedy(tiny, prompt, steer(*without_gates(*arm))) for prompt, arm in asked]
-    assert sum(found != other for found, other in zip(expected, ungated, strict=True)) >= 4
     with running(tiny, **limits) as at_work:
         apart = at_work.run(*(GenerationRequest(prompt, GREEDY, steer(*arm)) for prompt, arm in asked))
         again = at_work.run(*(GenerationRequest(prompt, GREEDY, steer(*arm)) for prompt, arm in reversed(asked)))
+    expected = [
+        slowly(tiny, prompt, arm, opened if arm else [], guess=result.tokens)
+        for (prompt, arm), result in zip(asked, apart, strict=True)
+    ]
     assert [list(result.tokens) for result in apart] == expected
     assert [list(result.tokens) for result in again] == expected[::-1]
+    assert 0.2 < sum(opened) / len(opened) < 0.8, "gates that are never or always open prove little"
+    ungated = [
+        greedy(tiny, prompt, steer(*without_gates(*arm)), guess=found)
+        for (prompt, arm), found in zip(asked, expected, strict=True)
+    ]
+    assert sum(found != other for found, other in zip(expected, ungated, strict=True)) >= 4
 
 
 @pytest.mark.parametrize("max_num_batched_tokens", [512, 5], ids=["whole", "chunked"])

@@ -35,6 +35,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """Sizes of models that run transformers' modules are multiples of 32, as those of nearly all real ones are."""
 DTYPES = [torch.float32, torch.bfloat16]
+PREPACKED = {torch.float32: True, torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported()}
+"""Whether this CPU has matrix products for prepacked weights; without them nothing is promised."""
 
 
 @cache
@@ -81,7 +83,7 @@ requests = st.lists(
         }
     ),
 )
-def test_answers_are_the_same_alone_and_together(
+def test_a_sequence_gets_the_same_answer_alone_and_in_a_batch(
     case: str, dtype: torch.dtype, asked: Sequence[tuple[list[int], int, bool, int, bool]], limits: dict[str, Any]
 ):
     loaded = family(case, dtype)
@@ -102,14 +104,20 @@ def test_answers_are_the_same_alone_and_together(
         for prompt, arm, greedy, alternatives, scored in asked
     ]
     with running(loaded) as engine:
-        assert engine.engine.batch_invariance.holds, engine.engine.batch_invariance.reason
+        promise = engine.engine.batch_invariance
+        if not PREPACKED[dtype]:
+            assert not promise.holds
+            assert promise.reason is not None
+            assert "are not those of prepacked layers" in promise.reason
+            return
+        assert promise.holds, promise.reason
         expected = [alone(engine, generation) for generation in generations]
     with running(loaded, **limits) as engine:
         assert engine.run(*generations) == expected
         assert engine.run(*reversed(generations)) == expected[::-1]  # now with what the cache holds
 
 
-def test_a_sequence_that_was_preempted_goes_on_as_if_it_had_not_been():
+def test_preemption_does_not_change_an_answer():
     loaded = family("llama", torch.bfloat16)
     sampling = SamplingParams(max_tokens=40, temperature=0.8, seed=1, logprobs=2)
     generations = [GenerationRequest((5 + n,) * 30, sampling, UNSTEERED) for n in range(6)]
@@ -130,14 +138,14 @@ def test_logits_are_not_rounded_to_bfloat16(embedded: LoadedModel):
     assert max(steps) > 0.01, "all differences are multiples of 1/16, the step of bfloat16 between 8 and 16"
 
 
-def test_without_the_compiled_kernels_nothing_is_promised(monkeypatch: pytest.MonkeyPatch):
+def test_an_engine_without_compiled_kernels_promises_no_invariance(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kernels, "UNAVAILABLE", "they were not built")
     with running(family("llama", torch.float32)) as engine:
         assert not engine.engine.batch_invariance.holds
         assert engine.engine.batch_invariance.reason == "they were not built"
 
 
-def test_an_engine_that_has_to_be_invariant_does_not_start_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch):
+def test_an_engine_that_must_be_invariant_does_not_start_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(kernels, "UNAVAILABLE", "they were not built")
     loaded = build_family("llama")
     before = loaded.model.config._attn_implementation
@@ -147,12 +155,12 @@ def test_an_engine_that_has_to_be_invariant_does_not_start_where_it_cannot_be(mo
 
 
 @pytest.mark.parametrize(("case", "size"), [("gpt2", "size of heads (8)"), ("gemma2", "vocabulary")])
-def test_sizes_that_fill_no_vector_are_not_promised_anything(case: str, size: str):
+def test_sizes_that_fill_no_vector_are_not_promised_to_be_invariant(case: str, size: str):
     with running(build_family(case, dtype=torch.float32)) as engine:
         assert size in str(engine.engine.batch_invariance.reason)
 
 
-def test_rotary_embeddings_that_depend_on_the_batch_are_said_to():
+def test_rotary_embeddings_that_depend_on_the_batch_are_not_promised_to_be_invariant():
     loaded = build_family("llama", dtype=torch.float32)
     loaded.model.config.rope_parameters["rope_type"] = "dynamic"
     with running(loaded) as engine:
@@ -160,12 +168,18 @@ def test_rotary_embeddings_that_depend_on_the_batch_are_said_to():
         assert "rotary embeddings (dynamic)" in engine.engine.batch_invariance.reason
 
 
-def test_linear_layers_that_no_padding_helps_are_not_promised_anything(monkeypatch: pytest.MonkeyPatch):
+def test_linear_layers_that_no_padding_helps_are_not_promised_to_be_invariant(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(invariance, "_differing_sizes", lambda linear, dtype: {3, 64})
     monkeypatch.setattr(invariance, "_differing", {})
     with running(family("llama", torch.float32)) as engine:
         assert not engine.engine.batch_invariance.holds
         assert "products of its linear layers" in str(engine.engine.batch_invariance.reason)
+
+
+def test_products_that_are_not_measured_are_not_promised_to_be_invariant():
+    with running(build_family("mixtral", dtype=torch.float32, hidden_size=128, intermediate_size=64)) as engine:
+        assert not engine.engine.batch_invariance.holds
+        assert "MixtralExperts" in str(engine.engine.batch_invariance.reason)
 
 
 def test_small_batches_are_padded_as_far_as_linear_layers_need_it(monkeypatch: pytest.MonkeyPatch):

@@ -61,7 +61,7 @@ SEGMENTS: list[Segment] = [(0, 1, 0, 100), (1, 2, 1, 0), (2, 80, 2, 60), (80, 81
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(("window", "softcap"), [(None, None), (1, None), (37, 5.0), (64, None)])
-def test_attention_is_exact_and_the_same_for_a_token_by_itself(
+def test_attention_is_exact_and_independent_of_other_tokens(
     shape: tuple[int, int, int], dtype: torch.dtype, window: int | None, softcap: float | None
 ):
     query, keys, values = cached(shape, dtype)
@@ -92,7 +92,7 @@ def test_attention_does_not_depend_on_how_a_prompt_is_cut(chunks: list[int], dty
     assert torch.equal(torch.cat(parts), whole)
 
 
-def test_attention_to_something_that_is_no_number_is_none_either():
+def test_attention_to_a_value_that_is_not_finite_is_not_finite():
     query, keys, values = cached((9, 3, 64), torch.float32)
     keys[0, 1, 3, 5] = torch.nan
     attended = kernels.attend(query[:1], keys, values, torch.tensor([(0, 1, 0, 100)]), ScoreOptions(0.125))
@@ -150,7 +150,7 @@ def test_the_rotation_is_that_of_llama(dtype: torch.dtype, shape: tuple[int, int
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("width", [576, 33])
-def test_logits_are_sums_in_float32_and_the_same_for_a_row_by_itself(dtype: torch.dtype, width: int):
+def test_logits_are_sums_in_float32_and_independent_of_other_rows(dtype: torch.dtype, width: int):
     torch.manual_seed(0)
     hidden, weight = torch.randn(11, width).to(dtype), torch.randn(203, width).to(dtype)
     logits = kernels.unembed(hidden, weight)
@@ -170,7 +170,7 @@ def test_a_row_of_logits_is_summarised_as_pytorch_does(vocabulary: int, rows: in
     torch.testing.assert_close(kernels.logprobs(logits, every).double(), expected, atol=1e-6, rtol=1e-6)
 
 
-def test_a_row_with_something_that_is_no_number_has_it_as_the_largest():
+def test_the_largest_logit_of_a_row_with_nan_is_nan():
     logits = torch.zeros(2, 300)
     logits[1, 250] = torch.nan
     assert kernels.summarise(logits).largest.isnan().tolist() == [False, True]

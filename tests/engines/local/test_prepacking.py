@@ -3,24 +3,26 @@
 import pytest
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 from steering_server.engines.local.prepacking import PrepackedLinears
 from tests.builders import build_model
 
 
 class Tied(nn.Module):
-    """An embedding and an unembedding of one weight, and a layer of its own with a bias."""
+    """An embedding and an unembedding of one weight, and two layers of their own with biases."""
 
     def __init__(self) -> None:
         super().__init__()
         self.embedding = nn.Embedding(40, 24)
         self.linear = nn.Linear(24, 24)
+        self.conv1d = Conv1D(24, 24)
         self.unembedding = nn.Linear(24, 40, bias=False)
         self.unembedding.weight = self.embedding.weight
 
     def forward(self, tokens: torch.Tensor) -> torch.Tensor:
         """From ``[tokens]`` to ``[tokens, 40]``."""
-        logits: torch.Tensor = self.unembedding(self.linear(self.embedding(tokens)))
+        logits: torch.Tensor = self.unembedding(self.conv1d(self.linear(self.embedding(tokens))))
         return logits
 
 
@@ -48,7 +50,7 @@ def test_a_prepacked_weight_takes_no_memory_of_its_own_and_cannot_be_read_by_mis
     prepacked.close()
 
 
-def test_dtypes_without_such_kernels_are_left_unchanged():
+def test_layers_of_dtypes_without_such_kernels_are_left_unchanged():
     loaded = build_model("llama", dtype=torch.float64)
     weights = [parameter.data_ptr() for parameter in loaded.model.parameters()]
     prepacked = PrepackedLinears(loaded.model)

@@ -28,12 +28,12 @@ def drawn(row: torch.Tensor, p: SamplingParams, draws: int = 200) -> set[int]:
     return set(sample(row.expand(draws, -1), [p] * draws, [i / draws for i in range(draws)]))
 
 
-def test_temperature_zero_takes_the_likeliest_token():
+def test_temperature_zero_selects_the_likeliest_token():
     row = logits(1)
     assert sample(row, [params(temperature=0)], [0.99]) == [int(row.argmax())]
 
 
-def test_equally_likely_tokens_are_settled_by_the_lower_id():
+def test_the_lower_of_equally_likely_ids_is_selected():
     assert sample(torch.tensor([[1.0, 5.0, 5.0, 0.0]]), [params(temperature=0)], [0.5]) == [1]
 
 
@@ -62,12 +62,12 @@ def test_top_k_leaves_the_k_likeliest():
     assert drawn(row, params(temperature=5.0, top_k=3)) == set(row[0].topk(3).indices.tolist())
 
 
-def test_min_p_leaves_what_is_likely_enough_beside_the_likeliest():
+def test_min_p_leaves_tokens_above_a_share_of_the_likeliest():
     row = torch.tensor([[0.5, 0.26, 0.14, 0.1]]).log()
     assert drawn(row, params(min_p=0.25)) == {0, 1, 2}
 
 
-def test_top_p_is_a_share_of_what_top_k_leaves():
+def test_top_p_applies_to_the_tokens_that_top_k_leaves():
     row = torch.tensor([[0.4, 0.3, 0.2, 0.1]]).log()
     assert drawn(row, params(top_p=0.6)) == {0, 1}
     assert drawn(row, params(top_p=0.55, top_k=2)) == {0}

@@ -44,7 +44,7 @@ def arms(loaded: LoadedModel) -> list[Steering]:
 
 @pytest.mark.parametrize("max_num_batched_tokens", [512, 7], ids=["whole", "chunked"])
 @pytest.mark.parametrize("prefix_cache", [True, False], ids=["cache on", "cache off"])
-def test_with_and_without_sharing_every_arm_generates_what_the_model_would(
+def test_every_arm_generates_what_the_model_would_with_and_without_sharing(
     tiny: LoadedModel, prefix_cache: bool, max_num_batched_tokens: int
 ):
     expected = {prompt: [greedy(tiny, prompt, steering) for steering in arms(tiny)] for prompt in QUESTIONS}
@@ -58,7 +58,7 @@ def test_with_and_without_sharing_every_arm_generates_what_the_model_would(
     assert [list(result.tokens) for result in results] == [expected[prompt][arm] for prompt, arm in everything]
 
 
-def test_a_prefix_that_was_computed_before_is_not_computed_again(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
+def test_a_computed_prefix_is_not_computed_again(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
     with running(tiny) as at_work:
         at_work.run(GenerationRequest(QUESTIONS[0], GREEDY))
         computed = at_work.watch(monkeypatch)
@@ -75,7 +75,7 @@ def test_a_generated_text_is_a_reusable_prefix(tiny: LoadedModel, monkeypatch: p
     assert sum(len(row.tokens) for row in computed) == 2  # the last generated token and the new one
 
 
-def test_without_the_cache_everything_is_computed(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
+def test_every_token_is_computed_without_the_cache(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
     with running(tiny, prefix_cache=False) as at_work:
         at_work.run(GenerationRequest(SYSTEM, GREEDY))
         computed = at_work.watch(monkeypatch)
@@ -138,7 +138,7 @@ def test_prompt_tokens_are_scored_although_they_are_cached(tiny: LoadedModel):
     assert len(cold.prompt_logprobs) == len(SYSTEM) - 10
 
 
-def test_when_memory_runs_out_the_youngest_are_preempted_and_continue_later(monkeypatch: pytest.MonkeyPatch):
+def test_the_youngest_sequences_are_preempted_when_memory_runs_out_and_continue_later(monkeypatch: pytest.MonkeyPatch):
     loaded = build_model("llama")
     prompts = [(seed, *range(seed, seed + 60)) for seed in range(6)]
     warm = [replace(GREEDY, temperature=1.0, seed=seed, max_tokens=150) for seed in range(6)]
@@ -157,3 +157,21 @@ def test_kv_cache_memory_too_small_for_one_sequence_is_refused_with_what_to_chan
         ConfigError, match=r"kv_cache_memory is 0 MiB.*256 tokens takes.*raise it or lower max_model_len"
     ):
         Engine(build_model("llama"), EngineLimits(max_length=256, kv_cache_memory=2**17))
+
+
+def test_a_new_version_of_a_profile_never_reads_the_kv_cache_of_the_old_one(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch
+):
+    old, new = (steer(build_profile(tiny, "same-name", heads=[(0, 1, scale)])) for scale in (4.0, -3.0))
+    expected = {steering: greedy(tiny, SYSTEM, steering) for steering in (old, new)}
+    assert expected[old] != expected[new]
+    with running(tiny) as at_work:
+        at_work.run(GenerationRequest(SYSTEM, GREEDY, old))
+        computed = at_work.watch(monkeypatch)
+        (answer,) = at_work.run(GenerationRequest(SYSTEM, GREEDY, new))
+        assert list(answer.tokens) == expected[new]
+        assert computed[0].tokens == list(SYSTEM), "nothing of the prompt is taken from the cache of the old version"
+        computed.clear()
+        (again,) = at_work.run(GenerationRequest(SYSTEM, GREEDY, old))
+        assert list(again.tokens) == expected[old]
+        assert len(computed[0].tokens) == 1, "the same version reads its own cache"

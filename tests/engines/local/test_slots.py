@@ -16,7 +16,7 @@ TOKENS = st.lists(st.integers(0, 1), min_size=1, max_size=LENGTH)
 
 
 @given(TOKENS, TOKENS)
-def test_the_common_length_is_that_of_the_common_prefix_unless_that_is_short(one: list[int], other: list[int]):
+def test_common_prefixes_are_measured_unless_they_are_short(one: list[int], other: list[int]):
     expected = next(
         (i for i, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), min(len(one), len(other))
     )

@@ -8,7 +8,7 @@ from torch import Tensor
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
 from steering_profiles.steering import Steering, attach
-from tests.builders import steer
+from tests.builders import completed, steer
 from tests.engines.local.running import GREEDY
 
 
@@ -38,16 +38,28 @@ def two_passes(loaded: LoadedModel, tokens: Sequence[int], profiles: tuple[Profi
 
     logits, opened = one_pass(steer(*without_gated(*profiles))), one_pass(steer(*without_gates(*profiles)))
     gates = [profile.final_layer.gate for profile in profiles if profile.final_layer.gate is not None]
-    top = [max(torch.softmax(row.float(), dim=-1).tolist()) for row in logits]
+    top = logits.float().softmax(dim=-1).amax(dim=-1).tolist()
     is_open = [bool(gates) and gates[0].low <= p <= gates[0].high for p in top]
     return torch.stack([(opened if chosen else logits)[at] for at, chosen in enumerate(is_open)]), is_open
 
 
-def slowly(loaded: LoadedModel, prompt: Sequence[int], profiles: tuple[Profile, ...], opened: list[bool]) -> list[int]:
-    """Greedy decoding with two whole passes per token; appends to ``opened`` whether the gate was open."""
-    tokens = list(prompt)
-    for _ in range(GREEDY.max_tokens):
-        logits, is_open = two_passes(loaded, tokens, profiles)
-        opened.append(is_open[-1])
-        tokens.append(int(logits[-1].argmax()))
-    return tokens[len(prompt) :]
+def slowly(
+    loaded: LoadedModel,
+    prompt: Sequence[int],
+    profiles: tuple[Profile, ...],
+    opened: list[bool],
+    guess: Sequence[int] = (),
+) -> list[int]:
+    """Greedy decoding with two whole passes per token; appends to ``opened`` whether the gate was open.
+
+    A right ``guess`` of the completion takes two passes in all.
+    """
+    is_open: list[bool] = []
+
+    def likeliest(text: Sequence[int]) -> list[int]:
+        logits, is_open[:] = two_passes(loaded, text, profiles)
+        return [int(token) for token in logits.argmax(dim=-1)]
+
+    completion = completed(likeliest, prompt, GREEDY.max_tokens, guess)
+    opened += is_open[len(prompt) - 1 :][: GREEDY.max_tokens]
+    return completion

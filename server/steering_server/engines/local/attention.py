@@ -3,8 +3,8 @@
 It is registered with transformers as an attention implementation, so that the model itself is the stock one.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -22,9 +22,16 @@ from steering_server.errors import EngineError
 NAME = "steering_ragged"
 
 
+Attend = Callable[[Tensor, Tensor, Tensor, int, ScoreOptions], Tensor]
+"""Attends in one layer: query ``[tokens, heads, head_dim]``, key and value ``[tokens, kv_heads, head_dim]``, the layer
+and the options of its scores; returns the shape of the query."""
+
+
 @dataclass
 class _ForwardPass:
-    batch: RaggedBatch
+    attend: Attend
+    dtype: torch.dtype
+    batch: RaggedBatch | None
     layers: int = 0
     """Number of layers that have computed attention so far."""
 
@@ -42,14 +49,29 @@ def refusal(model: PreTrainedModel, anatomy: Anatomy) -> str | None:
     )
 
 
-@contextmanager
-def forward_context(batch: RaggedBatch, layers: int) -> Iterator[None]:
+def forward_context(batch: RaggedBatch, layers: int) -> AbstractContextManager[None]:
     """Make the forward pass inside this context, of a model with ``layers`` layers, attend as ``batch`` describes.
 
     Raises:
         EngineError: some layer did not use this attention implementation.
     """
-    current = _ForwardPass(batch)
+
+    def attend_in_batch(query: Tensor, key: Tensor, value: Tensor, layer: int, options: ScoreOptions) -> Tensor:
+        return attend(query, key, value, batch, layer, options)
+
+    return attending(attend_in_batch, layers, batch.kv_cache.dtype, batch)
+
+
+@contextmanager
+def attending(attend: Attend, layers: int, dtype: torch.dtype, batch: RaggedBatch | None = None) -> Iterator[None]:
+    """Make the forward pass inside this context, of a model with ``layers`` layers, attend by ``attend``.
+
+    It is given queries, keys and values of ``dtype``, that of the KV cache.
+
+    Raises:
+        EngineError: some layer did not use this attention implementation.
+    """
+    current = _ForwardPass(attend, dtype, batch)
     token = _current_pass.set(current)
     try:
         yield
@@ -60,7 +82,7 @@ def forward_context(batch: RaggedBatch, layers: int) -> Iterator[None]:
 
 
 def current_batch() -> RaggedBatch | None:
-    """Return the batch that this thread computes, or None outside of a forward pass."""
+    """Return the ragged batch that this thread computes, or None outside of such a forward pass."""
     current = _current_pass.get()
     return None if current is None else current.batch
 
@@ -91,12 +113,11 @@ def ragged_attention(
         raise TypeError(f"{type(module).__name__} has no integer layer_idx")
     current.layers += 1
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    dtype = current.batch.kv_cache.dtype  # some models compute queries and keys more precisely than the rest
-    attended = attend(
-        _by_token(query, dtype),
-        _by_token(key, dtype),
-        _by_token(value, dtype),
-        current.batch,
+    # Some models compute queries and keys more precisely than the rest.
+    attended = current.attend(
+        _by_token(query, current.dtype),
+        _by_token(key, current.dtype),
+        _by_token(value, current.dtype),
         layer_index,
         ScoreOptions(scale, sliding_window, softcap),
     )

@@ -2,18 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
 from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.event_loop_bridge import EventLoopBridge
+from steering_server.engines.local.grammars.compiling import GrammarCompiler
 from steering_server.errors import EngineError
-from steering_server.generation.backend import ModelCard
-from steering_server.generation.profiles import ProfileCard
+from steering_server.generation.backend import EngineStats, ModelCard
+from steering_server.generation.registry import ProfileRegistry
 from steering_server.generation.requests import Chunk, GenerationRequest
 from steering_server.generation.tokenizer import TokenizerService
 from steering_server.limits import EngineLimits
+
+_CHARACTERS_PER_TOKEN = 64
+"""More than the tokens of any text have on average; a text that needs more does not fit the context."""
 
 _Report = tuple[int, Chunk | EngineError]
 
@@ -24,7 +28,7 @@ class LocalBackend:
     def __init__(
         self,
         loaded: LoadedModel,
-        profiles: Mapping[str, ProfileCard],
+        profiles: ProfileRegistry,
         limits: EngineLimits,
         *,
         served_name: str | None = None,
@@ -45,7 +49,15 @@ class LocalBackend:
             identity=loaded.identity,
             batch_invariance=self._engine.batch_invariance,
         )
-        self._tokenizer = TokenizerService(loaded.tokenizer, self._engine.vocabulary, self._model.name)
+        self._tokenizer = TokenizerService(
+            loaded.tokenizer,
+            self._engine.vocabulary,
+            self._model.name,
+            max_characters=_CHARACTERS_PER_TOKEN * self._engine.max_length,
+        )
+        self._grammars = GrammarCompiler(
+            self._engine.vocabulary, self._model.identity.vocab_size, self._engine.end_tokens
+        )
         self._bridge: EventLoopBridge[_Report] | None = None
 
     @property
@@ -54,8 +66,8 @@ class LocalBackend:
         return self._model
 
     @property
-    def profiles(self) -> Mapping[str, ProfileCard]:
-        """All profiles of the catalogue by name, usable or not."""
+    def profiles(self) -> ProfileRegistry:
+        """All profiles by name, usable or not; they change while the server runs."""
         return self._profiles
 
     @property
@@ -67,15 +79,20 @@ class LocalBackend:
         """Return the reason why this engine cannot apply ``profile`` to its model, or None if it can."""
         return self._anatomy.refuses(profile)
 
-    async def generate(self, requests: Sequence[GenerationRequest]) -> AsyncGenerator[tuple[int, Chunk], None]:
+    async def generate(
+        self, requests: Sequence[GenerationRequest], client: str | None = None
+    ) -> AsyncGenerator[tuple[int, Chunk], None]:
         """Run ``requests`` in one batch and yield ``(index, chunk)`` pairs until all of them have finished.
 
-        Closing the generator cancels the requests that are still running.
+        The queue is fair over ``client``, or over calls where that is None. Closing the generator cancels the requests
+        that are still running.
 
         Raises:
             Overloaded: the queue is full.
+            RequestError: a grammar is not valid, or is too large or complex.
             EngineError: the engine failed, or was stopped before the requests finished.
         """
+        matchers = await self._grammars.matchers([request.sampling for request in requests])
         loop = asyncio.get_running_loop()
         if self._bridge is None or self._bridge.loop is not loop:
             self._bridge = EventLoopBridge(loop)
@@ -85,7 +102,7 @@ class LocalBackend:
         def emit(index: int, report: Chunk | EngineError) -> None:
             bridge.put(reports, (index, report))
 
-        group = self._engine.submit(requests, emit)
+        group = self._engine.submit(requests, emit, client, matchers)
         unfinished = len(requests)
         try:
             while unfinished:
@@ -98,10 +115,19 @@ class LocalBackend:
             if unfinished:
                 self._engine.cancel(group)
 
+    def stats(self) -> EngineStats:
+        """Return the engine's state; may be called from any thread."""
+        return self._engine.stats()
+
+    def failure(self) -> str | None:
+        """Return why the engine can run nothing any more, None as long as it can."""
+        return self._engine.failure()
+
     async def start(self) -> None:
         """Begin to run requests."""
         self._engine.start()
 
     async def close(self) -> None:
         """Stop the engine; requests that are still running are cancelled."""
+        await asyncio.to_thread(self._grammars.close)
         await asyncio.to_thread(self._engine.close)

@@ -31,7 +31,7 @@ class _Norm:
 
 @dataclass(frozen=True)
 class _Block:
-    """What one layer computes with."""
+    """Weights and norms of one layer."""
 
     attention_norm: _Norm
     qkv: PrepackedLinear

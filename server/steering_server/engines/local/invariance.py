@@ -34,12 +34,17 @@ def ensure_invariance(runner: Runner, loaded: LoadedModel) -> BatchInvariance:
     reason = runner.kv_cache.kernels_refused or rules_out_invariance(loaded)
     if reason is not None:
         return BatchInvariance(False, reason)
+    unmeasured = _unmeasured_products(runner, loaded)
+    if unmeasured:
+        return BatchInvariance(
+            False, f"matrix products of its {', '.join(unmeasured)} are not those of prepacked layers"
+        )
     least = least_padding(runner.linears.all, loaded.dtype)
     if least is None:
         return BatchInvariance(False, "on this machine products of its linear layers depend on the number of tokens")
     for padding in _PADDINGS[_PADDINGS.index(least) :]:
         runner.pad_to(padding)
-        if _is_invariant(runner, loaded.anatomy.sizes.vocab_size, thoroughly=_has_other_products(loaded)):
+        if _is_invariant(runner, loaded.anatomy.sizes.vocab_size):
             return BatchInvariance(True, None)
     runner.pad_to(1)
     return BatchInvariance(False, "on this machine a sequence's logits were not the same alone and beside others")
@@ -84,7 +89,7 @@ def least_padding(linears: Iterable[PrepackedLinear], dtype: torch.dtype) -> int
 
 
 _differing: dict[object, set[int]] = {}
-"""What was measured in this process, by shape: kernels are chosen by that, and preparing them takes milliseconds."""
+"""Measurements of this process by shape: kernels are chosen by that, and preparing them takes milliseconds."""
 
 
 @torch.inference_mode()
@@ -96,7 +101,7 @@ def _differing_sizes(linear: PrepackedLinear, dtype: torch.dtype) -> set[int]:
 
 
 def _agrees(linear: PrepackedLinear, x: Tensor, reference: Tensor, tokens: int) -> bool:
-    """Whether the product of so many rows of ``x`` is what it is among all, for as many places as are worth the time.
+    """Return whether products of so many rows of ``x`` equal those among all, at as many places as are worth the time.
 
     Products of one or two rows are known to differ in few values of few rows.
     """
@@ -105,18 +110,26 @@ def _agrees(linear: PrepackedLinear, x: Tensor, reference: Tensor, tokens: int) 
     return all(torch.equal(linear(x[at : at + tokens]), reference[at : at + tokens]) for at in starts)
 
 
-def _has_other_products(loaded: LoadedModel) -> bool:
-    """Whether some matrix products of a model are not those of prepacked layers, which are measured by themselves."""
-    known = (nn.Linear, nn.Embedding)
-    others = (module for module in loaded.model.modules() if not isinstance(module, known))
-    return any(parameter.ndim > 1 for module in others for parameter in module.parameters(recurse=False))
+def _unmeasured_products(runner: Runner, loaded: LoadedModel) -> list[str]:
+    """Return the classes of modules whose matrix products are neither measured nor the compiled kernels'.
 
-
-def _is_invariant(runner: Runner, vocabulary: int, *, thoroughly: bool) -> bool:
-    """Compare a sequence's logits alone, in chunks, token by token, and beside another sequence.
-
-    With ``thoroughly``, for every number of tokens there may be.
+    Experts compute with weights of their own, and layers that accelerate moves are not prepacked.
     """
+    measured = {id(layer) for linear in runner.linears.all for layer in linear.layers}
+    if runner.compiled_unembedding:
+        measured.add(id(loaded.anatomy.unembedding))
+    return sorted(
+        {
+            type(module).__name__
+            for module in loaded.model.modules()
+            if not isinstance(module, nn.Embedding) and id(module) not in measured
+            if any(parameter.ndim > 1 for parameter in module.parameters(recurse=False))
+        }
+    )
+
+
+def _is_invariant(runner: Runner, vocabulary: int) -> bool:
+    """Compare a sequence's logits alone, in chunks, token by token, and beside another sequence."""
     generator = torch.Generator().manual_seed(1)
     length = min(19, runner.kv_cache.length)
     one, other = torch.randint(vocabulary, (2, length), generator=generator).tolist()
@@ -140,8 +153,6 @@ def _is_invariant(runner: Runner, vocabulary: int, *, thoroughly: bool) -> bool:
         logits(length, beside=True),
         logits(*_chunks(length, 2), beside=True),
     ]
-    if thoroughly:
-        runs += [logits(size) for size in range(1, length)]
     for slot in (0, 1):
         runner.kv_cache.discard(slot)
     return all(torch.equal(run, runs[0][: len(run)]) for run in runs)

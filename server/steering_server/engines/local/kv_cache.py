@@ -11,6 +11,9 @@ from steering_profiles.models import LoadedModel, ModelWithAnatomy
 from steering_server.engines.local import kernels
 from steering_server.errors import ConfigError
 
+BLOCK = 128
+"""Tokens in a block of a slot on accelerators, that of FlexAttention; slots there are whole blocks."""
+
 
 @dataclass(frozen=True)
 class LayerKVCache:
@@ -36,6 +39,8 @@ def padded_length(loaded: ModelWithAnatomy, length: int) -> int:
 
 
 def _block_size(loaded: ModelWithAnatomy) -> int:
+    if isinstance(loaded, LoadedModel) and any(device.type != "cpu" for device in loaded.layer_devices):
+        return BLOCK
     return mmap.PAGESIZE // math.gcd(mmap.PAGESIZE, loaded.anatomy.sizes.head_dim * loaded.dtype.itemsize)
 
 
@@ -68,9 +73,10 @@ class KVCache:
         """Why PyTorch's kernels write and read it, not the compiled ones; None where those do."""
         padded = padded_length(loaded, length)
         self.spare_slot = slots
-        """One more slot, of no sequence: for what fills a batch up. Only compiled kernels need it."""
-        allocated = slots + 1 if self.kernels_refused is None else slots
-        shape = (allocated, sizes.kv_heads, padded, sizes.head_dim)
+        """One more slot, of no sequence: for what fills a batch up."""
+        self.is_attended_in_place = False
+        """Whether decoding attends by :mod:`.slotted_attention`; the runner finds out whether that works."""
+        shape = (slots + 1, sizes.kv_heads, padded, sizes.head_dim)
         try:
             self._buffers = [
                 _Buffer(shape, loaded.dtype, device) for device in loaded.layer_devices for _ in ("keys", "values")
@@ -106,7 +112,9 @@ class _Buffer:
             self._pages = mmap.mmap(-1, math.prod(shape) * dtype.itemsize, flags=flags)
             self.tensor = torch.frombuffer(self._pages, dtype=dtype).view(shape)
         else:
-            self.tensor = torch.zeros(shape, dtype=dtype, device=device)
+            # The slots of one head lie one after another, see slotted_attention.
+            slots, heads, *rest = shape
+            self.tensor = torch.zeros(heads, slots, *rest, dtype=dtype, device=device).transpose(0, 1)
 
     def discard(self, slot: int) -> None:
         if self._pages is None:

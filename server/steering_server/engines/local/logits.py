@@ -1,4 +1,4 @@
-"""What logits come to, row by row: by compiled kernels where they are float32 on a CPU, else by PyTorch's."""
+"""Reductions of the rows of logits: by compiled kernels where they are float32 on a CPU, else by PyTorch's."""
 
 from torch import Tensor, float32
 

@@ -41,7 +41,7 @@ def adjust(
     )
     _add(logits, [(row, token, bias) for row, p, _ in rows for token, bias in p.logit_bias])
     too_early = [(row, p) for row, p, seen in rows if seen.generated.total() < p.min_tokens]
-    _add(logits, [(row, token, float("-inf")) for row, _ in too_early for token in end_tokens])
+    _add(logits, [(row, token, float("-inf")) for row, p in too_early for token in end_tokens | p.stop_tokens])
     return logits
 
 

@@ -5,12 +5,17 @@ The products and numbers are the same, in about half the time that weights take 
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from transformers.pytorch_utils import Conv1D
 
-from steering_profiles.models.projections import is_dense
+from steering_profiles.models.projections import features, input_major, is_dense
+
+LinearLayer: TypeAlias = nn.Linear | Conv1D
+"""Layers whose weights are prepacked; a :class:`Conv1D` is GPT-2's linear layer, with ``weight`` as ``[in, out]``."""
 
 _TYPICAL_TOKENS = 32
 """Number of tokens in a step that the order is chosen for; other numbers run nearly as fast."""
@@ -19,7 +24,7 @@ _TYPICAL_TOKENS = 32
 class PrepackedLinear:
     """The product with one prepacked weight, that of one linear layer or of several with the same input."""
 
-    def __init__(self, layers: Sequence[nn.Linear], *, shared: bool = False) -> None:
+    def __init__(self, layers: Sequence[LinearLayer], *, shared: bool = False) -> None:
         """Take over the weights of ``layers``, one below the other, until :meth:`restore`.
 
         With ``shared`` the weight stays, since something else reads it, and is prepacked as a copy.
@@ -28,7 +33,7 @@ class PrepackedLinear:
         self.min_tokens = 1
         """Number of tokens below which a batch is padded, see :mod:`.invariance`."""
         self._shared = shared
-        weights = [layer.weight.data for layer in layers]
+        weights = [input_major(layer).data.T.contiguous() for layer in layers]
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         self.shape = tuple(weight.shape)
         self._bias = _joined_bias(layers)
@@ -57,9 +62,12 @@ class PrepackedLinear:
         """Give every layer its weight back, bit for bit."""
         if self._shared:
             return
-        weights = self._prepacked.to_dense().split([layer.out_features for layer in self.layers])
+        weights = self._prepacked.to_dense().split([features(layer)[1] for layer in self.layers])
         for layer, weight in zip(self.layers, weights, strict=True):
-            layer.weight.data = weight if len(self.layers) == 1 else weight.clone()
+            if isinstance(layer, Conv1D):
+                layer.weight.data = weight.T.contiguous()
+            else:
+                layer.weight.data = weight if len(self.layers) == 1 else weight.clone()
 
 
 class PrepackedLinears:
@@ -72,7 +80,7 @@ class PrepackedLinears:
     """
 
     def __init__(
-        self, model: nn.Module, groups: Sequence[Sequence[nn.Linear]] = (), *, without: Sequence[nn.Module] = ()
+        self, model: nn.Module, groups: Sequence[Sequence[LinearLayer]] = (), *, without: Sequence[nn.Module] = ()
     ) -> None:
         """Prepack all layers but those ``without``; those of each of ``groups`` as one, in :attr:`groups`.
 
@@ -84,9 +92,9 @@ class PrepackedLinears:
         taken = {id(layer) for group in groups for layer in group} | {id(module) for module in without}
         self._single: list[PrepackedLinear] = []
         for module in model.modules():
-            if type(module) is nn.Linear and id(module) not in taken and can_be_prepacked(module):
+            if isinstance(module, LinearLayer) and id(module) not in taken and can_be_prepacked(module):
                 linear = PrepackedLinear([module], shared=users[id(module.weight)] > 1)
-                module.forward = linear  # type: ignore[method-assign,assignment]
+                module.forward = linear  # type: ignore[method-assign]
                 self._single.append(linear)
         if self.all:
             _detach_from_file(model)
@@ -118,7 +126,7 @@ class PrepackedLinears:
 
 def can_be_prepacked(module: nn.Module | None) -> bool:
     """Whether a module is a linear layer whose weight this module can take over."""
-    if type(module) is not nn.Linear or "forward" in vars(module):
+    if module is None or type(module) not in (nn.Linear, Conv1D) or "forward" in vars(module):
         return False  # a forward of its own is accelerate's, which moves weights, or a quantisation library's
     if not is_dense(module):
         return False
@@ -130,12 +138,12 @@ def can_be_prepacked(module: nn.Module | None) -> bool:
     )
 
 
-def _joined_bias(layers: Sequence[nn.Linear]) -> Tensor | None:
+def _joined_bias(layers: Sequence[LinearLayer]) -> Tensor | None:
     """Return the biases of ``layers`` in one; zeros for a layer that has none, if another has."""
     if all(layer.bias is None for layer in layers):
         return None
     return torch.cat(
-        [layer.weight.new_zeros(layer.out_features) if layer.bias is None else layer.bias.data for layer in layers]
+        [layer.weight.new_zeros(features(layer)[1]) if layer.bias is None else layer.bias.data for layer in layers]
     )
 
 

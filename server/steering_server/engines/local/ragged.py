@@ -18,9 +18,11 @@ from itertools import groupby, takewhile
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from steering_profiles.schema import Gate
 from steering_server.engines.local.kv_cache import KVCache
+from steering_server.engines.local.slotted_attention import SlottedAttention, rounded
 
 _STRIDE = 32
 
@@ -40,6 +42,8 @@ class OpenGate:
 
     gate: Gate
     steering_row: int
+    token_rows: Sequence[int] | None = None
+    """As in :class:`SequenceInput`."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,13 @@ class SequenceInput:
     divergence: Divergence | None = None
     open_gate: OpenGate | None = None
     """Set for a gated sequence, whose ``steering_row`` is that of the closed gate."""
+    token_rows: Sequence[int] | None = None
+    """The row of each token where conditions of the steering choose it; None where all have ``steering_row``."""
+
+    @property
+    def steering_rows(self) -> Sequence[int]:
+        """The row of the steering table of each token."""
+        return [self.steering_row] * len(self.tokens) if self.token_rows is None else self.token_rows
 
     @property
     def first_layer(self) -> int:
@@ -77,6 +88,7 @@ class SequenceInput:
             tokens=self.tokens[start:end],
             position=self.position + start,
             steering_row=self.open_gate.steering_row,
+            token_rows=None if self.open_gate.token_rows is None else self.open_gate.token_rows[start:end],
             logits_for=range(end - start),
             divergence=Divergence(layers - 1, self.slot),
             open_gate=None,
@@ -102,8 +114,16 @@ class DecodeGroup:
     end: int
     slots: Tensor
     """``[sequences]``"""
+    positions: Tensor
+    """``[sequences]``: those of the tokens."""
     mask: Tensor
     """``[sequences, 1, 1, length]``: 0 at the cached positions that a query sees, minus infinity elsewhere."""
+
+    @cached_property
+    def in_place(self) -> SlottedAttention:
+        """Attention without a copy of keys and values, padded to one of the numbers of sequences it is compiled for."""
+        filling = (0, rounded(len(self.slots)) - len(self.slots))
+        return SlottedAttention(pad(self.slots, filling, value=int(self.slots[0])), pad(self.positions, filling))
 
 
 @dataclass(frozen=True)
@@ -287,4 +307,4 @@ def _decode_group(segments: Sequence[Segment], kv_cache: KVCache, device: torch.
     unseen = torch.arange(length, device=device) > positions.unsqueeze(-1)
     mask = torch.zeros(len(segments), length, dtype=kv_cache.dtype, device=device).masked_fill_(unseen, -torch.inf)
     slots = torch.tensor([segment.slot for segment in segments], device=device)
-    return DecodeGroup(segments[0].start, segments[-1].end, slots, mask.view(len(segments), 1, 1, length))
+    return DecodeGroup(segments[0].start, segments[-1].end, slots, positions, mask.view(len(segments), 1, 1, length))

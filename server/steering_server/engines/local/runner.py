@@ -12,6 +12,7 @@ from steering_profiles.models import LoadedModel
 from steering_profiles.models.attention import attention_by
 from steering_profiles.steering import SteeringHandle, attach, is_open
 from steering_server.engines.local import attention, fused
+from steering_server.engines.local.decode_graphs import DecodeGraphs
 from steering_server.engines.local.fused import FusedModel
 from steering_server.engines.local.kv_cache import KVCache
 from steering_server.engines.local.logits import largest
@@ -77,11 +78,22 @@ class Runner:
         )
         self._fused = FusedModel(loaded, self._linears, self.steering) if self.fused_refused is None else None
         self._min_tokens = 1
+        self._graphs: DecodeGraphs | None = None
 
     @property
     def linears(self) -> PrepackedLinears:
         """The linear layers."""
         return self._linears
+
+    @property
+    def compiled_unembedding(self) -> bool:
+        """Whether the compiled kernels compute the logits."""
+        return self._unembedding is not None
+
+    def capture_decoding(self, graphs: DecodeGraphs | None) -> None:
+        """Run decoding steps by ``graphs`` from now on, and attend in place; with None as other steps are run."""
+        self._graphs = graphs
+        self.kv_cache.is_attended_in_place = graphs is not None
 
     def pad_to(self, min_tokens: int) -> None:
         """Pad every smaller batch to ``min_tokens`` tokens from now on."""
@@ -97,18 +109,21 @@ class Runner:
             HookError: the steering of some sequence was not applied.
             EngineError: some layer did not use the engine's attention.
         """
+        if self._graphs is not None and DecodeGraphs.covers(inputs):
+            return _one_row_each(self._graphs.run(inputs))
         gate_passes = {i: again for i, each in enumerate(inputs) if (again := each.gate_pass(self._layers)) is not None}
         every = [*inputs, *gate_passes.values()]
         every.extend(self._filler(every))
         order = layout_order(every)
         ordered = [every[index] for index in order]
-        self_only = all(self.steering.attends_to_itself(each.steering_row) for each in ordered)
+        used = {row for each in ordered for row in each.steering_rows}
+        self_only = all(map(self.steering.attends_to_itself, used))
         batch = build_batch(
             self.kv_cache, ordered, self._layers, self._device, self_only=self_only, min_tokens=self._min_tokens
         )
         filling = [0] * batch.padding
         tokens = self._tensor([token for each in ordered for token in each.tokens] + filling)
-        steering_rows = [each.steering_row for each in ordered for _ in each.tokens] + filling
+        steering_rows = [row for each in ordered for row in each.steering_rows] + filling
         positions = torch.cat([batch.positions, batch.positions.new_zeros(batch.padding)])
         wanted = self._tensor(_wanted_tokens(ordered))
         with self.steering.step(steering_rows, ragged=True, tokens_per_layer=batch.tokens_per_layer):
@@ -160,6 +175,11 @@ class Runner:
 
     def _tensor(self, values: Sequence[int]) -> Tensor:
         return torch.tensor(values, dtype=torch.long, device=self._device)
+
+
+def _one_row_each(logits: Tensor) -> list[SequenceOutput]:
+    finite = largest(logits).isfinite().tolist()
+    return [SequenceOutput(logits, slice(row, row + 1), is_finite) for row, is_finite in enumerate(finite)]
 
 
 def _wanted_tokens(inputs: Sequence[SequenceInput]) -> list[int]:

@@ -12,6 +12,9 @@ from steering_server.generation.requests import SamplingParams, TokenLogprob
 _CANDIDATES = 1024
 """Number of likeliest tokens that a truncated draw considers before it sorts the whole vocabulary."""
 
+_LARGEST_DRAW = 1 - 2**-24
+"""The largest float32 below 1."""
+
 
 def sample(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]) -> list[int]:
     """Return one token per sequence from ``logits`` (``[sequences, vocab]``).
@@ -36,10 +39,12 @@ def sample(logits: Tensor, params: Sequence[SamplingParams], uniforms: Sequence[
     return [int(token) for token in tokens.tolist()]
 
 
-def logprobs_of(logits: Tensor, tokens: Sequence[int], alternatives: Sequence[int]) -> list[TokenLogprob]:
+def logprobs_of(
+    logits: Tensor, tokens: Sequence[int], alternatives: Sequence[int], *, ranked: bool = False
+) -> list[TokenLogprob]:
     """Return the log-probability of one token per row of ``logits`` (``[rows, vocab]``) and the likeliest tokens.
 
-    ``alternatives`` is the number of likeliest tokens for each row.
+    ``alternatives`` is the number of likeliest tokens for each row. With ``ranked``, each token's rank is returned too.
     """
     if not tokens:
         return []
@@ -55,10 +60,16 @@ def logprobs_of(logits: Tensor, tokens: Sequence[int], alternatives: Sequence[in
     filled = torch.tensor([row_ids + [0] * (most - len(row_ids)) for row_ids in top], dtype=torch.long)
     chosen, *others = logprobs(logits, torch.cat([ids, filled.to(ids.device)], dim=-1)).T.tolist()
     by_row = list(zip(*others, strict=True)) if others else [()] * len(tokens)
+    ranks = _ranks(logits, ids) if ranked else [None] * len(tokens)
     return [
-        TokenLogprob(token, logprob, tuple(zip(row_ids, row_logprobs, strict=False)))
-        for token, logprob, row_ids, row_logprobs in zip(tokens, chosen, top, by_row, strict=True)
+        TokenLogprob(token, logprob, tuple(zip(row_ids, row_logprobs, strict=False)), rank)
+        for token, logprob, row_ids, row_logprobs, rank in zip(tokens, chosen, top, by_row, ranks, strict=True)
     ]
+
+
+def _ranks(logits: Tensor, ids: Tensor) -> list[int]:
+    """Return the rank of one token per row, 1 for the likeliest; ``ids`` is ``[rows, 1]``."""
+    return [1 + above for above in (logits > logits.gather(-1, ids)).sum(dim=-1).tolist()]
 
 
 def _softmax(logits: Tensor, params: Sequence[SamplingParams], rows: Sequence[int]) -> Tensor:
@@ -117,10 +128,11 @@ def _draw_sorted(values: Tensor, ids: Tensor, limits: _Limits, u: Tensor, vocabu
 def _invert(weights: Tensor, u: Tensor) -> Tensor:
     """Invert each row's cumulative distribution at ``u`` (``[rows, 1]``); returns ``[rows]``.
 
-    Weights need not sum to one.
+    Weights need not sum to one. A token without weight is never drawn.
     """
     cumulative = weights.double().cumsum(dim=-1)
-    target = u.double() * cumulative[:, -1:]
+    # As float32 the largest numbers below 1 are 1, at which the last token would be drawn whatever its weight.
+    target = u.double().clamp(max=_LARGEST_DRAW) * cumulative[:, -1:]
     found = torch.searchsorted(cumulative, target, right=True).squeeze(-1)
     return found.clamp(max=weights.shape[-1] - 1)
 

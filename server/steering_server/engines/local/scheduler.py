@@ -1,18 +1,24 @@
 """The scheduler: which sequences run, which wait, and the tokens of the next step.
 
 A step computes one token of every sequence that generates and prompt chunks of the others. The next sequence to start
-belongs to the group with the fewest running sequences; among equals the oldest group comes first. Where memory for the
-KV cache runs out, the youngest sequence is preempted: it waits again and keeps the tokens it has generated.
+belongs to the client with the fewest running sequences and, of that client's groups, to the one with the fewest; among
+equals the oldest group comes first. A client for whom there is no room takes the place of one that has at least two
+more. Where memory for the KV cache runs out, the youngest sequence is preempted. A preempted sequence waits again and
+keeps the tokens it has generated.
 """
 
+import time
+from collections import Counter
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, replace
 
 from steering_profiles.models import Sizes
-from steering_profiles.steering import SteeringTable, divergence_layer, kv_cache_key
-from steering_server.engines.local.ragged import Divergence, OpenGate, SequenceInput
+from steering_profiles.steering import SteeringTable, TokenRows, divergence_layer, kv_cache_key
+from steering_server.engines.local.ragged import Divergence, SequenceInput
 from steering_server.engines.local.sequence import Allocation, Group, SequenceState
 from steering_server.engines.local.slots import SlotPool
 from steering_server.errors import EngineError
+from steering_server.generation.backend import EngineStats
 
 _DOUBLE_COST_POSITION = 1024
 """Position at which a prompt token costs about twice as much as the first, since it attends to all tokens before it."""
@@ -31,7 +37,7 @@ class Budget:
 
 
 class Scheduler:
-    """The groups of an engine. Only the engine's thread may use it, except for :attr:`waiting`."""
+    """The groups of an engine. Only the engine's thread may use it, except for :attr:`waiting` and :meth:`stats`."""
 
     def __init__(self, pool: SlotPool, steering_table: SteeringTable, sizes: Sizes, budget: Budget) -> None:
         self._pool = pool
@@ -39,6 +45,9 @@ class Scheduler:
         self._sizes = sizes
         self._budget = budget
         self._groups: list[Group] = []
+        self._preemptions = 0
+        self._prefix_cache_queries = 0
+        self._prefix_cache_hits = 0
 
     def __bool__(self) -> bool:
         return bool(self._groups)
@@ -48,13 +57,37 @@ class Scheduler:
         """Number of waiting sequences."""
         return sum(len(group.waiting) for group in self._groups)
 
+    def waiting_of(self, client: str) -> int:
+        """Return the number of waiting sequences of ``client``."""
+        return sum(len(group.waiting) for group in list(self._groups) if group.client == client)
+
     @property
     def available(self) -> int:
         """Number of further sequences that may run."""
-        return self._budget.max_num_seqs - sum(len(group.running) for group in self._groups)
+        return self._budget.max_num_seqs - self._running
+
+    @property
+    def _running(self) -> int:
+        return sum(len(group.running) for group in self._groups)
+
+    def stats(self, bytes_per_token: int) -> EngineStats:
+        """Return the state, with ``bytes_per_token`` of KV cache."""
+        pool = self._pool
+        return EngineStats(
+            running=self._running,
+            waiting=self.waiting,
+            preemptions=self._preemptions,
+            kv_cache_running=(pool.capacity - pool.free_tokens) * bytes_per_token,
+            kv_cache_kept=pool.kept_tokens * bytes_per_token,
+            kv_cache_capacity=pool.capacity * bytes_per_token,
+            prefix_cache_queries=self._prefix_cache_queries,
+            prefix_cache_hits=self._prefix_cache_hits,
+        )
 
     def add(self, group: Group) -> None:
         """Add a new group to the queue."""
+        for sequence in group.waiting:
+            sequence.request.timeline.queued_at = time.monotonic()
         self._groups.append(group)
 
     def drop_ended(self) -> None:
@@ -66,23 +99,50 @@ class Scheduler:
 
     def admit(self) -> None:
         """Start waiting sequences, in order, while there is room for the next one."""
-        while self.available > 0:
-            groups = [group for group in self._groups if group.waiting]
-            if not groups:
+        while True:
+            group = self._next_group()
+            if group is None:
                 return
-            group = min(groups, key=lambda one: len(one.running))
-            if not self._pool.has_room(len(group.waiting[0].tokens)):
-                return
+            while not self._has_room(group):
+                rival = self._richer_rival(group)
+                if rival is None:
+                    return
+                self._preempt(rival)
             sequence = group.waiting[0]
             sequence.start(self._allocate(sequence))
             group.waiting.popleft()
             group.running.append(sequence)
 
+    def _next_group(self) -> Group | None:
+        """Return the group whose sequence starts next, if any waits."""
+        running = self._running_by_client()
+        groups = [group for group in self._groups if group.waiting]
+        return min(groups, key=lambda one: (running[_client(one)], len(one.running)), default=None)
+
+    def _has_room(self, group: Group) -> bool:
+        return self.available > 0 and self._pool.has_room(len(group.waiting[0].tokens))
+
+    def _richer_rival(self, group: Group) -> SequenceState | None:
+        """Return the youngest sequence of the client that runs most, if it runs at least two more than this group's."""
+        if group.client is None:
+            return None
+        running = self._running_by_client()
+        richest = max(running, key=running.__getitem__, default=None)
+        if richest is None or running[richest] < running[group.client] + 2:
+            return None
+        return [one for each in self._groups if _client(each) == richest for one in each.running][-1]
+
+    def _running_by_client(self) -> Counter[Hashable]:
+        counts: Counter[Hashable] = Counter()
+        for group in self._groups:
+            counts[_client(group)] += len(group.running)
+        return counts
+
     def plan(self) -> list[tuple[SequenceState, SequenceInput]]:
         """Choose the tokens of the next step."""
         running = [sequence for group in self._groups for sequence in group.running]
         generating = [sequence for sequence in running if sequence.remaining <= 1]
-        prompts = [sequence for sequence in running if sequence.remaining > 1 and self._is_ready(sequence)]
+        prompts = _in_turns(one for one in running if one.remaining > 1 and self._is_ready(one))
         budget = self._budget.max_num_batched_tokens_mixed if generating else self._budget.max_num_batched_tokens
         planned: dict[SequenceState, SequenceInput] = {}
         for sequence in generating:
@@ -118,9 +178,9 @@ class Scheduler:
                     self._copy_prefix(other.allocated, allocation)
                 other.allocated.prefix_source = None
         self._pool.release(allocation.slot, keep=keep)
-        self._steering_table.release(allocation.steering_row)
-        if allocation.open_gate is not None:
-            self._steering_table.release(allocation.open_gate.steering_row)
+        allocation.rows.release()
+        if allocation.open_rows is not None:
+            allocation.open_rows.release()
         sequence.allocation = None
 
     def release_all(self, group: Group, *, keep: bool = True) -> None:
@@ -143,13 +203,14 @@ class Scheduler:
 
     def _allocate(self, sequence: SequenceState) -> Allocation:
         steering = sequence.request.steering
-        row, open_gate = self._steering_table.acquire(steering.closed), None
-        if steering.gate is not None:
-            open_gate = OpenGate(steering.gate, self._steering_table.acquire(steering.opened))
-        slot, prefix_slot, prefix_length = self._pool.acquire(
-            sequence.tokens, kv_cache_key(steering, self._sizes), sequence.max_shared
-        )
-        allocation = Allocation(slot, row, open_gate)
+        rows = TokenRows(self._steering_table, steering.closed)
+        open_rows = None if steering.gate is None else TokenRows(self._steering_table, steering.opened)
+        key = kv_cache_key(steering, self._sizes, len(sequence.request.prompt))
+        slot, prefix_slot, prefix_length = self._pool.acquire(sequence.tokens, key, sequence.max_shared)
+        if self._pool.reuses and not sequence.has_run:  # a preempted one would find itself
+            self._prefix_cache_queries += len(sequence.tokens)
+            self._prefix_cache_hits += max(slot.computed, prefix_length)
+        allocation = Allocation(slot, rows, steering.gate, open_rows)
         if prefix_slot is not None:
             allocation.prefix_source = self._owner(prefix_slot)
             allocation.prefix_length = prefix_length
@@ -165,7 +226,8 @@ class Scheduler:
         candidates = [
             other
             for other in sequence.group.running
-            if other.tokens == sequence.tokens and other.computed == 0 and other.allocated.is_independent
+            if other.tokens == sequence.tokens and len(other.request.prompt) == len(sequence.request.prompt)
+            if other.computed == 0 and other.allocated.is_independent
         ]
         layers = [
             divergence_layer(other.request.steering, sequence.request.steering, self._sizes) for other in candidates
@@ -205,12 +267,32 @@ class Scheduler:
             self._preempt(self._youngest())
 
     def _youngest(self) -> SequenceState:
-        return [sequence for group in self._groups for sequence in group.running][-1]
+        """Return the youngest sequence of the client that runs most, so that none is preempted for a greedier one."""
+        running = [sequence for group in self._groups for sequence in group.running]
+        counts = Counter(sequence.group.client for sequence in running)
+        most = max(counts.values())
+        return [sequence for sequence in running if counts[sequence.group.client] == most][-1]
 
     def _preempt(self, sequence: SequenceState) -> None:
         self.release(sequence)
+        self._preemptions += 1
         sequence.group.waiting.appendleft(sequence)
 
 
 def _lower_layers_source(sequence: SequenceState) -> SequenceState | None:
     return None if sequence.allocation is None else sequence.allocation.lower_layers_source
+
+
+def _client(group: Group) -> Hashable:
+    """Return whom a group counts for: its client or, without one, itself."""
+    return id(group) if group.client is None else group.client
+
+
+def _in_turns(sequences: Iterable[SequenceState]) -> list[SequenceState]:
+    """Return the sequences with clients taking turns, so that nobody waits for all prompts of another."""
+    turns: Counter[str | None] = Counter()
+    ranked = []
+    for sequence in sequences:
+        ranked.append((turns[sequence.group.client], sequence))
+        turns[sequence.group.client] += 1
+    return [sequence for _, sequence in sorted(ranked, key=lambda pair: pair[0])]

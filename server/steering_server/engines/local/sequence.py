@@ -1,6 +1,7 @@
 """The state of one sequence in the engine, and the group of sequences of one request."""
 
 import random
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,6 +9,10 @@ from dataclasses import dataclass, field
 import structlog
 from torch import Tensor
 
+from steering_profiles.conditions import ConditionTrace
+from steering_profiles.schema import Gate
+from steering_profiles.steering import TokenRows
+from steering_server.engines.local.grammars.matching import Matcher
 from steering_server.engines.local.penalties import TokenHistory
 from steering_server.engines.local.ragged import OpenGate, SequenceInput
 from steering_server.engines.local.sampling import logprobs_of
@@ -27,6 +32,8 @@ class Group:
     """Sequences that were submitted together and report through the same ``emit``."""
 
     emit: Emit
+    client: str | None = None
+    """Who sent the request, where the queue is fair over clients; None where it is fair over requests."""
     waiting: "deque[SequenceState]" = field(default_factory=deque)
     running: "list[SequenceState]" = field(default_factory=list)
     cancelled: bool = False
@@ -47,9 +54,12 @@ class Allocation:
     """The resources of a running sequence, and the running sequences it shares computation with."""
 
     slot: CacheSlot
-    steering_row: int
-    open_gate: OpenGate | None = None
+    rows: TokenRows
+    """Rows of the steering table; where the steering is gated, with its gate closed."""
+    open_gate: Gate | None = None
     """Set for a sequence whose steering is gated."""
+    open_rows: TokenRows | None = None
+    """Rows of a gated steering with its gate open."""
     prefix_source: "SequenceState | None" = None
     """A running sequence with the same prefix and the same steering, from which the KV cache is copied."""
     prefix_length: int = 0
@@ -66,17 +76,37 @@ class Allocation:
 class SequenceState:
     """A sequence, waiting or running: its tokens, how many of them are computed, and what has been reported."""
 
-    def __init__(self, group: Group, index: int, request: GenerationRequest, text: TextStream) -> None:
+    def __init__(
+        self,
+        group: Group,
+        index: int,
+        request: GenerationRequest,
+        text: TextStream,
+        matcher: Matcher | None = None,
+        trace: ConditionTrace | None = None,
+    ) -> None:
+        """Begin a sequence that waits; ``trace`` reads where its steering's conditions hold, if that has any."""
         self.group = group
         self.index = index
         self.request = request
         self.text = text
+        self.matcher = matcher
+        self._trace = trace
         self.tokens = list(request.prompt)
-        self.history = TokenHistory(frozenset(request.prompt))
+        self._history: TokenHistory | None = None
         self.allocation: Allocation | None = None
         self._random = random.Random(request.sampling.seed)
         self._scored_from = request.sampling.prompt_logprobs_from
         self._prompt_logprobs: list[TokenLogprob | None] = []
+        self.has_run = False
+        """Whether the sequence runs, or has run before it was preempted."""
+
+    @property
+    def history(self) -> TokenHistory:
+        """The tokens of the prompt and of the text; made when it is needed, since thousands of sequences may wait."""
+        if self._history is None:
+            self._history = TokenHistory(frozenset(self.request.prompt))
+        return self._history
 
     @property
     def allocated(self) -> Allocation:
@@ -118,6 +148,9 @@ class SequenceState:
     def start(self, allocation: Allocation) -> None:
         """Begin to run with ``allocation``, for the first time or after a preemption."""
         self.allocation = allocation
+        if not self.has_run:
+            self.has_run = True
+            self.request.timeline.started_at = time.monotonic()
         # The first token has no log-probability.
         self._prompt_logprobs = [None] if self._scored_from == 0 else []
 
@@ -136,13 +169,19 @@ class SequenceState:
         first = end - 1 if self._samples_at(end) else end
         if self._scored_from is not None:
             first = min(first, max(self._scored_from - 1, computed))
+        held = None if self._trace is None else self._trace.held(self.tokens, computed, end)
+        row, token_rows = _rows(allocation.rows, held)
+        open_gate = None
+        if allocation.open_gate is not None and allocation.open_rows is not None:
+            open_gate = OpenGate(allocation.open_gate, *_rows(allocation.open_rows, held))
         return SequenceInput(
             tokens=self.tokens[computed:end],
             position=computed,
             slot=allocation.slot.index,
-            steering_row=allocation.steering_row,
+            steering_row=row,
             logits_for=range(first - computed, end - computed),
-            open_gate=allocation.open_gate,
+            open_gate=open_gate,
+            token_rows=token_rows,
         )
 
     def advance(self, computed: SequenceInput, logits: Tensor) -> bool:
@@ -153,12 +192,21 @@ class SequenceState:
         return self._samples_at(self.computed)
 
     def push(self, token: int, logprob: TokenLogprob | None, *, is_end: bool) -> Chunk:
-        """Add a generated token; return the output that can be reported, with a finish reason if it is the last."""
+        """Add a generated token; return the output that can be reported, with a finish reason if it is the last.
+
+        Raises:
+            GrammarTooComplex: the tokens that the grammar allows next cannot be found within its limits.
+        """
         self.tokens.append(token)
+        self.request.timeline.token_at.append(time.monotonic())
         self.history.generated[token] += 1
         if is_end:
             return self.text.end(token, logprob)
         chunk = self.text.push(token, logprob)
+        if self.matcher is not None and not chunk.finish_reason:
+            self.matcher.push(token)
+            if self.matcher.is_complete:
+                return chunk + self.text.finish("stop")
         if not chunk.finish_reason and self.generated >= self.request.sampling.max_tokens:
             return chunk + self.text.finish("length")
         return chunk
@@ -178,5 +226,16 @@ class SequenceState:
             return
         following = self.request.prompt[start + 1 : self.computed + 1]
         if following:
-            alternatives = [self.request.sampling.logprobs or 0] * len(following)
-            self._prompt_logprobs.extend(logprobs_of(logits[: len(following)], following, alternatives))
+            sampling = self.request.sampling
+            alternatives = [sampling.prompt_alternatives] * len(following)
+            self._prompt_logprobs.extend(
+                logprobs_of(logits[: len(following)], following, alternatives, ranked=sampling.prompt_ranks)
+            )
+
+
+def _rows(rows: TokenRows, held: list[int] | None) -> tuple[int, list[int] | None]:
+    """Return the row of a sequence's first token, and those of all where conditions choose them."""
+    if held is None:
+        return rows.of([0])[0], None
+    of_tokens = rows.of(held)
+    return of_tokens[0], of_tokens

@@ -47,6 +47,21 @@ class SlotPool:
         """Number of tokens that there is memory for, besides those of running sequences."""
         return self._capacity - sum(slot.committed for slot in self._running)
 
+    @property
+    def capacity(self) -> int:
+        """Number of tokens that there is memory for in all."""
+        return self._capacity
+
+    @property
+    def kept_tokens(self) -> int:
+        """Number of tokens that memory is committed for in free slots, which keep the content of finished sequences."""
+        return sum(slot.committed for slot in self._free)
+
+    @property
+    def reuses(self) -> bool:
+        """Whether sequences take over what others have computed."""
+        return self._reuse
+
     def has_room(self, length: int) -> bool:
         """Return whether there is a free slot and memory for ``length`` tokens."""
         return bool(self._free) and self._in_blocks(length) <= self.free_tokens

@@ -5,11 +5,12 @@ Which kernel computes a sequence, and how it orders sums, depends on the batch, 
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from steering_server.engines.local.kernels import ScoreOptions
 from steering_server.engines.local.kv_cache import LayerKVCache
 from steering_server.engines.local.ragged import DecodeGroup, RaggedBatch
+from steering_server.engines.local.slotted_attention import rounded
 
 _MANY_SEQUENCES = 12
 """Number of sequences in a decode group from which plain matrix products are faster than the CPU's fused kernel."""
@@ -25,8 +26,9 @@ def attend(query: Tensor, cache: LayerKVCache, batch: RaggedBatch, layer: int, o
     ``query`` is ``[heads, tokens, head_dim]``; returns ``[tokens that the layer computes, heads, head_dim]``.
     """
     positions = batch.positions[: len(batch.slots)].to(query.device)
+    decode = _decode_in_place if batch.kv_cache.is_attended_in_place else _decode
     parts = [
-        _decode(query[:, group.start : group.end], cache, group, positions[group.start : group.end], options)
+        decode(query[:, group.start : group.end], cache, group, positions[group.start : group.end], options)
         for group in batch.decode_groups
     ]
     for segment in batch.segments_at(layer):
@@ -62,6 +64,15 @@ def _decode(query: Tensor, cache: LayerKVCache, group: DecodeGroup, positions: T
     by_products = options.softcap is not None or (query.device.type == "cpu" and len(slots) >= _MANY_SEQUENCES)
     attended = (_attend_by_products if by_products else _attend_fused)(grouped, keys, values, mask, options)
     return attended.reshape(len(slots), heads, head_dim)
+
+
+def _decode_in_place(
+    query: Tensor, cache: LayerKVCache, group: DecodeGroup, positions: Tensor, options: ScoreOptions
+) -> Tensor:
+    """Compute the same as :func:`_decode` without a copy of keys and values."""
+    sequences = query.shape[1]
+    padded = pad(query.transpose(0, 1), (0, 0, 0, 0, 0, rounded(sequences) - sequences))
+    return group.in_place.attend(padded, cache, options)[:sequences]
 
 
 def _attend_fused(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, options: ScoreOptions) -> Tensor:

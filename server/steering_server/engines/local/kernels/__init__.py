@@ -214,7 +214,7 @@ def unembed(hidden: Tensor, weight: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class LogitSummary:
-    """What the logits of some rows, ``[rows, vocab]`` in float32, come to; every field is ``[rows]``."""
+    """Largest logit and likeliest token of each row of ``[rows, vocab]``; both fields are ``[rows]``."""
 
     largest: Tensor
     """A NaN counts as the largest."""

@@ -24,9 +24,14 @@
 
 typedef float v16 __attribute__((vector_size(64)));
 typedef float v16_unaligned __attribute__((vector_size(64), aligned(4), may_alias));
+typedef float v8 __attribute__((vector_size(32)));
+typedef float v8_unaligned __attribute__((vector_size(32), aligned(4), may_alias));
 typedef uint32_t u32x16 __attribute__((vector_size(64)));
 typedef uint32_t u32x16_unaligned __attribute__((vector_size(64), aligned(2), may_alias));
 typedef int32_t i32x16 __attribute__((vector_size(64)));
+typedef uint32_t u32x8 __attribute__((vector_size(32)));
+typedef uint32_t u32x8_unaligned __attribute__((vector_size(32), aligned(2), may_alias));
+typedef int32_t i32x8 __attribute__((vector_size(32)));
 
 typedef struct {
     const void *query;
@@ -92,6 +97,7 @@ typedef void (*task)(const void *args, int64_t index);
 
 typedef struct {
     task attend, add_norm, gate, rotary, cache, logits, summary;
+    int widens; /* `logits` takes inputs in float32 whatever the weights are in */
 } kernels;
 
 /* bfloat16 is the upper half of a float32; rounded to nearest, ties to even. */
@@ -116,17 +122,24 @@ INLINE uint16_t narrow(float x) {
 #define ONE(x, y) __builtin_shufflevector(x, y, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30)
 #define OTHER(x, y) __builtin_shufflevector(x, y, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31)
 
+#define QUARTER8(x, y) __builtin_shufflevector(x, y, 0, 1, 2, 3, 8, 9, 10, 11)
+#define OTHER_QUARTER8(x, y) __builtin_shufflevector(x, y, 4, 5, 6, 7, 12, 13, 14, 15)
+#define PAIR8(x, y) __builtin_shufflevector(x, y, 0, 1, 8, 9, 4, 5, 12, 13)
+#define OTHER_PAIR8(x, y) __builtin_shufflevector(x, y, 2, 3, 10, 11, 6, 7, 14, 15)
+#define ONE8(x, y) __builtin_shufflevector(x, y, 0, 8, 2, 10, 4, 12, 6, 14)
+#define OTHER8(x, y) __builtin_shufflevector(x, y, 1, 9, 3, 11, 5, 13, 7, 15)
+
 /* Each set of instructions gets its own copy of every kernel. */
 #define PASTE2(a, b) a##_##b
 #define PASTE(a, b) PASTE2(a, b)
 
 #define splat V(splat)
 #define spread V(spread)
-#define widen16 V(widen16)
+#define widen_each V(widen_each)
 #define choose V(choose)
 #define greater V(greater)
 #define greatest V(greatest)
-#define narrow16 V(narrow16)
+#define narrow_each V(narrow_each)
 #define exponential V(exponential)
 #define hyperbolic_tangent V(hyperbolic_tangent)
 #define seen V(seen)
@@ -396,7 +409,17 @@ static PyObject *logits(PyObject *self, PyObject *const *args, Py_ssize_t given)
     int64_t n[8];
     if (!read_arguments(args, given, 8, n, 0, NULL)) return NULL;
     logits_args a = {POINTER(2), POINTER(3), POINTER(4), n[5], n[6], n[7]};
-    run(KERNELS(n[0])->logits, &a, (n[7] + TOKENS - 1) / TOKENS, TOKENS * n[6] * n[5], n[1]);
+    const kernels *used = KERNELS(n[0]);
+    float *widened = NULL;
+    if (n[0] && used->widens) {
+        const uint16_t *narrow_inputs = a.inputs;
+        widened = PyMem_Malloc(n[5] * n[6] * sizeof(float));
+        if (!widened) return PyErr_NoMemory();
+        for (int64_t i = 0; i < n[5] * n[6]; i++) widened[i] = widen(narrow_inputs[i]);
+        a.inputs = widened;
+    }
+    run(used->logits, &a, (n[7] + TOKENS - 1) / TOKENS, TOKENS * n[6] * n[5], n[1]);
+    PyMem_Free(widened);
     Py_RETURN_NONE;
 }
 

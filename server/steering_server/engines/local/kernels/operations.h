@@ -15,12 +15,12 @@ typedef float NAME(element);
 #endif
 #define T NAME(element)
 
-INLINE v16 NAME(load)(const T *p) {
+INLINE VEC NAME(load)(const T *p) {
 #if BFLOAT16
-    typedef uint16_t u16x16 __attribute__((vector_size(32), aligned(2), may_alias));
-    return (v16)(__builtin_convertvector(*(const u16x16 *)p, u32x16) << 16);
+    typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+    return (VEC)(__builtin_convertvector(*(const halves *)p, UVEC) << 16);
 #else
-    return *(const v16_unaligned *)p;
+    return *(const VEC_UNALIGNED *)p;
 #endif
 }
 
@@ -49,34 +49,34 @@ INLINE float NAME(rounded)(float x) {
 #endif
 }
 
-INLINE v16 NAME(rounded16)(v16 x) {
+INLINE VEC NAME(rounded_each)(VEC x) {
 #if BFLOAT16
-    return widen16(narrow16(x));
+    return widen_each(narrow_each(x));
 #else
     return x;
 #endif
 }
 
-INLINE void NAME(store)(T *p, v16 x) {
+INLINE void NAME(store)(T *p, VEC x) {
 #if BFLOAT16
-    typedef uint16_t u16x16 __attribute__((vector_size(32), aligned(2), may_alias));
-    *(u16x16 *)p = __builtin_convertvector(narrow16(x), u16x16);
+    typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
+    *(halves *)p = __builtin_convertvector(narrow_each(x), halves);
 #else
-    *(v16_unaligned *)p = x;
+    *(VEC_UNALIGNED *)p = x;
 #endif
 }
 
-/* The first n of 16 elements, none where n is negative; the others are 0. */
-INLINE v16 NAME(load_some)(const T *p, int64_t n) {
-    T padded[16] = {0};
-    if (n >= 16) return NAME(load)(p);
+/* The first n elements of a vector, none where n is negative; the others are 0. */
+INLINE VEC NAME(load_some)(const T *p, int64_t n) {
+    T padded[LANES] = {0};
+    if (n >= LANES) return NAME(load)(p);
     if (n > 0) memcpy(padded, p, n * sizeof(T));
     return NAME(load)(padded);
 }
 
-INLINE void NAME(store_some)(T *p, v16 x, int64_t n) {
-    T padded[16];
-    if (n >= 16) {
+INLINE void NAME(store_some)(T *p, VEC x, int64_t n) {
+    T padded[LANES];
+    if (n >= LANES) {
         NAME(store)(p, x);
         return;
     }
@@ -97,44 +97,44 @@ INLINE void NAME(store_some)(T *p, v16 x, int64_t n) {
 /* Keys of a block, transposed: packed[d][key], for d in units of PER_PACKED elements. */
 INLINE void NAME(pack_keys)(const attention_args *a, const T *keys, int64_t count, int64_t limit, PACKED *packed) {
     const int64_t units = a->padded_dim / PER_PACKED;
-    for (int64_t first = 0; first < count; first += 16)
-        for (int64_t d = 0; d < units; d += 16) {
-            u32x16 rows[16];
+    for (int64_t first = 0; first < count; first += LANES)
+        for (int64_t d = 0; d < units; d += LANES) {
+            UVEC rows[LANES];
             const int64_t left = a->head_dim - d * PER_PACKED;
-            for (int k = 0; k < 16; k++) {
+            for (int k = 0; k < LANES; k++) {
                 const int64_t key = first + k < limit ? first + k : limit - 1;
                 const T *from = keys + key * a->head_dim + d * PER_PACKED;
 #if DOT
-                if (left >= 32)
-                    rows[k] = *(const u32x16_unaligned *)from;
+                if (left >= 2 * LANES)
+                    rows[k] = *(const UVEC_UNALIGNED *)from;
                 else {
-                    uint32_t some[16] = {0};
+                    uint32_t some[LANES] = {0};
                     memcpy(some, from, left * sizeof(T));
-                    rows[k] = *(const u32x16_unaligned *)some;
+                    rows[k] = *(const UVEC_UNALIGNED *)some;
                 }
 #else
-                rows[k] = (u32x16)NAME(load_some)(from, left);
+                rows[k] = (UVEC)NAME(load_some)(from, left);
 #endif
             }
             transpose(rows);
-            for (int k = 0; k < 16 && d + k < units; k++)
-                *(u32x16_unaligned *)(packed + (d + k) * BLOCK + first) = rows[k];
+            for (int k = 0; k < LANES && d + k < units; k++)
+                *(UVEC_UNALIGNED *)(packed + (d + k) * BLOCK + first) = rows[k];
         }
 }
 
 /* Values of a block: packed[key][d], for keys in units of PER_PACKED. */
 INLINE void NAME(pack_values)(const attention_args *a, const T *values, int64_t count, int64_t limit, PACKED *packed) {
     for (int64_t key = 0; key < count; key += PER_PACKED)
-        for (int64_t d = 0; d < a->padded_dim; d += 16) {
+        for (int64_t d = 0; d < a->padded_dim; d += LANES) {
             const int64_t left = a->head_dim - d;
             PACKED *to = packed + key / PER_PACKED * a->padded_dim + d;
-            v16 even = NAME(load_some)(values + key * a->head_dim + d, left);
+            VEC even = NAME(load_some)(values + key * a->head_dim + d, left);
 #if DOT
             const int64_t next = key + 1 < limit ? key + 1 : limit - 1;
-            v16 odd = NAME(load_some)(values + next * a->head_dim + d, left);
-            *(u32x16_unaligned *)to = ((u32x16)even >> 16) | (u32x16)odd;
+            VEC odd = NAME(load_some)(values + next * a->head_dim + d, left);
+            *(UVEC_UNALIGNED *)to = ((UVEC)even >> 16) | (UVEC)odd;
 #else
-            *(v16_unaligned *)to = even;
+            *(VEC_UNALIGNED *)to = even;
 #endif
         }
     (void)limit;
@@ -144,48 +144,48 @@ INLINE void NAME(pack_values)(const attention_args *a, const T *values, int64_t 
 INLINE void NAME(score)(const attention_args *a, const PACKED *queries, const PACKED *keys, int64_t count,
                         float (*scores)[BLOCK]) {
     const int64_t units = a->padded_dim / PER_PACKED;
-    for (int64_t first = 0; first < count; first += 32) {
-        v16 sums[4][2] = {{{0}}};
+    for (int64_t first = 0; first < count; first += 2 * LANES) {
+        VEC sums[4][2] = {{{0}}};
         const PACKED *column = keys + first;
         for (int64_t d = 0; d < units; d++, column += BLOCK)
             for (int row = 0; row < 4; row++) {
                 PACKED q = queries[row * units + d];
                 for (int half = 0; half < 2; half++)
 #if DOT
-                    sums[row][half] = dot(sums[row][half], *(const u32x16_unaligned *)(column + 16 * half), splat(q));
+                    sums[row][half] = dot(sums[row][half], *(const UVEC_UNALIGNED *)(column + LANES * half), splat(q));
 #else
-                    sums[row][half] = FMA(*(const v16_unaligned *)(column + 16 * half), spread(q), sums[row][half]);
+                    sums[row][half] = FMA(*(const VEC_UNALIGNED *)(column + LANES * half), spread(q), sums[row][half]);
 #endif
             }
         for (int row = 0; row < 4; row++)
             for (int half = 0; half < 2; half++)
-                *(v16_unaligned *)(scores[row] + first + 16 * half) = sums[row][half];
+                *(VEC_UNALIGNED *)(scores[row] + first + LANES * half) = sums[row][half];
     }
 }
 
 /* attended[row][d] += weights[row][key] values[key][d], of four rows and a block of keys */
 INLINE void NAME(add_values)(const attention_args *a, const PACKED (*weights)[BLOCK / PER_PACKED], const PACKED *values,
                              int64_t count, float *attended) {
-    for (int64_t d = 0; d < a->padded_dim; d += 32) {
-        const int two = d + 16 < a->padded_dim;
-        v16 sums[4][2];
+    for (int64_t d = 0; d < a->padded_dim; d += 2 * LANES) {
+        const int two = d + LANES < a->padded_dim;
+        VEC sums[4][2];
         for (int row = 0; row < 4; row++)
             for (int half = 0; half <= two; half++)
-                sums[row][half] = *(const v16_unaligned *)(attended + row * a->padded_dim + d + 16 * half);
+                sums[row][half] = *(const VEC_UNALIGNED *)(attended + row * a->padded_dim + d + LANES * half);
         const PACKED *from = values + d;
         for (int64_t key = 0; key < (count + PER_PACKED - 1) / PER_PACKED; key++, from += a->padded_dim)
             for (int row = 0; row < 4; row++) {
                 PACKED weight = weights[row][key];
                 for (int half = 0; half <= two; half++)
 #if DOT
-                    sums[row][half] = dot(sums[row][half], *(const u32x16_unaligned *)(from + 16 * half), splat(weight));
+                    sums[row][half] = dot(sums[row][half], *(const UVEC_UNALIGNED *)(from + LANES * half), splat(weight));
 #else
-                    sums[row][half] = FMA(*(const v16_unaligned *)(from + 16 * half), spread(weight), sums[row][half]);
+                    sums[row][half] = FMA(*(const VEC_UNALIGNED *)(from + LANES * half), spread(weight), sums[row][half]);
 #endif
             }
         for (int row = 0; row < 4; row++)
             for (int half = 0; half <= two; half++)
-                *(v16_unaligned *)(attended + row * a->padded_dim + d + 16 * half) = sums[row][half];
+                *(VEC_UNALIGNED *)(attended + row * a->padded_dim + d + LANES * half) = sums[row][half];
     }
 }
 
@@ -218,7 +218,7 @@ static void NAME(attend_tile)(const attention_args *a, int64_t tile) {
     const T *slot_keys = (const T *)a->keys + segment[2] * a->cache_slot + kv_head * a->cache_head;
     const T *slot_values = (const T *)a->values + segment[2] * a->cache_slot + kv_head * a->cache_head;
     float largest[MAX_ROWS];
-    v16 totals[MAX_ROWS];
+    VEC totals[MAX_ROWS];
     for (int64_t row = 0; row < padded; row++) {
         largest[row] = -INFINITY;
         totals[row] = spread(0);
@@ -237,35 +237,35 @@ static void NAME(attend_tile)(const attention_args *a, int64_t tile) {
                 const int64_t at = position + (four + row < rows ? (four + row) / group : 0);
                 const int64_t from = a->window > 0 ? at - a->window - start : -1;
                 const float before = largest[four + row];
-                v16 s[BLOCK / 16], most = spread(before);
-                for (int part = 0; part < BLOCK / 16; part++) {
-                    if (16 * part >= count) {
+                VEC s[BLOCK / LANES], most = spread(before);
+                for (int part = 0; part < BLOCK / LANES; part++) {
+                    if (LANES * part >= count) {
                         s[part] = spread(-INFINITY);
                         continue;
                     }
-                    s[part] = *(v16_unaligned *)(scores[row] + 16 * part) * spread(a->scale);
+                    s[part] = *(VEC_UNALIGNED *)(scores[row] + LANES * part) * spread(a->scale);
                     if (a->cap > 0) s[part] = hyperbolic_tangent(s[part] / spread(a->cap)) * spread(a->cap);
-                    if (start + 16 * part + 15 > at || 16 * part <= from)
-                        s[part] = seen(s[part], 16 * part, from, at - start);
+                    if (start + LANES * part + LANES - 1 > at || LANES * part <= from)
+                        s[part] = seen(s[part], LANES * part, from, at - start);
                     most = greater(s[part], most);
                 }
                 float now = greatest(most);
                 const float origin = now == -INFINITY ? 0 : now;
-                v16 total = spread(0);
-                for (int part = 0; part < BLOCK / 16; part++) {
-                    v16 weight = NAME(rounded16)(exponential(s[part] - spread(origin)));
+                VEC total = spread(0);
+                for (int part = 0; part < BLOCK / LANES; part++) {
+                    VEC weight = NAME(rounded_each)(exponential(s[part] - spread(origin)));
                     total += weight;
 #if DOT
-                    NAME(store)((T *)weights[row] + 16 * part, weight);
+                    NAME(store)((T *)weights[row] + LANES * part, weight);
 #else
-                    *(v16_unaligned *)(weights[row] + 16 * part) = weight;
+                    *(VEC_UNALIGNED *)(weights[row] + LANES * part) = weight;
 #endif
                 }
                 if (now != before) {
-                    const v16 shrink = exponential(spread(before - origin));
+                    const VEC shrink = exponential(spread(before - origin));
                     totals[four + row] *= shrink;
-                    for (int64_t d = 0; d < a->padded_dim; d += 16)
-                        *(v16_unaligned *)(attended + (four + row) * a->padded_dim + d) *= shrink;
+                    for (int64_t d = 0; d < a->padded_dim; d += LANES)
+                        *(VEC_UNALIGNED *)(attended + (four + row) * a->padded_dim + d) *= shrink;
                     largest[four + row] = now;
                 }
                 totals[four + row] += total;
@@ -275,10 +275,10 @@ static void NAME(attend_tile)(const attention_args *a, int64_t tile) {
     }
     for (int64_t row = 0; row < rows; row++) {
         T *to = (T *)a->attended + ((first + row / group) * a->heads + kv_head * group + row % group) * a->head_dim;
-        const v16 total = spread(sum(totals[row]));
-        for (int64_t d = 0; d < a->head_dim; d += 16)
+        const VEC total = spread(sum(totals[row]));
+        for (int64_t d = 0; d < a->head_dim; d += LANES)
             NAME(store_some)
-        (to + d, *(v16_unaligned *)(attended + row * a->padded_dim + d) / total, a->head_dim - d);
+        (to + d, *(VEC_UNALIGNED *)(attended + row * a->padded_dim + d) / total, a->head_dim - d);
     }
 }
 
@@ -288,22 +288,22 @@ static void NAME(attend_tile)(const attention_args *a, int64_t tile) {
 static void NAME(add_norm_row)(const norm_args *a, int64_t row) {
     T *stream = (T *)a->stream + row * a->width, *out = (T *)a->out + row * a->width;
     const T *added = a->added ? (const T *)a->added + row * a->width : NULL, *gain = (const T *)a->gain;
-    v16 squares = spread(0);
-    for (int64_t i = 0; i < a->width; i += 16) {
+    VEC squares = spread(0);
+    for (int64_t i = 0; i < a->width; i += LANES) {
         const int64_t left = a->width - i;
-        v16 x = NAME(load_some)(stream + i, left);
+        VEC x = NAME(load_some)(stream + i, left);
         if (added) {
-            x = NAME(rounded16)(x + NAME(load_some)(added + i, left));
+            x = NAME(rounded_each)(x + NAME(load_some)(added + i, left));
             NAME(store_some)(stream + i, x, left);
         }
         squares = FMA(x, x, squares);
     }
     if (!gain) return;
-    const v16 scale = spread(1 / sqrtf(sum(squares) / a->width + a->epsilon));
-    for (int64_t i = 0; i < a->width; i += 16) {
+    const VEC scale = spread(1 / sqrtf(sum(squares) / a->width + a->epsilon));
+    for (int64_t i = 0; i < a->width; i += LANES) {
         const int64_t left = a->width - i;
-        v16 x = NAME(load_some)(stream + i, left) * scale;
-        NAME(store_some)(out + i, NAME(rounded16)(x) * NAME(load_some)(gain + i, left), left);
+        VEC x = NAME(load_some)(stream + i, left) * scale;
+        NAME(store_some)(out + i, NAME(rounded_each)(x) * NAME(load_some)(gain + i, left), left);
     }
 }
 
@@ -311,39 +311,39 @@ static void NAME(add_norm_row)(const norm_args *a, int64_t row) {
 static void NAME(gate_row)(const gate_args *a, int64_t row) {
     const T *gate = (const T *)a->gate_up + row * 2 * a->width, *up = gate + a->width;
     T *out = (T *)a->out + row * a->width;
-    for (int64_t i = 0; i < a->width; i += 16) {
+    for (int64_t i = 0; i < a->width; i += LANES) {
         const int64_t left = a->width - i;
-        v16 x = NAME(load_some)(gate + i, left);
-        v16 open = x / (spread(1) + exponential(-x));
-        NAME(store_some)(out + i, NAME(rounded16)(open) * NAME(load_some)(up + i, left), left);
+        VEC x = NAME(load_some)(gate + i, left);
+        VEC open = x / (spread(1) + exponential(-x));
+        NAME(store_some)(out + i, NAME(rounded_each)(open) * NAME(load_some)(up + i, left), left);
     }
 }
 
 /* An RMS norm of one head in place, as some models have for queries and keys. */
 INLINE void NAME(norm_head)(const rotary_args *a, const T *gain, const T *from, T *to) {
-    v16 squares = spread(0);
-    for (int64_t i = 0; i < a->head_dim; i += 16) {
-        v16 x = NAME(load_some)(from + i, a->head_dim - i);
+    VEC squares = spread(0);
+    for (int64_t i = 0; i < a->head_dim; i += LANES) {
+        VEC x = NAME(load_some)(from + i, a->head_dim - i);
         squares = FMA(x, x, squares);
     }
-    const v16 scale = spread(1 / sqrtf(sum(squares) / a->head_dim + a->epsilon));
-    for (int64_t i = 0; i < a->head_dim; i += 16) {
+    const VEC scale = spread(1 / sqrtf(sum(squares) / a->head_dim + a->epsilon));
+    for (int64_t i = 0; i < a->head_dim; i += LANES) {
         const int64_t left = a->head_dim - i;
-        v16 x = NAME(load_some)(from + i, left) * scale;
-        NAME(store_some)(to + i, NAME(rounded16)(x) * NAME(load_some)(gain + i, left), left);
+        VEC x = NAME(load_some)(from + i, left) * scale;
+        NAME(store_some)(to + i, NAME(rounded_each)(x) * NAME(load_some)(gain + i, left), left);
     }
 }
 
 /* Rotate the first rotary_dim elements of a head: x cos + (second half negated, first half) sin. */
 INLINE void NAME(rotate_head)(const rotary_args *a, const T *cos, const T *sin, const T *from, T *to) {
     const int64_t half = a->rotary_dim / 2;
-    for (int64_t i = 0; i < half; i += 16) {
+    for (int64_t i = 0; i < half; i += LANES) {
         const int64_t left = half - i;
-        const v16 x = NAME(load_some)(from + i, left), y = NAME(load_some)(from + half + i, left);
-        const v16 first = NAME(rounded16)(x * NAME(load_some)(cos + i, left));
-        const v16 second = NAME(rounded16)(y * NAME(load_some)(cos + half + i, left));
-        const v16 first_turned = NAME(rounded16)(-y * NAME(load_some)(sin + i, left));
-        const v16 second_turned = NAME(rounded16)(x * NAME(load_some)(sin + half + i, left));
+        const VEC x = NAME(load_some)(from + i, left), y = NAME(load_some)(from + half + i, left);
+        const VEC first = NAME(rounded_each)(x * NAME(load_some)(cos + i, left));
+        const VEC second = NAME(rounded_each)(y * NAME(load_some)(cos + half + i, left));
+        const VEC first_turned = NAME(rounded_each)(-y * NAME(load_some)(sin + i, left));
+        const VEC second_turned = NAME(rounded_each)(x * NAME(load_some)(sin + half + i, left));
         NAME(store_some)(to + i, first + first_turned, left);
         NAME(store_some)(to + half + i, second + second_turned, left);
     }
@@ -381,62 +381,118 @@ static void NAME(cache_row)(const cache_args *a, int64_t row) {
 
 /* ---- logits --------------------------------------------------------------------------------------------------- */
 
+/* Without DOT, what is multiplied is float32: the inputs come widened, and weights are widened here, once for
+ * all rows. */
 #if DOT
+typedef T NAME(factor);
 #define STEP 32
-#define LOAD(p) (*(const u32x16_unaligned *)(p))
 #define LOADED u32x16
+#define LOADED_UNALIGNED u32x16_unaligned
+#define TOTAL v16
 #define MULTIPLY_ADD(x, y, total) dot(total, x, y)
 #else
+typedef float NAME(factor);
 #define STEP 16
-#define LOAD(p) NAME(load)(p)
-#define LOADED v16
+#define LOADED VEC
+#define LOADED_UNALIGNED VEC_UNALIGNED
+#define TOTAL VEC
 #define MULTIPLY_ADD(x, y, total) FMA(x, y, total)
 #endif
+#define FACTOR NAME(factor)
+#define LOADS (int)(sizeof(v16) / sizeof(TOTAL)) /* of a step */
+#define LOAD(p, i) (*(const LOADED_UNALIGNED *)((p) + (i) * (STEP / LOADS)))
 
-/* out[row][token] = inputs[row] . weight[token], for `rows` (at most 4) rows and four tokens */
-INLINE void NAME(logits_4)(const logits_args *a, const T *const *inputs, int rows, const T *const *weights, float *sums) {
-    v16 parts[16];
-    for (int i = 0; i < 16; i++) parts[i] = spread(0);
+INLINE void NAME(add_products)(const FACTOR *const *inputs, int rows, const FACTOR *const *weights, int tokens, int64_t d,
+                               TOTAL (*totals)[4][LOADS]) {
+    LOADED w[4][LOADS];
+    for (int token = 0; token < tokens; token++)
+        for (int i = 0; i < LOADS; i++) w[token][i] = LOAD(weights[token] + d, i);
+    for (int row = 0; row < rows; row++)
+        for (int i = 0; i < LOADS; i++) {
+            LOADED x = LOAD(inputs[row] + d, i);
+            for (int token = 0; token < tokens; token++)
+                totals[row][token][i] = MULTIPLY_ADD(x, w[token][i], totals[row][token][i]);
+        }
+}
+
+/* parts[4 * row + token] = inputs[row] * weights[token], summed up in 16 lanes */
+INLINE void NAME(multiply)(int64_t width, const FACTOR *const *inputs, int rows, const FACTOR *const *weights, int tokens,
+                           v16 *parts) {
+    TOTAL totals[4][4][LOADS];
+    for (int row = 0; row < rows; row++)
+        for (int token = 0; token < tokens; token++)
+            for (int i = 0; i < LOADS; i++) totals[row][token][i] = (TOTAL){0};
     int64_t d = 0;
-    for (; d + STEP <= a->width; d += STEP) {
-        LOADED w[4];
-        for (int token = 0; token < 4; token++) w[token] = LOAD(weights[token] + d);
-        for (int row = 0; row < rows; row++) {
-            LOADED x = LOAD(inputs[row] + d);
-            for (int token = 0; token < 4; token++)
-                parts[4 * row + token] = MULTIPLY_ADD(x, w[token], parts[4 * row + token]);
-        }
+    for (; d + STEP <= width; d += STEP) {
+#if DOT || !BFLOAT16
+        for (int token = 0; token < tokens; token++) __builtin_prefetch(weights[token] + d + 4 * width);
+#endif
+        NAME(add_products)(inputs, rows, weights, tokens, d, totals);
     }
-    if (d < a->width) {
-        T some[5][STEP];
-        memset(some, 0, sizeof some);
-        for (int token = 0; token < 4; token++) memcpy(some[token], weights[token] + d, (a->width - d) * sizeof(T));
-        for (int row = 0; row < rows; row++) {
-            memcpy(some[4], inputs[row] + d, (a->width - d) * sizeof(T));
-            for (int token = 0; token < 4; token++)
-                parts[4 * row + token] = MULTIPLY_ADD(LOAD(some[4]), LOAD(some[token]), parts[4 * row + token]);
+    if (d < width) {
+        FACTOR padded[8][STEP];
+        const FACTOR *last[8];
+        memset(padded, 0, sizeof padded);
+        for (int i = 0; i < rows + tokens; i++) {
+            memcpy(padded[i], (i < rows ? inputs[i] : weights[i - rows]) + d, (width - d) * sizeof(FACTOR));
+            last[i] = padded[i];
         }
+        NAME(add_products)(last, rows, last + rows, tokens, 0, totals);
     }
+    for (int row = 0; row < rows; row++)
+        for (int token = 0; token < tokens; token++) memcpy(&parts[4 * row + token], totals[row][token], sizeof(v16));
+}
+
+/* sums[4 * row + token] = inputs[row] . weights[token], for `rows` (at most 4) rows and four tokens */
+INLINE void NAME(logits_4)(int64_t width, const FACTOR *const *inputs, int rows, const FACTOR *const *weights, float *sums) {
+    v16 parts[16];
+    for (int i = 0; i < 16; i++) parts[i] = (v16){0};
+#if AVX512
+    switch (rows) { /* a constant number of rows keeps the sums in registers */
+        case 1: NAME(multiply)(width, inputs, 1, weights, 4, parts); break;
+        case 2: NAME(multiply)(width, inputs, 2, weights, 4, parts); break;
+        case 3: NAME(multiply)(width, inputs, 3, weights, 4, parts); break;
+        default: NAME(multiply)(width, inputs, 4, weights, 4, parts);
+    }
+#else
+    for (int token = 0; token < 4; token += 2) { /* there are registers for four sums */
+        int row = 0;
+        for (; row + 2 <= rows; row += 2)
+            NAME(multiply)(width, inputs + row, 2, weights + token, 2, parts + 4 * row + token);
+        if (row < rows) NAME(multiply)(width, inputs + row, 1, weights + token, 2, parts + 4 * row + token);
+    }
+#endif
     *(v16_unaligned *)sums = sum_each(parts);
 }
 
 static void NAME(logits_block)(const logits_args *a, int64_t block) {
     const int64_t first = block * TOKENS, end = first + TOKENS < a->vocabulary ? first + TOKENS : a->vocabulary;
+#if BFLOAT16 && !DOT
+    float widened[4 * a->width];
+#endif
     for (int64_t token = first; token < end; token += 4) {
-        const T *weights[4];
-        for (int i = 0; i < 4; i++)
-            weights[i] = (const T *)a->weight + (token + i < end ? token + i : end - 1) * a->width;
+        const FACTOR *weights[4];
+        for (int i = 0; i < 4; i++) {
+            const T *weight = (const T *)a->weight + (token + i < end ? token + i : end - 1) * a->width;
+#if BFLOAT16 && !DOT
+            float *wide = widened + i * a->width;
+            int64_t d = 0;
+            for (; d + LANES <= a->width; d += LANES) {
+                *(VEC_UNALIGNED *)(wide + d) = NAME(load)(weight + d);
+                __builtin_prefetch(weight + d + 4 * a->width);
+            }
+            for (; d < a->width; d++) wide[d] = widen(weight[d]);
+            weights[i] = wide;
+#else
+            weights[i] = weight;
+#endif
+        }
         for (int64_t row = 0; row < a->rows; row += 4) {
-            const T *inputs[4];
+            const FACTOR *inputs[4];
             float sums[16];
             const int rows = a->rows - row < 4 ? (int)(a->rows - row) : 4;
-            for (int i = 0; i < rows; i++) inputs[i] = (const T *)a->inputs + (row + i) * a->width;
-            switch (rows) { /* a constant number of rows keeps the sums in registers */
-                case 1: NAME(logits_4)(a, inputs, 1, weights, sums); break;
-                case 2: NAME(logits_4)(a, inputs, 2, weights, sums); break;
-                case 3: NAME(logits_4)(a, inputs, 3, weights, sums); break;
-                default: NAME(logits_4)(a, inputs, 4, weights, sums);
-            }
+            for (int i = 0; i < rows; i++) inputs[i] = (const FACTOR *)a->inputs + (row + i) * a->width;
+            NAME(logits_4)(a->width, inputs, rows, weights, sums);
             for (int i = 0; i < rows; i++)
                 for (int j = 0; j < 4 && token + j < end; j++)
                     a->out[(row + i) * a->vocabulary + token + j] = sums[4 * i + j];
@@ -449,26 +505,26 @@ static void NAME(logits_block)(const logits_args *a, int64_t block) {
  * what they are less than it: log-probabilities are small differences, which a sum of both would round away. */
 static void NAME(summary_row)(const summary_args *a, int64_t row) {
     const float *logits = a->logits + row * a->vocabulary;
-    v16 most[4] = {spread(-INFINITY), spread(-INFINITY), spread(-INFINITY), spread(-INFINITY)}, total = spread(0);
+    VEC most[4] = {spread(-INFINITY), spread(-INFINITY), spread(-INFINITY), spread(-INFINITY)}, total = spread(0);
     int64_t i = 0;
-    for (; i + 64 <= a->vocabulary; i += 64)
-        for (int j = 0; j < 4; j++) most[j] = greater(*(const v16_unaligned *)(logits + i + 16 * j), most[j]);
+    for (; i + 4 * LANES <= a->vocabulary; i += 4 * LANES)
+        for (int j = 0; j < 4; j++) most[j] = greater(*(const VEC_UNALIGNED *)(logits + i + LANES * j), most[j]);
     float largest = greatest(greater(greater(most[0], most[1]), greater(most[2], most[3])));
     for (int64_t j = i; j < a->vocabulary; j++)
         if (logits[j] > largest || logits[j] != logits[j]) largest = logits[j];
-    int64_t likeliest = 0; /* skip what has no lane as large, sixteen times sixteen at a time */
+    int64_t likeliest = 0; /* skip what has no lane as large, 256 at a time */
     for (; likeliest + 256 <= a->vocabulary; likeliest += 256) {
-        v16 best = *(const v16_unaligned *)(logits + likeliest);
-        for (int64_t j = 16; j < 256; j += 16)
-            best = greater(*(const v16_unaligned *)(logits + likeliest + j), best);
+        VEC best = *(const VEC_UNALIGNED *)(logits + likeliest);
+        for (int64_t j = LANES; j < 256; j += LANES)
+            best = greater(*(const VEC_UNALIGNED *)(logits + likeliest + j), best);
         if (greatest(best) == largest) break;
     }
     while (likeliest < a->vocabulary - 1 && logits[likeliest] != largest) likeliest++;
     if (a->log_total) {
-        for (i = 0; i + 16 <= a->vocabulary; i += 16)
-            total += exponential(*(const v16_unaligned *)(logits + i) - spread(largest));
+        for (i = 0; i + LANES <= a->vocabulary; i += LANES)
+            total += exponential(*(const VEC_UNALIGNED *)(logits + i) - spread(largest));
         if (i < a->vocabulary) {
-            v16 rest = spread(-INFINITY);
+            VEC rest = spread(-INFINITY);
             for (int64_t j = i; j < a->vocabulary; j++) rest[j - i] = logits[j];
             total += exponential(rest - spread(largest));
         }
@@ -489,6 +545,7 @@ static const kernels NAME(table) = {
 #if !BFLOAT16
     .summary = (task)NAME(summary_row),
 #endif
+    .widens = !DOT,
 };
 
 #undef T
@@ -498,3 +555,7 @@ static const kernels NAME(table) = {
 #undef LOAD
 #undef LOADED
 #undef MULTIPLY_ADD
+#undef FACTOR
+#undef LOADS
+#undef LOADED_UNALIGNED
+#undef TOTAL
