@@ -1,0 +1,1 @@
+"""Graders: what makes a number of an answer."""

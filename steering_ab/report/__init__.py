@@ -1,0 +1,1 @@
+"""Reports of a comparison: HTML and Markdown for reading, JSON and CSV for programs."""

@@ -1,0 +1,1 @@
+"""Runs: the folder that keeps answers and grades as they come, asking what is missing, and grading."""
