@@ -1,0 +1,1 @@
+"""Experiments on live traffic: requests are assigned to arms, exposures and outcomes stored, and arms compared."""
