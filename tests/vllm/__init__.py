@@ -1,0 +1,1 @@
+"""Tests with a running vLLM, in an environment of their own: `make test-vllm`."""

@@ -1,0 +1,48 @@
+"""Controls: with a part of the plugin removed, the answers are wrong, or vLLM does not start."""
+
+from pathlib import Path
+
+import pytest
+
+from steering_profiles.models import LoadedModel
+from tests.vllm.offline import TIE, NotStarted, Vllm, references
+from tests.vllm.prompts import encoded, long
+
+pytestmark = pytest.mark.timeout(900)
+
+WITHOUT_SALT = """
+    from steering_server.engines.vllm.plugin import prefix_cache
+    prefix_cache.salted = lambda salt, *_: salt
+"""
+WITHOUT_NEURONS = """
+    from steering_server.engines.vllm.plugin import modules
+    modules.steer_neurons = lambda *_: None
+"""
+
+
+def sabotage(folder: Path, code: str) -> dict[str, str]:
+    """The environment in which every process of vLLM loads a second plugin, which runs ``code``."""
+    (folder / "sabotage.py").write_text(f"def register():{code}")
+    metadata = folder / "sabotage-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: sabotage\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[vllm.general_plugins]\nsabotage = sabotage:register\n")
+    return {"SABOTAGE": str(folder)}
+
+
+def test_without_the_salt_a_steered_request_reads_unsteered_keys(
+    model: str, embedded32: LoadedModel, tmp_path: Path
+) -> None:
+    prompt = encoded(embedded32.tokenizer, long())
+    expected = references(embedded32, None, [(prompt, "parentheses")], 1)[0].logprobs[0]
+    with Vllm(model, None, tmp_path / "log", variables=sabotage(tmp_path, WITHOUT_SALT)) as broken:
+        broken.run({"prompt": prompt})
+        (output,) = broken.run({"prompt": prompt, "steering": "parentheses"})
+    assert output["cached"] == 256
+    assert abs(output["logprobs"][0] - expected) > 100 * TIE
+
+
+def test_a_module_that_does_not_read_its_table_stops_vllm(model: str, profiles: Path, tmp_path: Path) -> None:
+    broken = Vllm(model, profiles, tmp_path / "log", variables=sabotage(tmp_path, WITHOUT_NEURONS))
+    with pytest.raises(NotStarted, match="neurons of layer 3 is not steered by what vLLM runs"), broken:
+        pass
