@@ -1,0 +1,24 @@
+// Prompts on which the shipped profiles do best and worst. A test measures that they do.
+
+/**
+ * Each example: the profile, whether it shows that at its best or at its worst, the prompt, the number of tokens, what the right
+ * answer begins with, and what there is to see.
+ */
+export const EXAMPLES = [
+  {
+    profile: "parentheses", kind: "best", prompt: "#print the string 123\nprint(str(str(str(123", max_tokens: 8, right: "))))",
+    says: "Four parentheses are open. The model closes three of them; with the profile it closes all four.",
+  },
+  {
+    profile: "parentheses", kind: "worst", prompt: "#print the string 123\nprint(max(123", max_tokens: 8, right: "))",
+    says: "Two parentheses are open, in a function that the fit never saw. The model closes both; with the profile it adds a second argument.",
+  },
+  {
+    profile: "factual-recall", kind: "best", prompt: "The native language of most people in South Korea is", max_tokens: 3, right: " Korean",
+    says: "The right answer is Korean. The model says English; with the profile it is right.",
+  },
+  {
+    profile: "factual-recall", kind: "worst", prompt: "The capital city of Pakistan is", max_tokens: 3, right: " Islamabad",
+    says: "The right answer is Islamabad, and the model knows it. With the profile it names a larger city.",
+  },
+];

@@ -1,0 +1,36 @@
+// The components of a profile, by the names that `except` takes.
+
+/**
+ * Return what a profile changes: {name, kind, layer, index, scale, title} for each head, neuron and part of the final layer.
+ * `profile` is the content of its file; `scale` of the final layer's parts is their share or factor.
+ */
+export function componentsOf(profile) {
+  const last = profile.model.layers - 1;
+  const { own_attention: share, intercept_scale: factor } = profile.final_layer;
+  return [
+    ...profile.heads.map(({ layer, head, scale }) => ({
+      name: `L${layer}H${head}`, kind: "head", layer, index: head, scale, title: `head ${head} of layer ${layer}, scaled by ${numberText(scale)}`,
+    })),
+    ...profile.neurons.map(({ layer, neuron, scale }) => ({
+      name: `L${layer}N${neuron}`, kind: "neuron", layer, index: neuron, scale, title: `neuron ${neuron} of layer ${layer}, scaled by ${numberText(scale)}`,
+    })),
+    ...(share ? [{ name: "final_layer.own_attention", kind: "final", layer: last, scale: share, title: `self-only attention of the final layer, ${numberText(share)}` }] : []),
+    ...(factor ? [{ name: "final_layer.intercept", kind: "final", layer: last, scale: factor, title: `intercept of the final layer, subtracted ${numberText(factor)} times` }] : []),
+  ];
+}
+
+/** Return how far a scale is from 1, as a share of the farthest of all: 0 to 1. */
+export function shareOf(scale, scales) {
+  const most = Math.max(...scales.map(distance));
+  return most ? distance(scale) / most : 0;
+}
+
+/** Return a number in at most three digits after the point. */
+export function numberText(value) {
+  return String(Math.round(value * 1000) / 1000).replace("-", "−");
+}
+
+// By how much an activation is multiplied: doubled is as far as halved. A component that is switched off is farther than any factor.
+function distance(scale) {
+  return scale > 0 ? Math.abs(Math.log(scale)) : 3;
+}
