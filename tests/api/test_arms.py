@@ -8,13 +8,13 @@ import torch
 from steering_profiles.composition import UNSTEERED
 from steering_profiles.errors import ProfileMismatch
 from steering_profiles.store import Catalogue, save_profile
+from steering_server.access.callers import Caller
 from steering_server.api.arms import Arms, resolve_arms
 from steering_server.api.schemas.requests import CompletionBody
 from steering_server.engines.local.backend import LocalBackend
 from steering_server.errors import NotFound, RequestError
 from steering_server.limits import EngineLimits
-from tests.api.conftest import profiles_for
-from tests.builders import build_model, build_profile
+from tests.builders import build_model, build_profile, profiles_for
 from tests.families import build_family
 from tests.serving import build_backend
 
@@ -30,7 +30,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> LocalBackend:
 
 
 def resolve(backend: LocalBackend, **body) -> Arms:
-    return resolve_arms(CompletionBody.model_validate({"prompt": "x", **body}), backend)
+    return resolve_arms(CompletionBody.model_validate({"prompt": "x", **body}), backend, Caller())
 
 
 @pytest.mark.parametrize("body", [{}, {"model": NAME}, {"model": None, "steering": None, "arms": None}], ids=str)
@@ -123,7 +123,6 @@ def test_steering_given_in_two_ways_and_equal_arms_are_refused_by_field(backend,
         ({"model": f"{NAME}+"}, "model", "model_not_found"),
         ({"model": f"{NAME}+nope"}, "model", "model_not_found"),
         ({"steering": {"profile": ["heads", "nope"]}}, "steering.profile", "profile_not_found"),
-        ({"arms": ["heads", "baseline+heads"]}, "arms.1", "profile_not_found"),
         ({"arms": [{"profile": "nope"}]}, "arms.0.profile", "profile_not_found"),
     ],
     ids=str,
@@ -132,6 +131,63 @@ def test_an_unknown_model_or_profile_is_not_found_by_field(backend, body, param,
     with pytest.raises(NotFound) as caught:
         resolve(backend, **body)
     assert (caught.value.param, caught.value.code) == (param, code)
+
+
+@pytest.mark.parametrize(
+    ("body", "label", "strength"),
+    [
+        ({"model": f"{NAME}+heads@0.5"}, "heads@0.5", 0.5),
+        ({"model": f"{NAME}+heads@.50"}, "heads@0.5", 0.5),
+        ({"model": f"{NAME}+heads+final@-2"}, "heads+final@-2", -2),
+        ({"model": f"{NAME}+heads@1"}, "heads", 1),
+        ({"model": f"{NAME}+heads@1e-07"}, "heads@1e-07", 1e-7),
+        ({"arms": ["heads@0.50"]}, "heads@0.50", 0.5),
+        ({"arms": ["heads+final@10"]}, "heads+final@10", 10),
+    ],
+    ids=str,
+)
+def test_a_name_can_say_the_strength_of_all_its_profiles(backend, body, label, strength):
+    (arm,) = resolve(backend, **body).arms
+    assert (arm.label, {one.strength for one in arm.steering}) == (label, {strength})
+
+
+@pytest.mark.parametrize(
+    "body",
+    [{"model": f"{NAME}+baseline"}, {"steering": {"profile": "baseline"}}, {"steering": {"profile": ["baseline"]}},
+     {"steering": {"profile": "baseline", "strength": 0}}, {"arms": ["baseline"]}, {"arms": [{"profile": "baseline"}]}],
+    ids=str,
+)  # fmt: skip
+def test_the_baseline_can_be_named_in_all_three_ways(backend, body):
+    (arm,) = resolve(backend, **body).arms
+    assert (arm.label, arm.steering, arm.applied.profile) == ("baseline", UNSTEERED, None)
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "says"),
+    [
+        ({"model": f"{NAME}+heads@"}, "model", "the strength after @ is ''; allowed: a number in -10..10 at the end"),
+        ({"model": f"{NAME}+heads@half"}, "model", "after @ is 'half'; allowed"),
+        ({"model": f"{NAME}+heads@11"}, "model", "after @ is '11'; allowed: a number in -10..10"),
+        ({"model": f"{NAME}+heads@nan"}, "model", "after @ is 'nan'"),
+        ({"model": f"{NAME}+heads@1e999"}, "model", "after @ is '1e999'"),
+        ({"model": f"{NAME}+heads@0.5@0.5"}, "model", "after @ is '0.5@0.5'"),
+        ({"model": f"{NAME}+heads@0.5+final"}, "model", r"after @ is '0.5\+final'; allowed: .* such as a@0.5 or a"),
+        ({"model": f"{NAME}+heads@{'9' * 9999}"}, "model", "after @ is '9999"),
+        ({"model": f"{NAME}+baseline@0.5"}, "model", "baseline has no strength"),
+        ({"model": f"{NAME}+{'+'.join(map(str, range(17)))}"}, "model", "at most 16"),
+        ({"model": f"{NAME}+baseline", "steering": {"profile": "heads"}}, "steering", "given by model already"),
+        ({"arms": ["heads", "baseline+heads"]}, "arms.1", "baseline is the unsteered model and cannot be combined"),
+        ({"arms": ["heads@x"]}, "arms.0", "after @ is 'x'"),
+        ({"arms": [{"profile": "heads@0.5"}]}, "arms.0.profile", "a strength in arms.0.strength"),
+        ({"steering": {"profile": ["heads", "final@2"]}}, "steering.profile", "a strength in steering.strength"),
+        ({"steering": {"profile": "baseline", "strength": 2}}, "steering.strength", "baseline has no strength"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_strength_in_a_name_that_cannot_be_applied_is_refused_by_field_and_value(backend, body, param, says):
+    with pytest.raises(RequestError, match=says) as caught:
+        resolve(backend, **body)
+    assert (caught.value.param, len(str(caught.value)) < 200) == (param, True)
 
 
 def test_an_arm_reports_its_effective_changes(backend):

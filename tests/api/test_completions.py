@@ -8,8 +8,7 @@ import torch
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import UNSTEERED, Steering, attach
-from tests.api.conftest import profiles_for
-from tests.builders import build_model, greedy, steer
+from tests.builders import build_model, greedy, profiles_for, steer
 
 NAME = "tiny-llama"
 GREEDY = {"prompt": "print(str(1", "max_tokens": 8, "temperature": 0}

@@ -29,7 +29,7 @@ def told(response: httpx.Response) -> tuple[int, dict[str, str]]:
 
 
 @pytest.mark.parametrize("path", READ)
-def test_head_is_answered_as_get_is_without_the_body(http: httpx.Client, path: str):
+def test_head_has_the_headers_of_get_and_no_body(http: httpx.Client, path: str):
     got, asked = http.get(path), http.head(path)
     assert told(asked) == told(got)
     assert int(asked.headers["content-length"]) == len(got.content) > 0
@@ -55,7 +55,7 @@ def test_head_has_no_body_even_without_a_server_that_drops_it(backend: LocalBack
     assert asked.content == b""
 
 
-def test_a_body_that_is_too_large_is_refused_without_one(http: httpx.Client):
+def test_a_head_with_a_body_that_is_too_large_is_refused_without_a_body(http: httpx.Client):
     response = http.request("HEAD", "/health", content=b"x" * (17 * 2**20))
     assert (response.status_code, response.content) == (413, b"")
 
@@ -66,11 +66,19 @@ def test_head_is_not_allowed_where_get_is_not(http: httpx.Client, path: str):
     assert (response.status_code, response.headers["allow"], response.content) == (405, "POST", b"")
 
 
+ALLOWED = {path: "GET, HEAD" for path in READ if path != "/nowhere"} | dict.fromkeys(WRITTEN, "POST")
+ALLOWED |= dict.fromkeys(("/v1/profiles/heads", "/v1/profiles/nope"), "DELETE, GET, HEAD, PUT")
+
+
 @pytest.mark.parametrize(
-    ("path", "allowed"),
-    [(path, "GET, HEAD") for path in READ if not path.endswith("nowhere")] + [(path, "POST") for path in WRITTEN],
+    ("path", "allowed", "method"),
+    [
+        (path, allowed, method)
+        for path, allowed in ALLOWED.items()
+        for method in ("PUT", "DELETE", "PATCH", "OPTIONS")
+        if method not in allowed
+    ],
 )
-@pytest.mark.parametrize("method", ["PUT", "DELETE", "PATCH", "OPTIONS"])
 def test_a_method_that_is_not_allowed_is_answered_with_the_allowed_ones(
     http: httpx.Client, path: str, allowed: str, method: str
 ):
@@ -80,7 +88,7 @@ def test_a_method_that_is_not_allowed_is_answered_with_the_allowed_ones(
 
 def test_the_openapi_description_lists_no_operation_twice(http: httpx.Client):
     operations = [method for methods in http.get("/openapi.json").json()["paths"].values() for method in methods]
-    assert set(operations) == {"get", "post"}
+    assert set(operations) == {"get", "post", "put", "delete"}
 
 
 def test_head_is_logged_as_head(http: httpx.Client):

@@ -15,9 +15,10 @@ import torch
 from steering_profiles.errors import ModelLoadError
 from steering_profiles.models import LoadedModel
 from steering_profiles.store import Catalogue
+from steering_server.api.settings import ApiSettings
 from steering_server.engines.local.backend import LocalBackend
 from steering_server.generation.backend import Backend
-from steering_server.limits import EngineLimits
+from steering_server.limits import ConnectionLimits, EngineLimits
 from tests.builders import build_model
 from tests.serving import build_backend, living, wait_until_ready
 
@@ -107,6 +108,8 @@ def test_while_the_model_loads_the_server_is_alive_and_not_ready(tmp_path: Path)
             httpx.get(f"{url}/v1/profiles"),
             httpx.post(f"{url}/v1/completions", json=SHORT),
             httpx.post(f"{url}/v1/chat/completions", json={}),
+            httpx.put(f"{url}/v1/profiles/mine", json={}),
+            httpx.delete(f"{url}/v1/profiles/mine"),
         ):
             assert error(response) == LOADING
             assert int(response.headers["retry-after"]) > 0
@@ -114,6 +117,19 @@ def test_while_the_model_loads_the_server_is_alive_and_not_ready(tmp_path: Path)
         wait_until_ready(url)
         assert httpx.get(f"{url}/ready").json() == {"status": "ready", "model": "tiny-llama"}
         assert httpx.post(f"{url}/v1/completions", json=SHORT).status_code == 200
+
+
+def test_a_server_whose_engine_has_ended_is_alive_and_not_ready(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    backend = local_backend(tmp_path)
+    loading: Future[Backend] = Future()
+    loading.set_result(backend)
+    with living(loading) as (url, _):
+        wait_until_ready(url)
+        monkeypatch.setattr(backend, "failure", lambda: "a GPU is gone")
+        assert httpx.get(f"{url}/health").status_code == 200
+        for response in (httpx.get(f"{url}/ready"), httpx.post(f"{url}/v1/completions", json=SHORT)):
+            assert error(response) == (503, "service_unavailable_error", "engine_ended")
+            assert "a GPU is gone" in response.text
 
 
 def test_a_model_that_cannot_be_loaded_ends_the_server():
@@ -186,7 +202,7 @@ def test_a_request_stopped_before_its_first_token_is_a_503(tmp_path: Path, strea
 
 @pytest.mark.parametrize(("keep_alive", "open_after"), [(0.2, False), (30, True)])
 def test_an_idle_connection_is_closed_after_keep_alive(keep_alive: float, open_after: bool):
-    with living(Future(), keep_alive=keep_alive) as (url, _):
+    with living(Future(), settings=ApiSettings(connections=ConnectionLimits(keep_alive=keep_alive))) as (url, _):
         address = httpx.URL(url)
         with socket.create_connection((address.host, address.port), timeout=1.5) as connection:
             connection.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")

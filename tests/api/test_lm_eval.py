@@ -1,6 +1,7 @@
 """lm-evaluation-harness over HTTP gives the scores that it gives on the same weights with transformers.
 
-Its requests echo the prompt with one more token, whose entry it drops; where the model would stop, that is the end.
+Its requests echo the prompt with one more token, whose entry it drops; where the model would stop, that is the end. It
+also generates, with more stop strings than OpenAI takes and large batches, and asks the server to tokenize.
 """
 
 import json
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 import torch
 import yaml
@@ -17,20 +19,43 @@ from steering_profiles.models import LoadedModel, ModelSource, load_model
 from tests.builders import build_model
 from tests.serving import serving
 
+GENERATE = """
+import json, sys
+import lm_eval
+from lm_eval.tasks import TaskManager
+url, model, folder, out = sys.argv[1:]
+tasks = TaskManager(include_path=folder, include_defaults=False)
+texts = {}
+for kind, route, backend, batch in (
+    ("local-completions", "completions", "remote", 128), ("local-chat-completions", "chat/completions", None, 1)
+):
+    arguments = f"model={model},base_url={url}/v1/{route},tokenizer_backend={backend}"
+    found = lm_eval.simple_evaluate(
+        model=kind, model_args=arguments, tasks=["local_texts"], task_manager=tasks, batch_size=batch, device="cpu",
+        apply_chat_template=kind == "local-chat-completions",
+    )
+    texts[kind] = {sample["doc_id"]: sample["resps"][0][0] for sample in found["samples"]["local_texts"]}
+with open(out, "w") as file:
+    json.dump(texts, file)
+"""
+STOPS = ["a", "e", "i", "o", "u", "~"]
 WORDS = ["apple", "river", "stone", "cloud", "green", "seven", "happy", "window", "table", "music", "garden", "winter"]
 EVALUATE = """
 import json, sys
 import lm_eval
 from lm_eval.tasks import TaskManager
-model, arguments, folder, out = sys.argv[1:]
+weights, served, folder, out = sys.argv[1:]
 tasks = TaskManager(include_path=folder, include_defaults=False)
-found = lm_eval.simple_evaluate(
-    model=model, model_args=arguments, tasks=["local_items"], task_manager=tasks, batch_size=4, device="cpu"
-)
-samples = found["samples"]["local_items"]
-scores = {sample["doc_id"]: [float(answer[0][0]) for answer in sample["resps"]] for sample in samples}
+result = {}
+for model, arguments in (("hf", weights), ("local-completions", served)):
+    found = lm_eval.simple_evaluate(
+        model=model, model_args=arguments, tasks=["local_items"], task_manager=tasks, batch_size=4, device="cpu"
+    )
+    samples = found["samples"]["local_items"]
+    scores = {sample["doc_id"]: [float(answer[0][0]) for answer in sample["resps"]] for sample in samples}
+    result[model] = {"scores": scores, "accuracy": found["results"]["local_items"]["acc,none"]}
 with open(out, "w") as file:
-    json.dump({"scores": scores, "accuracy": found["results"]["local_items"]["acc,none"]}, file)
+    json.dump(result, file)
 """
 
 
@@ -64,11 +89,30 @@ def write_task(folder: Path) -> None:
     (folder / "local_items.yaml").write_text(yaml.safe_dump(task))
 
 
-def evaluated(model: str, arguments: str, folder: Path) -> dict:
-    out = folder / f"{model}.json"
+def write_generation_task(folder: Path) -> None:
+    """100 prompts whose answers end at one of six stop strings."""
+    prompts = [{"question": f"{word} {number}"} for number, word in enumerate(WORDS * 9)][:100]
+    (folder / "prompts.jsonl").write_text("".join(json.dumps(item) + "\n" for item in prompts))
+    task = {
+        "task": "local_texts",
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": {"test": str(folder / "prompts.jsonl")}},
+        "test_split": "test",
+        "output_type": "generate_until",
+        "doc_to_text": "{{question}}",
+        "doc_to_target": "",
+        "generation_kwargs": {"until": STOPS, "max_gen_toks": 12, "do_sample": False, "temperature": 0.0},
+        "metric_list": [{"metric": "bypass"}],
+    }
+    (folder / "local_texts.yaml").write_text(yaml.safe_dump(task))
+
+
+def run(program: str, arguments: list[str], folder: Path) -> dict:
+    """Run ``program`` in a process of its own, without a network, and return the JSON that it writes."""
+    out = folder / "result.json"
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
     ended = subprocess.run(
-        [sys.executable, "-c", EVALUATE, model, arguments, str(folder), str(out)],
+        [sys.executable, "-c", program, *arguments, str(folder), str(out)],
         capture_output=True,
         text=True,
         timeout=280,
@@ -85,12 +129,12 @@ def compared(loaded: LoadedModel, folder: Path) -> tuple[dict, dict]:
     loaded.model.save_pretrained(weights)
     loaded.tokenizer.save_pretrained(weights)
     write_task(task)
-    theirs = evaluated("hf", f"pretrained={weights},dtype=float32", task)
     (folder / "profiles").mkdir()
     with serving(loaded, folder / "profiles") as url:
         address = f"base_url={url}/v1/completions,tokenizer={weights},tokenizer_backend=huggingface"
-        ours = evaluated("local-completions", f"model={loaded.name},{address},num_concurrent=8", task)
-    return theirs, ours
+        served = f"model={loaded.name},{address},num_concurrent=8"
+        found = run(EVALUATE, [f"pretrained={weights},dtype=float32", served], task)  # one process: it starts slowly
+    return found["hf"], found["local-completions"]
 
 
 def require_equal(theirs: dict, ours: dict) -> None:
@@ -99,6 +143,22 @@ def require_equal(theirs: dict, ours: dict) -> None:
     for item, scores in theirs["scores"].items():
         assert ours["scores"][item] == pytest.approx(scores, abs=0.01), item
     assert all(score < 0 for scores in ours["scores"].values() for score in scores)
+
+
+def test_it_generates_in_large_batches_with_many_stops_and_the_servers_tokenizer(tmp_path: Path):
+    loaded = build_model("llama", dtype=torch.float32)
+    write_generation_task(tmp_path)
+    (tmp_path / "profiles").mkdir()
+    with serving(loaded, tmp_path / "profiles") as url:
+        texts = run(GENERATE, [url, loaded.name], tmp_path)
+        plain = {"max_tokens": 12, "temperature": 0, "stop": STOPS}
+        for item, text in texts["local-completions"].items():
+            prompt = f"{WORDS[int(item) % len(WORDS)]} {item}"
+            answer = httpx.post(f"{url}/v1/completions", json=plain | {"prompt": prompt}).json()
+            assert text == answer["choices"][0]["text"]
+        assert all(len(found) == 100 for found in texts.values())
+        ended = [text for found in texts.values() for text in found.values() if not any(stop in text for stop in STOPS)]
+        assert len(ended) >= 100
 
 
 def test_a_model_that_would_often_stop_gets_the_scores_that_transformers_gives_it(tmp_path: Path):

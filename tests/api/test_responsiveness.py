@@ -1,5 +1,6 @@
 """No request blocks others, whether it is large, invalid or abandoned."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,13 +11,12 @@ import structlog
 import torch
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.store import Catalogue
+from steering_profiles.tokenization import Vocabulary
 from steering_server.generation.tokenizer import TokenizerService
 from steering_server.limits import EngineLimits
-from tests.api.conftest import profiles_for
 from tests.api.logged import request_line
-from tests.builders import build_model
-from tests.serving import build_backend, serving
+from tests.builders import build_model, profiles_for
+from tests.serving import serving
 
 LONG = {"prompt": "x", "max_tokens": 500, "temperature": 0, "ignore_eos": True}
 
@@ -30,17 +30,33 @@ def test_an_invalid_value_does_not_fail_other_requests(url):
         assert other.result().status_code == 200
 
 
-def test_encoding_a_long_prompt_does_not_block_decoding(tmp_path: Path):
+def test_encoding_a_long_prompt_does_not_block_decoding():
     model = build_model("llama", dtype=torch.float32)
-    backend = build_backend(model, Catalogue.open(tmp_path, shipped=False), EngineLimits(max_num_seqs=1))
+    service = TokenizerService(model.tokenizer, Vocabulary(model.tokenizer), "tiny")
     with ThreadPoolExecutor(1) as pool:
-        encoding = pool.submit(backend.tokenizer.encode, "x" * 2_000_000)
+        encoding = pool.submit(service.encode, "x" * 2_000_000)
         time.sleep(0.1)
         tokens = model.tokenizer.encode("abc")
-        assert [backend.tokenizer.spelling(token).text for token in tokens] == ["a", "b", "c"]
-        assert [delta.text for delta in backend.tokenizer.echo(tokens, is_all=False)] == ["a", "b", "c"]
+        assert [service.spelling(token).text for token in tokens] == ["a", "b", "c"]
+        assert [delta.text for delta in service.echo(tokens, is_all=False)] == ["a", "b", "c"]
         assert not encoding.done()
         encoding.result()
+
+
+def test_a_text_that_is_much_too_long_is_refused_before_it_is_encoded(http: httpx.Client):
+    for path, fields, param in (
+        ("/v1/completions", {"prompt": "x" * 10_000_000}, "prompt"),
+        ("/v1/completions", {"prompt": ["x", "x" * 10_000_000]}, "prompt"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x" * 10_000_000}]}, "messages"),
+        ("/v1/completions", {"prompt": [1] * 3_000_000}, "prompt"),
+        ("/v1/completions", {"prompt": [[1] * 1000] * 2000}, "prompt"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}] * 100_000}, "messages"),
+    ):
+        content = json.dumps(fields)
+        began = time.process_time()  # of the server's thread too, whatever else the machine does
+        response = http.post(path, content=content, headers={"content-type": "application/json"})
+        assert time.process_time() - began < 2
+        assert (response.status_code, response.json()["error"]["param"]) == (400, param), response.text
 
 
 def test_a_stream_abandoned_in_the_queue_frees_its_place(tmp_path: Path):

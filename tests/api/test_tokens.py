@@ -68,7 +68,7 @@ def test_a_generated_end_token_is_listed_without_text_and_counted(http, model):
     assert answer["usage"] == {"prompt_tokens": 11, "completion_tokens": 1, "total_tokens": 12}
 
 
-def test_an_echo_with_one_token_has_an_entry_for_the_end(http, model):
+def test_an_echo_with_one_token_has_an_entry_for_the_end_token(http, model):
     """As in an evaluation harness, which drops the last entry and treats the others as the prompt's."""
     body = {"echo": True, "logprobs": 1, "max_tokens": 1}
     ended = complete(http, logit_bias=forced(end_token(model)), **body)["choices"][0]["logprobs"]
@@ -169,7 +169,7 @@ def test_an_echo_of_token_ids_is_that_of_their_text(words, words_http):
     assert by_ids == complete(words_http, prompt="the the", **body)["choices"][0]
 
 
-def test_tokens_that_differ_only_in_a_space_have_different_names(words, words_http):
+def test_tokens_that_differ_in_a_space_have_different_names(words, words_http):
     pair = words.tokenizer.convert_tokens_to_ids(["▁the", "the"])
     for prompt in ("the a", ""):  # within a text, and where its first space is dropped
         answer = complete(words_http, prompt=prompt, logit_bias=forced(*pair), logprobs=5, max_tokens=3)

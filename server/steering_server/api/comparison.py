@@ -48,7 +48,7 @@ def _pairs(plan: Plan) -> list[tuple[int, int]]:
     """Return the index pairs of choices that differ in nothing but their arm."""
     alike: dict[tuple[int, int], list[int]] = {}
     for index, sequence in enumerate(plan.sequences):
-        alike.setdefault((id(sequence.prompt), sequence.seed), []).append(index)
+        alike.setdefault((id(sequence.prompt), sequence.draw), []).append(index)
     return [pair for indices in alike.values() for pair in combinations(indices, 2)]
 
 
@@ -62,6 +62,7 @@ async def _cross_scores(
         backend,
         [(plan.sequences[j].arm, plan.sequences[i].prompt.tokens, answers[i].tokens) for i, j in nonempty],
         at_once=len(plan.sequences),
+        client=plan.client,
     )
     none: dict[tuple[int, int], list[float]] = {ordered: [] for ordered in wanted}
     return none | dict(zip(nonempty, scored, strict=True))

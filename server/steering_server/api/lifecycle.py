@@ -5,14 +5,23 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
+import anyio
 import structlog
 import uvicorn
 
 from steering_server.api.app import create_app
+from steering_server.api.connections import LimitedConnection
 from steering_server.api.service import Service
+from steering_server.api.settings import ApiSettings
+from steering_server.api.watching import watch_profiles
 from steering_server.generation.backend import Backend
+from steering_server.observability.observability import Observability
+
+if TYPE_CHECKING:
+    from steering_server.experiments.live import Experiments
 
 LAST_WORDS_SECONDS = 5
 """Seconds that cancelled requests have to receive their error."""
@@ -27,26 +36,35 @@ async def live(
     *,
     grace: float,
     ready: Callable[[Backend], None],
-    keep_alive: float = 75,
+    settings: ApiSettings | None = None,
+    observability: Observability | None = None,
+    experiments: "Experiments | None" = None,
+    profiles_poll: float = 1,
+    reload: asyncio.Event | None = None,
 ) -> None:
     """Answer on ``listener`` at once, serve the backend from ``loading``, and return after ``stop`` is set.
 
     ``ready`` is called when requests can be served. After ``stop`` new requests are refused, and running ones have
-    ``grace`` seconds to finish. A ``stop`` during ``loading`` does not wait for its end. An idle connection is closed
-    after ``keep_alive`` seconds.
+    ``grace`` seconds to finish. A ``stop`` during ``loading`` does not wait for its end. By default
+    ``observability`` is metrics and no traces. ``experiments``, of which there are none by default, are closed at the
+    end. The folder of profiles is looked at for changes every ``profiles_poll``
+    seconds (never, if 0), and read again when ``reload`` is set.
 
     Raises:
         Exception: the exception of ``loading``, if it failed.
     """
-    service = Service()
+    settings = settings or ApiSettings()
+    service, connections = Service(observability=observability, experiments=experiments), settings.connections
     server = _Server(
         uvicorn.Config(
-            create_app(service),
+            create_app(service, settings),
             lifespan="off",
+            http=partial(LimitedConnection, limits=connections),  # type: ignore[arg-type]  # makes such a protocol
+            h11_max_incomplete_event_size=connections.max_header_size,
             log_config=None,
             access_log=False,
             timeout_graceful_shutdown=LAST_WORDS_SECONDS,
-            timeout_keep_alive=keep_alive,  # type: ignore[arg-type]  # a delay, for which a float works too
+            timeout_keep_alive=connections.keep_alive,  # type: ignore[arg-type]  # a delay, for which a float works too
         )
     )
     answering = asyncio.create_task(server.serve([listener]))
@@ -54,15 +72,22 @@ async def live(
         backend = await _unless_stopped(loading, stop)
         if backend is not None:
             await backend.start()
+            if experiments is not None:
+                await anyio.to_thread.run_sync(experiments.open, backend.model.name)
             service.open(backend)
             ready(backend)
+            watching = asyncio.create_task(watch_profiles(backend.profiles, profiles_poll, reload or asyncio.Event()))
             await stop.wait()
+            watching.cancel()
             service.drain()
             await _finish(service, grace)
             await backend.close()  # ends requests that still run with an error
     finally:
         server.should_exit = True
         await answering
+        if experiments is not None:
+            await anyio.to_thread.run_sync(experiments.close)
+        await service.observability.close()
 
 
 class _Server(uvicorn.Server):

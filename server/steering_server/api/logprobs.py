@@ -4,7 +4,13 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 
 from steering_server.api.plan import Prompt
-from steering_server.api.schemas.responses import ChatLogprobs, ChatTokenLogprob, CompletionLogprobs, TopLogprob
+from steering_server.api.schemas.responses import (
+    ChatLogprobs,
+    ChatTokenLogprob,
+    CompletionLogprobs,
+    PromptTokenLogprob,
+    TopLogprob,
+)
 from steering_server.generation.requests import Chunk, TextDelta, TokenLogprob
 from steering_server.generation.tokenizer import TokenizerService
 
@@ -51,6 +57,23 @@ def chat_logprobs(chunk: Chunk, tokenizer: TokenizerService) -> ChatLogprobs:
     return ChatLogprobs(content=content)
 
 
+def prompt_logprobs(
+    scored: Sequence[TokenLogprob | None], alternatives: int, tokenizer: TokenizerService
+) -> list[dict[str, PromptTokenLogprob] | None]:
+    """Return the log-probabilities of a prompt's tokens as vLLM does: by token id, the prompt's own token first."""
+    return [None if one is None else dict(_with_ranks(one, alternatives, tokenizer)) for one in scored]
+
+
+def _with_ranks(
+    scored: TokenLogprob, alternatives: int, tokenizer: TokenizerService
+) -> Iterator[tuple[str, PromptTokenLogprob]]:
+    top = scored.top[:alternatives]
+    ranks = {token: rank for rank, (token, _) in enumerate(top, 1)}
+    for token, value in dict([(scored.token, scored.logprob), *top]).items():
+        rank = ranks.get(token) or scored.rank
+        yield str(token), PromptTokenLogprob(logprob=value, rank=rank, decoded_token=tokenizer.spelling(token).text)
+
+
 def _columns(
     deltas: Sequence[TextDelta],
     scored: Sequence[TokenLogprob | None],
@@ -59,7 +82,7 @@ def _columns(
     start: int,
 ) -> CompletionLogprobs:
     tops = [
-        None if one is None else {name: value for name, _, value in _alternatives(delta, one, tokenizer)}
+        None if one is None else {name: value for name, _, value in _alternatives(delta, one, tokenizer, alternatives)}
         for delta, one in zip(deltas, scored, strict=True)
     ]
     return CompletionLogprobs(
@@ -71,16 +94,17 @@ def _columns(
 
 
 def _alternatives(
-    delta: TextDelta, scored: TokenLogprob, tokenizer: TokenizerService
+    delta: TextDelta, scored: TokenLogprob, tokenizer: TokenizerService, most: int | None = None
 ) -> Iterator[tuple[str, bytes, float]]:
-    """Yield name, bytes and log-probability of the likeliest tokens and of the token itself, under distinct names.
+    """Yield distinct names, bytes and log-probabilities of the ``most`` likeliest tokens and of the token itself.
 
     The name of the token itself is the text that it added.
     """
-    if not scored.top:
+    top = scored.top[:most]
+    if not top:
         return
     taken = {delta.text}
-    for token, value in scored.top:
+    for token, value in top:
         if token == scored.token:
             yield delta.text, delta.raw, value
         else:
@@ -89,5 +113,5 @@ def _alternatives(
             name = next(names, f"token_id:{token}")
             taken.add(name)
             yield name, spelling.raw, value
-    if scored.token not in dict(scored.top):
+    if scored.token not in dict(top):
         yield delta.text, delta.raw, scored.logprob

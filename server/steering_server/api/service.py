@@ -3,20 +3,35 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from steering_server.errors import Unavailable
 from steering_server.generation.backend import Backend
+from steering_server.observability.observability import Observability
+
+if TYPE_CHECKING:
+    from steering_server.experiments.live import Experiments
 
 
 class Service:
     """A backend, from before it is loaded until its last request is answered."""
 
-    def __init__(self, backend: Backend | None = None) -> None:
-        self._backend = backend
+    def __init__(
+        self,
+        backend: Backend | None = None,
+        observability: Observability | None = None,
+        experiments: "Experiments | None" = None,
+    ) -> None:
+        self.observability = observability or Observability()
+        self.experiments = experiments
+        """The experiments on the requests of this service; None where there is no database for them."""
+        self._backend: Backend | None = None
         self._draining = False
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
+        if backend is not None:
+            self.open(backend)
 
     @property
     def backend(self) -> Backend:
@@ -36,7 +51,9 @@ class Service:
 
     def open(self, backend: Backend) -> None:
         """Begin to accept requests; ``backend`` is loaded and started."""
-        self._backend = backend
+        self._backend = self.observability.observe(backend)
+        if self.experiments is not None and self.observability.metrics is not None:
+            self.observability.metrics.open_experiments(self.experiments)
 
     def drain(self) -> None:
         """Refuse new requests; running ones continue."""
@@ -46,11 +63,14 @@ class Service:
         """Return the backend if requests are accepted.
 
         Raises:
-            Unavailable: the model is being loaded, or the server is stopping.
+            Unavailable: the model is being loaded, the server is stopping, or its engine has ended.
         """
         if self._draining:
             raise Unavailable("the server is stopping and takes no new requests", code="draining")
-        return self.backend
+        backend = self.backend
+        if (reason := backend.failure()) is not None:
+            raise Unavailable(f"the server can serve no more: {reason}", code="engine_ended")
+        return backend
 
     @contextmanager
     def working(self) -> Iterator[None]:

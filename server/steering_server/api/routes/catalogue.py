@@ -1,97 +1,132 @@
-"""``/v1/models`` and ``/v1/profiles``."""
+"""``/v1/models``, and ``GET`` of ``/v1/profiles``."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter
+import anyio
+from fastapi import APIRouter, Response
+from fastapi.responses import HTMLResponse
 
-from steering_profiles.effective import self_only_attention_range
-from steering_profiles.side_effect_warnings import is_measured, side_effect_warnings
-from steering_server.api.arms import SEPARATOR
-from steering_server.api.dependencies import ServiceDep
+from steering_profiles.schema import BASELINE
+from steering_server.access.callers import Caller
+from steering_server.api.arms import resolve_model
+from steering_server.api.dependencies import CallerDep, ServiceDep
 from steering_server.api.errors import ERROR_RESPONSES
-from steering_server.api.schemas.requests import shown
-from steering_server.api.schemas.responses import (
-    ModelList,
-    ModelObject,
-    ProfileDetail,
-    ProfileList,
-    ProfileObject,
-)
+from steering_server.api.profile_objects import etag, profile_object, steered_name
+from steering_server.api.schemas.profile_answers import ProfileDetail, ProfileFileFault, ProfileList
+from steering_server.api.schemas.responses import ModelList, ModelObject
 from steering_server.errors import NotFound
 from steering_server.generation.backend import Backend
 from steering_server.generation.profiles import ProfileCard
+from steering_server.generation.registry import unknown_profile
 
 router = APIRouter()
+# A report is a file of the operator's folder. Its styles are in it; it may do nothing with this server.
+_REPORT_HEADERS = {
+    "content-security-policy": "sandbox; default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+}
 _LOADING: dict[int | str, dict[str, Any]] = {503: ERROR_RESPONSES[503]}
-_NOT_FOUND: dict[int | str, dict[str, Any]] = {status: ERROR_RESPONSES[status] for status in (404, "4XX")}
+_NOT_FOUND: dict[int | str, dict[str, Any]] = {status: ERROR_RESPONSES[status] for status in (403, 404, "4XX")}
 
 
 @router.get("/v1/models", responses=_LOADING)
-async def list_models(service: ServiceDep) -> ModelList:
-    """List the baseline and the model steered by each usable profile."""
-    return ModelList(data=_models(service.backend))
+async def list_models(service: ServiceDep, caller: CallerDep) -> ModelList:
+    """List the served name and the model steered by each profile; `baseline` too if a default profile is applied.
+
+    A key that may use some profiles only is told of these.
+    """
+    backend = service.backend
+    served, profiles = backend.model.name, backend.profiles.snapshot
+    models = []
+    if all(map(caller.may_use, profiles.default.names)):
+        models.append(_model(backend, served, str(profiles.default)))
+    steered = [name for name, card in profiles.items() if card.available and caller.may_use(name)]
+    if profiles.default.names:
+        steered.insert(0, BASELINE)
+    return ModelList(data=[*models, *(_model(backend, steered_name(served, name), name) for name in steered)])
 
 
 @router.get("/v1/models/{model:path}", responses=_NOT_FOUND | _LOADING)
-async def show_model(model: str, service: ServiceDep) -> ModelObject:
-    """Return one of the listed models."""
-    for known in _models(service.backend):
-        if known.id == model:
-            return known
-    raise NotFound(f"no model named {shown(model)}", param="model", code="model_not_found")
+async def show_model(model: str, service: ServiceDep, caller: CallerDep) -> ModelObject:
+    """Return the model that requests select by a name: a listed one, or profiles at a strength (`model+a+b@0.5`)."""
+    backend = service.backend
+    default = backend.profiles.snapshot.default
+    if model == backend.model.name and all(map(caller.may_use, default.names)):
+        return _model(backend, model, str(default))
+    return _model(backend, model, resolve_model(model, backend, caller).label)
 
 
 @router.get("/v1/profiles", responses=_LOADING)
-async def list_profiles(service: ServiceDep) -> ProfileList:
-    """List every profile of the catalogue, also those that this model cannot use."""
-    return ProfileList(data=[_summary(service.backend, card) for card in service.backend.profiles.values()])
+async def list_profiles(service: ServiceDep, caller: CallerDep) -> ProfileList:
+    """List every profile, also those that this model cannot use, and refused files of the operator's folder.
+
+    A key that may use some profiles only is told of these, and of no files.
+    """
+    backend = service.backend
+    profiles = backend.profiles.snapshot
+    return ProfileList(
+        data=[profile_object(card, backend.model.name) for name, card in profiles.items() if caller.may_see(name)],
+        default=str(profiles.default),
+        faults=[
+            ProfileFileFault(file=each.file, message=each.message, kept=each.kept)
+            for each in profiles.faults
+            if caller.is_admin or caller.profiles is None
+        ],
+    )
 
 
 @router.get("/v1/profiles/{name}", responses=_NOT_FOUND | _LOADING)
-async def show_profile(name: str, service: ServiceDep) -> ProfileDetail:
-    """Return one profile with its whole content."""
-    card = service.backend.profiles.get(name)
-    if card is None:
-        known = ", ".join(service.backend.profiles) or "none"
-        raise NotFound(f"no profile named {shown(name)}; known: {known}", param="name", code="profile_not_found")
-    summary = _summary(service.backend, card)
+async def show_profile(name: str, service: ServiceDep, caller: CallerDep, response: Response) -> ProfileDetail:
+    """Return one profile with its whole content. The header `ETag` is its content hash."""
+    backend = service.backend
+    card = _card(name, backend, caller)
+    response.headers["etag"] = etag(card.entry.content_hash)
+    summary = profile_object(card, backend.model.name)
     return ProfileDetail(**summary.model_dump(), profile=card.entry.profile.model_dump(mode="json"))
 
 
-def _models(backend: Backend) -> list[ModelObject]:
-    served = backend.model
-    names = [served.name] + [_steered(backend, name) for name, card in backend.profiles.items() if card.usable]
-    invariance = served.batch_invariance
-    return [
-        ModelObject(
-            id=name,
-            created=served.created,
-            batch_invariant=invariance.holds,
-            batch_invariant_reason=invariance.reason,
-        )
-        for name in names
-    ]
+@router.get("/v1/profiles/{name}/report", response_class=HTMLResponse, responses=_NOT_FOUND | _LOADING)
+async def show_report(name: str, service: ServiceDep, caller: CallerDep) -> HTMLResponse:
+    """Return the report of a profile's fit, the HTML file beside it. Browsers run no script of it."""
+    report = _card(name, service.backend, caller).entry.report
+    content = None if report is None else await anyio.to_thread.run_sync(partial(_read, report))
+    if content is None:
+        raise NotFound(f"name: profile {name} has no report", param="name", code="report_not_found")
+    return HTMLResponse(content, headers=_REPORT_HEADERS)
 
 
-def _steered(backend: Backend, profile: str) -> str:
-    return f"{backend.model.name}{SEPARATOR}{profile}"
+def _card(name: str, backend: Backend, caller: Caller) -> ProfileCard:
+    """Return a profile that ``caller`` may be told of.
+
+    Raises:
+        NotFound: there is no such profile.
+        Forbidden: ``caller`` may not use it.
+    """
+    profiles = backend.profiles.snapshot
+    card = profiles.get(name)
+    if card is None:
+        raise unknown_profile(name, {known: card for known, card in profiles.items() if caller.may_see(known)})
+    if not caller.is_admin:
+        caller.require_profile(name)
+    return card
 
 
-def _summary(backend: Backend, card: ProfileCard) -> ProfileObject:
-    profile = card.entry.profile
-    return ProfileObject(
-        name=profile.name,
-        description=profile.description,
-        method=profile.method,
-        summary=profile.summary,
-        content_hash=card.entry.content_hash,
-        model=profile.model.id,
-        model_name=_steered(backend, profile.name) if card.usable else None,
-        shipped=card.entry.shipped,
-        usable=card.usable,
-        forced=card.forced,
-        reason=card.reason,
-        own_attention_range=self_only_attention_range(profile),
-        side_effects=dict(profile.provenance.side_effects) if profile.provenance and is_measured(profile) else None,
-        flags=side_effect_warnings(profile),
+def _read(report: Path) -> bytes | None:
+    try:
+        return report.read_bytes()
+    except OSError:
+        return None  # it has just been deleted, or may not be read
+
+
+def _model(backend: Backend, name: str, arm: str) -> ModelObject:
+    invariance = backend.model.batch_invariance
+    return ModelObject(
+        id=name,
+        created=backend.model.created,
+        arm=arm,
+        batch_invariant=invariance.holds,
+        batch_invariant_reason=invariance.reason,
     )

@@ -1,105 +1,44 @@
-"""Request bodies. They are strict: no field is ignored, and no value is converted to another type.
+"""Bodies of requests that generate text.
 
-Fields of OpenAI's API that this server does not implement are accepted at their neutral values, which official clients
-may send; other values are refused.
+Fields of other servers that this one does not implement are in :mod:`.compatible`.
 """
 
+import json
+from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictInt,
-    StringConstraints,
-    model_validator,
+from pydantic import BeforeValidator, Field, StrictBool, StrictInt, StringConstraints, model_validator
+
+from steering_server.api.schemas.compatible import Bookkeeping, Object, OtherChatFields, OtherServersFields
+from steering_server.api.schemas.fields import (
+    MAX_MESSAGES,
+    Biases,
+    Components,
+    NonEmptyText,
+    Number,
+    Profiles,
+    Stop,
+    StopTokens,
+    Strength,
+    Text,
+    TokenIds,
+    few_items,
 )
+from steering_server.api.schemas.strict import IGNORED, Neutral, Strict
+from steering_server.api.schemas.structured import StructuredFields
+from steering_server.api.schemas.tools import ToolCall, ToolFields
 
-from steering_profiles.schema import MAX_STRENGTH
-
-MAX_ARMS = 8
-MAX_PROMPTS = 64
-MAX_SEQUENCES = 128
-"""Maximum number of sequences of one request: prompts times arms times n."""
-MAX_BIASES = 1024
+MAX_ARMS = 32
+MAX_ARM_NAME = 64
+_ARM_NAME = rf"^[A-Za-z0-9._+@-]{{1,{MAX_ARM_NAME}}}$"
+MAX_LOGPROBS = 20
+"""Maximum number of likeliest tokens to ask for at each position, as in vLLM."""
 FRESH_SEED = -1
 """The seed that stands for a random one, as in vLLM."""
-MAX_STOPS = 64
 _INT32_MAX = 2**31 - 1
 
 
-def _number(value: Any) -> Any:
-    """Accept an integer for a float, but neither a string nor a boolean."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError("Input should be a valid number")
-    return value
-
-
-def shown(value: Any, most: int = 80) -> str:
-    """Return ``value`` in printable ASCII, at most ``most`` characters long, for use in a message."""
-    plain = isinstance(value, str) and value and value.isascii() and value.isprintable()
-    text = value if plain else ascii(value)
-    return text if len(text) <= most else text[: most - 3] + "..."
-
-
-def _few_enough(biases: Any) -> Any:
-    """Check the number before the entries: validating millions of invalid ones would block the server."""
-    if isinstance(biases, dict) and len(biases) > MAX_BIASES:
-        raise ValueError(f"must have at most {MAX_BIASES} entries, not {len(biases)}")
-    return biases
-
-
-def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("contains a lone surrogate, which is not a character") from None
-    return text
-
-
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-_whole_characters = BeforeValidator(lambda value: _encodable(value) if isinstance(value, str) else value)
-Text = Annotated[str, Field(strict=True), _whole_characters]
-NonEmptyText = Annotated[str, Field(strict=True, min_length=1), _whole_characters]
-TokenId = Annotated[StrictInt, Field(ge=0)]
-# Lists fail at the first invalid value: a body can have millions, and the answer names only one.
-TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
-TokenKey = Annotated[str, StringConstraints(strict=True, pattern=r"^[0-9]{1,9}$")]
-Strength = Annotated[Number, Field(ge=-MAX_STRENGTH, le=MAX_STRENGTH), AfterValidator(lambda value: value + 0.0)]
-"""A strength; -0.0 becomes 0."""
-Stop = NonEmptyText | Annotated[list[NonEmptyText], Field(max_length=MAX_STOPS, fail_fast=True)]
-Profiles = NonEmptyText | Annotated[list[NonEmptyText], Field(min_length=1, max_length=16, fail_fast=True)]
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
-
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {}
-    """Fields of OpenAI that this server does not implement, with their neutral values besides null."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_fields_only(cls, body: Any) -> Any:
-        """Treat null as the default, as OpenAI does, and refuse unknown fields."""
-        if not isinstance(body, dict):
-            return body
-        unknown = next((name for name in body if name not in cls.model_fields and name not in cls.neutral), None)
-        if unknown is not None:
-            raise ValueError(f"{shown(unknown)}: unknown field; allowed: {', '.join(cls.model_fields)}")
-        given = {name: value for name, value in body.items() if value is not None}
-        for name, neutral in cls.neutral.items():
-            if name in given:
-                value = given.pop(name)
-                if not any(value == known and isinstance(value, bool) == isinstance(known, bool) for known in neutral):
-                    allowed = " or ".join(["null", *map(repr, neutral)])
-                    raise ValueError(f"{name}: not supported by this server; leave it out or send {allowed}")
-        return given
-
-
-class SteeringRequest(_Strict):
+class SteeringRequest(Strict):
     """The profiles to apply and their strength."""
 
     profile: Profiles = Field(description="A profile's name, or several.")
@@ -108,25 +47,34 @@ class SteeringRequest(_Strict):
         description="0 is no steering, 1 the profile as it was fitted. The share of self-only attention is limited to "
         "0..1; the answer's `warnings` name a strength that exceeds this.",
     )
+    without: Components = Field(
+        default_factory=list,
+        alias="except",
+        description="Components to leave out of the profiles: heads as L11H2, neurons as L3N120, final_layer, "
+        "final_layer.own_attention, final_layer.intercept.",
+    )
 
 
 class ArmRequest(SteeringRequest):
     """An arm with its own strength or label."""
 
-    name: Annotated[str, StringConstraints(strict=True, pattern=r"^[A-Za-z0-9._+@-]{1,64}$")] | None = Field(
+    name: Annotated[str, StringConstraints(strict=True, pattern=_ARM_NAME)] | None = Field(
         None, description="The arm's label in the answer."
     )
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """Options of a stream."""
 
-    include_usage: StrictBool = False
-    include_obfuscation: StrictBool | None = None
+    include_usage: StrictBool = Field(False, description="Send the number of tokens at the end.")
+    continuous_usage_stats: StrictBool = Field(False, description="Send the number of tokens so far in every chunk.")
+    include_obfuscation: Annotated[StrictBool | None, IGNORED] = None
 
 
-class GenerationBody(_Strict):
-    """Fields of both completions and chat completions."""
+class SamplingBody(Bookkeeping, OtherServersFields):
+    """Fields of every request that generates text."""
+
+    nested: ClassVar[tuple[str, ...]] = ("steering", "arms")
 
     model: NonEmptyText | None = Field(None, description="The served name, or name+profile. Default: the baseline.")
     temperature: Annotated[Number, Field(ge=0, le=2)] = 1.0
@@ -140,27 +88,41 @@ class GenerationBody(_Strict):
     repetition_penalty: Annotated[Number, Field(ge=0.01, le=10)] = 1.0
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] = 0.0
-    logit_bias: Annotated[
-        dict[TokenKey, Annotated[Number, Field(ge=-100, le=100)]],
-        BeforeValidator(_few_enough),
-        Field(max_length=MAX_BIASES),
-    ] = Field(default_factory=dict, description="Token id to the value added to its logit.")
+    logit_bias: Biases = Field(default_factory=dict, description="Token id to the value added to its logit.")
     min_tokens: Annotated[StrictInt, Field(ge=0)] = Field(
-        0, description="Minimum number of tokens before an end token or a stop string ends the text."
+        0, description="Minimum number of tokens before an end token, a stop token or a stop string ends the text."
     )
     ignore_eos: StrictBool = Field(False, description="Continue after the end token.")
-    n: Annotated[StrictInt, Field(ge=1, le=64)] = 1
     stop: Stop | None = None
+    stop_token_ids: StopTokens | None = Field(
+        None,
+        description="Tokens that end the text besides the model's end tokens, also with ignore_eos; they add none.",
+    )
     seed: Annotated[StrictInt, Field(ge=-(2**63), lt=2**63)] | None = Field(
         None, description="The same seed gives the same answer; -1 and null stand for a random seed."
     )
-    stream: StrictBool = False
-    stream_options: StreamOptions | None = None
-    user: Text | None = Field(None, description="Accepted for compatibility with OpenAI; not used.")
+    stream: StrictBool = Field(default=False, description="Answer with server-sent events.")
     steering: SteeringRequest | None = Field(None, description="Steer this request.")
     arms: Annotated[list[NonEmptyText | ArmRequest], Field(min_length=1, max_length=MAX_ARMS)] | None = Field(
         None, description="Run several arms side by side: 'baseline', 'profile', 'a+b', or objects."
     )
+
+    experiment: NonEmptyText | None = Field(None, description="Take part in this running experiment.")
+
+    @property
+    def token_limit(self) -> int | None:
+        """Maximum number of tokens to generate, if given."""
+        return None
+
+    @property
+    def opening(self) -> str:
+        """What a conversation begins with, by which experiments can assign it: its first message of a user."""
+        return ""
+
+    @property
+    def whole_prompt(self) -> str:
+        """All of the prompt as text, for storing."""
+        return self.opening
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -170,68 +132,159 @@ class GenerationBody(_Strict):
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
 
 
+class GenerationBody(SamplingBody, StructuredFields):
+    """Fields of both completions and chat completions."""
+
+    nested: ClassVar[tuple[str, ...]] = (
+        *SamplingBody.nested,
+        "stream_options",
+        "response_format",
+        "structured_outputs",
+    )
+
+    n: Annotated[StrictInt, Field(ge=1, le=64)] = 1
+    stream_options: StreamOptions | None = None
+    prompt_logprobs: Annotated[StrictInt, Field(ge=0, le=MAX_LOGPROBS)] | None = Field(
+        None, description="Return the log-probability of every token of the prompt and this many likeliest tokens."
+    )
+
+    truncate_prompt_tokens: Literal[-1] | Annotated[StrictInt, Field(ge=1)] | None = Field(
+        None, description="Keep this many tokens of each prompt; -1: those that fit the context with max_tokens."
+    )
+    truncation_side: Literal["left", "right"] = Field("left", description="The side on which tokens are cut off.")
+    return_token_ids: StrictBool = Field(False, description="Return the token ids of prompts and of generated tokens.")
+
+    @model_validator(mode="after")
+    def _prompt_logprobs_are_whole(self) -> Self:
+        if self.prompt_logprobs is not None and self.stream:
+            raise ValueError("prompt_logprobs: cannot be streamed")
+        return self
+
+
 class CompletionBody(GenerationBody):
     """Body of ``POST /v1/completions``."""
 
-    prompt: (
+    prompt: Annotated[
         Text
-        | Annotated[list[Text], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
+        | Annotated[list[Text], Field(min_length=1, fail_fast=True)]
         | TokenIds
-        | Annotated[list[TokenIds], Field(min_length=1, max_length=MAX_PROMPTS, fail_fast=True)]
-    ) = Field(description="A string, a list of strings, token ids, or a list of lists of token ids.")
+        | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)],
+        BeforeValidator(few_items),
+    ] = Field(description="A string, a list of strings, token ids, or a list of lists of token ids.")
     max_tokens: Annotated[StrictInt, Field(ge=0)] = 16
-    logprobs: Annotated[StrictInt, Field(ge=0, le=5)] | None = None
+    logprobs: Annotated[StrictInt, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     echo: StrictBool = False
-    best_of: StrictInt | None = Field(None, description="Accepted only if it equals n.")
+    best_of: Annotated[StrictInt, Field(ge=1)] | None = Field(
+        None, description="Draw this many completions and return the n with the highest mean log-probability."
+    )
+    suffix: Annotated[Any, Neutral("")] = None
+    add_special_tokens: StrictBool = Field(True, description="Add what the tokenizer puts before a text.")
+    prompt_embeds: Annotated[Any, Neutral([])] = None
 
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {"suffix": ("",)}
+    @property
+    def opening(self) -> str:
+        """The prompt, or the first of several; tokens as JSON."""
+        first = self.prompt if isinstance(self.prompt, str) or isinstance(self.prompt[0], int) else self.prompt[0]
+        return first if isinstance(first, str) else json.dumps(first)
+
+    @property
+    def whole_prompt(self) -> str:
+        """The prompt; several, and tokens, as JSON."""
+        return self.prompt if isinstance(self.prompt, str) else json.dumps(self.prompt, ensure_ascii=False)
+
+    @property
+    def picks_best(self) -> bool:
+        """Whether more completions are drawn than are returned."""
+        return self.best_of is not None and self.best_of > self.n
+
+    @property
+    def token_limit(self) -> int:
+        """Maximum number of tokens to generate."""
+        return self.max_tokens
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.best_of not in (None, self.n):
-            raise ValueError("best_of: not supported by this server; leave it out or send null or the value of n")
+        if self.best_of is not None and self.best_of < self.n:
+            raise ValueError(f"best_of: is {self.best_of}, less than n, {self.n}")
+        if self.picks_best and self.stream:
+            raise ValueError("best_of: cannot be streamed; the best completions are known only when all have ended")
         if self.max_tokens == 0 and not self.echo:
             raise ValueError("max_tokens: 0 is allowed only with echo")
         return self
 
 
-class TextPart(_Strict):
+class TextPart(Strict):
     """A part of a message's content."""
 
     type: Literal["text"]
     text: Text
+    cache_control: Annotated[dict[str, Any] | None, IGNORED] = None
 
 
-class Message(_Strict):
+class Message(Strict):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)]
-    name: Text | None = None
+    nested: ClassVar[tuple[str, ...]] = ("content", "tool_calls")
 
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: Text | Annotated[list[TextPart], Field(min_length=1, fail_fast=True)] | None = Field(
+        None, description="The text; only an assistant's message may have none."
+    )
+    name: Text | None = Field(
+        default=None, description="Used if the model's chat template reads it, as are the next three."
+    )
+    tool_call_id: Text | None = None
+    reasoning_content: Text | None = None
+    reasoning: Text | None = None
     # An assistant's message has these fields when a client sends it back as it was received.
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "refusal": (),
-        "annotations": ([],),
-        "audio": (),
-        "function_call": (),
-        "tool_calls": ([],),
-    }
+    refusal: Annotated[Any, Neutral()] = None
+    annotations: Annotated[list[Any] | None, IGNORED] = None
+    audio: Annotated[Any, Neutral()] = None
+    function_call: Annotated[Any, Neutral()] = None
+    tool_calls: Annotated[list[ToolCall], Field(fail_fast=True)] | None = None
+    cache_control: Annotated[dict[str, Any] | None, IGNORED] = None
+    provider_specific_fields: Annotated[dict[str, Any] | None, IGNORED] = None
+
+    @model_validator(mode="after")
+    def _has_content(self) -> Self:
+        if self.content is None and self.role != "assistant":
+            raise ValueError("content: is required; only an assistant's message may have none")
+        return self
 
     @property
     def text(self) -> str:
         """The content as one string."""
+        if self.content is None:
+            return ""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
+    @property
+    def for_template(self) -> dict[str, str]:
+        """Fields besides role and content that a chat template may read."""
+        given = {name: getattr(self, name) for name in ("name", "tool_call_id", "reasoning_content", "reasoning")}
+        return {name: value for name, value in given.items() if value}
 
-class ChatBody(GenerationBody):
+
+def opening(messages: Sequence[Message]) -> str:
+    """Return the first message of a user, which stays the same as a conversation goes on; else the first message."""
+    return next((message.text for message in messages if message.role == "user"), messages[0].text)
+
+
+def conversation_json(messages: Sequence[Message]) -> str:
+    """Return messages as JSON, by role and text."""
+    return json.dumps([{"role": message.role, "content": message.text} for message in messages], ensure_ascii=False)
+
+
+class ChatBody(GenerationBody, ToolFields, OtherChatFields):
     """Body of ``POST /v1/chat/completions``."""
 
-    messages: Annotated[list[Message], Field(min_length=1, fail_fast=True)]
+    nested: ClassVar[tuple[str, ...]] = (*GenerationBody.nested, "messages", "tools", "tool_choice")
+
+    messages: Annotated[list[Message], Field(min_length=1, max_length=MAX_MESSAGES, fail_fast=True)]
     max_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Default: the rest of the context.")
     max_completion_tokens: Annotated[StrictInt, Field(ge=1)] | None = Field(None, description="Same as max_tokens.")
     logprobs: StrictBool = False
-    top_logprobs: Annotated[StrictInt, Field(ge=0, le=20)] | None = None
+    top_logprobs: Annotated[StrictInt, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     add_generation_prompt: StrictBool | None = Field(
         None,
         description="Begin the assistant's turn after the messages. Default: unless the last one is continued.",
@@ -239,30 +292,19 @@ class ChatBody(GenerationBody):
     continue_final_message: StrictBool = Field(
         False, description="Continue the text of the last message instead of beginning a new turn."
     )
+    add_special_tokens: StrictBool = Field(
+        False, description="Add what the tokenizer puts before a text, besides the tokens of the chat template."
+    )
+    chat_template_kwargs: Object | None = Field(
+        None, description="Variables for the model's chat template, such as enable_thinking."
+    )
 
-    neutral: ClassVar[dict[str, tuple[Any, ...]]] = {
-        "tools": ([],),
-        "tool_choice": ("none", "auto"),
-        "parallel_tool_calls": (True, False),
-        "functions": ([],),
-        "function_call": ("none", "auto"),
-        "response_format": ({"type": "text"},),
-        "modalities": (["text"],),
-        "audio": (),
-        "prediction": (),
-        "reasoning_effort": ("none",),
-        "verbosity": ("medium",),
-        "web_search_options": (),
-        "service_tier": ("auto", "default"),
-        "safety_identifier": (),
-        "prompt_cache_key": (),
-        "store": (False,),
-        "metadata": ({},),
-    }
+    functions: Annotated[Any, Neutral([])] = None
+    function_call: Annotated[Any, Neutral("none", "auto")] = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.top_logprobs is not None and not self.logprobs:
+        if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs: needs logprobs to be true")
         if self.continue_final_message and self.add_generation_prompt:
             raise ValueError(
@@ -271,6 +313,16 @@ class ChatBody(GenerationBody):
         if None not in (self.max_tokens, self.max_completion_tokens) and self.max_tokens != self.max_completion_tokens:
             raise ValueError("max_tokens: differs from max_completion_tokens; send one of them")
         return self
+
+    @property
+    def opening(self) -> str:
+        """The first message of a user, or else the first message."""
+        return opening(self.messages)
+
+    @property
+    def whole_prompt(self) -> str:
+        """The messages as JSON."""
+        return conversation_json(self.messages)
 
     @property
     def begins_turn(self) -> bool:

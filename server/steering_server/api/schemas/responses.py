@@ -1,30 +1,36 @@
 """Response bodies in OpenAI's format, with the fields ``arm``, ``steering`` and ``comparison`` added."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from steering_server.generation.requests import FinishReason
 
 
-class _Response(BaseModel):
-    model_config = ConfigDict(frozen=True, protected_namespaces=())
+class ResponseBody(BaseModel):
+    """Base of all bodies of responses."""
+
+    # Fields whose names are words of Python have them as aliases.
+    model_config = ConfigDict(frozen=True, protected_namespaces=(), serialize_by_alias=True)
 
 
-def _absent() -> Any:
+def absent() -> Any:
     """Return a field that OpenAI's format does not have: it is left out where it does not apply, rather than null."""
     return Field(default=None, exclude_if=lambda value: value is None)
 
 
-class AppliedProfile(_Response):
+class AppliedProfile(ResponseBody):
     """One profile of an arm."""
 
     profile: str
     content_hash: str
+    """Hash of what was applied; without some components, of the profile's content without them."""
     strength: float
+    left_out: Annotated[tuple[str, ...], Field(serialization_alias="except", exclude_if=lambda names: not names)] = ()
+    """Components that were left out; absent if none was."""
 
 
-class Effective(_Response):
+class Effective(ResponseBody):
     """The changes that an arm makes to the model, all of its profiles together."""
 
     heads: int
@@ -37,9 +43,11 @@ class Effective(_Response):
     """Factor of the MLP's intercept, which is subtracted; for different intercepts the sum of their factors."""
     gate: str | None
     """Band of the top probability in which the last two apply, such as ``0.1..0.5``; null for everywhere."""
+    when: tuple[str, ...] = Field(default=(), exclude_if=lambda conditions: not conditions)
+    """The conditions under which profiles take effect; left out where all of them do everywhere."""
 
 
-class Applied(_Response):
+class Applied(ResponseBody):
     """The profiles that one arm applied. The baseline has no profile and strength 0."""
 
     arm: str
@@ -54,13 +62,21 @@ class Applied(_Response):
     """Requested changes that have no effect, or not the full one."""
 
 
-class AppliedArms(_Response):
+class AppliedArms(ResponseBody):
     """The profiles that each arm applied, in order."""
 
     arms: tuple[Applied, ...]
 
 
-class Usage(_Response):
+class ExposureObject(ResponseBody):
+    """The experiment that assigned a request to its arm, and what outcomes of the answer are sent by."""
+
+    id: str
+    experiment: str
+    arm: str
+
+
+class Usage(ResponseBody):
     """Numbers of tokens."""
 
     prompt_tokens: int
@@ -68,7 +84,7 @@ class Usage(_Response):
     total_tokens: int
 
 
-class ArmPair(_Response):
+class ArmPair(ResponseBody):
     """Comparison of two arms of the same prompt."""
 
     arms: tuple[str, str]
@@ -80,13 +96,13 @@ class ArmPair(_Response):
     """Arm that generated the tokens -> arm that scores them -> log-probabilities. Given if logprobs were requested."""
 
 
-class Comparison(_Response):
+class Comparison(ResponseBody):
     """All pairs of arms, for every prompt and every n."""
 
     pairs: tuple[ArmPair, ...]
 
 
-class CompletionLogprobs(_Response):
+class CompletionLogprobs(ResponseBody):
     """Log-probabilities in the completions format."""
 
     tokens: list[str]
@@ -95,17 +111,35 @@ class CompletionLogprobs(_Response):
     text_offset: list[int]
 
 
-class CompletionChoice(_Response):
+class PromptTokenLogprob(ResponseBody):
+    """Log-probability of a token at one position of the prompt, in vLLM's format."""
+
+    logprob: float
+    rank: int | None
+    """1 for the likeliest token."""
+    decoded_token: str
+
+
+PromptLogprobs = list[dict[str, PromptTokenLogprob] | None]
+"""For each token of the prompt, by token id: the token itself and the likeliest ones; null for the first."""
+
+
+class CompletionChoice(ResponseBody):
     """One completion, or a chunk of one in a stream."""
 
     index: int
     text: str
     logprobs: CompletionLogprobs | None = None
     finish_reason: FinishReason | None
-    arm: str | None = _absent()
+    prompt_logprobs: PromptLogprobs | None = absent()
+    token_ids: list[int] | None = absent()
+    """The generated tokens, the one that ended the text included, if ``return_token_ids``."""
+    prompt_token_ids: list[int] | None = absent()
+    """The prompt's tokens; in a stream with the first chunk of each choice."""
+    arm: str | None = absent()
 
 
-class _Envelope(_Response):
+class Envelope(ResponseBody):
     """Fields of all answers."""
 
     id: str
@@ -115,17 +149,24 @@ class _Envelope(_Response):
     choices: list[Any]
     usage: Usage | None = None
     steering: Applied | AppliedArms
-    comparison: Comparison | None = _absent()
+    exposure: ExposureObject | None = absent()
+    """Only where an experiment has assigned the request."""
+    comparison: Comparison | None = absent()
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it differs from other chunks of its stream in its choices only."""
+        return bool(self.choices) and self.usage is None and self.comparison is None
 
 
-class Completion(_Envelope):
+class Completion(Envelope):
     """Answer of ``POST /v1/completions``, and every chunk of its stream."""
 
     object: Literal["text_completion"] = "text_completion"
     choices: list[CompletionChoice]
 
 
-class TopLogprob(_Response):
+class TopLogprob(ResponseBody):
     """One alternative in the chat format."""
 
     token: str
@@ -139,134 +180,157 @@ class ChatTokenLogprob(TopLogprob):
     top_logprobs: list[TopLogprob]
 
 
-class ChatLogprobs(_Response):
+class ChatLogprobs(ResponseBody):
     """Log-probabilities in the chat format."""
 
     content: list[ChatTokenLogprob]
     refusal: None = None
 
 
-class ChatMessage(_Response):
+ChatFinishReason = FinishReason | Literal["tool_calls"]
+
+
+class CalledFunction(ResponseBody):
+    """A function that the model calls."""
+
+    name: str
+    arguments: str
+    """JSON; not complete if the answer ended before it was."""
+
+
+class ToolCallMade(ResponseBody):
+    """A call by the model."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+
+class ChatMessage(ResponseBody):
     """The assistant's message."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
+    """Null if there are calls only."""
     refusal: None = None
+    tool_calls: list[ToolCallMade] | None = absent()
 
 
-class ChatChoice(_Response):
+class ChatChoice(ResponseBody):
     """One answer to a conversation."""
 
     index: int
     message: ChatMessage
     logprobs: ChatLogprobs | None = None
-    finish_reason: FinishReason | None
-    arm: str | None = _absent()
+    finish_reason: ChatFinishReason | None
+    prompt_logprobs: PromptLogprobs | None = absent()
+    """With ``arms``; without, the answer has one for all choices."""
+    token_ids: list[int] | None = absent()
+    """The generated tokens, the one that ended the text included, if ``return_token_ids``."""
+    arm: str | None = absent()
 
 
-class ChatCompletion(_Envelope):
+class ChatCompletion(Envelope):
     """Answer of ``POST /v1/chat/completions``."""
 
     object: Literal["chat.completion"] = "chat.completion"
     choices: list[ChatChoice]
+    prompt_logprobs: PromptLogprobs | None = absent()
+    prompt_token_ids: list[int] | None = absent()
+    """The prompt's tokens, if ``return_token_ids``."""
 
 
-class ChatDelta(_Response):
-    """The text that a chunk adds to the assistant's message."""
+class FunctionDelta(ResponseBody):
+    """The name of a called function, or a piece of its arguments."""
 
-    role: Literal["assistant"] | None = _absent()
-    content: str | None = _absent()
+    name: str | None = absent()
+    arguments: str
 
 
-class ChatChunkChoice(_Response):
+class ToolCallDelta(ResponseBody):
+    """What a chunk adds to a call: first its id and name, then pieces of its arguments."""
+
+    index: int
+    id: str | None = absent()
+    type: Literal["function"] | None = absent()
+    function: FunctionDelta
+
+
+class ChatDelta(ResponseBody):
+    """What a chunk adds to the assistant's message."""
+
+    role: Literal["assistant"] | None = absent()
+    content: str | None = absent()
+    tool_calls: list[ToolCallDelta] | None = absent()
+
+
+class ChatChunkChoice(ResponseBody):
     """A chunk of one answer."""
 
     index: int
     delta: ChatDelta
     logprobs: ChatLogprobs | None = None
-    finish_reason: FinishReason | None
-    arm: str | None = _absent()
+    finish_reason: ChatFinishReason | None
+    token_ids: list[int] | None = absent()
+    arm: str | None = absent()
 
 
-class ChatCompletionChunk(_Envelope):
+class ChatCompletionChunk(Envelope):
     """One chunk of a streamed chat answer."""
 
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     choices: list[ChatChunkChoice]
+    prompt_token_ids: list[int] | None = absent()
+    """The prompt's tokens, with the first chunk of the stream, if ``return_token_ids``."""
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it differs from other chunks of its stream in its choices only."""
+        return super().is_plain and self.prompt_token_ids is None
 
 
-class ModelObject(_Response):
+class ModelObject(ResponseBody):
     """A name that requests can give as ``model``."""
 
     id: str
     object: Literal["model"] = "model"
     created: int
     owned_by: str = "steering-server"
+    arm: str
+    """What the name selects: ``baseline``, or profiles and their strength."""
     batch_invariant: bool
     """Whether tokens and log-probabilities are bit for bit the same alone and in any batch."""
-    batch_invariant_reason: str | None = _absent()
+    batch_invariant_reason: str | None = absent()
     """Reason why they are not."""
 
 
-class ModelList(_Response):
+class ModelList(ResponseBody):
     """Answer of ``GET /v1/models``."""
 
     object: Literal["list"] = "list"
     data: list[ModelObject]
 
 
-class ProfileObject(_Response):
-    """A profile and whether this server can apply it."""
-
-    name: str
-    object: Literal["profile"] = "profile"
-    description: str
-    method: str
-    summary: str
-    content_hash: str
-    model: str
-    """The model that the profile was fitted on."""
-    model_name: str | None
-    """The ``model`` of requests that steers with this profile; null if it is not usable."""
-    shipped: bool
-    usable: bool
-    forced: bool
-    reason: str | None
-    own_attention_range: tuple[float, float] | None
-    """Range of strengths outside of which the share of self-only attention is limited; null if it is not changed."""
-    side_effects: dict[str, Any] | None
-    """Side effects on other text, measured when the profile was fitted; null if they were not."""
-    flags: list[str]
-    """Texts whose NLL increases by more than the limit, such as ``prose +2.3%``."""
-
-
-class ProfileDetail(ProfileObject):
-    """A profile with its whole content."""
-
-    profile: dict[str, Any]
-
-
-class ProfileList(_Response):
-    """Answer of ``GET /v1/profiles``."""
-
-    object: Literal["list"] = "list"
-    data: list[ProfileObject]
-
-
-class Health(_Response):
+class Health(ResponseBody):
     """Answer of ``GET /health``."""
 
     status: Literal["ok"] = "ok"
 
 
-class Readiness(_Response):
+class Readiness(ResponseBody):
     """Answer of ``GET /ready``."""
 
     status: Literal["ready"] = "ready"
     model: str
 
 
-class ErrorBody(_Response):
+class Version(ResponseBody):
+    """Answer of ``GET /version``."""
+
+    version: str
+
+
+class ErrorBody(ResponseBody):
     """The error."""
 
     message: str
@@ -275,7 +339,7 @@ class ErrorBody(_Response):
     code: str | None
 
 
-class ErrorResponse(_Response):
+class ErrorResponse(ResponseBody):
     """Body of all error responses."""
 
     error: ErrorBody

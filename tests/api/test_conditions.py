@@ -1,0 +1,78 @@
+"""Profiles with conditions over HTTP: put, listed, applied token by token, and refused where they cannot be."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from steering_profiles.models import LoadedModel
+from tests.api.profile_bodies import JSON, as_json, put
+from tests.builders import build_model, build_profile
+from tests.conditional import CONDITIONS, greedy_where
+from tests.serving import serving
+
+SCALES = [(0, 1, 4.0), (1, 2, -2.0)]
+PROMPT = "print(str(ab 12"
+
+
+@pytest.fixture(scope="module")
+def served() -> LoadedModel:
+    return build_model("llama", dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def http(served: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    folder: Path = tmp_path_factory.mktemp("profiles")
+    always = build_profile(served, "always", heads=SCALES)
+    with serving(served, folder, [always], watched=True) as url, httpx.Client(base_url=url, timeout=60) as client:
+        for name, where in CONDITIONS.items():
+            profile = build_profile(served, name.replace(" ", "-"), heads=SCALES, when=where.when)
+            assert put(client, profile).status_code == 201
+        yield client
+
+
+def test_arms_are_steered_where_their_conditions_hold(http: httpx.Client):
+    other = build_model("llama", dtype=torch.float32)
+    prompt = other.tokenizer.encode(PROMPT)
+    names = [name.replace(" ", "-") for name in CONDITIONS]
+    answer = http.post(
+        "/v1/completions",
+        json={
+            "prompt": PROMPT, "max_tokens": 4, "temperature": 0, "arms": ["baseline", *names],
+            "return_token_ids": True, "ignore_eos": True,
+        },
+    ).json()  # fmt: skip
+    for where, choice in zip([None, *CONDITIONS.values()], answer["choices"], strict=True):
+        scaled = () if where is None else ((SCALES, where),)
+        assert choice["token_ids"] == greedy_where(other, prompt, *scaled, tokens=4, guess=choice["token_ids"])
+
+
+def test_an_answer_and_the_list_say_the_condition(http: httpx.Client):
+    applied = http.post(
+        "/v1/completions", json={"prompt": PROMPT, "max_tokens": 1, "steering": {"profile": "from+always"}}
+    )
+    assert applied.json()["steering"]["effective"]["when"] == ["from position 7 on"]
+    always = http.post("/v1/completions", json={"prompt": PROMPT, "max_tokens": 1, "steering": {"profile": "always"}})
+    assert "when" not in always.json()["steering"]["effective"]
+    listed = {profile["name"]: profile for profile in http.get("/v1/profiles").json()["data"]}
+    assert listed["from"]["when"] == "from position 7 on"
+    assert listed["from"]["summary"] == "2 heads x -2..4; where from position 7 on"
+    assert "when" not in listed["always"]
+    assert http.get("/v1/profiles/matches").json()["profile"]["when"] == CONDITIONS["matches"].when
+
+
+@pytest.mark.parametrize(
+    ("when", "field"),
+    [
+        ({"matches": "("}, "when.matches"),
+        ({"all": [{"from_position": -1}]}, "when.all.0.from_position"),
+        ({"beside": "x"}, "when.beside"),
+        ({}, "when"),
+    ],
+)
+def test_a_faulty_condition_is_refused_by_its_field(http: httpx.Client, served: LoadedModel, when: object, field: str):
+    body = as_json(build_profile(served, "mine", heads=SCALES), when=when)
+    refused = http.put("/v1/profiles/mine", content=body, headers=JSON)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, field)
