@@ -3,11 +3,14 @@
 SteeringClientError
 ├── InvalidArgument      an argument cannot be sent: a base URL, a key, an option
 ├── ClientClosed         the client is closed
+├── MissingPackage       comparisons need a package that is not installed
 ├── ConnectionFailed     the server cannot be reached, or the connection broke
 ├── Timeout              the server did not answer in time
 ├── APIError             the server answered with an error
 │   ├── BadRequest       400, 413, 422: the request is invalid; ``param`` names the field
 │   ├── NotFound         404: no such model, profile or route
+│   ├── Conflict         409: the profile does not fit the model, or cannot be changed
+│   ├── PreconditionFailed  412: the profile has another version than expected
 │   ├── RateLimited      429: the queue is full; ``retry_after`` says when to try again
 │   └── ServerFailure    5xx
 ├── StreamInterrupted    a stream ended before it was complete
@@ -25,6 +28,10 @@ class InvalidArgument(SteeringClientError):
 
 class ClientClosed(SteeringClientError):
     """The client is closed."""
+
+
+class MissingPackage(SteeringClientError, ImportError):
+    """A package that this function needs is not installed; the message says what installs it."""
 
 
 class ConnectionFailed(SteeringClientError):
@@ -70,6 +77,14 @@ class BadRequest(APIError):
 
 class NotFound(APIError):
     """The model, profile or route does not exist."""
+
+
+class Conflict(APIError):
+    """The profile does not fit the model, cannot be changed, or cannot be written."""
+
+
+class PreconditionFailed(APIError):
+    """The profile has another version than the caller expected."""
 
 
 class RateLimited(APIError):

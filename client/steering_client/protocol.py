@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypedDict, TypeVar, Unpack
+from typing import Any, Literal, NotRequired, TypedDict, TypeVar, Unpack
 from urllib.parse import quote
 
 import httpx
@@ -15,9 +15,11 @@ from steering_client.errors import (
     APIError,
     BadRequest,
     ClientClosed,
+    Conflict,
     ConnectionFailed,
     InvalidArgument,
     NotFound,
+    PreconditionFailed,
     RateLimited,
     ServerFailure,
     StreamInterrupted,
@@ -36,14 +38,16 @@ _SHOWN = 100  # characters of an invalid value in an error message
 
 Prompt = str | Sequence[str] | Sequence[int] | Sequence[Sequence[int]]
 Arm = str | Mapping[str, Any]
-"""``baseline``, ``a``, ``a+b``, or ``{"profile": ..., "strength": ..., "name": ...}``."""
+"""``baseline``, ``a``, ``a+b``, or ``{"profile": ..., "strength": ..., "except": [...], "name": ...}``."""
 
 
 class MessageParam(TypedDict):
     """One message of a conversation."""
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | None
+    tool_calls: NotRequired[Sequence[Mapping[str, Any]]]
+    tool_call_id: NotRequired[str]
 
 
 class SamplingOptions(TypedDict, total=False):
@@ -65,45 +69,70 @@ class SamplingOptions(TypedDict, total=False):
     stop: str | Sequence[str]
     seed: int
     user: str
+    experiment: str
+    response_format: Mapping[str, Any]
+    structured_outputs: Mapping[str, Any]
+    stream_options: Mapping[str, bool]
 
 
-class CompletionOptions(SamplingOptions, total=False):
-    """Options of completions."""
+class ComparisonOptions(SamplingOptions, total=False):
+    """Options of comparisons of arms."""
 
     logprobs: int
     echo: bool
+
+
+class CompletionOptions(ComparisonOptions, total=False):
+    """Options of completions."""
+
+    arms: Sequence[Arm]
 
 
 class ChatOptions(SamplingOptions, total=False):
     """Options of chat completions."""
 
     max_completion_tokens: int
+    tools: Sequence[Mapping[str, Any]]
+    tool_choice: str | Mapping[str, Any]
+    parallel_tool_calls: bool
     logprobs: bool
     top_logprobs: int
     add_generation_prompt: bool
     continue_final_message: bool
+    arms: Sequence[Arm]
 
 
 def completion_body(
-    prompt: Prompt, profile: str | Sequence[str] | None, strength: float | None, **options: Unpack[CompletionOptions]
+    prompt: Prompt,
+    profile: str | Sequence[str] | None,
+    strength: float | None,
+    left_out: Sequence[str],
+    **options: Unpack[CompletionOptions],
 ) -> dict[str, Any]:
     """Return the body of a completion request."""
-    return {"prompt": prompt, **options, **_steering(profile, strength)}
+    return {"prompt": prompt, **options, **_steering(profile, strength, left_out)}
 
 
 def chat_body(
     messages: Sequence[MessageParam],
     profile: str | Sequence[str] | None,
     strength: float | None,
+    left_out: Sequence[str],
     **options: Unpack[ChatOptions],
 ) -> dict[str, Any]:
     """Return the body of a chat request."""
-    return {"messages": list(messages), **options, **_steering(profile, strength)}
+    return {"messages": list(messages), **options, **_steering(profile, strength, left_out)}
 
 
-def comparison_body(prompt: Prompt, arms: Sequence[Arm], **options: Unpack[CompletionOptions]) -> dict[str, Any]:
+def comparison_body(prompt: Prompt, arms: Sequence[Arm], **options: Unpack[ComparisonOptions]) -> dict[str, Any]:
     """Return the body of a completion request with several arms."""
     return {"prompt": prompt, "arms": list(arms), **options}
+
+
+def streamed(body: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the body of a request whose answer is streamed; the number of tokens is always asked for."""
+    options = {**(body.get("stream_options") or {}), "include_usage": True}
+    return {**body, "stream": True, "stream_options": options}
 
 
 def root(base_url: str) -> httpx.URL:
@@ -141,20 +170,77 @@ def headers(api_key: str | None) -> dict[str, str]:
     return {"Authorization": f"Bearer {api_key}"} if api_key else {}
 
 
-def checked_timeout(timeout: float | None) -> float | None:
-    """Return ``timeout``, in seconds; None is no limit.
+def checked_timeout(timeout: float | None) -> httpx.Timeout:
+    """Return ``timeout``, in seconds; None is no limit. There is none on the wait for a free connection.
 
     Raises:
         InvalidArgument: It is not a finite number above 0.
     """
     if timeout is not None and not 0 < timeout < math.inf:  # false for NaN too
         raise InvalidArgument(f"timeout is {timeout}; allowed: a finite number of seconds above 0, or None")
-    return timeout
+    return httpx.Timeout(timeout, pool=None)
 
 
-def profile_path(name: str) -> str:
-    """Return the path of the profile ``name``, with all special characters escaped."""
-    return f"/v1/profiles/{quote(name, safe='', errors='replace')}"
+def checked_limits(max_connections: int) -> httpx.Limits:
+    """Return the limits of the connection pool.
+
+    Raises:
+        InvalidArgument: ``max_connections`` is not a whole number from 1 on.
+    """
+    if isinstance(max_connections, bool) or not isinstance(max_connections, int) or max_connections < 1:
+        raise InvalidArgument(f"max_connections is {max_connections!r}; allowed: a whole number from 1 on")
+    return httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections)
+
+
+def profile_path(name: str, action: str | None = None) -> str:
+    """Return the path of the profile ``name``, or of an ``action`` on it, with all special characters escaped."""
+    path = f"/v1/profiles/{quote(name, safe='', errors='replace')}"
+    return path if action is None else f"{path}/{action}"
+
+
+def experiment_path(name: str, action: str | None = None) -> str:
+    """Return the path of the experiment ``name``, or of an ``action`` on it, with all special characters escaped."""
+    path = f"/v1/experiments/{escaped(name)}"
+    return path if action is None else f"{path}/{action}"
+
+
+def escaped(text: str) -> str:
+    """Return ``text`` as a part of a URL."""
+    return quote(text, safe="", errors="replace")
+
+
+class ProfileContent(TypedDict, total=False):
+    """Body of a request that sends a profile, as arguments of httpx."""
+
+    content: bytes
+    files: Mapping[str, bytes]
+
+
+def profile_content(profile: Mapping[str, Any] | bytes, tensors: bytes | None) -> ProfileContent:
+    """Return the body for a profile, the content of its JSON file, and of its safetensors file if it has one.
+
+    Raises:
+        InvalidArgument: The profile has a value that JSON cannot represent.
+    """
+    content = profile if isinstance(profile, bytes) else encoded(profile)
+    return {"content": content} if tensors is None else {"files": {"profile": content, "tensors": tensors}}
+
+
+def conditions(if_hash: str | None, *, only_new: bool = False) -> dict[str, str]:
+    """Return the headers by which a change is made only if the profile has this content hash, or does not exist.
+
+    Raises:
+        InvalidArgument: Both are asked for, or the hash cannot be sent in a header.
+    """
+    if only_new:
+        if if_hash is not None:
+            raise InvalidArgument(f"if_hash is {if_hash!a}, but only_new expects that there is no profile; use one")
+        return {"If-None-Match": "*"}
+    if if_hash is None:
+        return {}
+    if '"' in if_hash or not all("!" <= character <= "~" for character in if_hash):
+        raise InvalidArgument(f"if_hash is {if_hash[:_SHOWN]!a}; allowed: a content hash, such as sha256:0a1b...")
+    return {"If-Match": f'"{if_hash}"'}
 
 
 def encoded(body: Mapping[str, Any]) -> bytes:
@@ -225,7 +311,7 @@ def raise_for_error(response: httpx.Response) -> None:
         raise UnexpectedResponse(
             f"{response.url} answered with status {status} and without an error object of a steering server"
         ) from exc
-    kinds: dict[int, type[APIError]] = {404: NotFound, 429: RateLimited}
+    kinds: dict[int, type[APIError]] = {404: NotFound, 409: Conflict, 412: PreconditionFailed, 429: RateLimited}
     kind = kinds.get(status, ServerFailure if status >= 500 else BadRequest)
     raise kind(
         body.message,
@@ -274,18 +360,23 @@ def translated(http: httpx.Client | httpx.AsyncClient) -> Iterator[None]:
         raise ConnectionFailed(f"cannot reach {http.base_url}: {exc}") from exc
 
 
-def _steering(profile: str | Sequence[str] | None, strength: float | None) -> dict[str, Any]:
+def _steering(profile: str | Sequence[str] | None, strength: float | None, left_out: Sequence[str]) -> dict[str, Any]:
     """Return the ``steering`` field of a body, or nothing without a profile.
 
     Raises:
-        InvalidArgument: A strength is given without a profile.
+        InvalidArgument: A strength or components are given without a profile, or the components as one string.
     """
+    if isinstance(left_out, str):
+        raise InvalidArgument(f"left_out is {left_out[:_SHOWN]!r}; allowed: a list of components")
     if profile is None:
         if strength is not None:
             raise InvalidArgument(f"strength is {strength}, but no profile is given")
+        if left_out:
+            raise InvalidArgument(f"left_out is {list(left_out)[:8]}, but no profile is given")
         return {}
     names = profile if isinstance(profile, str) else list(profile)
-    return {"steering": {"profile": names, "strength": 1.0 if strength is None else strength}}
+    steering: dict[str, Any] = {"profile": names, "strength": 1.0 if strength is None else strength}
+    return {"steering": {**steering, "except": list(left_out)} if left_out else steering}
 
 
 def _seconds(retry_after: str | None) -> float | None:

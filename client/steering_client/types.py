@@ -1,26 +1,31 @@
 """Answers of the server. Unknown fields, which a newer server may add, are ignored."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
-class _Answer(BaseModel):
+class Answer(BaseModel):
+    """Base of all answers."""
+
     model_config = ConfigDict(frozen=True, extra="ignore", protected_namespaces=())
 
 
-class AppliedProfile(_Answer):
+class AppliedProfile(Answer):
     """A profile as it was applied to an arm."""
 
     profile: str
     content_hash: str
+    """Hash of what was applied; without some components, of the profile's content without them."""
     strength: float
+    left_out: Annotated[tuple[str, ...], Field(validation_alias="except")] = ()
+    """Components that were left out."""
 
 
-class Effective(_Answer):
+class Effective(Answer):
     """Effect of all profiles of an arm together, at their strengths."""
 
     heads: int
@@ -33,9 +38,11 @@ class Effective(_Answer):
     """Multiple of the final MLP's intercept that is subtracted."""
     gate: str | None = None
     """Band of the top probability in which the final layer is changed; None if it is changed everywhere."""
+    when: tuple[str, ...] = ()
+    """Conditions under which profiles take effect; empty if all of them do everywhere."""
 
 
-class Applied(_Answer):
+class Applied(Answer):
     """Steering of one arm; the baseline has no profile."""
 
     arm: str
@@ -48,13 +55,13 @@ class Applied(_Answer):
     """Settings that have no effect, or not in full."""
 
 
-class AppliedArms(_Answer):
+class AppliedArms(Answer):
     """Steering of each arm of a request."""
 
     arms: tuple[Applied, ...]
 
 
-class Usage(_Answer):
+class Usage(Answer):
     """Numbers of tokens."""
 
     prompt_tokens: int
@@ -62,7 +69,7 @@ class Usage(_Answer):
     total_tokens: int
 
 
-class ArmPair(_Answer):
+class ArmPair(Answer):
     """First difference of two arms, and the log-probability of each one's tokens under the other."""
 
     arms: tuple[str, str]
@@ -73,13 +80,13 @@ class ArmPair(_Answer):
     """Arm that generated the tokens -> arm that scores them -> log-probabilities."""
 
 
-class ArmComparison(_Answer):
+class ArmComparison(Answer):
     """Comparison of all pairs of arms."""
 
     pairs: tuple[ArmPair, ...]
 
 
-class CompletionLogprobs(_Answer):
+class CompletionLogprobs(Answer):
     """Log-probabilities of a completion's tokens."""
 
     tokens: tuple[str, ...]
@@ -88,7 +95,7 @@ class CompletionLogprobs(_Answer):
     text_offset: tuple[int, ...]
 
 
-class CompletionChoice(_Answer):
+class CompletionChoice(Answer):
     """A completion, or in a stream a part of one."""
 
     index: int
@@ -98,11 +105,22 @@ class CompletionChoice(_Answer):
     arm: str | None = None
 
 
-class _Envelope(_Answer):
+class Exposure(Answer):
+    """The experiment that assigned a request to its arm."""
+
+    id: str
+    """What outcomes of the answer are sent by."""
+    experiment: str
+    arm: str
+
+
+class _Envelope(Answer):
     id: str
     created: int
     model: str
     steering: Applied | AppliedArms
+    exposure: Exposure | None = None
+    """None unless an experiment has assigned the request."""
     usage: Usage | None = None
     comparison: ArmComparison | None = None
 
@@ -126,10 +144,15 @@ class Completion(_Envelope):
 
 
 class CompletionChunk(Completion):
-    """A chunk of a streamed completion."""
+    """A chunk of a streamed completion. The last one has no choice, but the usage and the comparison of arms."""
+
+    @property
+    def text(self) -> str:
+        """Text that the chunk adds to the first of its choices."""
+        return self.choices[0].text if self.choices else ""
 
 
-class ChatLogprob(_Answer):
+class ChatLogprob(Answer):
     """A token's log-probability."""
 
     token: str
@@ -144,20 +167,38 @@ class ChatTokenLogprob(ChatLogprob):
     top_logprobs: tuple[ChatLogprob, ...] = ()
 
 
-class ChatLogprobs(_Answer):
+class ChatLogprobs(Answer):
     """Log-probabilities of an answer's tokens."""
 
     content: tuple[ChatTokenLogprob, ...]
 
 
-class ChatMessage(_Answer):
+class FunctionCall(Answer):
+    """The function that the model calls."""
+
+    name: str
+    arguments: str
+    """JSON."""
+
+
+class ToolCall(Answer):
+    """A call of a tool."""
+
+    id: str
+    type: str = "function"
+    function: FunctionCall
+
+
+class ChatMessage(Answer):
     """The assistant's message."""
 
     role: str
-    content: str
+    content: str | None
+    """None if the model calls tools."""
+    tool_calls: tuple[ToolCall, ...] | None = None
 
 
-class ChatChoice(_Answer):
+class ChatChoice(Answer):
     """One answer to a conversation."""
 
     index: int
@@ -174,18 +215,34 @@ class ChatCompletion(_Envelope):
 
     @property
     def text(self) -> str:
-        """The text of the first choice."""
-        return self.choices[0].message.content
+        """The text of the first choice; empty if the model calls tools."""
+        return self.choices[0].message.content or ""
 
 
-class ChatDelta(_Answer):
-    """Text that a chunk adds to the message."""
+class FunctionCallDelta(Answer):
+    """The part of a call of a function that a chunk adds."""
+
+    name: str | None = None
+    arguments: str | None = None
+
+
+class ToolCallDelta(Answer):
+    """The part of a call of a tool that a chunk adds to the call of this index."""
+
+    index: int
+    id: str | None = None
+    function: FunctionCallDelta | None = None
+
+
+class ChatDelta(Answer):
+    """What a chunk adds to the message."""
 
     role: str | None = None
     content: str | None = None
+    tool_calls: tuple[ToolCallDelta, ...] | None = None
 
 
-class ChatChunkChoice(_Answer):
+class ChatChunkChoice(Answer):
     """A part of one answer."""
 
     index: int
@@ -201,34 +258,42 @@ class ChatChunk(_Envelope):
     choices: tuple[ChatChunkChoice, ...]
 
 
-class Model(_Answer):
+class Model(Answer):
     """A name that ``model`` accepts."""
 
     id: str
     created: int
+    arm: str | None = None
+    """What the name selects: ``baseline``, or profiles and their strength; None from a server that does not say."""
     batch_invariant: bool | None = None
     """Whether answers are the same alone and in any batch, bit for bit; None from a server that does not say."""
     batch_invariant_reason: str | None = None
     """Reason why they are not."""
 
 
-class ModelList(_Answer):
+class ModelList(Answer):
     """The models of a server."""
 
     data: tuple[Model, ...]
 
 
-class Profile(_Answer):
+class Profile(Answer):
     """A profile and whether the server can apply it."""
 
     name: str
     description: str
     method: str
     summary: str
+    when: str | None = None
+    """Condition under which it takes effect; None if it does everywhere."""
     content_hash: str
     model: str
     model_name: str | None
     shipped: bool
+    storage: Literal["shipped", "folder", "memory"] | None = None
+    """Where the server keeps it; ``memory`` is lost when it ends. None from a server that does not say."""
+    enabled: bool = True
+    """Whether requests may use it."""
     usable: bool
     forced: bool
     reason: str | None
@@ -236,32 +301,61 @@ class Profile(_Answer):
     """Strengths between which the share of self-only attention is proportional to the strength; None without any."""
     side_effects: Mapping[str, Any] | None = None
     """Effect on other text, by text, as measured when the profile was fitted; None if it was not."""
+    has_report: bool = False
+    """Whether the server has the report of its fit."""
     flags: tuple[str, ...] = ()
     """Texts whose NLL increases by more than the limit, such as ``prose +2.3%``."""
     profile: Mapping[str, Any] | None = None
     """Whole content of the profile; None in a list."""
 
 
-class ProfileList(_Answer):
+class ProfileFileFault(Answer):
+    """A file in the server's folder of profiles that cannot be used."""
+
+    file: str | None
+    """None for the folder itself."""
+    message: str
+    kept: str | None
+    """Content hash of the version that stays in use."""
+
+
+class ProfileList(Answer):
     """The profiles of a server."""
 
     data: tuple[Profile, ...]
+    default: str = "baseline"
+    """What is applied to requests that do not say it."""
+    faults: tuple[ProfileFileFault, ...] = ()
 
 
-class Health(_Answer):
+class ProfileChange(Answer):
+    """A change of a profile, made or checked."""
+
+    name: str
+    content_hash: str | None
+    """The version after the change; None if the profile is gone."""
+    replaced: str | None
+    """The version before the change; None if there was none."""
+    survives_restart: bool
+    """Whether the server has written the change to its folder; otherwise it ends with the server."""
+    profile: Profile | None
+    """The profile after the change."""
+
+
+class Health(Answer):
     """A server that is alive."""
 
     status: str
 
 
-class Readiness(_Answer):
+class Readiness(Answer):
     """A server that takes requests."""
 
     status: str
     model: str
 
 
-class ErrorBody(_Answer):
+class ErrorBody(Answer):
     """Description of an error."""
 
     message: str
@@ -270,7 +364,7 @@ class ErrorBody(_Answer):
     code: str | None = None
 
 
-class ErrorResponse(_Answer):
+class ErrorResponse(Answer):
     """An error answer."""
 
     error: ErrorBody

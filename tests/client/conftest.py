@@ -1,16 +1,12 @@
 """The server of the tests of the API, and both clients of it."""
 
-import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
 import pytest
 
-from steering_client import AsyncSteeringClient, SteeringClient
-from tests.api.conftest import model, url
-
-__all__ = ["model", "url"]
+from steering_client import AsyncSteeringClient, AsyncStream, SteeringClient, Stream
 
 Call = Callable[..., Any]
 
@@ -23,7 +19,7 @@ def call(request: pytest.FixtureRequest, url: str) -> Iterator[Call]:
 
             def call_sync(method: str, *args: Any, **kwargs: Any) -> Any:
                 result = getattr(client, method)(*args, **kwargs)
-                return list(result) if inspect.isgenerator(result) else result
+                return list(result) if isinstance(result, Stream) else result
 
             yield call_sync
         return
@@ -31,6 +27,6 @@ def call(request: pytest.FixtureRequest, url: str) -> Iterator[Call]:
     async def run(method: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         async with AsyncSteeringClient(url) as client:
             result = getattr(client, method)(*args, **kwargs)
-            return [chunk async for chunk in result] if inspect.isasyncgen(result) else await result
+            return [chunk async for chunk in result] if isinstance(result, AsyncStream) else await result
 
     yield lambda method, *args, **kwargs: anyio.run(run, method, args, kwargs)

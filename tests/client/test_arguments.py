@@ -1,7 +1,6 @@
 """Arguments of the client: base URLs as people write them, and errors for values that cannot be sent."""
 
 import gc
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -11,12 +10,14 @@ import pytest
 
 from steering_client import (
     AsyncSteeringClient,
+    AsyncStream,
     ClientClosed,
     ConnectionFailed,
     InvalidArgument,
     NotFound,
     SteeringClient,
     SteeringClientError,
+    Stream,
 )
 
 CLIENTS = [SteeringClient, AsyncSteeringClient]
@@ -33,19 +34,19 @@ def use(client_type: type, use: Use = health, **arguments: Any) -> Any:
     if client_type is SteeringClient:
         with SteeringClient(**arguments) as client:
             result = use(client)
-            return list(result) if inspect.isgenerator(result) else result
+            return list(result) if isinstance(result, Stream) else result
 
     async def run() -> Any:
         async with AsyncSteeringClient(**arguments) as client:
             result = use(client)
-            return [chunk async for chunk in result] if inspect.isasyncgen(result) else await result
+            return [chunk async for chunk in result] if isinstance(result, AsyncStream) else await result
 
     return anyio.run(run)
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/", "//v1//"])
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_base_url_works_with_v1_and_without(url: str, client: type, end: str):
+def test_a_base_url_may_end_in_v1(url: str, client: type, end: str):
     assert use(client, base_url=url + end).status == "ok"
     assert use(client, lambda it: it.models(), base_url=url + end)[0].id == "tiny-llama"
     assert use(client, lambda it: it.stream("x", max_tokens=1), base_url=url + end)
@@ -141,6 +142,20 @@ def test_a_value_that_json_cannot_represent_is_refused(client: type, method: str
         use(client, lambda it: getattr(it, method)("x", profile="heads", **options))
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"left_out": ["L0H1"]}, r"left_out is \['L0H1'\], but no profile is given"),
+        ({"profile": "heads", "left_out": "L0H1"}, "left_out is 'L0H1'; allowed: a list of components"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_components_are_a_list_and_left_out_of_a_profile(client: type, options: dict[str, Any], says: str):
+    with pytest.raises(InvalidArgument, match=says):
+        use(client, lambda it: it.complete("x", **options))
+
+
 @pytest.mark.parametrize("name", ["a b", "a/b", "a?b", "a#b", "../models", "ü", "\n", "\ud800", "%2e", "x" * 1000])
 @pytest.mark.parametrize("client", CLIENTS)
 def test_a_name_without_a_profile_is_not_found_whatever_its_characters(url: str, client: type, name: str):
@@ -166,7 +181,7 @@ def test_a_closed_client_says_that_it_is_closed(url: str, client: type, method: 
         async def close_then_ask() -> Any:
             await opened.close()
             result = method(opened)
-            return [chunk async for chunk in result] if inspect.isasyncgen(result) else await result
+            return [chunk async for chunk in result] if isinstance(result, AsyncStream) else await result
 
         return close_then_ask()
 
