@@ -22,3 +22,5 @@ def configure_logs(level: str) -> None:
         logger_factory=lambda *_: structlog.PrintLogger(sys.stderr),  # of now: a program may replace it
     )
     logging.basicConfig(level=max(numeric, logging.WARNING), stream=sys.stderr)
+    # It warns of every malformed body; the client that sent it is told.
+    logging.getLogger("python_multipart").setLevel(logging.ERROR)

@@ -38,7 +38,7 @@ def line(output: str, start: str) -> str:
     return next(line for line in output.splitlines() if line.strip("│ ").startswith(start))
 
 
-def test_it_shows_sizes_hooks_and_what_is_supported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_anatomy_shows_sizes_hooks_and_supported_effects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     output = anatomy(config_alone(tmp_path, config_of("llama")), monkeypatch)
     assert "LlamaForCausalLM" in line(output, "model")
     assert line(output, "layers").split() == ["layers", "3"]
@@ -49,7 +49,7 @@ def test_it_shows_sizes_hooks_and_what_is_supported(tmp_path: Path, monkeypatch:
     assert output.count("│ yes ") == 10
 
 
-def test_it_shows_norms_and_multipliers_between_a_component_and_the_residual_stream(
+def test_anatomy_shows_norms_and_multipliers_between_a_component_and_the_residual_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     gemma = anatomy(config_alone(tmp_path / "gemma", config_of("gemma2")), monkeypatch)
@@ -61,7 +61,7 @@ def test_it_shows_norms_and_multipliers_between_a_component_and_the_residual_str
     assert "on the residual stream, after self_attn_layer_norm" in line(opt, "to residual stream")
 
 
-def test_effects_that_are_not_supported_have_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unsupported_effects_have_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     experts = anatomy(config_alone(tmp_path / "moe", config_of("mixtral")), monkeypatch)
     assert "no: mixtral keeps its neurons in experts" in line(experts, "fitting neurons")
     falcon = anatomy(config_alone(tmp_path / "falcon", config_of("falcon-rw")), monkeypatch)

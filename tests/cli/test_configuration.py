@@ -54,6 +54,16 @@ def test_a_device_map_is_the_same_as_variable_and_as_option(monkeypatch: pytest.
         ("STEER_KEEP_ALIVE", "inf", "keep_alive is 'inf'"),
         ("STEER_KEEP_ALIVE", "soon", "keep_alive is 'soon'"),
         ("STEER_PREFIX_CACHE", "maybe", "prefix_cache is 'maybe'"),
+        ("STEER_PROFILES_POLL", "-1", "profiles_poll is '-1'"),
+        (
+            "STEER_DEFAULT_PROFILE",
+            "a@11",
+            "default_profile is 'a@11': .* after @ is '11'; allowed: a number in -10..10",
+        ),
+        ("STEER_DEFAULT_PROFILE", "a@", "default_profile is 'a@': .* after @ is ''"),
+        ("STEER_DEFAULT_PROFILE", "a@0", "default_profile is 'a@0': .*no steering"),
+        ("STEER_DEFAULT_PROFILE", "baseline", "default_profile is 'baseline': .*no steering"),
+        ("STEER_DEFAULT_PROFILE", "a+a", "default_profile is 'a.a': .*profile a is named twice"),
     ],
 )
 def test_a_variable_with_an_invalid_value_is_named(name: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch):

@@ -12,7 +12,7 @@ from steering_server.cli.commands.explain import explain
 from steering_server.errors import ConfigError
 from tests.builders import build_model
 from tests.cli.subprocesses import steer
-from tests.cli.test_commands import write_task
+from tests.cli.tasks import write_task
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(root)
 
 
-def test_it_prints_the_explanation_and_writes_a_page_with_the_command_that_makes_it(model: str, tmp_path: Path):
+def test_explain_prints_the_explanation_and_writes_a_page_with_its_command(model: str, tmp_path: Path):
     task = write_task(tmp_path / "parity.jsonl")
     options = ["--task", str(task), "--layer", "-2", "--ridge", "0.5", "--prompts", "9", "--out", str(tmp_path / "out")]
     of_model = ["--model", model, "--dtype", "float32"]

@@ -55,7 +55,7 @@ def next_text(loaded: LoadedModel, model: torch.nn.Module) -> str:
         return str(loaded.tokenizer.decode(model(input_ids=tokens).logits[0, -1].argmax()))
 
 
-def test_it_prints_what_was_written_and_how_to_serve_an_adapter(
+def test_export_prints_its_files_and_how_to_serve_an_adapter(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     out, model = tmp_path / "out", str(own / "model")
@@ -76,7 +76,7 @@ def test_a_rank_above_that_of_vllm_is_reported(
     assert "the rank is 16; vLLM serves adapters up to rank 8" in capsys.readouterr().out
 
 
-def test_for_the_adapter_of_a_gguf_file_it_names_llama_cpp(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_export_of_a_gguf_file_names_llama_cpp(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     model = write_gguf(tmp_path / "tiny.gguf")
     save_profile(build_profile(load(model), "scaled", heads=[(0, 1, 3.0)]), tmp_path)
     export("scaled", form="lora", out=tmp_path / "out", folder=tmp_path, model=str(model))

@@ -1,37 +1,34 @@
 """Ctrl-C while a command works: one line that says which results are saved, and exit status 130."""
 
 import signal
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
-import torch
 
-from tests.builders import build_model
-from tests.cli.subprocesses import STEER, steer
+from tests.cli.subprocesses import Forked, started, steer
 
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, ...]:
-    """Options that load a small model from a folder."""
-    root = tmp_path_factory.mktemp("own")
-    loaded = build_model("llama", dtype=torch.float32)
-    loaded.model.save_pretrained(root)
-    loaded.tokenizer.save_pretrained(root)
-    return "--model", str(root), "--dtype", "float32"
+SEARCH = {"k": (1, 2, 3), "alpha": (1.5, 2, 3)}
+"""Options of a search that goes on for some seconds after its first results."""
 
 
-def interrupted(*arguments: str, when: Callable[[], bool]) -> str:
-    """Interrupt a command once ``when`` returns true; return the last line of its standard error."""
-    process = subprocess.Popen([STEER, *arguments], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    while not when():
-        assert process.poll() is None, "it has ended by itself"
-        time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
+@pytest.fixture
+def model(folder: Path) -> tuple[str, ...]:
+    """Options that load the small model."""
+    return "--model", str(folder / "own-model"), "--dtype", "float32"
+
+
+def interrupted(*arguments: str, when: Callable[[Forked], bool]) -> str:
+    """Interrupt a command once ``when`` returns true for its process; return the last line of its standard error."""
+    with started(*arguments) as process:
+        while not when(process):
+            assert process.poll() is None, "it has ended by itself"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+        errors = process.written("stderr")
     assert "Traceback" not in errors
     assert errors.count("interrupted") == 1
     return errors.splitlines()[-1]
@@ -47,8 +44,9 @@ def test_an_interrupted_fit_reports_its_saved_results_and_the_same_command_conti
             max(0, len(checkpoint.read_text().splitlines()) - 1) if checkpoint.exists() else 0
         )  # less that of the key
 
-    command = ("fit", "parentheses", "--method", "paper", "--out", str(tmp_path), *model)
-    line = interrupted(*command, when=lambda: kept() > 2)
+    search = [f"--{option}={value}" for option, values in SEARCH.items() for value in values]
+    command = ("fit", "parentheses", "--method", "paper", *search, "--out", str(tmp_path), *model)
+    line = interrupted(*command, when=lambda _: kept() > 2)
     before = kept()
     assert line == f"interrupted: {before} results of the fit are saved; run the same command again to continue"
     again = steer(*command)
@@ -56,7 +54,12 @@ def test_an_interrupted_fit_reports_its_saved_results_and_the_same_command_conti
     assert f"continuing an interrupted fit, of which {before} results are saved" in again.stdout
 
 
-def test_a_command_without_saved_results_says_so(model: tuple[str, ...]):
-    started = time.monotonic()
-    line = interrupted("evaluate", "parentheses", *model, when=lambda: time.monotonic() - started > 1)
+def test_a_command_without_saved_results_says_so(model: tuple[str, ...], folder: Path):
+    command = ("evaluate", "strong", "--task", "parentheses", "--profiles", str(folder / "profiles"), *model)
+    line = interrupted(*command, when=lambda process: seconds_of_work(process) > 0.5)
     assert line == "interrupted: no results are saved"
+
+
+def seconds_of_work(process: Forked) -> float:
+    times = psutil.Process(process.pid).cpu_times()
+    return times.user + times.system

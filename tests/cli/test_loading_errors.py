@@ -6,10 +6,10 @@ import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import ClassVar
 
 import pytest
 import torch
@@ -163,85 +163,69 @@ def test_the_error_is_one_line_that_says_what_to_do(
 
 
 class Hub(BaseHTTPRequestHandler):
-    """A hub that answers, by the model's name, that a file is gated or that the model does not exist."""
+    """A hub with the models of a module's tests; it answers that others are gated or do not exist."""
+
+    folders: ClassVar[dict[str, Path]] = {}
+    """Model name -> folder."""
 
     def do_GET(self) -> None:
-        fault = "GatedRepo" if "gated" in self.path else "RepoNotFound"
-        self.send_response(401)
-        self.send_header("X-Error-Code", fault)
-        self.send_header("X-Error-Message", fault)
-        self.send_header("Content-Length", "0")
-        self.end_headers()
+        model, name = next((model for model in self.folders if model in self.path), None), Path(self.path).name
+        if model is None:
+            fault = "GatedRepo" if "gated" in self.path else "RepoNotFound"
+            self.answer(401, {"X-Error-Code": fault, "X-Error-Message": fault})
+        elif "/api/" in self.path:
+            self.answer(200, {}, json.dumps({"id": model, "sha": "0" * 40}).encode())
+        elif (file := self.folders[model] / name).is_file():
+            self.answer(200, {"X-Repo-Commit": "0" * 40, "ETag": f'"{name}"'}, file.read_bytes())
+        else:
+            self.answer(404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "0" * 40})
 
     do_HEAD = do_GET
 
-    def log_message(self, *args: object) -> None:
-        pass
-
-
-class Folder(BaseHTTPRequestHandler):
-    """A hub with one model, someone/some-model, whose files are in a folder."""
-
-    folder: Path
-
-    def do_GET(self) -> None:
-        name = Path(self.path).name
-        content = self.content(name)
-        self.send_response(404 if content is None else 200)
-        if content is None:
-            self.send_header("X-Error-Code", "EntryNotFound")
-        self.send_header("X-Repo-Commit", "0" * 40)
-        self.send_header("ETag", f'"{name}"')
-        self.send_header("Content-Length", str(len(content or b"")))
+    def answer(self, status: int, headers: dict[str, str], content: bytes = b"") -> None:
+        self.send_response(status)
+        for name, value in (headers | {"Content-Length": str(len(content))}).items():
+            self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(content or b"")
-
-    do_HEAD = do_GET
-
-    def content(self, name: str) -> bytes | None:
-        if "/api/" in self.path:
-            return json.dumps({"id": "someone/some-model", "sha": "0" * 40}).encode()
-        return (self.folder / name).read_bytes() if (self.folder / name).is_file() else None
+            self.wfile.write(content)
 
     def log_message(self, *args: object) -> None:
         pass
 
 
-@contextmanager
-def running(handler: type[BaseHTTPRequestHandler]) -> Iterator[str]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Run the hub; yield the variables that a command finds it by."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hub) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield {
+            "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+            "HF_HOME": str(tmp_path_factory.mktemp("downloads")),
+        }
         server.shutdown()
         thread.join()
 
 
-@pytest.fixture
-def hub() -> Iterator[str]:
-    with running(Hub) as url:
-        yield url
-
-
 @pytest.mark.parametrize(
-    ("lacks", "says"),
+    ("model", "lacks", "says"),
     [
-        ("", "there is an adapter beside its weights (adapter_config.json)"),
-        ("config.json", "it is a LoRA adapter of model someone/the-base, not a model: load that model"),
-        ("adapter_config.json", None),
+        ("someone/both", "", "there is an adapter beside its weights (adapter_config.json)"),
+        ("someone/adapter", "config.json", "it is a LoRA adapter of model someone/the-base, not a model: load that"),
+        ("someone/plain", "adapter_config.json", None),
     ],
     ids=["beside the weights", "alone", "none"],
 )
 def test_an_adapter_on_the_hub_is_recognised_without_a_download(
-    lacks: str, says: str | None, folder: Path, tmp_path: Path
+    hub: dict[str, str], model: str, lacks: str, says: str | None, folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
     adapter = {"peft_type": "LORA", "base_model_name_or_path": "someone/the-base"}
     (folder / "adapter_config.json").write_text(json.dumps(adapter))
     if lacks:
         (folder / lacks).unlink()
-    with running(type("Serving", (Folder,), {"folder": folder})) as url:
-        ended = steer("anatomy", "someone/some-model", HF_ENDPOINT=url, HF_HOME=str(tmp_path / "downloads"))
+    monkeypatch.setitem(Hub.folders, model, folder)
+    ended = steer("anatomy", model, preset=hub)
     assert ended.returncode == (says is not None), ended.stderr
     assert (says or "") in ended.stderr
 
@@ -256,8 +240,8 @@ def test_an_adapter_on_the_hub_is_recognised_without_a_download(
         ),
     ],
 )
-def test_a_refusal_of_the_hub_is_an_error_of_one_line_that_says_what_to_do(hub: str, model: str, says: str):
-    ended = steer("fit", "parentheses", "--out", "never-written", "--model", model, HF_ENDPOINT=hub)
+def test_a_refusal_of_the_hub_is_an_error_of_one_line_that_says_what_to_do(hub: dict[str, str], model: str, says: str):
+    ended = steer("fit", "parentheses", "--out", "never-written", "--model", model, preset=hub)
     assert ended.returncode == 1
     assert says in ended.stderr
     assert ended.stderr.count("\n") == 1

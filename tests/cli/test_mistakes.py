@@ -50,6 +50,22 @@ WRONG = {
         ["fit", "parentheses", "--out", ".", "--method", "paper", "--max-scale", "2"],
         "--max-scale has no effect with method paper",
     ),
+    "a limit of losses for a search of a grid": (
+        ["fit", "parentheses", "--out", ".", "--method", "paper", "--max-lost", "2"],
+        "--max-lost has no effect with method paper",
+    ),
+    "conditions for the final layer": (
+        ["fit", "capitals", "--out", ".", "--conditions", "--max-lost", "2"],
+        "--conditions has no effect with method final-layer",
+    ),
+    "conditions without a limit of losses": (
+        ["fit", "parentheses", "--out", ".", "--conditions"],
+        "--conditions is given without --max-lost",
+    ),
+    "a limit of losses that is no share": (
+        ["fit", "parentheses", "--out", ".", "--max-lost", "-1"],
+        "max lost is -1; allowed: percentage points, 0..100",
+    ),
     "an option of a method for facts": (["fit", "capitals", "--out", ".", "--k", "5"], "--k has no effect with method"),
     "attention out of range": (
         ["fit", "capitals", "--out", ".", "--self-only-attention", "2"],
@@ -112,7 +128,7 @@ def test_a_usage_error_has_exit_status_two_before_torch_is_imported(arguments: l
 
 
 def test_too_little_memory_for_one_sequence_is_an_error_of_one_line():
-    result = steer("serve", "--kv-cache-memory", "10MiB", "--port", "0")
+    result = steer("serve", "--kv-cache-memory", "10MiB", "--dtype", "bfloat16", "--port", "0")
     assert result.returncode == 1
     (line,) = result.stderr.strip().splitlines()
     assert line.startswith("error: ")

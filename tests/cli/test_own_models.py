@@ -1,44 +1,21 @@
 """``steer fit parentheses`` on models of other architectures and with other tokenizers."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from click.testing import Result
 from transformers import PreTrainedTokenizerBase
-from typer.testing import CliRunner
 
-from steering_profiles.evaluation import held_out, humaneval
-from steering_profiles.fitting import rasteer
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Provenance
 from steering_profiles.store import load_profile, save_profile
-from steering_server.cli import app
 from tests.builders import build_model, build_profile, build_tokenizer
+from tests.cli.conftest import Steer
 from tests.cli.subprocesses import steer
 from tests.families import build_family
 
 SEARCH = ("--method", "paper", "--k", "2", "--alpha", "1.5")
-
-
-@pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """A function that runs ``steer`` in this process, with few prompts and short texts."""
-    task = sys.modules["steering_profiles.tasks.parentheses"]
-    monkeypatch.setattr(task, "SPLIT_SIZES", {"train": 12, "dev": 8, "test": 8})
-    monkeypatch.setattr(task, "_FIT_FORMAT_SIZE", 2)
-    monkeypatch.setattr(humaneval, "find_problems", lambda: None)
-    monkeypatch.setattr(rasteer, "fitting_texts", lambda: {"text": "a text of a few words"})
-    monkeypatch.setattr(held_out, "held_out_texts", lambda: {"other": "another one"})
-    monkeypatch.setenv("COLUMNS", "300")
-
-    def run(*args: str) -> Result:
-        return CliRunner().invoke(app, args, catch_exceptions=False)
-
-    return run
 
 
 def save(loaded: LoadedModel, folder: Path, tokenizer: PreTrainedTokenizerBase | None = None) -> tuple[str, ...]:
@@ -49,7 +26,7 @@ def save(loaded: LoadedModel, folder: Path, tokenizer: PreTrainedTokenizerBase |
 
 
 @pytest.mark.parametrize("case", ["gpt2", "opt-350m", "falcon-40b", "gemma3", "mixtral"])
-def test_a_model_of_another_family_is_fitted_and_measured(case: str, small: Callable[..., Result], tmp_path: Path):
+def test_a_model_of_another_family_is_fitted_and_measured(case: str, small: Steer, tmp_path: Path):
     loaded, out = build_family(case, dtype=torch.float32), tmp_path / "out"
     model = save(loaded, tmp_path / "model")
     fitted = small("fit", "parentheses", "--out", str(out), *SEARCH, *model)
@@ -64,9 +41,7 @@ def test_a_model_of_another_family_is_fitted_and_measured(case: str, small: Call
     assert measured.exit_code == 0, measured.output
 
 
-def test_a_sub_task_without_a_token_in_the_tokenizer_is_named_and_the_others_are_fitted(
-    small: Callable[..., Result], tmp_path: Path
-):
+def test_a_sub_task_without_a_token_in_the_tokenizer_is_named_and_the_others_are_fitted(small: Steer, tmp_path: Path):
     model = save(build_model("llama", dtype=torch.float32), tmp_path / "model", build_tokenizer(closers=3))
     fitted = small("fit", "parentheses", "--out", str(tmp_path / "out"), *SEARCH, *model)
     assert fitted.exit_code == 0, fitted.output
@@ -84,7 +59,7 @@ def test_a_tokenizer_with_too_few_of_the_tokens_is_an_error_of_one_line(tmp_path
     assert line == "error: parentheses: this tokenizer has 1 of the tokens ) )) ))) )))); at least two are needed"
 
 
-def test_every_prompt_of_the_task_is_measured_and_wrong_answers_are_named(small: Callable[..., Result], tmp_path: Path):
+def test_every_prompt_of_the_task_is_measured_and_wrong_answers_are_named(small: Steer, tmp_path: Path):
     loaded = build_model("llama", dtype=torch.float32)
     model = save(loaded, tmp_path / "model")
     path = save_profile(build_profile(loaded, "strong", heads=[(0, 1, 4.0)]), tmp_path)
@@ -101,7 +76,7 @@ def test_every_prompt_of_the_task_is_measured_and_wrong_answers_are_named(small:
     assert f"and {len(record['wrong']) - 40} more wrong answers" in measured.output
 
 
-def test_a_profile_is_measured_on_the_task_that_it_was_fitted_to(small: Callable[..., Result], tmp_path: Path):
+def test_a_profile_is_measured_on_the_task_that_it_was_fitted_to(small: Steer, tmp_path: Path):
     loaded = build_model("llama", dtype=torch.float32)
     model = save(loaded, tmp_path / "model")
     provenance = Provenance(tool_version="0", command="", task="parentheses", seed=0)

@@ -12,15 +12,19 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperGroup
 
+from steering_ab.errors import ABError
 from steering_profiles import __version__
 from steering_profiles.errors import SteeringError
+from steering_server.cli.commands.ab import ab
 from steering_server.cli.commands.anatomy import anatomy
 from steering_server.cli.commands.compare import compare
 from steering_server.cli.commands.evaluate import evaluate
+from steering_server.cli.commands.experiments import experiments
 from steering_server.cli.commands.explain import explain
 from steering_server.cli.commands.export import export
 from steering_server.cli.commands.fit import FORMER_OPTIONS as FORMER_FIT_OPTIONS
 from steering_server.cli.commands.fit import fit
+from steering_server.cli.commands.keys import keys
 from steering_server.cli.commands.profiles import profiles
 from steering_server.cli.commands.reproduce import reproduce
 from steering_server.cli.commands.serve import FORMER_OPTIONS as FORMER_SERVE_OPTIONS
@@ -64,8 +68,10 @@ def steer(
 
 app.command(cls=renaming(FORMER_SERVE_OPTIONS))(serve)
 app.command(cls=renaming(FORMER_FIT_OPTIONS))(fit)
-for command in (compare, evaluate, explain, export, profiles, anatomy, reproduce):
+for command in (compare, ab, evaluate, explain, export, profiles, anatomy, reproduce):
     app.command()(command)
+app.add_typer(keys, name="keys")
+app.add_typer(experiments, name="experiments")
 
 
 def main() -> None:
@@ -75,7 +81,7 @@ def main() -> None:
     """
     try:
         app()
-    except (SteeringError, ServerError) as exc:
+    except (SteeringError, ServerError, ABError) as exc:
         _say("error", str(exc))
         sys.exit(1)
     except Interrupted as exc:

@@ -95,6 +95,8 @@ class FittedComponents:
         result = self.result
         choice = result.choice
         console.print(_grid_table(choice.grid) if choice.grid else _path_table(choice))
+        for refused in choice.refused:
+            console.print(f"better on the validation set, and not allowed: {refused}", style="yellow", markup=False)
         scaled = ", ".join(f"{component} x {scale:g}" for component, scale in sorted(choice.scales.items()))
         console.print(f"{result.profile.summary}: {scaled or 'none'}")
         table = Table("sub-task", "without", "with", title="test accuracy, %")
@@ -117,6 +119,10 @@ def components_settings(method: str, options: ComponentOptions) -> FitSettings:
     ):
         if value not in allowed:
             raise ConfigError(f"{name} is {value!r}; allowed: {', '.join(allowed)}")
+    if options.conditions and options.max_lost is None:
+        raise ConfigError(
+            "--conditions is given without --max-lost; conditions are chosen by what is lost without them"
+        )
     try:
         return FitSettings(
             method=next(known for known in METHODS if known == method),
@@ -125,7 +131,12 @@ def components_settings(method: str, options: ComponentOptions) -> FitSettings:
             accuracy_threshold=options.accuracy_threshold,
             top_k=options.k or TOP_K,
             alphas=options.alpha or ALPHA,
-            stepwise=StepwiseSettings(max_components=options.max_components, max_scale=options.max_scale),
+            stepwise=StepwiseSettings(
+                max_components=options.max_components,
+                max_scale=options.max_scale,
+                max_lost=options.max_lost,
+                conditions=options.conditions,
+            ),
         )
     except ValueError as exc:
         raise ConfigError(str(exc)) from exc

@@ -108,7 +108,7 @@ def final_layer_settings(options: FinalLayerOptions) -> FinalLayerSettings:
             lambdas=options.lambdas or LAMBDA,
             sources=tuple(source for source in SOURCES if source in options.intercept) or SOURCES,
             gates=options.gates,
-            max_lost=options.max_lost,
+            max_lost=FinalLayerSettings.max_lost if options.max_lost is None else options.max_lost,
             max_nll_increase=options.max_nll_increase,
         )
     except ValueError as exc:

@@ -21,6 +21,8 @@ class ComponentOptions:
     accuracy_threshold: float = 0.7
     k: tuple[int, ...] = ()
     alpha: tuple[float, ...] = ()
+    max_lost: float | None = None
+    conditions: bool = False
 
     @property
     def of_stepwise(self) -> list[Option]:
@@ -28,6 +30,8 @@ class ComponentOptions:
         return [
             Option("--max-components", self.max_components, ComponentOptions.max_components),
             Option("--max-scale", self.max_scale, ComponentOptions.max_scale),
+            Option("--max-lost", self.max_lost, None),
+            Option("--conditions", self.conditions, False),
         ]
 
     @property
@@ -55,7 +59,7 @@ class FinalLayerOptions:
     lambdas: tuple[float, ...] = ()
     intercept: tuple[str, ...] = ()
     gates: bool = False
-    max_lost: float = 1.0
+    max_lost: float | None = None
     max_nll_increase: float = 0.01
 
     @property
@@ -65,7 +69,7 @@ class FinalLayerOptions:
             Option("--self-only-attention", self.self_only_attention, ()),
             Option("--lambda", self.lambdas, ()),
             Option("--intercept", self.intercept, ()),
-            Option("--max-lost", self.max_lost, FinalLayerOptions.max_lost),
+            Option("--max-lost", self.max_lost, None),
             Option("--max-nll-increase", self.max_nll_increase, FinalLayerOptions.max_nll_increase),
             Option("--gates", self.gates, False),
         ]

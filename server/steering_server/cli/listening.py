@@ -1,9 +1,16 @@
 """The socket that the server listens on, and its URL."""
 
+import logging
+import resource
 import socket
 from typing import Any
 
 from steering_server.errors import ConfigError
+
+_OTHER_FILES = 256
+"""Files that a server has open besides its connections, at most."""
+
+_log = logging.getLogger(__name__)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -26,6 +33,17 @@ def url_of(listener: socket.socket) -> str:
     if listener.family == socket.AF_INET6:
         host = f"[{host.replace('%', '%25')}]"  # a link-local address ends with its zone, after a percent sign
     return f"http://{host}:{port}"
+
+
+def allow_connections(number: int) -> None:
+    """Let this process have ``number`` connections open, as far as the system does."""
+    wanted = number + _OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        if allowed < wanted:
+            _log.warning("max_connections is %d, but this process may have only %d files open", number, allowed)
 
 
 def _listener(family: int, address: tuple[Any, ...]) -> socket.socket:

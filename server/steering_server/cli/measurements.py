@@ -10,6 +10,7 @@ from rich.table import Table
 
 from steering_profiles.evaluation import Accuracy, CalibrationComparison, SideEffects, humaneval
 from steering_profiles.evaluation.held_out import SOLUTIONS
+from steering_profiles.evaluation.side_effects import TextEffect
 from steering_profiles.side_effect_warnings import NLL_LIMIT, exceeds_limit, percent, texts_over_limit
 from steering_profiles.tasks import Example
 from steering_profiles.tokenization import Vocabulary
@@ -131,10 +132,14 @@ def _side_effects_table(effects: SideEffects) -> Table:
             str(text.tokens),
             f"{text.nll_before:.4f}",
             f"{text.nll_after:.4f}",
-            percent(text.nll_increase) + (" !" if exceeds_limit(text.nll_increase) else ""),
+            percent(text.nll_increase) + (" !" if exceeds_limit(text.nll_increase) else "") + _interval(text),
             f"{100 * text.agreement:.1f}%",
         )
     return table
+
+
+def _interval(text: TextEffect) -> str:
+    return "" if text.interval is None else f" ({percent(text.interval[0])}..{percent(text.interval[1])})"
 
 
 def _figures(before: Accuracy, after: Accuracy) -> dict[str, Any]:

@@ -108,4 +108,4 @@ def _rows(meta: "MetaModel") -> Iterator[_Row]:
     yield "export as weights", exported, ""
     yield "export as LoRA", exported, ""
     yield "serving by the engine", refusal(meta.model, anatomy), ""
-    yield "batch-invariant serving on this CPU", rules_out_invariance(meta), "the server measures it when it starts"
+    yield "batch invariance on this CPU", rules_out_invariance(meta), "measured when the server starts"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def compare(
     prompt: Annotated[str, typer.Argument(help=r"Prompt to complete; \n stands for a new line.")],
     arms: Annotated[
-        str, typer.Option(help="Arms, separated by commas: baseline, a profile, or several profiles as a+b.")
+        str, typer.Option(help="Arms, separated by commas: baseline, a profile, several as a+b, with a strength a@0.5.")
     ] = ("baseline,parentheses"),
     max_tokens: Annotated[int, typer.Option(min=1, help="Maximum number of tokens to generate.")] = 16,
     temperature: Annotated[float, typer.Option(min=0, max=2, help="Sampling temperature; 0 is greedy decoding.")] = 0.0,
@@ -89,39 +89,27 @@ def _here(settings: "ServerSettings", arms: Sequence[str], ask: "Ask") -> "Compa
     """Load the model into this process and ask it.
 
     Raises:
-        ProfileNotFound: an arm names a profile that does not exist. This is checked before the model is loaded.
+        LabelError: an arm is not named as profiles and their strength are.
+        ProfileNotFound: an arm names a profile that does not exist. Both are checked before the model is loaded.
     """
-    from steering_profiles.schema import BASELINE
+    from steering_profiles.labels import parse_label
     from steering_profiles.store import Catalogue
-    from steering_server.api.arms import SEPARATOR
-    from steering_server.cli.opening import open_backend
+    from steering_server.cli.in_process import load_backend
     from steering_server.logs import configure_logs
 
     configure_logs("warning")
     catalogue = Catalogue.open(settings.profiles)
     for arm in arms:
-        for name in () if arm == BASELINE else arm.split(SEPARATOR):
+        for name in parse_label(arm).names:
             catalogue[name]
-    with Console(stderr=True).status("loading the model"):
-        backend = open_backend(settings)
-    return asyncio.run(_in_process(backend, ask))
+    return asyncio.run(_in_process(load_backend(settings), ask))
 
 
 async def _in_process(backend: "Backend", ask: "Ask") -> "Comparison":
-    """Ask the server's application inside this process, without a port."""
-    import httpx
+    from steering_server.cli.in_process import client_in_process
 
-    from steering_client import AsyncSteeringClient
-    from steering_server.api.app import create_app
-    from steering_server.api.service import Service
-
-    await backend.start()
-    try:
-        transport = httpx.ASGITransport(create_app(Service(backend)))
-        async with AsyncSteeringClient("http://in-process", transport=transport) as client:
-            return await ask(client)
-    finally:
-        await backend.close()
+    async with client_in_process(backend) as client:
+        return await ask(client)
 
 
 def _show(console: Console, prompt: str, comparison: "Comparison") -> None:

@@ -22,6 +22,7 @@ from steering_server.errors import ConfigError
 
 _SEARCH = "Search"
 _FINAL = "Search of method final-layer"
+_LIMITS = "What may get worse"
 
 FORMER_OPTIONS = {"--max-drift": "--max-nll-increase", "--own-attention": "--self-only-attention"}
 
@@ -113,11 +114,23 @@ def fit(
         ),
     ] = False,
     max_lost: Annotated[
-        float,
+        float | None,
         typer.Option(
-            "--max-lost", help="Percentage points of accuracy that a sub-task may lose on dev.", rich_help_panel=_FINAL
+            "--max-lost",
+            help="Percentage points of accuracy that a sub-task may lose: on dev with final-layer, where the default "
+            "is 1, and in each choosing format with stepwise, which by default does not look at them.",
+            rich_help_panel=_LIMITS,
         ),
-    ] = FinalLayerOptions.max_lost,
+    ] = None,
+    conditions: Annotated[
+        bool,
+        typer.Option(
+            "--conditions",
+            help="Also try the task's conditions, under which the scales apply at some positions only (stepwise, with "
+            "--max-lost).",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = False,
     max_nll_increase: Annotated[
         float,
         typer.Option(
@@ -159,14 +172,22 @@ def fit(
     usual = FINAL_LAYER if source in RECALL_TASKS else "stepwise"
     method = usual if method is None else method
     of_components = ComponentOptions(
-        components, max_components, max_scale, metric, accuracy_threshold, tuple(k or ()), tuple(alpha or ())
+        components,
+        max_components,
+        max_scale,
+        metric,
+        accuracy_threshold,
+        tuple(k or ()),
+        tuple(alpha or ()),
+        max_lost if method != FINAL_LAYER else None,
+        conditions,
     )
     of_final_layer = FinalLayerOptions(
         tuple(self_only_attention or ()),
         tuple(lambdas or ()),
         tuple(intercept or ()),
         gates,
-        max_lost,
+        max_lost if method == FINAL_LAYER else None,
         max_nll_increase,
     )
     chosen = method_fit(method, of_components, of_final_layer, compare=compare)

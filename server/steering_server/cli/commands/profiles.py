@@ -53,9 +53,9 @@ def profiles(
 
 
 def _origin(entry: "Entry") -> str:
-    if entry.shipped:
+    if entry.path is None or entry.shipped:
         return "shipped"
-    return f"{entry.path.parent}{', replaces the shipped one' * entry.replaces_shipped}"
+    return f"{entry.path.parent}{', replaces the shipped one' * (entry.replaced is not None)}"
 
 
 def _side_effects(profile: "Profile") -> str:
