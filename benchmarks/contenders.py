@@ -12,7 +12,7 @@ from functools import partial
 
 import torch
 
-from benchmarks.prompts import NEW_TOKENS, PROMPT_TOKENS
+from benchmarks import variants
 from steering_profiles.models import LoadedModel, ModelSource, load_model
 from steering_profiles.schema import FinalLayer, HeadScale, Profile
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering
@@ -21,14 +21,26 @@ from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.prepacking import PrepackedLinears
 from steering_server.errors import EngineError
 from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams
-from steering_server.limits import EngineLimits
+from steering_server.limits import EngineLimits, InvarianceMode
 
 CONCURRENCIES = (1, 8, 32, 64)
 """Numbers of concurrent requests, for measurements in which a new request starts when one ends."""
 
 Tokens = list[int]
-Measure = Callable[[list[Tokens]], float]
-"""Generates the completions of a batch of prompts and returns the seconds that this took."""
+Measure = Callable[[list[Tokens], int], float]
+"""Generates that many tokens after each of a batch of prompts and returns the seconds that this took."""
+
+NOT_INVARIANT: dict[str, tuple[Callable[[], None], ...]] = {
+    "engine, batch invariance off": (),
+    "engine, off, PyTorch's attention": (variants.pytorch_attention,),
+    "engine, off, bfloat16 logits": (variants.bfloat16_unembedding,),
+    "engine, off, PyTorch's attention, bfloat16 logits": (variants.pytorch_attention, variants.bfloat16_unembedding),
+    "engine, off, no compiled kernels": (variants.no_compiled_kernels,),
+}
+"""Contenders whose answers depend on what runs beside them, and what is changed for each."""
+INVARIANT_BFLOAT16 = "engine, bfloat16 logits"
+UNEMBEDDING_FLOAT32 = "unembedding, float32"
+UNEMBEDDING_BFLOAT16 = "unembedding, bfloat16"
 
 
 def closed_loop(at_once: int) -> str:
@@ -42,12 +54,12 @@ def linear_layers(loaded: LoadedModel, *, prepacked: bool) -> Measure:
     if prepacked:
         PrepackedLinears(loaded.model)
 
-    def measure(prompts: list[Tokens]) -> float:
+    def measure(prompts: list[Tokens], new_tokens: int) -> float:
         widths = {module.in_features for module in linears}
         inputs = {width: torch.randn(1, len(prompts), width, dtype=loaded.dtype) for width in widths}
         began = time.perf_counter()
         with torch.inference_mode():
-            for _ in range(NEW_TOKENS):
+            for _ in range(new_tokens):
                 for module in linears:
                     module(inputs[module.in_features])
         return time.perf_counter() - began
@@ -58,14 +70,14 @@ def linear_layers(loaded: LoadedModel, *, prepacked: bool) -> Measure:
 def generate(loaded: LoadedModel) -> Measure:
     """transformers ``generate()``, one static batch."""
 
-    def measure(prompts: list[Tokens]) -> float:
+    def measure(prompts: list[Tokens], new_tokens: int) -> float:
         ids = torch.tensor(prompts)
         began = time.perf_counter()
         loaded.model.generate(
             ids,
             attention_mask=torch.ones_like(ids),
-            max_new_tokens=NEW_TOKENS,
-            min_new_tokens=NEW_TOKENS,
+            max_new_tokens=new_tokens,
+            min_new_tokens=new_tokens,
             do_sample=False,
         )
         return time.perf_counter() - began
@@ -73,16 +85,44 @@ def generate(loaded: LoadedModel) -> Measure:
     return measure
 
 
-def engine(loaded: LoadedModel, steerings: Sequence[Steering], arms: int = 1, at_once: int | None = None) -> Measure:
+def unembedding(loaded: LoadedModel, *, in_float32: bool) -> Measure:
+    """Only the logits of the decoding steps."""
+    logits_of = variants.unembedding_alone(loaded, in_float32=in_float32)
+
+    def measure(prompts: list[Tokens], new_tokens: int) -> float:
+        hidden = torch.randn(len(prompts), loaded.anatomy.sizes.hidden_size, dtype=loaded.dtype)
+        began = time.perf_counter()
+        with torch.inference_mode():
+            for _ in range(new_tokens):
+                logits_of(hidden)
+        return time.perf_counter() - began
+
+    return measure
+
+
+def engine(
+    loaded: LoadedModel,
+    steerings: Sequence[Steering],
+    *,
+    arms: int = 1,
+    at_once: int | None = None,
+    batch_invariant: InvarianceMode = "auto",
+) -> Measure:
+    """Our engine, started for this, see :func:`engine_measure`."""
+    running = Engine(loaded, EngineLimits(max_length=512, batch_invariant=batch_invariant))
+    running.start()
+    return engine_measure(running, steerings, arms=arms, at_once=at_once)
+
+
+def engine_measure(
+    running: Engine, steerings: Sequence[Steering], *, arms: int = 1, at_once: int | None = None
+) -> Measure:
     """Our engine. Each prompt is one request of ``arms`` sequences, which take the ``steerings`` in turn.
 
     No more than ``at_once`` requests run at the same time: the next one comes when one has ended.
     """
-    running = Engine(loaded, EngineLimits(max_length=512))
-    running.start()
-    sampling = SamplingParams(max_tokens=NEW_TOKENS, temperature=0, ignore_eos=True)
 
-    async def answer(index: int, prompt: Tokens, room: asyncio.Semaphore) -> None:
+    async def answer(index: int, prompt: Tokens, sampling: SamplingParams, room: asyncio.Semaphore) -> None:
         loop, finished = asyncio.get_running_loop(), asyncio.Queue[None]()
 
         def emit(index: int, report: Chunk | EngineError) -> None:
@@ -97,13 +137,14 @@ def engine(loaded: LoadedModel, steerings: Sequence[Steering], arms: int = 1, at
             for _ in of_arms:
                 await finished.get()
 
-    async def run(prompts: list[Tokens]) -> None:
+    async def run(prompts: list[Tokens], new_tokens: int) -> None:
+        sampling = SamplingParams(max_tokens=new_tokens, temperature=0, ignore_eos=True)
         room = asyncio.Semaphore(at_once or len(prompts))
-        await asyncio.gather(*(answer(index, prompt, room) for index, prompt in enumerate(prompts)))
+        await asyncio.gather(*(answer(index, prompt, sampling, room) for index, prompt in enumerate(prompts)))
 
-    def measure(prompts: list[Tokens]) -> float:
+    def measure(prompts: list[Tokens], new_tokens: int) -> float:
         began = time.perf_counter()
-        asyncio.run(run(prompts))
+        asyncio.run(run(prompts, new_tokens))
         return time.perf_counter() - began
 
     return measure
@@ -123,6 +164,11 @@ def mixed_profiles(loaded: LoadedModel, count: int) -> list[Steering]:
     return steerings
 
 
+def shipped() -> Steering:
+    """Return the shipped profile ``parentheses``."""
+    return Steering((ProfileAtStrength(Catalogue.open()["parentheses"].profile),))
+
+
 def final_layer(loaded: LoadedModel) -> Steering:
     """Return a profile that has the self-only attention mask only."""
     settings = FinalLayer(self_only_attention=1.0)
@@ -130,19 +176,30 @@ def final_layer(loaded: LoadedModel) -> Steering:
     return Steering((ProfileAtStrength(profile),))
 
 
+def varied_engine(loaded: LoadedModel, *changes: Callable[[], None], batch_invariant: InvarianceMode) -> Measure:
+    """Our engine with ``changes`` made to it beforehand."""
+    for change in changes:
+        change()
+    return engine(loaded, [UNSTEERED], batch_invariant=batch_invariant)
+
+
 def contender(name: str, loaded: LoadedModel) -> Measure:
     """Return the contender of that name."""
-    shipped = Steering((ProfileAtStrength(Catalogue.open()["parentheses"].profile),))
     makers: dict[str, Callable[[], Measure]] = {
         "linear layers": lambda: linear_layers(loaded, prepacked=False),
         "linear layers, prepacked": lambda: linear_layers(loaded, prepacked=True),
         "generate()": lambda: generate(loaded),
         "engine": lambda: engine(loaded, [UNSTEERED]),
-        "engine, 1 profile": lambda: engine(loaded, [shipped]),
+        "engine, 1 profile": lambda: engine(loaded, [shipped()]),
         "engine, 8 profiles": lambda: engine(loaded, mixed_profiles(loaded, 8)),
-        "engine, pair": lambda: engine(loaded, [UNSTEERED, shipped], arms=2),
+        "engine, pair": lambda: engine(loaded, [UNSTEERED, shipped()], arms=2),
         "engine, final-layer pair": lambda: engine(loaded, [UNSTEERED, final_layer(loaded)], arms=2),
+        INVARIANT_BFLOAT16: lambda: varied_engine(loaded, variants.bfloat16_unembedding, batch_invariant="auto"),
+        UNEMBEDDING_FLOAT32: lambda: unembedding(loaded, in_float32=True),
+        UNEMBEDDING_BFLOAT16: lambda: unembedding(loaded, in_float32=False),
     }
+    for variant, changes in NOT_INVARIANT.items():
+        makers[variant] = partial(varied_engine, loaded, *changes, batch_invariant="off")
     for at_once in CONCURRENCIES:
         makers[closed_loop(at_once)] = partial(engine, loaded, [UNSTEERED], at_once=at_once)
     return makers[name]()
@@ -150,11 +207,12 @@ def contender(name: str, loaded: LoadedModel) -> Measure:
 
 def main() -> None:
     """Read batches of prompts from standard input and write the seconds that each takes to standard output."""
-    measure = contender(sys.argv[1], load_model(ModelSource()))
-    measure([[index + 100] * PROMPT_TOKENS for index in range(2)])  # warm up
-    print(json.dumps("ready"), flush=True)
+    loaded = load_model(ModelSource())
+    measure = contender(sys.argv[1], loaded)
+    print(json.dumps(str(loaded.dtype).removeprefix("torch.")), flush=True)
     for line in sys.stdin:
-        print(json.dumps(measure(json.loads(line))), flush=True)
+        task = json.loads(line)
+        print(json.dumps(measure(task["prompts"], task["new_tokens"])), flush=True)
 
 
 if __name__ == "__main__":

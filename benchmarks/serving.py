@@ -29,8 +29,9 @@ from rich.table import Table
 from benchmarks.contenders import CONCURRENCIES, closed_loop
 from benchmarks.machine import machine, model_folder
 from benchmarks.peers import environments
+from benchmarks.peers.environments import PeerUnavailable
 from benchmarks.prompts import NEW_TOKENS, random_prompts
-from benchmarks.throughput import worker
+from benchmarks.workers import worker
 
 PROMPT_TOKENS = 64
 LONG_PROMPT_TOKENS = 4000
@@ -83,8 +84,11 @@ def servers(console: Console, vllm: environments.Environment) -> list[Server]:
             8122,
         ),
     ]
-    peer = environments.transformers_serve(console)
-    if peer is not None:
+    try:
+        peer = environments.transformers_serve(console)
+    except PeerUnavailable as exc:
+        console.print(f"transformers serve is left out: {exc}", style="yellow", markup=False)
+    else:
         # It does not accept ignore_eos; the length is set by a generation config.
         length = {"min_new_tokens": NEW_TOKENS, "max_new_tokens": NEW_TOKENS, "do_sample": False}
         extra = {"generation_config": json.dumps(length)}
@@ -244,6 +248,7 @@ def measure_engine(at_once: int, run: int) -> float:
     """Return the tokens per second of the engine under the same load, without HTTP."""
     prompts = random_prompts(_requests(at_once), PROMPT_TOKENS, seed=1000 * at_once + run)
     with worker([sys.executable, "-m", "benchmarks.contenders", closed_loop(at_once)]) as engine:
+        engine.measure(random_prompts(2, PROMPT_TOKENS, seed=0), new_tokens=2)  # warm up
         return _requests(at_once) * NEW_TOKENS / engine.measure(prompts)
 
 
@@ -287,9 +292,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serving.json"))
     arguments = parser.parse_args()
     console = Console(stderr=True)
-    vllm = environments.vllm(console)
-    if vllm is None:
-        console.print("servers cannot be measured: the load generator is part of vLLM, which is not available")
+    try:
+        vllm = environments.vllm(console)
+    except PeerUnavailable as exc:
+        console.print(f"servers cannot be measured: the load generator is part of vLLM, which {exc}", markup=False)
         return
     generator = Load(vllm)
     known = servers(console, vllm)

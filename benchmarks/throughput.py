@@ -1,132 +1,172 @@
-"""Throughput of the engine beside its peers: the same prompts and tokens for all, alternating runs, medians and ratios.
+"""Throughput of the engine beside its peers: the same prompts and tokens for all, in turns, medians and ratios.
 
-python -m benchmarks.throughput [--runs N] [--out FILE.json]
+python -m benchmarks.throughput [--runs N] [--groups GROUP ...] [--batches N ...] [--out FILE.json]
 """
 
 import argparse
 import json
+import random
 import statistics
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
+from benchmarks.contenders import NOT_INVARIANT, UNEMBEDDING_BFLOAT16, UNEMBEDDING_FLOAT32
+from benchmarks.lineup import GROUPS, LIMIT, REFERENCE, THREADS, Group, members
 from benchmarks.machine import machine, model_folder
-from benchmarks.peers import environments, vllm_engine
+from benchmarks.peers.environments import PeerUnavailable
 from benchmarks.prompts import NEW_TOKENS, Prompts
+from benchmarks.workers import ContenderFailed, Worker, worker
 
 BATCHES = (1, 8, 32)
-OURS = (
-    "linear layers",
-    "linear layers, prepacked",
-    "generate()",
-    "engine",
-    "engine, 1 profile",
-    "engine, 8 profiles",
-    "engine, pair",
-    "engine, final-layer pair",
-)
-VLLM = "vLLM"
-REFERENCE = "engine"
-
-Seconds = dict[str, dict[int, list[float]]]
+WARM_UP_TOKENS = 8
 
 
-class Worker:
-    """A contender in a process of its own."""
+@dataclass
+class Measured:
+    """What a run of the benchmark found, by the names of the contenders."""
 
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
+    batches: list[int]
+    seconds: dict[str, dict[int, list[float]]] = field(default_factory=dict)
+    """Seconds of each round at each batch size."""
+    computed_in: dict[str, str] = field(default_factory=dict)
+    """What each says of the types that it computes in."""
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """Why a contender has no figures."""
 
-    def read(self) -> float:
-        """Wait for the next result of the contender."""
-        if self._process.stdout is None:
-            raise RuntimeError("the contender has no output")
-        line = self._process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"a contender ended before it gave a result: {self._process.args!r}")
-        answer: float = json.loads(line)
-        return answer
+    def tokens_per_second(self, name: str, batch: int) -> float:
+        """Return the median."""
+        rows = 2 * batch if name.endswith("pair") else batch
+        return rows * NEW_TOKENS / statistics.median(self.seconds[name][batch])
 
-    def measure(self, prompts: list[list[int]]) -> float:
-        """Return the seconds that the contender takes for a batch of ``prompts``."""
-        if self._process.stdin is None:
-            raise RuntimeError("the contender has no input")
-        print(json.dumps(prompts), file=self._process.stdin, flush=True)
-        return self.read()
+    def over(self, slower: str, faster: str, batch: int) -> float:
+        """Return the median, over rounds, of one contender's time as a multiple of another's in the same round."""
+        pairs = zip(self.seconds[slower][batch], self.seconds[faster][batch], strict=True)
+        return statistics.median(one / other for one, other in pairs)
 
+    def share_of_limit(self, name: str, batch: int) -> float | None:
+        """Return the share of the prepacked linear layers' speed; None if that was not measured."""
+        if LIMIT not in self.seconds:
+            return None
+        return self.over(LIMIT, name, batch) * (2 if name.endswith("pair") else 1)
 
-@contextmanager
-def worker(command: Sequence[str]) -> Iterator[Worker]:
-    """Start a contender and wait until it has warmed up."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        started = Worker(process)
-        started.read()
-        yield started
-    finally:
-        process.terminate()  # vLLM has processes of its own to end
-        process.wait()
+    def cost_of_invariance(self) -> dict[int, tuple[str, float]]:
+        """Return the fastest way that is not invariant, and the engine's speed as a share of its, by batch size."""
+        ways = [name for name in NOT_INVARIANT if name in self.seconds]
+        shares = {batch: [(self.over(way, REFERENCE, batch), way) for way in ways] for batch in self.batches}
+        return {batch: (min(found)[1], min(found)[0]) for batch, found in shares.items() if found}
 
-
-def commands(console: Console) -> dict[str, list[str]]:
-    """Return the command of each contender that is available."""
-    found = {name: [sys.executable, "-m", "benchmarks.contenders", name] for name in OURS}
-    peer = environments.vllm(console)
-    if peer is not None:
-        found[VLLM] = [str(peer.python), str(vllm_engine.__file__), model_folder(), str(NEW_TOKENS)]
-    return found
+    def cost_of_float32_logits(self) -> dict[int, float]:
+        """Return what float32 logits take more than a bfloat16 linear layer, as a share of the engine's time."""
+        if not {UNEMBEDDING_FLOAT32, UNEMBEDDING_BFLOAT16} <= self.seconds.keys():
+            return {}
+        return {
+            batch: self.over(UNEMBEDDING_FLOAT32, REFERENCE, batch) - self.over(UNEMBEDDING_BFLOAT16, REFERENCE, batch)
+            for batch in self.batches
+        }
 
 
-def measure_all(runs: int, console: Console) -> Seconds:
-    """Measure all contenders in turn, ``runs`` times at every batch size; return the seconds of each run."""
-    prompts = Prompts(model_folder())
+def measure_all(runs: int, groups: list[Group], batches: list[int], console: Console) -> Measured:
+    """Measure the contenders in turn, ``runs`` times at every batch size."""
+    prompts, measured = Prompts(model_folder()), Measured(batches)
     with ExitStack() as stack:
-        with console.status("starting the contenders"):
-            workers = {name: stack.enter_context(worker(command)) for name, command in commands(console).items()}
-        seconds: Seconds = {name: {batch: [] for batch in BATCHES} for name in workers}
-        rounds = [(batch, name) for batch in BATCHES for _ in range(runs) for name in workers]
+        workers: dict[str, Worker] = {}
+        for name, command in track(members(groups).items(), "starting the contenders", console=console):
+            try:
+                found = stack.enter_context(worker(command(console), {"OMP_NUM_THREADS": str(THREADS)}))
+                for batch in batches:
+                    found.measure(prompts.take(batch), WARM_UP_TOKENS)
+            except (PeerUnavailable, ContenderFailed) as exc:
+                measured.unavailable[name] = str(exc)
+                console.print(f"{name} is left out: {exc}", style="yellow", markup=False)
+                continue
+            workers[name] = found
+            measured.computed_in[name] = found.described
+            measured.seconds[name] = {batch: [] for batch in batches}
+        order = random.Random(0)  # whoever comes first in every round would always follow the same one
+        rounds = [
+            (batch, name)
+            for batch in batches
+            for _ in range(runs)
+            for name in order.sample(list(workers), len(workers))
+        ]
         for batch, name in track(rounds, "measuring", console=console):
-            seconds[name][batch].append(workers[name].measure(prompts.take(batch)))
-    return seconds
+            if name in measured.unavailable:
+                continue
+            try:
+                measured.seconds[name][batch].append(workers[name].measure(prompts.take(batch)))
+            except ContenderFailed as exc:
+                measured.unavailable[name] = str(exc)
+                del measured.seconds[name]
+    if REFERENCE in measured.unavailable:
+        raise SystemExit(f"the engine failed: {measured.unavailable[REFERENCE]}")
+    return measured
 
 
-def show(seconds: Seconds) -> Table:
-    """Return a table of medians: tokens per second, and time as a multiple of the engine's in the same round."""
-    table = Table("", *(f"batch {batch}" for batch in BATCHES), title="tokens/s (time as a multiple of the engine's)")
-    for name, by_batch in seconds.items():
-        cells = []
-        for batch in BATCHES:
-            rows = 2 * batch if name.endswith("pair") else batch
-            speed = rows * NEW_TOKENS / statistics.median(by_batch[batch])
-            cells.append(f"{speed:.0f} ({ratio(seconds, name, batch):.2f})")
-        table.add_row(name, *cells)
+def show(measured: Measured) -> Table:
+    """Return a table of all contenders; a contender without figures has the reason."""
+    title = "tokens/s (share of the limit; the engine's speed over it)"
+    table = Table("", *(f"batch {batch}" for batch in measured.batches), title=title)
+    for name in measured.seconds:
+        if name not in (UNEMBEDDING_FLOAT32, UNEMBEDDING_BFLOAT16):
+            table.add_row(name, *(_cell(measured, name, batch) for batch in measured.batches))
+    for name, reason in measured.unavailable.items():
+        table.add_row(name, escape(reason))
     return table
 
 
-def ratio(seconds: Seconds, name: str, batch: int) -> float:
-    """Return the median, over rounds, of a contender's time as a multiple of the engine's."""
-    pairs = zip(seconds[name][batch], seconds[REFERENCE][batch], strict=True)
-    return statistics.median(one / other for one, other in pairs)
+def _cell(measured: Measured, name: str, batch: int) -> str:
+    share, ratio = measured.share_of_limit(name, batch), measured.over(name, REFERENCE, batch)
+    of_limit = "" if share is None else f"{share:.2f}; "
+    return f"{measured.tokens_per_second(name, batch):.0f} ({of_limit}{ratio:.2f})"
 
 
 def main() -> None:
-    """Measure, print the table and write the JSON file."""
+    """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--batches", nargs="+", type=int, choices=BATCHES, default=list(BATCHES))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/throughput.json"))
     arguments = parser.parse_args()
-    seconds = measure_all(arguments.runs, Console(stderr=True))
-    Console().print(show(seconds))
-    ratios = {name: {batch: ratio(seconds, name, batch) for batch in BATCHES} for name in seconds}
-    record = {"machine": machine(), "new_tokens": NEW_TOKENS, "seconds": seconds, "time_over_engine": ratios}
+    measured = measure_all(arguments.runs, arguments.groups, arguments.batches, Console(stderr=True))
+    shown = Console()
+    shown.print(show(measured))
+    for batch, (way, share) in measured.cost_of_invariance().items():
+        shown.print(f"batch {batch}: the invariant engine has {share:.3f} of the speed of: {way}", markup=False)
+    for batch, cost in measured.cost_of_float32_logits().items():
+        shown.print(f"batch {batch}: float32 logits take {cost:.1%} of a step more than bfloat16 ones")
+    for name, types in measured.computed_in.items():
+        shown.print(f"{name} computes in {types}", markup=False)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
+    arguments.out.write_text(json.dumps(record(measured), indent=1) + "\n")
+
+
+def record(measured: Measured) -> dict[str, object]:
+    """Return what is written to the JSON file."""
+    return {
+        "machine": machine(),
+        "threads": THREADS,
+        "new_tokens": NEW_TOKENS,
+        "seconds": measured.seconds,
+        "time_over_engine": {
+            name: {batch: measured.over(name, REFERENCE, batch) for batch in measured.batches}
+            for name in measured.seconds
+        },
+        "share_of_limit": {
+            name: {batch: measured.share_of_limit(name, batch) for batch in measured.batches}
+            for name in measured.seconds
+        },
+        "cost_of_invariance": measured.cost_of_invariance(),
+        "cost_of_float32_logits": measured.cost_of_float32_logits(),
+        "computed_in": measured.computed_in,
+        "unavailable": measured.unavailable,
+    }
 
 
 if __name__ == "__main__":

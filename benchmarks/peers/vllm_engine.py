@@ -1,4 +1,9 @@
-"""vLLM as a contender. Runs in vLLM's own environment and imports nothing of this project."""
+"""vLLM as a contender. Runs in vLLM's own environment and imports nothing of this project.
+
+python vllm_engine.py FOLDER [DTYPE]
+
+With the plugin, which VLLM_PLUGINS chooses, prompts can be steered.
+"""
 
 import json
 import os
@@ -15,18 +20,21 @@ def main() -> None:
     os.dup2(2, 1)  # what vLLM prints must not be read as a result
     from vllm import LLM, SamplingParams
 
-    model, new_tokens = sys.argv[1], int(sys.argv[2])
-    llm = LLM(model=model, dtype="bfloat16", max_model_len=512, enforce_eager=True)
-    sampling = SamplingParams(temperature=0, max_tokens=new_tokens, ignore_eos=True)
+    dtype = sys.argv[2] if len(sys.argv) > 2 else "bfloat16"
+    llm = LLM(model=sys.argv[1], dtype=dtype, max_model_len=512, enforce_eager=True)
 
-    def measure(prompts: list[list[int]]) -> float:
+    def measure(prompts: list[list[int]], new_tokens: int, steering: list[str] | None = None) -> float:
+        asked = [None if steering is None else {"steering": steering[n % len(steering)]} for n in range(len(prompts))]
+        sampling = [
+            SamplingParams(temperature=0, max_tokens=new_tokens, ignore_eos=True, extra_args=extra) for extra in asked
+        ]
         began = time.perf_counter()
         llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], sampling, use_tqdm=False)
         return time.perf_counter() - began
 
-    print(json.dumps("ready"), file=answers, flush=True)
+    print(json.dumps(dtype), file=answers, flush=True)
     for line in sys.stdin:
-        print(json.dumps(measure(json.loads(line))), file=answers, flush=True)
+        print(json.dumps(measure(**json.loads(line))), file=answers, flush=True)
 
 
 if __name__ == "__main__":
