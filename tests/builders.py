@@ -1,6 +1,6 @@
 """Small models of random weights, a tokenizer for them, and profiles that fit them: built, not downloaded."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from steering_profiles.conditions import Condition
 from steering_profiles.models import LoadedModel, assemble
 from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Gate, HeadScale, NeuronScale, Profile
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, attach
@@ -79,6 +80,7 @@ def build_model(
     seed: int = 0,
     layers: int = 3,
     tokenizer: PreTrainedTokenizerFast | None = None,
+    context: int = CONTEXT,
 ) -> LoadedModel:
     """A small model of random weights, wide enough apart that prompts and steering change its choices."""
     tokenizer = tokenizer or build_tokenizer()
@@ -95,7 +97,7 @@ def build_model(
                 num_attention_heads=4,
                 num_key_value_heads=2,
                 head_dim=8,
-                max_position_embeddings=CONTEXT,
+                max_position_embeddings=context,
                 eos_token_id=tokenizer.eos_token_id,
                 bos_token_id=None,
                 tie_word_embeddings=False,
@@ -108,7 +110,7 @@ def build_model(
                 n_embd=24,
                 n_layer=layers,
                 n_head=4,
-                n_positions=CONTEXT,
+                n_positions=context,
                 eos_token_id=tokenizer.eos_token_id,
                 bos_token_id=None,
             )
@@ -138,6 +140,7 @@ def build_profile(
     self_only_attention: float = 0.0,
     intercept_scale: float = 0.0,
     gate: tuple[float, float] | None = None,
+    when: Mapping[str, object] | None = None,
     seed: int = 0,
 ) -> Profile:
     """A profile for ``loaded`` with the given scales and, if ``intercept_scale`` is not 0, a random intercept."""
@@ -155,8 +158,17 @@ def build_profile(
             intercept_scale=intercept_scale,
             gate=None if gate is None else Gate(low=gate[0], high=gate[1]),
         ),
+        when=None if when is None else Condition.model_validate(when),
         tensors={INTERCEPT_TENSOR: intercept} if intercept_scale else {},
     )
+
+
+def profiles_for(model: LoadedModel) -> list[Profile]:
+    """The profiles ``heads`` and ``final``, which the servers of many tests have."""
+    return [
+        build_profile(model, "heads", heads=[(0, 1, 4.0), (1, 2, -2.0), (2, 0, 3.0)]),
+        build_profile(model, "final", self_only_attention=1.0, intercept_scale=0.9),
+    ]
 
 
 def steer(*profiles: Profile, strength: float = 1.0) -> Steering:
@@ -183,12 +195,43 @@ def every_effect(loaded: LoadedModel) -> dict[str, Steering]:
 
 
 @torch.no_grad()
-def greedy(loaded: LoadedModel, prompt: Sequence[int], steering: Steering = UNSTEERED, tokens: int = 12) -> list[int]:
-    """Greedy decoding the slow, obvious way: the whole text again for every token, by the stock model."""
-    sequence = list(prompt)
+def greedy(
+    loaded: LoadedModel,
+    prompt: Sequence[int],
+    steering: Steering = UNSTEERED,
+    tokens: int = 12,
+    guess: Sequence[int] = (),
+) -> list[int]:
+    """Greedy decoding the slow, obvious way: the whole text again for every token, by the stock model.
+
+    A right ``guess`` of the completion takes one pass: each of its tokens is compared with the likeliest at its place.
+    """
     handle = attach(loaded)
-    for _ in range(tokens):
+
+    def likeliest(text: Sequence[int]) -> list[int]:
         with handle.applied([steering]):
-            sequence.append(int(loaded.model(torch.tensor([sequence]), use_cache=False).logits[0, -1].argmax()))
+            logits = loaded.model(torch.tensor([text]), use_cache=False).logits[0]
+        return [int(token) for token in logits.argmax(dim=-1)]
+
+    completion = completed(likeliest, prompt, tokens, guess)
     handle.remove()
-    return sequence[len(prompt) :]
+    return completion
+
+
+def completed(
+    likeliest: Callable[[Sequence[int]], list[int]], prompt: Sequence[int], tokens: int, guess: Sequence[int]
+) -> list[int]:
+    """Extend ``prompt`` by ``tokens`` tokens, each of which is ``likeliest`` after those before it.
+
+    ``likeliest`` returns the likeliest token after each token of a text.
+    """
+    text, end = [*prompt, *guess][: len(prompt) + tokens], len(prompt) + tokens
+    right = len(prompt)
+    while right < end:
+        found = likeliest(text)
+        while right < len(text) and text[right] == found[right - 1]:
+            right += 1
+        if right < end:
+            text = [*text[:right], found[right - 1]]
+            right += 1
+    return text[len(prompt) :]

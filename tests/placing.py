@@ -14,7 +14,8 @@ from tests.families import EXPERTS, build_family
 PLACED = ("llama", "gpt2", "opt-350m", "gemma3", "phi3", "qwen3-moe")
 """Families that differ in what matters here: fused projections, norms behind components, tied weights, experts."""
 
-_needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+_needs_gpu = (pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
+_needs_two = (pytest.mark.gpu, pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two GPUs"))
 PLACEMENTS = (
     "fetched from memory",
     "on disk",
@@ -22,7 +23,7 @@ PLACEMENTS = (
     pytest.param("GPU", marks=_needs_gpu),
     pytest.param("GPU and CPU", marks=_needs_gpu),
     pytest.param("GPU and disk", marks=_needs_gpu),
-    pytest.param("two GPUs", marks=pytest.mark.skipif(torch.cuda.device_count() < 2, reason="no two GPUs")),
+    pytest.param("two GPUs", marks=_needs_two),
 )
 
 

@@ -2,32 +2,50 @@
 
 import asyncio
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 
+from steering_profiles.labels import parse_label
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
 from steering_profiles.store import Catalogue, save_profile
 from steering_server.api.lifecycle import live
+from steering_server.api.settings import ApiSettings
 from steering_server.engines.local.backend import LocalBackend
+from steering_server.experiments.live import Experiments
 from steering_server.generation.backend import Backend
-from steering_server.generation.profiles import check_profiles
+from steering_server.generation.registry import ProfileRegistry
 from steering_server.limits import EngineLimits
+from steering_server.observability.observability import Observability
 
 
 def build_backend(
-    loaded: LoadedModel, catalogue: Catalogue, limits: EngineLimits | None = None, *, force: bool = False
+    loaded: LoadedModel,
+    catalogue: Catalogue,
+    limits: EngineLimits | None = None,
+    *,
+    force: bool = False,
+    folder: Path | None = None,
+    default: str | None = None,
+    served_name: str | None = None,
 ) -> LocalBackend:
-    """Build a backend of ``loaded`` with the profiles of ``catalogue``."""
-    profiles = check_profiles(catalogue, loaded.identity, loaded.anatomy.refuses, force=force)
-    return LocalBackend(loaded, profiles, limits or EngineLimits())
+    """Build a backend of ``loaded`` with the profiles of ``catalogue``, and with those in ``folder``, which change."""
+    profiles = ProfileRegistry.open(
+        catalogue,
+        loaded.identity,
+        loaded.anatomy.refuses,
+        force=force,
+        folder=folder,
+        default=None if default is None else parse_label(default),
+    )
+    return LocalBackend(loaded, profiles, limits or EngineLimits(), served_name=served_name)
 
 
 @contextmanager
@@ -39,21 +57,47 @@ def serving(
     shipped: bool = False,
     force: bool = False,
     limits: EngineLimits | None = None,
+    settings: ApiSettings | None = None,
+    observability: Observability | None = None,
+    experiments: Experiments | None = None,
+    watched: bool = False,
+    default: str | None = None,
+    served_name: str | None = None,
 ) -> Iterator[str]:
-    """Serve ``loaded`` with ``profiles``, saved to ``folder`` first, and yield the server's URL."""
+    """Serve ``loaded`` with ``profiles``, saved to ``folder`` first, and yield the server's URL.
+
+    Only if ``watched`` the server sees later changes of the folder, and writes to it.
+    """
     for profile in profiles:
         save_profile(profile, folder)
-    backend = build_backend(loaded, Catalogue.open(folder, shipped=shipped), limits, force=force)
+    catalogue = Catalogue.open(folder, shipped=shipped)
+    backend = build_backend(
+        loaded,
+        catalogue,
+        limits,
+        force=force,
+        folder=folder if watched else None,
+        default=default,
+        served_name=served_name,
+    )
     loading: Future[Backend] = Future()
     loading.set_result(backend)
-    with living(loading) as (url, _):
+    with living(
+        loading, settings=settings, observability=observability, experiments=experiments, profiles_poll=0.05
+    ) as (url, _):
         wait_until_ready(url)
         yield url
 
 
 @contextmanager
 def living(
-    loading: Future[Backend], *, grace: float = 30, keep_alive: float = 75
+    loading: Future[Backend],
+    *,
+    grace: float = 30,
+    settings: ApiSettings | None = None,
+    observability: Observability | None = None,
+    experiments: Experiments | None = None,
+    profiles_poll: float = 1,
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Run a server; yield its URL and a function that stops it. Raises the exception that ends the server, if any."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -68,7 +112,17 @@ def living(
                 loop.call_soon_threadsafe(stop.set)
 
         started.set_result(tell)
-        await live(listener, loading, stop, grace=grace, ready=lambda backend: None, keep_alive=keep_alive)
+        await live(
+            listener,
+            loading,
+            stop,
+            grace=grace,
+            ready=lambda backend: None,
+            settings=settings,
+            observability=observability,
+            experiments=experiments,
+            profiles_poll=profiles_poll,
+        )
 
     ended: Future[None] = Future()
 
@@ -87,7 +141,20 @@ def living(
         ended.result(timeout=60)
 
 
-def wait_until_ready(url: str, process: subprocess.Popen[bytes] | None = None, *, seconds: float = 60) -> None:
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return int(free.getsockname()[1])
+
+
+class Process(Protocol):
+    """A process that may have ended."""
+
+    def poll(self) -> int | None:
+        """Return the exit status; None while the process runs."""
+
+
+def wait_until_ready(url: str, process: Process | None = None, *, seconds: float = 60) -> None:
     """Wait until the server at ``url`` is ready; fail if its ``process`` ends."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
@@ -95,7 +162,7 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes] | None = None, *
         try:
             if httpx.get(f"{url}/ready").status_code == 200:
                 return
-        except httpx.ConnectError:
+        except (httpx.ConnectError, httpx.ReadTimeout):  # it is not there yet, or others have the processor
             pass
         time.sleep(0.02)
     raise AssertionError("the server was not ready in time")

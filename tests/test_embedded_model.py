@@ -36,7 +36,7 @@ def test_150_prompts_of_each_sub_task_with_both_arms(client: SteeringClient, emb
 def test_both_shipped_profiles_together_help_both_tasks(client: SteeringClient, embedded: LoadedModel):
     both = "parentheses+factual-recall"
     closing = [example for example in parentheses(embedded.tokenizer).test if example.group == "))))"][:40]
-    facts = make_task("languages", embedded.tokenizer).test[::6]
+    facts = make_task("languages", embedded.tokenizer).test
     share = {}
     for task, examples in (("closing", closing), ("facts", facts)):
         prompts = [example.text for example in examples]

@@ -1,11 +1,11 @@
-"""What loads with what: the API says what it has to without a tensor library."""
+"""The API and the command line are imported without a tensor library."""
 
 import subprocess
 import sys
 
 import pytest
 
-HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "gguf")
+from tests.cli.forking import HEAVY
 
 
 @pytest.mark.parametrize(
@@ -28,6 +28,9 @@ HEAVY = ("torch", "transformers", "accelerate", "tokenizers", "gguf")
         "steering_server.config",
         "steering_server.cli",
         "steering_client",
+        "steering_ab.comparing",
+        "steering_ab.report.writing",
+        "steering_profiles.evaluation.sandbox",
     ],
 )
 def test_no_tensor_library_is_loaded(module: str) -> None:

@@ -1,4 +1,4 @@
-"""The images under test, built once, and the report of what was measured."""
+"""The images under test, built once, and the report of the measurements."""
 
 import json
 import shutil
@@ -17,14 +17,14 @@ RESULTS = Path(__file__).parents[2] / "benchmarks/results/container.json"
 
 
 class Report:
-    """What was measured, as it comes."""
+    """Measurements in the order in which they were made."""
 
     def __init__(self) -> None:
         self.layers: dict[str, float] = {}
         self.figures: dict[str, tuple[float, str, str]] = {}
 
     def add(self, what: str, value: float, unit: str, target: str = "") -> None:
-        """Note one figure and what was asked for."""
+        """Add one figure and its target."""
         self.figures[what] = (round(value, 1), unit, target)
 
     def finish(self) -> None:

@@ -22,7 +22,7 @@ _NOT_IN_SLIM = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/a
 
 @dataclass(frozen=True)
 class Image:
-    """An image in the storage, and what it says of how it is run."""
+    """An image in the storage, with the settings that it is run by."""
 
     name: str
     config: dict[str, Any]
@@ -41,7 +41,7 @@ class Image:
 
     @property
     def command(self) -> list[str]:
-        """What is run in it unless something else is asked for."""
+        """The command that it runs by default."""
         return [*self.config["Entrypoint"], *self.config["Cmd"]]
 
 
@@ -101,7 +101,7 @@ def _inspect(name: str) -> Image:
 
 
 def _pip_settings() -> dict[str, str]:
-    """What pip is told on this machine, by files and by variables."""
+    """Return pip's settings on this machine, from files and variables."""
     listed = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
     settings: dict[str, str] = {}
     for line in sorted(listed.stdout.splitlines(), key=lambda line: line.startswith(":env:")):  # variables win

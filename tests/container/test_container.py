@@ -67,27 +67,27 @@ def test_the_image_is_small_without_the_models_weights(baked: Image, none: Image
     assert none.size < baked.size
 
 
-def test_the_image_says_what_it_is(baked: Image):
+def test_the_image_has_labels_and_volumes(baked: Image):
     labels = baked.config["Labels"]
     assert labels["org.opencontainers.image.title"] == "steering-server"
     assert labels["org.opencontainers.image.licenses"] == "Apache-2.0"
     assert set(baked.config["Volumes"]) == {"/cache", "/profiles"}
 
 
-def test_it_is_process_1_without_any_privilege(server: Running):
+def test_the_server_is_process_1_without_privileges(server: Running):
     status = server.status()
     assert status["NSpid"].split()[-1] == "1"
     assert set(status["Uid"].split()) == set(status["Gid"].split()) == {"10001"}
     assert int(status["CapEff"], 16) == 0
 
 
-def test_it_is_alive_ready_and_healthy(server: Running, baked: Image):
+def test_the_server_is_alive_ready_and_healthy(server: Running, baked: Image):
     assert server.wait_for("/health").json() == {"status": "ok"}
     assert server.wait_for("/ready").json() == {"status": "ready", "model": "SmolLM2-135M-Instruct"}
     assert server.is_healthy(baked)
 
 
-def test_it_closes_four_parentheses_when_it_is_steered(server: Running):
+def test_a_steered_completion_closes_four_parentheses(server: Running):
     answer = httpx.post(f"{server.url}/v1/completions", json=BOTH, timeout=60).json()
     assert {choice["arm"]: choice["text"] for choice in answer["choices"]} == {
         "baseline": ")))",
@@ -99,7 +99,7 @@ def test_it_closes_four_parentheses_when_it_is_steered(server: Running):
         assert one["choices"][0]["text"] == text
 
 
-def test_told_to_stop_it_finishes_a_stream_and_ends_with_status_0(baked: Image, baked_root: Path, tmp_path: Path):
+def test_a_stopped_server_finishes_a_stream_and_ends_with_status_0(baked: Image, baked_root: Path, tmp_path: Path):
     cache = make_volume(tmp_path / "cache", baked.config["User"])
     with running(baked, baked_root, {"/cache": cache}, {"STEER_SHUTDOWN_GRACE": "100"}) as server:
         server.wait_for("/ready")
@@ -120,7 +120,7 @@ def test_told_to_stop_it_finishes_a_stream_and_ends_with_status_0(baked: Image, 
         assert server.outside.wait(timeout=20) == 0
 
 
-def test_another_model_is_served_by_environment_alone(none: Image, none_root: Path, tmp_path: Path):
+def test_variables_select_another_model(none: Image, none_root: Path, tmp_path: Path):
     loaded = build_model("llama", dtype=torch.float32)
     loaded.model.save_pretrained(tmp_path / "model")
     loaded.tokenizer.save_pretrained(tmp_path / "model")
@@ -141,7 +141,7 @@ def test_another_model_is_served_by_environment_alone(none: Image, none_root: Pa
         assert httpx.post(f"{server.url}/v1/completions", json=body, timeout=60).status_code == 200
 
 
-def test_without_a_model_inside_it_says_so(none: Image, none_root: Path, tmp_path: Path):
+def test_the_image_without_a_model_says_how_to_get_one(none: Image, none_root: Path, tmp_path: Path):
     cache = make_volume(tmp_path / "cache", none.config["User"])
     with running(none, none_root, {"/cache": cache}) as server:
         assert server.outside.wait(timeout=120) == 1

@@ -12,7 +12,10 @@ from steering_profiles import __version__
 from steering_server.api.app import create_app
 from steering_server.api.lifecycle import LAST_WORDS_SECONDS
 from steering_server.api.service import Service
+from steering_server.cli.access import open_gate
+from steering_server.cli.listening import listen
 from steering_server.config import PREFIX, ServerSettings, load_settings
+from steering_server.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -29,7 +32,7 @@ def container() -> dict[str, Any]:
 
 
 def instructions(name: str) -> list[str]:
-    """What follows ``name`` in the Dockerfile, wherever it does."""
+    """Return the arguments of every instruction ``name`` in the Dockerfile."""
     joined = re.sub(r"\\\n\s*", "", (DOCKER / "Dockerfile").read_text())
     return [line.removeprefix(f"{name} ") for line in joined.splitlines() if line.startswith(f"{name} ")]
 
@@ -45,7 +48,9 @@ def image_variables() -> dict[str, str]:
 
 
 def compose_services() -> dict[str, Any]:
-    return yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    """The services that are our server."""
+    services = yaml.safe_load((DOCKER / "compose.yaml").read_text())["services"]
+    return {name: service for name, service in services.items() if "build" in service}
 
 
 def pod() -> dict[str, Any]:
@@ -60,15 +65,15 @@ def use(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> ServerSet
     return load_settings()
 
 
-def test_every_variable_that_is_named_is_a_setting():
+def test_every_variable_in_the_files_is_a_setting():
     known = {PREFIX + name.upper() for name in ServerSettings.model_fields}
-    for file in (*sorted(DOCKER.iterdir()), DEPLOYMENT):
+    for file in (*sorted(file for file in DOCKER.rglob("*") if file.is_file()), DEPLOYMENT):
         named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", file.read_text()))
         assert named <= known, file.name
 
 
 @pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe", "readinessProbe"])
-def test_kubernetes_asks_what_the_server_answers(probe: str):
+def test_the_probes_of_kubernetes_ask_routes_of_the_server(probe: str):
     asked = container()[probe]["httpGet"]
     assert asked["path"] == ("/ready" if probe == "readinessProbe" else "/health")
     assert asked["path"] in create_app(Service()).openapi()["paths"]
@@ -89,7 +94,7 @@ def test_compose_and_the_document_wait_longer_than_the_server_does(monkeypatch: 
     assert float(stop) > least
 
 
-def test_everybody_means_the_port_that_the_image_listens_on(monkeypatch: pytest.MonkeyPatch):
+def test_all_files_name_the_port_that_the_image_listens_on(monkeypatch: pytest.MonkeyPatch):
     settings = use(image_variables(), monkeypatch)
     assert settings.host == "0.0.0.0"
     assert instructions("EXPOSE") == [str(settings.port)]
@@ -98,20 +103,43 @@ def test_everybody_means_the_port_that_the_image_listens_on(monkeypatch: pytest.
         assert [mapping.split(":")[-1] for mapping in service["ports"]] == [str(settings.port)]
 
 
-def test_everybody_means_the_folders_that_the_image_has(monkeypatch: pytest.MonkeyPatch):
+def test_all_files_name_the_folders_of_the_image(monkeypatch: pytest.MonkeyPatch):
     (declared,) = instructions("VOLUME")
     volumes = set(yaml.safe_load(declared))
     settings = use(image_variables(), monkeypatch)
     assert str(settings.profiles) in volumes
     assert str(settings.cache_dir.parent) in volumes
-    assert {mount["mountPath"] for mount in container()["volumeMounts"]} == volumes | {"/tmp"}
+    assert {mount["mountPath"] for mount in container()["volumeMounts"]} == volumes | {"/tmp", "/keys"}
     assert {mount["name"] for mount in container()["volumeMounts"]} == {volume["name"] for volume in pod()["volumes"]}
     for service in compose_services().values():
-        assert {mount.split(":")[1] for mount in service["volumes"]} == volumes
+        assert {mount.split(":")[1] for mount in service["volumes"]} == volumes | {"/keys"}
         assert service["tmpfs"] == ["/tmp"]
 
 
-def test_everybody_means_the_user_of_the_image():
+def test_the_image_serves_others_only_with_keys(monkeypatch: pytest.MonkeyPatch):
+    settings = use(image_variables(), monkeypatch)
+    assert not settings.insecure
+    with listen(settings.host, 0) as listener, pytest.raises(ConfigError, match="there are no API keys"):
+        open_gate(settings, listener)
+
+
+def test_compose_does_without_keys_only_where_this_machine_alone_reaches_the_server():
+    for service in compose_services().values():
+        if service.get("environment", {}).get("STEER_INSECURE") == "true":
+            assert all(mapping.startswith("127.0.0.1:") for mapping in service["ports"])
+
+
+def test_kubernetes_serves_with_keys_from_a_secret(monkeypatch: pytest.MonkeyPatch):
+    settings = use(image_variables() | {each["name"]: each["value"] for each in container()["env"]}, monkeypatch)
+    assert not settings.insecure
+    mounts = {mount["name"]: mount["mountPath"] for mount in container()["volumeMounts"]}
+    assert str(settings.api_keys_file.parent) == mounts["keys"]
+    (secret,) = [volume["secret"] for volume in pod()["volumes"] if volume["name"] == "keys"]
+    assert not secret.get("optional", False), "without the secret the pod must not start"
+    assert f"generic {secret['secretName']} " in DEPLOYMENT.read_text()
+
+
+def test_all_files_name_the_user_of_the_image():
     (user,) = instructions("USER")
     security = pod()["securityContext"]
     assert user == f"{security['runAsUser']}:{security['runAsGroup']}" == f"{security['fsGroup']}:{security['fsGroup']}"
@@ -134,7 +162,7 @@ def test_the_document_lists_every_build_argument():
     assert defaults["BASE_IMAGE"] == f"docker.io/library/{listed['BASE_IMAGE']}"
 
 
-def test_commands_and_compose_build_what_there_is():
+def test_commands_and_compose_name_files_arguments_and_images_that_exist():
     document = DEPLOYMENT.read_text()
     for file in re.findall(r"(?:-f|apply -f) (\S+)", document):
         assert (ROOT / file).is_file(), file
@@ -149,13 +177,13 @@ def test_commands_and_compose_build_what_there_is():
     assert container()["image"] in images
 
 
-def test_kubernetes_puts_no_variables_of_its_own_beside_ours():
+def test_kubernetes_adds_no_variables_of_its_own():
     """It would set STEER_PORT=tcp://... for a service that somebody names steer."""
     assert pod()["enableServiceLinks"] is False
     assert container()["resources"]["limits"]["memory"]
 
 
-def test_a_pod_is_found_by_its_service():
+def test_the_service_selects_the_pod():
     service, deployment = manifests()["Service"]["spec"], manifests()["Deployment"]["spec"]
     labels = deployment["template"]["metadata"]["labels"]
     assert service["selector"].items() <= labels.items()

@@ -45,7 +45,9 @@ def run(arguments: Sequence[str]) -> None:
 
 def flags(name: str) -> set[str]:
     """Return all options of a command."""
-    options = known()[name].params
+    command = known()[name]
+    several = command.commands.values() if isinstance(command, TyperGroup) else [command]
+    options = [option for one in several for option in one.params]
     return {"--help"} | {flag for option in options for flag in (*option.opts, *option.secondary_opts)}
 
 

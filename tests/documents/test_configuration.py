@@ -4,11 +4,13 @@ import re
 from typing import Any
 
 import typer
+from pydantic import ByteSize, TypeAdapter
 
 from steering_server.cli import app as command_line
 from steering_server.config import PREFIX, ServerSettings
 from tests.documents.reading import read
 
+SIZE = TypeAdapter(ByteSize)
 _DEFAULT = re.compile(r" \(default: (?P<default>.*)\)$")
 
 
@@ -43,4 +45,5 @@ def test_the_defaults_in_the_help_are_the_defaults():
         default, told = ServerSettings.model_fields[name].default, _DEFAULT.search(option.help)
         if isinstance(default, int | float) and not isinstance(default, bool):
             assert told is not None, name
-            assert float(told["default"]) == default
+            read = SIZE.validate_python if isinstance(default, ByteSize) else float
+            assert read(told["default"]) == default

@@ -1,22 +1,26 @@
 """Both distributions as `make wheel` builds them in dist/, each in an environment that has nothing else."""
 
+import os
 import socket
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
+from typing import Any
 from zipfile import ZipFile
 
+import httpx
 import pytest
+import torch
 
-from tests.builders import build_model
+from tests.families import build_family
 from tests.packaging.test_versions import ROOT, SERVER
 from tests.serving import wait_until_ready
 
 pytestmark = [pytest.mark.wheel, pytest.mark.timeout(1800)]
 
 PACKAGES = {
-    "steering_server": {"steering_profiles": ROOT, "steering_server": ROOT / "server"},
+    "steering_server": {"steering_profiles": ROOT, "steering_ab": ROOT, "steering_server": ROOT / "server"},
     "steering_client": {"steering_client": ROOT / "client"},
 }
 """Distribution -> package -> the folder that has it."""
@@ -25,6 +29,12 @@ REPORTS = {
     f"steering_profiles/shipped/{name}.{kind}" for name in ("parentheses", "factual-recall") for kind in ("md", "html")
 }
 """Reports of the shipped profiles, which are documents and not installed."""
+
+COMPILED = {
+    "steering_server": {"steering_server/engines/local/kernels/_native.abi3.so"},
+    "steering_client": set[str](),
+}
+"""Distribution -> the files that a C compiler makes."""
 
 
 def wheel(distribution: str) -> Path:
@@ -81,7 +91,7 @@ def test_a_wheel_has_the_files_of_its_packages_and_no_others(distribution: str):
         files.update(
             subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder).stdout.splitlines()
         )
-    assert contents == files - REPORTS
+    assert contents == files - REPORTS | COMPILED[distribution]
     assert licence == (ROOT / "LICENSE").read_bytes()
 
 
@@ -108,19 +118,53 @@ def test_the_server_has_its_version_and_its_profiles(with_server: Environment):
     assert "factual-recall" in with_server.run("steer", "profiles")
 
 
-def test_the_server_serves_without_extras(with_server: Environment, tmp_path: Path):
-    loaded = build_model("llama")
-    loaded.model.save_pretrained(tmp_path)
-    loaded.tokenizer.save_pretrained(tmp_path)
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small model that the compiled kernels can compute."""
+    folder = tmp_path_factory.mktemp("model")
+    loaded = build_family("llama", dtype=torch.float32)
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def answered(steer: Path, model: Path, **variables: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Serve a model with an installed command; return the model's card and a completion."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = str(free.getsockname()[1])
-    command = [with_server.folder / "bin" / "steer", "serve", "--model", tmp_path, "--port", port]
-    with subprocess.Popen(command, cwd=with_server.folder) as process:
+    url, environment = f"http://127.0.0.1:{port}", os.environ | variables
+    with subprocess.Popen([steer, "serve", "--model", model, "--port", port], cwd=model, env=environment) as process:
         try:
-            wait_until_ready(f"http://127.0.0.1:{port}", process)
+            wait_until_ready(url, process)
+            (card,) = httpx.get(f"{url}/v1/models").json()["data"]
+            body = {"prompt": "f(x)", "max_tokens": 4, "temperature": 0}
+            completion = httpx.post(f"{url}/v1/completions", json=body, timeout=60).json()
         finally:
             process.terminate()
     assert process.returncode == 0
+    return card, completion
+
+
+def test_the_server_serves_without_extras_with_its_compiled_kernels(with_server: Environment, model: Path):
+    card, completion = answered(with_server.folder / "bin" / "steer", model)
+    assert card["batch_invariant"], card
+    assert completion["usage"]["completion_tokens"] == 4
+
+
+def test_a_source_archive_built_without_a_compiler_gives_a_server_without_the_kernels(
+    with_server: Environment, model: Path, tmp_path: Path
+):
+    (archive,) = (ROOT / "dist").glob(f"steering_server-{SERVER['version']}.tar.gz")
+    command = [with_server.folder / "bin" / "pip", "install", "--no-deps", "--target", tmp_path, archive]
+    built = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"CC": "/nowhere/cc"}, cwd=with_server.folder
+    )
+    assert built.returncode == 0, built.stderr
+    assert not list(tmp_path.rglob("*.so"))
+    card, completion = answered(tmp_path / "bin" / "steer", model, PYTHONPATH=str(tmp_path))
+    assert not card["batch_invariant"]
+    assert "install a C compiler" in card["batch_invariant_reason"]
+    assert completion["usage"]["completion_tokens"] == 4
 
 
 def test_compare_asks_for_the_client_until_it_is_installed(with_server: Environment):
