@@ -46,7 +46,12 @@ def ask(http: httpx.Client) -> Ask:
     def send(ids: Sequence[bytes], method: str = "GET", url: str = "/v1/models", **body: Any):
         headers = [(b"X-Request-Id", each) for each in ids]
         answers: list[httpx.Response] = []
-        line = request_line(lambda: answers.append(http.request(method, url, headers=headers, **body)))
+
+        def one() -> httpx.Response:
+            answers.append(http.request(method, url, headers=headers, **body))
+            return answers[0]
+
+        line = request_line(one)
         return answers[0], line["request_id"]
 
     return send

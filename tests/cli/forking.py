@@ -39,6 +39,7 @@ class CommandLine:
 def run(command: CommandLine) -> None:
     """Run a command line in this process, which ends with it."""
     signal.alarm(TIMEOUT)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where a shell runs the tests in background
     output = Path(command.output)
     for stream, name in ((0, os.devnull), (1, "stdout"), (2, "stderr")):
         file = os.open(output / name, os.O_RDWR)  # joined to an absolute path, a path is that path
