@@ -101,6 +101,12 @@ class ScoredAnswer:
     """Probability of the likeliest token, correct or not."""
 
 
+def least_change(before: Accuracy, after: Accuracy) -> float:
+    """Return the smallest change of a group's accuracy in percentage points: that of the group which loses most."""
+    both = ((before.counts[group], after.counts[group]) for group in before.counts if group in after.counts)
+    return min((100 * (now - earlier) / total for (earlier, total), (now, _) in both if total), default=0.0)
+
+
 class TokenPredictor:
     """Predictor of the token after a prompt, with or without steering.
 

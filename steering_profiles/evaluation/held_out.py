@@ -20,7 +20,7 @@ def measure_side_effects(
     progress: Progress | None = None,
     replay: FinalLayerReplay | None = None,
 ) -> SideEffects:
-    """Measure NLL and next-token agreement on the held-out texts, without and with ``steering``.
+    """Measure the effects of ``steering`` on the held-out texts, those on NLL and on next-token accuracy among them.
 
     The texts are the prose and code that ship with the package and, if HumanEval is installed
     (:func:`.humaneval.find_problems`), its reference solutions given their prompts. With ``replay``, steering of the
@@ -30,7 +30,7 @@ def measure_side_effects(
         EvaluationError: HumanEval is installed and cannot be read.
     """
     with TextPredictor(loaded, replay) as predictor:
-        return predictor.measure(held_out_windows(loaded), steering, progress)
+        return predictor.measure(held_out_windows(loaded), steering, progress, divergence=True)
 
 
 def held_out_windows(loaded: LoadedModel) -> dict[str, tuple[Window, ...]]:

@@ -1,15 +1,17 @@
-"""Prediction of given text with and without steering: teacher-forced NLL and next-token agreement."""
+"""Prediction of text with and without steering: teacher-forced NLL, accuracy, agreement and divergence."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from steering_profiles.evaluation.bootstrap import relative_change_interval
+from steering_profiles.evaluation.bootstrap import mean_interval, relative_change_interval
 from steering_profiles.evaluation.replay import FinalLayerReplay
 from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
 from steering_profiles.evaluation.windows import Window
@@ -31,6 +33,11 @@ class _Score:
     """Negative log-likelihood of each predicted token, ``[predicted]``, float64, in nats."""
     likeliest: Tensor
     """The likeliest token at the position of each predicted one, ``[predicted]``."""
+
+    def correct(self, window: Window) -> npt.NDArray[np.float64]:
+        """Return 1 for each predicted token of the window that is the likeliest, else 0, ``[predicted]``."""
+        right: npt.NDArray[np.float64] = (self.likeliest == torch.tensor(window.predicted)).double().numpy()
+        return right
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,18 +73,30 @@ class TextPredictor:
         self._handle.remove()
 
     def measure(
-        self, texts: Mapping[str, Sequence[Window]], steering: Steering, progress: Progress | None = None
+        self,
+        texts: Mapping[str, Sequence[Window]],
+        steering: Steering,
+        progress: Progress | None = None,
+        *,
+        divergence: bool = False,
     ) -> SideEffects:
         """Return the effect of ``steering`` on each of ``texts``, a mapping of names to windows (:mod:`.windows`).
+
+        The ``divergence`` needs the predictions of both at once, so it takes two more passes over each text.
 
         Raises:
             ValueError: a text has no token to predict.
         """
         progress = progress or Silent()
         windows = {name: tuple(some) for name, some in texts.items()}
-        passes = sum(len(some) * (1 if some in self._unsteered else 2) for some in windows.values())
+        passes = sum(len(some) * (1 + divergence + (some not in self._unsteered)) for some in windows.values())
         progress.stage("predicting texts", passes)
-        return SideEffects(tuple(self._effect(name, some, steering, progress) for name, some in windows.items()))
+        effects = tuple(self._effect(name, some, steering, progress) for name, some in windows.items())
+        if divergence:
+            effects = tuple(
+                self._with_divergence(effect, windows[effect.name], steering, progress) for effect in effects
+            )
+        return SideEffects(effects)
 
     def _effect(self, name: str, windows: tuple[Window, ...], steering: Steering, progress: Progress) -> TextEffect:
         if windows not in self._unsteered:
@@ -87,6 +106,9 @@ class TextPredictor:
         if not tokens:
             raise ValueError(f"the text {name!r} has no token to predict")
         agreeing = sum(int((one.likeliest == other.likeliest).sum()) for one, other in zip(before, after, strict=True))
+        correct_before, correct_after = (
+            [score.correct(window) for score, window in zip(scores, windows, strict=True)] for scores in (before, after)
+        )
         return TextEffect(
             name=name,
             tokens=tokens,
@@ -94,6 +116,29 @@ class TextPredictor:
             nll_after=sum(float(score.nll.sum()) for score in after) / tokens,
             agreement=agreeing / tokens,
             interval=relative_change_interval([one.nll.numpy() for one in before], [one.nll.numpy() for one in after]),
+            correct=(
+                sum(float(one.sum()) for one in correct_before) / tokens,
+                sum(float(one.sum()) for one in correct_after) / tokens,
+            ),
+            correct_interval=mean_interval(
+                [other - one for one, other in zip(correct_before, correct_after, strict=True)]
+            ),
+        )
+
+    @torch.inference_mode()
+    def _with_divergence(
+        self, effect: TextEffect, windows: tuple[Window, ...], steering: Steering, progress: Progress
+    ) -> TextEffect:
+        values: dict[int, npt.NDArray[np.float64]] = {}
+        both = zip(self._predicted(windows, UNSTEERED), self._predicted(windows, steering), strict=True)
+        for (index, without), (_, with_) in both:
+            values[index] = _divergence(without, with_).numpy()
+            progress.advance()
+        of_windows = [values[index] for index in range(len(windows))]
+        return replace(
+            effect,
+            divergence=sum(float(one.sum()) for one in of_windows) / effect.tokens,
+            divergence_interval=mean_interval(of_windows),
         )
 
     @torch.inference_mode()
@@ -152,6 +197,17 @@ def _score(logits: Tensor, window: Window) -> _Score:
         nll.append(functional.cross_entropy(chunk, expected, reduction="none").double())
         likeliest.append(chunk.argmax(dim=-1))  # three times as fast as in half precision
     return _Score(torch.cat(nll).cpu(), torch.cat(likeliest).cpu())
+
+
+def _divergence(without: Tensor, with_: Tensor) -> Tensor:
+    """Return ``KL(without || with)`` of each row of ``[predicted, vocab]`` logits: ``[predicted]``, in nats."""
+    rows = max(1, _MOST_IN_FLOAT32 // without.shape[-1])
+    precise = torch.promote_types(without.dtype, torch.float32)
+    parts = []
+    for chunk, other in zip(without.split(rows), with_.split(rows), strict=True):
+        plain, steered = chunk.to(precise).log_softmax(dim=-1), other.to(precise).log_softmax(dim=-1)
+        parts.append(functional.kl_div(steered, plain, reduction="none", log_target=True).double().sum(dim=-1))
+    return torch.cat(parts).cpu()
 
 
 def _token_scores(logits: Tensor, window: Window) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from steering_profiles.evaluation.accuracy import Accuracy
+from steering_profiles.evaluation.accuracy import Accuracy, least_change
 from steering_profiles.evaluation.side_effects import TextEffect
 from steering_profiles.reports.report import Report
 from steering_profiles.reports.tables import ALL, MOST_COLUMNS, Cell, Column, Table, Tone
@@ -73,19 +73,20 @@ def headline_table(name: str, before: Accuracy, after: Accuracy) -> Table:
 
 
 def sets_table(report: Report) -> Table:
-    """Return the accuracy on each prompt set, per group and pooled."""
+    """Return the accuracy on each prompt set, per group and pooled; the set whose group loses most comes first."""
     groups = groups_of(before for before, _ in report.accuracy.values())
-    caption = "Accuracy without → with the profile, %"
+    caption = "Accuracy without → with the profile, %, the largest loss of a sub-task first"
+    sets = sorted(report.accuracy.items(), key=lambda named: least_change(*named[1]))
     rows: list[tuple[Cell, ...]] = []
     if len(groups) <= MOST_COLUMNS:
-        for name, (before, after) in report.accuracy.items():
+        for name, (before, after) in sets:
             cells = [_change_cell(before, after, group) for group in groups]
             rows.append((Cell(name), Cell(str(before.total)), *cells, _change_cell(before, after)))
         by_group = tuple(Column(group, code_heading=True) for group in groups)
         return Table(
             caption, (Column("prompt set", numeric=False), Column("prompts"), *by_group, Column(ALL)), tuple(rows)
         )
-    for name, (before, after) in report.accuracy.items():
+    for name, (before, after) in sets:
         for group in before.counts:
             total = before.counts[group][1]
             rows.append((Cell(name), Cell(group), Cell(str(total)), _change_cell(before, after, group)))
@@ -100,9 +101,10 @@ def sets_table(report: Report) -> Table:
 
 
 def side_effects_table(report: Report) -> Table:
-    """Return the prediction of other text without and with the profile."""
+    """Return the prediction of other text without and with the profile, the largest NLL increase first."""
     rows = []
-    for text in report.side_effects.texts if report.side_effects is not None else ():
+    texts = report.side_effects.texts if report.side_effects is not None else ()
+    for text in sorted(texts, key=lambda one: -one.nll_increase):
         above = exceeds_limit(text.nll_increase)
         rows.append(
             (
@@ -111,22 +113,46 @@ def side_effects_table(report: Report) -> Table:
                 Cell(f"{text.nll_before:.4f}"),
                 Cell(f"{text.nll_after:.4f}"),
                 Cell(signed_percent(text.nll_increase), _change_note(text, above=above), _tone_if(above)),
+                _correct_cell(text),
                 Cell(percent(text.agreement)),
+                _divergence_cell(text),
             )
         )
     return Table(
-        "Prediction of other text: negative log-likelihood (NLL) in nats per token, its relative change, and the share "
-        "of positions at which the likeliest next token stays the same",
+        "Prediction of other text, the largest NLL increase first: negative log-likelihood (NLL) in nats per token and "
+        "its relative change; the share of tokens that are the likeliest next token, and its change in points; the "
+        "share of positions at which the likeliest next token stays the same; the KL divergence of the predictions "
+        "with the profile from those without it, in nats per token. In brackets or beside a figure: its 95% interval",
         (
             Column("text", numeric=False),
             Column("tokens"),
             Column("NLL without"),
             Column("NLL with"),
             Column("change"),
+            Column("next token right, %"),
             Column("same next token, %"),
+            Column("KL divergence"),
         ),
         tuple(rows),
     )
+
+
+def _correct_cell(text: TextEffect) -> Cell:
+    if text.correct is None:
+        return Cell("–")
+    before, after = text.correct
+    points = f"{100 * (after - before):+.2f}"
+    if text.correct_interval is not None:
+        points += " [{:+.2f}, {:+.2f}]".format(*(100 * bound for bound in text.correct_interval))
+    below = text.correct_interval is not None and text.correct_interval[1] < 0
+    return Cell(f"{percent(before)} → {percent(after)}", points.replace("-", "−"), _tone_if(below))
+
+
+def _divergence_cell(text: TextEffect) -> Cell:
+    if text.divergence is None:
+        return Cell("–")
+    interval = text.divergence_interval
+    return Cell(f"{text.divergence:.4f}", "" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]")
 
 
 def _change_note(text: TextEffect, *, above: bool) -> str:

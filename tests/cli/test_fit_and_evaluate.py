@@ -122,7 +122,8 @@ def test_evaluate_measures_side_effects(folder: Path, tmp_path: Path):
     record = json.loads(figures.read_text())
     assert {"prose", "code"} <= set(record["side_effects"])
     assert set(record["side_effects"]["prose"]) == {
-        "tokens", "nll_before", "nll_after", "agreement", "interval"
+        "tokens", "nll_before", "nll_after", "agreement", "interval", "correct_before", "correct_after",
+        "correct_interval", "divergence", "divergence_interval",
     }  # fmt: skip
     low, high = record["side_effects"]["prose"]["interval"]
     change = record["side_effects"]["prose"]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from steering_profiles.evaluation import TextPredictor, Window
-from steering_profiles.evaluation.bootstrap import BLOCK, relative_change_interval
+from steering_profiles.evaluation.bootstrap import BLOCK, mean_interval, relative_change_interval
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import UNSTEERED
 from tests.builders import every_effect
@@ -22,6 +22,18 @@ def test_an_interval_has_the_true_change_as_often_as_it_says():
     covered = [low <= 0.01 <= high for low, high in filter(None, found)]
     assert len(covered) == 150
     assert 0.88 <= np.mean(covered) <= 0.99
+
+
+def test_an_interval_of_a_mean_has_it_as_often_as_it_says():
+    draw = np.random.default_rng(5)
+    found = [mean_interval([draw.exponential(0.3, size=160) for _ in range(6)]) for _ in range(150)]
+    covered = [low <= 0.3 <= high for low, high in filter(None, found)]
+    assert len(covered) == 150
+    assert 0.86 <= np.mean(covered) <= 0.99
+
+
+def test_a_mean_over_blocks_of_unequal_length_is_that_of_the_tokens():
+    assert mean_interval([np.full(40, 0.5)] * 6) == (0.5, 0.5)
 
 
 def test_what_both_have_in_common_does_not_widen_it():

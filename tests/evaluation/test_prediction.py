@@ -1,6 +1,6 @@
 """Prediction of text with and without steering."""
 
-import dataclasses
+from statistics import fmean
 
 import pytest
 import torch
@@ -47,17 +47,37 @@ def test_a_batch_gives_the_figures_of_single_windows(tiny: LoadedModel, effect: 
     assert measured.agreement == sum(a == b for a, b in zip(plain, steered, strict=True)) / len(plain)
 
 
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_the_next_tokens_that_are_right_and_the_divergence_are_those_of_single_windows(tiny: LoadedModel, effect: str):
+    windows, steering = windows_of(tiny), every_effect(tiny)[effect]
+    right, divergences = {UNSTEERED: 0, steering: 0}, []
+    for window in windows:
+        logits = {
+            arm: steered_logits(tiny, arm, tokens=torch.tensor([window.tokens]))[0, window.given - 1 : -1].double()
+            for arm in right
+        }
+        for arm in right:
+            right[arm] += int((logits[arm].argmax(dim=-1) == torch.tensor(window.predicted)).sum())
+        plain, steered = (logits[arm].log_softmax(dim=-1) for arm in right)
+        divergences += (plain.exp() * (plain - steered)).sum(dim=-1).tolist()
+    assert fmean(divergences) > 1e-4, "the steering changes nothing, so this would prove nothing"
+    with TextPredictor(tiny) as predictor:
+        (measured,) = predictor.measure({"text": windows}, steering, divergence=True).texts
+    assert measured.correct == tuple(count / len(divergences) for count in right.values())
+    assert measured.divergence == pytest.approx(fmean(divergences), rel=1e-9)
+
+
 @pytest.mark.parametrize("limit", ["MOST_LOGITS", "_MOST_IN_FLOAT32"])
 def test_memory_is_bounded_without_changing_the_figures(monkeypatch: pytest.MonkeyPatch, limit: str):
     loaded = build_model("llama")
     windows, steering = windows_of(loaded), every_effect(loaded)["all"]
     with TextPredictor(loaded) as predictor:
-        whole = predictor.measure({"text": windows}, steering)
+        whole = predictor.measure({"text": windows}, steering, divergence=True)
     monkeypatch.setattr(prediction, limit, 1)  # one window at a time; one position at a time
     with TextPredictor(loaded) as predictor:
-        (piecewise,) = predictor.measure({"text": windows}, steering).texts
-    for field in dataclasses.fields(piecewise)[2:5]:
-        assert getattr(piecewise, field.name) == pytest.approx(getattr(whole.texts[0], field.name), rel=1e-10)
+        (piecewise,) = predictor.measure({"text": windows}, steering, divergence=True).texts
+    for name in ("nll_before", "nll_after", "agreement", "correct", "divergence"):
+        assert getattr(piecewise, name) == pytest.approx(getattr(whole.texts[0], name), rel=1e-10)
 
 
 def test_a_gate_decides_at_every_position_of_a_text(tiny: LoadedModel):
@@ -111,8 +131,8 @@ def test_steering_that_changes_nothing_changes_the_figures_by_exactly_0():
     loaded = build_model("llama", dtype=torch.bfloat16)
     asleep = steer(build_profile(loaded, heads=[(0, 1, 3.0)]), strength=0.0)
     with TextPredictor(loaded) as predictor:
-        (measured,) = predictor.measure({"text": windows_of(loaded)}, asleep).texts
-    assert (measured.nll_increase, measured.agreement) == (0.0, 1.0)
+        (measured,) = predictor.measure({"text": windows_of(loaded)}, asleep, divergence=True).texts
+    assert (measured.nll_increase, measured.agreement, measured.divergence) == (0.0, 1.0, 0.0)
 
 
 def test_the_loss_of_half_precision_logits_is_summed_in_float32():

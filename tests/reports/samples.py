@@ -88,7 +88,16 @@ def whole(**changes: Any) -> Report:
             "other": (accuracy(3, of=20, groups=(")",)), accuracy(17, of=20, groups=(")",))),
         },
         "side_effects": SideEffects(
-            (TextEffect("prose", 1234, 3.1234, 3.1301, 0.987), TextEffect("code", 2345, 2.1, 2.4321, 0.876))
+            (
+                TextEffect("prose", 1234, 3.1234, 3.1301, 0.987),
+                TextEffect(
+                    *("code", 2345, 2.1, 2.4321, 0.876),
+                    correct=(0.6, 0.585),
+                    correct_interval=(-0.02, -0.01),
+                    divergence=0.042,
+                    divergence_interval=(0.04, 0.044),
+                ),
+            )
         ),
         "ranking": ranking(),
         "grid": tuple(MeasuredPoint(GridPoint(k, alpha), Accuracy({"all": (r, n)})) for k, alpha, r, n in POINTS),

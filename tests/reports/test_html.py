@@ -84,11 +84,11 @@ def test_the_headline_has_test_accuracy_with_intervals(page: Page):
     ]
 
 
-def test_every_prompt_set_is_shown_before_and_after(page: Page):
+def test_every_prompt_set_is_shown_before_and_after_the_largest_loss_first(page: Page):
     assert page.tables[1] == [
         ["prompt set", "prompts", ")", "))", ")))", "all"],
-        ["test", "150", "100.0 → 100.0", "66.0 → 98.0 +32.0", "2.0 → 94.0 +92.0", "56.0 → 97.3 +41.3"],
         ["5 digits", "150", "100.0 → 98.0 −2.0 worse", "100.0 → 100.0", "100.0 → 100.0", "100.0 → 99.3 −0.7 worse"],
+        ["test", "150", "100.0 → 100.0", "66.0 → 98.0 +32.0", "2.0 → 94.0 +92.0", "56.0 → 97.3 +41.3"],
         ["other", "20", "15.0 → 85.0 +70.0", "–", "–", "15.0 → 85.0 +70.0"],
     ]
 
@@ -100,9 +100,15 @@ def test_a_lower_accuracy_is_named_in_the_headline(page: Page):
 def test_an_nll_increase_above_the_limit_is_a_warning(page: Page):
     assert "Warning: the NLL of other text increases by more than 1%: code +15.81%." in page.text
     assert page.tables[3] == [
-        ["text", "tokens", "NLL without", "NLL with", "change", "same next token, %"],
-        ["prose", "1234", "3.1234", "3.1301", "+0.21%", "98.7"],
-        ["code", "2345", "2.1000", "2.4321", "+15.81% above 1%", "87.6"],
+        [
+            *("text", "tokens", "NLL without", "NLL with", "change"),
+            *("next token right, %", "same next token, %", "KL divergence"),
+        ],
+        [
+            *("code", "2345", "2.1000", "2.4321", "+15.81% above 1%"),
+            *("60.0 → 58.5 −1.50 [−2.00, −1.00]", "87.6", "0.0420 [0.0400, 0.0440]"),
+        ],
+        ["prose", "1234", "3.1234", "3.1301", "+0.21%", "–", "98.7", "–"],
     ]
 
 

@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from steering_profiles.evaluation import Accuracy, CalibrationComparison, SideEffects, humaneval
+from steering_profiles.evaluation.accuracy import least_change
 from steering_profiles.evaluation.held_out import SOLUTIONS
 from steering_profiles.evaluation.side_effects import TextEffect
 from steering_profiles.side_effect_warnings import NLL_LIMIT, exceeds_limit, percent, texts_over_limit
@@ -104,9 +105,9 @@ class Measurement:
 
     def _accuracy_table(self) -> Table:
         groups = list(dict.fromkeys(group for before, _ in self.sets.values() for group in before.counts))
-        title = f"{self.title}: accuracy without -> with, %, and 95% intervals"
+        title = f"{self.title}: accuracy without -> with, %, and 95% intervals; the largest loss first"
         table = Table("prompts", *map(escape, groups), "all", title=escape(title))
-        for name, (before, after) in self.sets.items():
+        for name, (before, after) in sorted(self.sets.items(), key=lambda named: least_change(*named[1])):
             cells = [_cell(before, after, group) if group in before.counts else "" for group in groups]
             table.add_row(escape(name), *cells, _cell(before, after))
         return table
@@ -124,18 +125,31 @@ def _percentage(accuracy: Accuracy, group: str | None) -> tuple[str, str]:
 
 
 def _side_effects_table(effects: SideEffects) -> Table:
-    columns = ("text", "tokens", "NLL without", "with", "change", "same next token")
-    table = Table(*columns, title="other text, nats per token")
-    for text in effects.texts:
+    """Return the effects on other text, the largest NLL increase first."""
+    columns = ("text", "tokens", "NLL without", "with", "change", "next token right", "same next token", "KL")
+    table = Table(*columns, title="other text, nats per token, 95% intervals; the largest increase of the NLL first")
+    for text in sorted(effects.texts, key=lambda one: -one.nll_increase):
         table.add_row(
             text.name,
             str(text.tokens),
             f"{text.nll_before:.4f}",
             f"{text.nll_after:.4f}",
             percent(text.nll_increase) + (" !" if exceeds_limit(text.nll_increase) else "") + _interval(text),
+            _correct(text),
             f"{100 * text.agreement:.1f}%",
+            "" if text.divergence is None else f"{text.divergence:.4f}",
         )
     return table
+
+
+def _correct(text: TextEffect) -> str:
+    """Return the share of tokens that were predicted, without and with the profile, and the interval of its change."""
+    if text.correct is None:
+        return ""
+    shares = " -> ".join(f"{100 * share:.1f}%" for share in text.correct)
+    if text.correct_interval is None:
+        return shares
+    return shares + "\n[dim]{:+.1f}..{:+.1f} points[/]".format(*(100 * bound for bound in text.correct_interval))
 
 
 def _interval(text: TextEffect) -> str:

@@ -26,7 +26,7 @@ export function sideEffectTable(effects) {
   if (!texts.length) return null;
   return element("div", { class: "scroll" }, element("table", {},
     element("caption", {}, "Other text that it was not fitted on"),
-    head("text", "tokens", "NLL without", "NLL with", "change", "same choice"),
+    head("text", "tokens", "NLL without", "NLL with", "change", "next token right", "same choice", "KL"),
     element("tbody", {}, texts.map(([name, one]) => {
       const change = one.nll_after / one.nll_before - 1;
       return element("tr", {},
@@ -35,8 +35,14 @@ export function sideEffectTable(effects) {
         element("td", { class: "number" }, one.nll_before.toFixed(4)),
         element("td", { class: "number" }, one.nll_after.toFixed(4)),
         element("td", { class: change > LIMIT ? "number worse" : "number" }, `${change < 0 ? "−" : "+"}${Math.abs(100 * change).toFixed(2)}%`),
-        element("td", { class: "number" }, Number.isFinite(one.agreement) ? `${(100 * one.agreement).toFixed(1)}%` : ""));
+        element("td", { class: "number" }, Number.isFinite(one.correct_before) ? `${percent(one.correct_before)} → ${percent(one.correct_after)}` : ""),
+        element("td", { class: "number" }, Number.isFinite(one.agreement) ? percent(one.agreement) : ""),
+        element("td", { class: "number" }, Number.isFinite(one.divergence) ? one.divergence.toFixed(4) : ""));
     }))));
+}
+
+function percent(share) {
+  return `${(100 * share).toFixed(1)}%`;
 }
 
 /** Return facts as a list of terms; those without a value are left out. */
