@@ -13,12 +13,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import cross_entropy
 from torch.utils.hooks import RemovableHandle
 
+from steering_profiles.conditions import Condition, ConditionTrace
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.fit_settings import Kind
 from steering_profiles.fitting.components import Scales
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.quantised import differentiable
 from steering_profiles.tasks.task import Example
+from steering_profiles.tokenization import Vocabulary
 
 MARGIN = 1.0
 """Margin of the hinge loss, in nats: a larger lead of the answer over every other token is not rewarded."""
@@ -40,11 +42,16 @@ class LossGradient:
 
 
 class DifferentiableScales:
-    """Context manager that applies component scales to a model such that a loss can be differentiated by them."""
+    """Context manager that applies component scales to a model such that a loss can be differentiated by them.
 
-    def __init__(self, loaded: LoadedModel, kinds: Sequence[Kind]) -> None:
+    With a ``condition`` they apply only at the positions where it holds.
+    """
+
+    def __init__(self, loaded: LoadedModel, kinds: Sequence[Kind], condition: Condition | None = None) -> None:
         sizes = loaded.anatomy.sizes
         self._loaded = loaded
+        self._positions = None if condition is None else _Positions(loaded, condition)
+        self._held: Tensor | None = None
         self._precise = torch.promote_types(loaded.dtype, torch.float32)
         widths: dict[Kind, int] = {"head": sizes.heads, "neuron": sizes.neurons}
         self._shapes = {kind: (sizes.layers, widths[kind]) for kind in kinds}
@@ -127,6 +134,7 @@ class DifferentiableScales:
         longest = max(len(example.prompt) for example in batch)
         padded = [(*example.prompt, *[0] * (longest - len(example.prompt))) for example in batch]
         self._last = torch.tensor([len(example.prompt) - 1 for example in batch])
+        self._read([(example.prompt, len(example.prompt)) for example in batch], longest)
         logits = self._logits(torch.tensor(padded))[:, 0].to(self._precise)
         self._last = None
         answers = torch.tensor([example.answer for example in batch], device=logits.device).unsqueeze(-1)
@@ -138,9 +146,14 @@ class DifferentiableScales:
         return losses.sum(), (losses * weights).sum()
 
     def _text_loss(self, window: Window) -> _Losses:
+        self._read([(window.tokens, window.given)], len(window.tokens))
         logits = self._logits(torch.tensor([window.tokens]))[0, window.given - 1 : -1].to(self._precise)
         loss = cross_entropy(logits, torch.tensor(window.predicted, device=logits.device), reduction="sum")
         return loss, loss
+
+    def _read(self, texts: Sequence[tuple[Sequence[int], int]], width: int) -> None:
+        if self._positions is not None:
+            self._held = torch.tensor([self._positions.of(*text, width) for text in texts]).unsqueeze(-1)
 
     def _logits(self, tokens: Tensor) -> Tensor:
         # The backward pass of torch's fused attention dominates the time for such short prompts.
@@ -164,9 +177,33 @@ class DifferentiableScales:
             scale = self._scales[kind][layer]
             if kind == "head":
                 scale = scale.repeat_interleave(self._loaded.anatomy.sizes.head_dim)
-            return (args[0] * scale.to(args[0].dtype), *args[1:])
+            scale = scale.to(args[0].dtype)
+            if self._held is not None:
+                held = self._held.to(scale.device).reshape(*args[0].shape[:-1], 1)
+                scale = torch.where(held, scale, torch.ones_like(scale))
+            return (args[0] * scale, *args[1:])
 
         return hook
+
+
+class _Positions:
+    """The positions of texts at which a condition holds."""
+
+    def __init__(self, loaded: LoadedModel, condition: Condition) -> None:
+        self._condition = condition
+        self._bytes_of = Vocabulary(loaded.tokenizer).bytes_of
+        self._known: dict[tuple[tuple[int, ...], int], list[bool]] = {}
+
+    def of(self, tokens: Sequence[int], prompt_length: int, width: int) -> list[bool]:
+        """Return whether the condition holds at each of ``width`` positions, of which those after the text are padding.
+
+        A search asks for the same texts in every step.
+        """
+        text = (tuple(tokens), prompt_length)
+        if text not in self._known:
+            trace = ConditionTrace((self._condition,), self._bytes_of, prompt_length)
+            self._known[text] = [bool(held) for held in trace.held(tokens, 0, len(tokens))]
+        return self._known[text] + [False] * (width - len(tokens))
 
 
 def _batches(ordered: Sequence[tuple[Example, float]]) -> Iterator[Sequence[tuple[Example, float]]]:

@@ -6,7 +6,7 @@ if no group of them loses more than a limit by it. Held-out formats are measured
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pydantic import JsonValue
 
@@ -66,6 +66,8 @@ class ChosenCandidate:
     """The best candidate within the limits."""
 
     candidate: Candidate
+    path: Sequence[Candidate]
+    """The steps that were measured under its condition."""
     changes: tuple[GroupChange, ...]
     """Those of the choosing formats, the largest loss first."""
     refused: tuple[str, ...]
@@ -102,34 +104,18 @@ def choose_candidate(
         key=lambda one: one[:3],
     )
     refused: list[str] = []
-    for *_, candidate in ranked:
+    for *_, place, candidate in ranked:
         point = candidate.point
         if point.step and point.nll_increase > max_nll_increase:
             refused.append(f"{candidate}: the NLL of other text increases by {100 * point.nll_increase:.2f}%")
             continue
         changes = changes_of(candidate)
         if not point.scales or not changes or changes[0].lost <= max_lost + _ROUNDING:
-            return ChosenCandidate(candidate, changes, tuple(refused))
+            return ChosenCandidate(candidate, paths[place], changes, tuple(refused))
         losing = sum(change.lost > max_lost + _ROUNDING for change in changes)
         more = f" and {losing - 1} more" if losing > 1 else ""
         refused.append(f"{candidate}: {changes[0]}{more}")
     raise ValueError("no path has the plain model")
-
-
-def conditional_path(
-    path: Sequence[SearchStep],
-    condition: Condition,
-    measure: Callable[[SearchStep, Condition], tuple[Accuracy, float]],
-) -> list[Candidate]:
-    """Return the steps of ``path`` with their scales applied under ``condition`` only; the plain model as it is."""
-    candidates = []
-    for point in path:
-        if not point.scales:
-            candidates.append(Candidate(point))
-            continue
-        accuracy, nll_increase = measure(point, condition)
-        candidates.append(Candidate(replace(point, accuracy=accuracy, nll_increase=nll_increase), condition))
-    return candidates
 
 
 def changes_to_json(changes: Sequence[GroupChange]) -> list[JsonValue]:

@@ -31,7 +31,6 @@ from steering_profiles.fitting.no_harm import (
     Candidate,
     ChosenCandidate,
     choose_candidate,
-    conditional_path,
     group_changes,
 )
 from steering_profiles.fitting.projection import (
@@ -181,31 +180,42 @@ def _choose_stepwise(
 ) -> Choice:
     prompts = validation_set(evaluator.task, settings.stepwise)
 
-    def measure(scales: Scales) -> tuple[Accuracy, float]:
-        return evaluator.accuracy(scales, prompts), evaluator.nll_increase(scales)
+    def search(condition: Condition | None = None) -> list[SearchStep]:
+        return search_path(
+            evaluator.loaded,
+            evaluator.task,
+            round_robin(list(evaluator.texts.values())),
+            settings.kinds,
+            lambda scales: (evaluator.accuracy(scales, prompts, condition), evaluator.nll_increase(scales, condition)),
+            settings=settings.stepwise,
+            condition=condition,
+            checkpoint=checkpoint,
+            progress=progress,
+        )
 
-    path = search_path(
-        evaluator.loaded,
-        evaluator.task,
-        round_robin(list(evaluator.texts.values())),
-        settings.kinds,
-        measure,
-        settings=settings.stepwise,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+    path = search()
     if settings.stepwise.max_lost is None:
         best = choose_step(path, settings.stepwise.max_nll_increase)
         return Choice(best.scales, evaluator.accuracy(best.scales, evaluator.task.dev), _facts(best), path=path)
-    chosen = _choose_without_harm(evaluator, path, prompts, settings.stepwise, checkpoint)
-    best, condition = chosen.candidate.point, chosen.candidate.condition
+    paths = [[Candidate(point) for point in path]]
+    for condition in evaluator.task.conditions if settings.stepwise.conditions else ():
+        paths.append([Candidate(point, condition if point.scales else None) for point in search(condition)])
+    chosen = _choose_without_harm(evaluator, paths, settings.stepwise, checkpoint)
+    best, when = chosen.candidate.point, chosen.candidate.condition
     facts = _facts(best) | {
         "most_lost_by": str(chosen.changes[0]) if chosen.changes else None,
         "refused": list(chosen.refused),
-        "when": None if condition is None else condition.model_dump(mode="json"),
+        "when": None if when is None else when.model_dump(mode="json"),
     }
-    dev = evaluator.accuracy(best.scales, evaluator.task.dev, condition)
-    return Choice(best.scales, dev, facts, path=path, condition=condition, harm=chosen.changes, refused=chosen.refused)
+    return Choice(
+        best.scales,
+        evaluator.accuracy(best.scales, evaluator.task.dev, when),
+        facts,
+        path=[candidate.point for candidate in chosen.path],
+        condition=when,
+        harm=chosen.changes,
+        refused=chosen.refused,
+    )
 
 
 def _facts(best: SearchStep) -> dict[str, JsonValue]:
@@ -218,23 +228,9 @@ def _facts(best: SearchStep) -> dict[str, JsonValue]:
 
 
 def _choose_without_harm(
-    evaluator: _Evaluator,
-    path: Sequence[SearchStep],
-    prompts: Sequence[Example],
-    settings: StepwiseSettings,
-    checkpoint: FitCheckpoint,
+    evaluator: _Evaluator, paths: Sequence[Sequence[Candidate]], settings: StepwiseSettings, checkpoint: FitCheckpoint
 ) -> ChosenCandidate:
-    """Return the best step of ``path``, under one of the task's conditions or none, that does no harm."""
-
-    def measure(point: SearchStep, condition: Condition) -> tuple[Accuracy, float]:
-        found: Any = checkpoint.recall(
-            f"step {point.step} where {condition}",
-            lambda: [
-                evaluator.accuracy(point.scales, prompts, condition).to_json(),
-                evaluator.nll_increase(point.scales, condition),
-            ],
-        )
-        return Accuracy.from_json(found[0]), found[1]
+    """Return the best step of ``paths`` that does no harm; each path was searched under one condition or none."""
 
     def on_formats(candidate: Candidate) -> dict[str, Accuracy]:
         def made() -> dict[str, JsonValue]:
@@ -244,10 +240,9 @@ def _choose_without_harm(
         found: Any = checkpoint.recall(f"choosing formats of {candidate}", made)
         return {name: Accuracy.from_json(counts) for name, counts in found.items()}
 
-    plain = on_formats(Candidate(path[0]))
-    conditions = evaluator.task.conditions if settings.conditions else ()
+    plain = on_formats(paths[0][0])
     return choose_candidate(
-        [[Candidate(point) for point in path], *(conditional_path(path, each, measure) for each in conditions)],
+        paths,
         lambda candidate: group_changes(plain, on_formats(candidate)),
         settings.max_nll_increase,
         settings.max_lost or 0.0,

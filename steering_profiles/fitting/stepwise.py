@@ -20,12 +20,13 @@ from typing import Any
 
 from pydantic import JsonValue
 
+from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.fit_settings import Kind, StepwiseSettings
 from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.components import Component, Scales
-from steering_profiles.fitting.gradient import DifferentiableScales
+from steering_profiles.fitting.gradient import MARGIN, DifferentiableScales
 from steering_profiles.fitting.pressure import Pressure
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
@@ -68,38 +69,47 @@ def search_path(
     measure: Measure,
     *,
     settings: StepwiseSettings = StepwiseSettings(),
+    condition: Condition | None = None,
     checkpoint: FitCheckpoint | None = None,
     progress: Progress | None = None,
 ) -> list[SearchStep]:
-    """Return the measured steps of the search, the plain model first. ``texts`` are unrelated to the task."""
+    """Return the measured steps of the search, the plain model first. ``texts`` are unrelated to the task.
+
+    The scales apply where ``condition`` holds, if there is one.
+    """
     checkpoint = FitCheckpoint() if checkpoint is None else checkpoint  # an empty checkpoint is falsy
     progress = progress or Silent()
     batch = _fitting_batch(task, texts, settings)
     pressure = None if settings.max_lost is None else Pressure(_labels(batch[0], task))
     scales: dict[Component, float] = {}
     path: list[SearchStep] = []
+    where = "" if condition is None else f" where {condition}"
 
     def measure_here(step: int) -> None:
         def made() -> dict[str, JsonValue]:
             accuracy, nll_increase = measure(scales)
             return {"accuracy": accuracy.to_json(), "nll_increase": nll_increase}
 
-        found: Any = checkpoint.recall(f"path {step}", made)
+        found: Any = checkpoint.recall(f"path {step}{where}", made)
         path.append(SearchStep(step, dict(scales), Accuracy.from_json(found["accuracy"]), found["nll_increase"]))
 
-    progress.stage("moving scales step by step", settings.max_steps)
+    progress.stage(f"moving scales step by step{where}", settings.max_steps)
     measure_here(0)
-    least, size = math.inf, settings.step
-    with DifferentiableScales(loaded, kinds) as model:
+    best: tuple[float, Sequence[float]] | None = None
+    size = settings.step
+    with DifferentiableScales(loaded, kinds, condition) as model:
         for step in range(1, settings.max_steps + 1):
             weights = None if pressure is None else pressure.weights
             loss, gains, leads = checkpoint.recall(
-                f"step {step}", partial(_loss_and_gains, model, batch, scales, settings, weights)
+                f"step {step}{where}", partial(_loss_and_gains, model, batch, scales, settings, weights)
             )
             if pressure is not None:
                 pressure.update(leads)
-            size = size if loss < least else size / 2
-            least = min(loss, least)
+            weights = None if pressure is None else pressure.weights
+            if best is None or _weighted(loss, leads, weights) < _weighted(*best, weights):
+                best = loss, leads
+            else:
+                size /= 2
             moves = _moves([(Component(*place), gain) for place, gain in gains], scales, size, settings)
             for component, by in moves.items():
                 scales[component] = round(scales.get(component, 1.0) + by, 6)
@@ -175,6 +185,14 @@ def _loss_and_gains(
         ahead |= {(kind, layer, index): float(gains[layer, index]) for layer, index in places}
     leads = [] if weights is None else list(of_answers.leads)
     return of_answers.loss + settings.text_weight * of_texts.loss, list(ahead.items()), leads
+
+
+def _weighted(loss: float, leads: Sequence[float], weights: Sequence[float] | None) -> float:
+    """Return the loss with the ``weights`` of the prompts; without any, as it is."""
+    if weights is None:
+        return loss
+    extra = ((weight - 1) * max(0.0, MARGIN - lead) for weight, lead in zip(weights, leads, strict=True))
+    return loss + sum(extra) / len(weights)
 
 
 def _moves(

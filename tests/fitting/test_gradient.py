@@ -3,39 +3,47 @@
 import pytest
 import torch
 
+from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import TextPredictor, Window
 from steering_profiles.fit_settings import KINDS
 from steering_profiles.fitting.choice import steering_of
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.gradient import MARGIN, DifferentiableScales
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import attach
+from steering_profiles.steering import TextReader, attach, steered_logits
 from steering_profiles.tasks.task import Example
 
 EXAMPLES = [Example("x", "", (5, 6, 7), 40), Example("x", "", (9, 9), 41), Example("x", "", (1, 2, 3), 42)]
 SCALES = {Component("head", 0, 1): 1.5, Component("neuron", 1, 7): 2.0}
 
 
+CONDITIONS = {"everywhere": None, "at some positions": Condition(last_token=[6, 2, 9])}
+
+
 @torch.no_grad()
-def loss(loaded: LoadedModel, scales: dict[Component, float]) -> float:
-    total, handle = 0.0, attach(loaded)
+def loss(loaded: LoadedModel, scales: dict[Component, float], condition: Condition | None = None) -> float:
+    total, handle, reader = 0.0, attach(loaded), TextReader(loaded.tokenizer)
     for example in EXAMPLES:
-        with handle.applied([steering_of(scales, loaded.identity)]):
-            logits = loaded.model(torch.tensor([example.prompt])).logits[0, -1]
+        steering = steering_of(scales, loaded.identity, condition)
+        tokens = torch.tensor([example.prompt])
+        held = reader.held(steering, [(example.prompt, len(example.prompt))], len(example.prompt))
+        logits = steered_logits(handle, [steering], lambda tokens=tokens: loaded.model(tokens).logits, held)[0, -1]
         others = torch.cat([logits[: example.answer], logits[example.answer + 1 :]])
         total += max(0.0, MARGIN - float(logits[example.answer] - others.max()))
     handle.remove()
     return total / len(EXAMPLES)
 
 
+@pytest.mark.parametrize("where", CONDITIONS)
 @pytest.mark.parametrize("scales", [{}, SCALES], ids=["plain", "scaled"])
-def test_the_gradient_is_that_of_finite_differences(tiny: LoadedModel, scales: dict[Component, float]):
-    with DifferentiableScales(tiny, KINDS) as model:
+def test_the_gradient_is_that_of_finite_differences(tiny: LoadedModel, scales: dict[Component, float], where: str):
+    condition = CONDITIONS[where]
+    with DifferentiableScales(tiny, KINDS, condition) as model:
         slope = model.of_answers(EXAMPLES, scales)
-    assert slope.loss == pytest.approx(loss(tiny, scales), rel=1e-5)
+    assert slope.loss == pytest.approx(loss(tiny, scales, condition), rel=1e-5)
     for component in (Component("head", 0, 1), Component("head", 2, 3), Component("neuron", 1, 7)):
         at, step = scales.get(component, 1.0), 3e-3
-        up, down = (loss(tiny, {**scales, component: at + sign * step}) for sign in (1, -1))
+        up, down = (loss(tiny, {**scales, component: at + sign * step}, condition) for sign in (1, -1))
         expected = (up - down) / (2 * step)
         assert expected != 0
         assert float(slope.by_kind[component.kind][component.layer, component.index]) == pytest.approx(
@@ -43,14 +51,16 @@ def test_the_gradient_is_that_of_finite_differences(tiny: LoadedModel, scales: d
         )
 
 
-def test_the_gradient_of_text_is_that_of_finite_differences(tiny: LoadedModel):
-    windows = [Window((5, 6, 7, 8, 9), 2), Window((1, 2, 3), 1)]
+@pytest.mark.parametrize("where", CONDITIONS)
+def test_the_gradient_of_text_is_that_of_finite_differences(tiny: LoadedModel, where: str):
+    windows, condition = [Window((5, 6, 7, 8, 9), 2), Window((1, 2, 3), 1)], CONDITIONS[where]
 
     def nll(scales: dict[Component, float]) -> float:
         with TextPredictor(tiny) as predictor:
-            return predictor.measure({"text": windows}, steering_of(scales, tiny.identity)).texts[0].nll_after
+            steering = steering_of(scales, tiny.identity, condition)
+            return predictor.measure({"text": windows}, steering).texts[0].nll_after
 
-    with DifferentiableScales(tiny, KINDS) as model:
+    with DifferentiableScales(tiny, KINDS, condition) as model:
         slope = model.of_texts(windows, SCALES)
     assert slope.loss == pytest.approx(nll(SCALES), rel=1e-5)
     for component in SCALES:

@@ -84,6 +84,7 @@ def test_a_condition_is_chosen_where_the_scales_do_harm_without_it():
     paths = [path(9, 2, 0, 0), path(9, 3, 1, 1, condition=CONDITION)]
     chosen = choose_candidate(paths, lambda one: losing(0 if one.condition or not one.point.step else 20), 0.01, 0.0)
     assert (chosen.candidate.point.step, chosen.candidate.condition) == (3, CONDITION)
+    assert chosen.path == paths[1]
     assert chosen.refused == ("step 3: f on ): 100% to 80%",)
     assert str(chosen.candidate) == "step 3 where from position 3 on"
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy, Window
 from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.components import Component, Scales
@@ -33,6 +34,7 @@ def search(
     errors: Sequence[int] = (),
     nll_increase: float = 0.0,
     checkpoint: FitCheckpoint | None = None,
+    condition: Condition | None = None,
 ) -> tuple[list[SearchStep], list[Scales]]:
     seen: list[Scales] = []
 
@@ -41,7 +43,10 @@ def search(
         seen.append(dict(scales))
         return Accuracy({"a": (10 - wrong, 10)}), nll_increase * sum(abs(scale - 1) for scale in scales.values())
 
-    return search_path(loaded, TASK, TEXTS, ["head"], measure, settings=settings, checkpoint=checkpoint), seen
+    path = search_path(
+        loaded, TASK, TEXTS, ["head"], measure, settings=settings, condition=condition, checkpoint=checkpoint
+    )
+    return path, seen
 
 
 def test_the_search_starts_at_the_plain_model_and_is_measured_at_the_given_interval(tiny: LoadedModel):
@@ -65,6 +70,21 @@ def test_a_step_changes_the_component_with_the_largest_gradient(tiny: LoadedMode
     with DifferentiableScales(tiny, ["head"]) as model:
         slope = model.of_answers(EXAMPLES, {}).by_kind["head"]
     assert path[1].scales == steepest(slope)
+
+
+def test_under_a_condition_it_moves_what_the_positions_of_the_condition_need(tiny: LoadedModel):
+    at_the_end = Condition(last_token=(7,))
+    path, _ = search(tiny, condition=at_the_end)
+    with DifferentiableScales(tiny, ["head"], at_the_end) as model:
+        slope = model.of_answers(EXAMPLES[:8], {}).by_kind["head"]
+    component = max(path[1].scales, key=lambda one: abs(path[1].scales[one] - 1))
+    assert float(slope[component.layer, component.index]) != 0
+    assert path[1].scales != search(tiny)[0][1].scales, "the condition holds everywhere, so this would prove nothing"
+
+
+def test_under_a_condition_that_never_holds_nothing_is_moved(tiny: LoadedModel):
+    path, _ = search(tiny, condition=Condition(last_token=(200,)))
+    assert [point.scales for point in path] == [{}, {}]
 
 
 def test_the_nll_of_other_text_counts_against_a_change(tiny: LoadedModel):

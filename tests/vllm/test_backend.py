@@ -64,6 +64,7 @@ def choices(url: str, **fields: Any) -> list[dict[str, Any]]:
         {"echo": True, "logprobs": 1, "max_tokens": 0, "arms": ["baseline", "parentheses"]},
         {"max_tokens": 3, "presence_penalty": 1.5, "logit_bias": {"28": -5}, "steering": {"profile": "parentheses"}},
         {"min_tokens": 4, "stop": ["\n"], "max_tokens": 8},
+        {"steering": {"profile": "parentheses", "except": ["L11H2", "L26H6"]}, "logprobs": 3},
         {"stop_token_ids": [198, 23], "max_tokens": 8, "arms": ["baseline", "parentheses"]},
     ],
 )
