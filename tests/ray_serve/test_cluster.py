@@ -78,6 +78,7 @@ def deployed(cluster: Running, loaded: LoadedModel, tmp_path_factory: pytest.Tem
     edit_key_file(folder / "keys.json", lambda known: added(known, admin))
     settings = {
         "model": str(saved(loaded, folder / "model")),
+        "dtype": "float32",
         "served_name": "base",
         "profiles": str(folder / "profiles"),
         "profiles_poll": 0,
