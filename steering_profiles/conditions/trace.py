@@ -1,6 +1,7 @@
 """Where conditions hold in one sequence, token by token."""
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from typing import Protocol
 
 from steering_profiles.conditions.code_blocks import CodeBlockState
@@ -9,6 +10,8 @@ from steering_profiles.conditions.patterns import compiled
 
 
 class _Reader(Protocol):
+    """What it has read is in values that never change, so that a shallow copy reads on by itself."""
+
     def read(self, index: int, token: int, text: bytes) -> bool:
         """Read the next token, at position ``index`` and with this text; return whether the condition holds there."""
         ...
@@ -32,11 +35,26 @@ class ConditionTrace:
         Each is a number whose bit ``i`` is set where the condition ``i`` holds. ``tokens`` are those of earlier calls
         and more.
         """
-        for index in range(len(self._held), end):
-            token = tokens[index]
-            text = self._bytes_of(token)
-            self._held.append(sum(reader.read(index, token, text) << i for i, reader in enumerate(self._readers)))
+        self.read(tokens[len(self._held) : end])
         return self._held[start:end]
+
+    def read(self, tokens: Sequence[int]) -> None:
+        """Read the tokens that follow those read so far."""
+        for token in tokens:
+            self._held.append(self._next(self._readers, len(self._held), token))
+
+    def held_so_far(self, start: int, end: int) -> list[int]:
+        """Return which conditions hold at those of the positions ``start..end`` that have been read."""
+        return self._held[start:end]
+
+    def held_if(self, tokens: Sequence[int]) -> list[int]:
+        """Return which conditions would hold at the next positions if ``tokens`` came there; none of them is kept."""
+        readers = [copy(reader) for reader in self._readers]
+        return [self._next(readers, index, token) for index, token in enumerate(tokens, len(self._held))]
+
+    def _next(self, readers: Sequence[_Reader], index: int, token: int) -> int:
+        text = self._bytes_of(token)
+        return sum(reader.read(index, token, text) << i for i, reader in enumerate(readers))
 
 
 class _LastToken:
@@ -89,6 +107,9 @@ class _Not:
     def __init__(self, reader: _Reader) -> None:
         self._reader = reader
 
+    def __copy__(self) -> "_Not":
+        return _Not(copy(self._reader))
+
     def read(self, index: int, token: int, text: bytes) -> bool:
         return not self._reader.read(index, token, text)
 
@@ -97,6 +118,9 @@ class _Joined:
     def __init__(self, join: Callable[[list[bool]], bool], readers: Sequence[_Reader]) -> None:
         self._join = join
         self._readers = readers
+
+    def __copy__(self) -> "_Joined":
+        return _Joined(self._join, [copy(reader) for reader in self._readers])
 
     def read(self, index: int, token: int, text: bytes) -> bool:
         # All of them read every token, whatever the others say.

@@ -70,6 +70,30 @@ def test_several_conditions_are_read_at_once_and_in_parts():
     assert trace.held(tokens, 0, 4) == [0, 0b101, 0b010, 0b111]
 
 
+@pytest.mark.parametrize(
+    "when",
+    [
+        {"ends_with": ["ab"]},
+        {"matches": "a+b"},
+        {"inside": "code_block"},
+        {"all": [{"not": {"ends_with": ["aa"]}}, {"any": [{"matches": "ab"}, {"inside": "code_block"}]}]},
+    ],
+    ids=["ends_with", "matches", "inside", "joined"],
+)
+def test_tokens_that_may_come_are_tested_and_not_kept(when: dict[str, object]):
+    def trace() -> ConditionTrace:
+        return ConditionTrace([Condition.model_validate(when)], lambda token: bytes([token]), 0)
+
+    tokens = list(b"ab\n```\naab\n```\nab")
+    expected = trace().held(tokens, 0, len(tokens))
+    tested = trace()
+    for at in range(len(tokens)):
+        assert tested.held_if(b"a`b\n") == trace().held([*tokens[:at], *b"a`b\n"], at, at + 4)
+        assert tested.held_if(tokens[at:]) == expected[at:]
+        tested.read(tokens[at : at + 1])
+    assert tested.held_so_far(0, len(tokens)) == expected
+
+
 def test_a_condition_is_written_as_it_was_read():
     when = {"all": [{"not": {"matches": r"\("}}, {"any": [{"inside": "code_block"}, {"last_token": [3]}]}]}
     condition = Condition.model_validate(when)
