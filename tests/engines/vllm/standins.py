@@ -30,8 +30,17 @@ def vllm_config(model: str, additional_config: Any = None, **changes: Any) -> An
     config = SimpleNamespace(
         additional_config={} if additional_config is None else additional_config,
         model_config=SimpleNamespace(
-            model=model, revision=None, hf_overrides={}, enable_sleep_mode=False, runner_type="generate"
+            model=model,
+            revision=None,
+            hf_overrides={},
+            enable_sleep_mode=False,
+            runner_type="generate",
+            skip_tokenizer_init=False,
+            tokenizer=model,
+            enable_prompt_embeds=False,
         ),
+        scheduler_config=SimpleNamespace(async_scheduling=False),
+        use_v2_model_runner=False,
         parallel_config=SimpleNamespace(use_ubatching=False, prefill_context_parallel_size=1),
         cache_config=SimpleNamespace(kv_sharing_fast_prefill=False),
         kv_transfer_config=None,

@@ -69,7 +69,7 @@ def backend(loaded: LoadedModel, engine: Engine, **limits: int) -> VllmBackend:
     parts: list[Any] = [engine, None, None, Vocabulary(loaded.tokenizer), None]
     vocabulary, ends = Vocabulary(loaded.tokenizer), loaded.end_tokens
     grammars = GrammarCompiler(vocabulary, loaded.identity.vocab_size, ends)
-    return VllmBackend(*parts, Applicable(loaded.anatomy), Counted(), EngineLimits(**limits), grammars)
+    return VllmBackend(*parts, Applicable(loaded.anatomy, None), Counted(), EngineLimits(**limits), grammars)
 
 
 def run(running: VllmBackend, *sampling: SamplingParams) -> list[Chunk]:
@@ -224,7 +224,7 @@ def test_components_that_are_left_out_reach_the_plugin(loaded: LoadedModel) -> N
 def test_profiles_that_came_after_the_start_are_refused(loaded: LoadedModel) -> None:
     first, later = (build_profile(loaded, name, heads=[(0, 1, 2.0)]) for name in ("first", "later"))
     gated = build_profile(loaded, self_only_attention=1.0, gate=(0.1, 0.5))
-    applicable = Applicable(loaded.anatomy)
+    applicable = Applicable(loaded.anatomy, None)
     assert applicable.refuses(later) is None
     applicable.seal([content_hash(first)])
     assert applicable.refuses(first) is None
@@ -232,10 +232,11 @@ def test_profiles_that_came_after_the_start_are_refused(loaded: LoadedModel) -> 
     assert "a gate needs two passes" in str(applicable.refuses(gated))
 
 
-def test_profiles_with_conditions_are_refused_with_the_reason(loaded: LoadedModel) -> None:
+def test_profiles_with_conditions_are_refused_only_by_a_vllm_that_cannot_test_them(loaded: LoadedModel) -> None:
     conditional = build_profile(loaded, heads=[(0, 1, 2.0)], when={"from_position": 4})
-    reason = str(Applicable(loaded.anatomy).refuses(conditional))
-    assert reason.startswith("when (from position 4 on): a condition is tested token by token, and vLLM's tables")
+    assert Applicable(loaded.anatomy, None).refuses(conditional) is None
+    reason = str(Applicable(loaded.anatomy, "it has no tokens").refuses(conditional))
+    assert reason == "when (from position 4 on): this vLLM cannot test a condition: it has no tokens"
 
 
 @pytest.mark.parametrize(

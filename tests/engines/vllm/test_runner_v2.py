@@ -11,6 +11,7 @@ from steering_profiles.composition import Steering
 from steering_profiles.models import LoadedModel
 from steering_server.engines.vllm.plugin import runner_v2
 from steering_server.engines.vllm.plugin.requests import requested_steering
+from steering_server.engines.vllm.plugin.sequences import RunningSequence
 from steering_server.engines.vllm.plugin.served import ServedProfiles
 from steering_server.engines.vllm.plugin.tables import RowCache, TokenRows
 from tests.builders import build_model, build_profile
@@ -42,8 +43,8 @@ class StandInSteerer:
         self._cache = RowCache(4, lambda row, steering: None)
         self.rows = TokenRows(32, CPU)
 
-    def steering_of(self, request: str, params: Any) -> Steering:
-        return requested_steering(params.extra_args, self._served)
+    def sequence_of(self, request: str, params: Any) -> RunningSequence:
+        return RunningSequence(requested_steering(params.extra_args, self._served), None)
 
     def rows_of(self, steerings: list[Steering]) -> list[int]:
         return self._cache.rows_of(steerings)

@@ -65,6 +65,29 @@ def test_gated_profiles_are_listed_with_the_reason(model: str, loaded: LoadedMod
     assert "a gate needs two passes over the final layer" in str(served.cards["gated"].reason)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"use_v2_model_runner": True}, "second model runner has the tokens of a step on the GPU alone"),
+        ({"model_config__skip_tokenizer_init": True}, "skip_tokenizer_init"),
+        ({"model_config__tokenizer": "other"}, "tokenizer is other"),
+        ({"model_config__enable_prompt_embeds": True}, "enable_prompt_embeds"),
+    ],
+)
+def test_conditions_are_refused_where_the_tokens_or_their_text_are_not_known(
+    model: str, loaded: LoadedModel, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    save_profile(build_profile(loaded, "plain", heads=[(0, 1, 2.0)]), tmp_path)
+    save_profile(build_profile(loaded, "where", heads=[(0, 1, 2.0)], when={"ends_with": ["("]}), tmp_path)
+    settings = {"steering": {"profiles": str(tmp_path), "shipped": False, "force": True}}
+    assert [profile.name for profile in served_by(vllm_config(model, settings)).usable] == ["plain", "where"]
+    served = served_by(vllm_config(model, settings, **changes))
+    assert [profile.name for profile in served.usable] == ["plain"]
+    reason = str(served.cards["where"].reason)
+    assert reason.startswith("when (the text ends with '('): this vLLM cannot test a condition: ")
+    assert message in reason
+
+
 def test_the_shipped_profiles_are_not_usable_with_another_model(model: str) -> None:
     served = served_by(vllm_config(model))
     assert served.cards
@@ -119,7 +142,7 @@ def test_modes_that_steering_does_not_work_with_are_refused(changes: dict[str, A
 
 
 def test_the_plugin_is_imported_without_vllm() -> None:
-    modules = ("entry", "endpoints", "front_end", "prefix_cache", "runner_v1", "runner_v2")
+    modules = ("entry", "conditions", "endpoints", "front_end", "prefix_cache", "runner_v1", "runner_v2")
     imports = ", ".join(f"steering_server.engines.vllm.plugin.{module}" for module in modules)
     code = f"import sys, {imports}; print('vllm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"

@@ -106,8 +106,8 @@ def test_requests_share_a_prefix_where_their_keys_and_values_are_equal(loaded: L
         build_profile(loaded, "late", heads=[(2, 1, 2.0)]),
     )
 
-    def salt(*applied: tuple[object, float], user: str | None = None) -> str | None:
-        return salted(user, Steering(tuple(ProfileAtStrength(profile, s) for profile, s in applied)), sizes)  # type: ignore[arg-type]
+    def salt(*applied: tuple[object, float], user: str | None = None, length: int = 8) -> str | None:
+        return salted(user, Steering(tuple(ProfileAtStrength(profile, s) for profile, s in applied)), sizes, length)  # type: ignore[arg-type]
 
     assert salt() is None
     assert salt(user="mine") == "mine"
@@ -115,3 +115,16 @@ def test_requests_share_a_prefix_where_their_keys_and_values_are_equal(loaded: L
     assert salt((late, 1.0), user="mine") == "mine"
     assert salt((early, 1.0)) == salt((early, 1.0), (late, 1.0)) is not None
     assert len({salt((early, 1.0)), salt((early, 0.5)), salt((early, 1.0), user="mine"), None}) == 4
+    assert salt((early, 1.0), length=9) == salt((early, 1.0))
+
+
+def test_a_condition_is_in_the_salt_and_with_it_the_length_of_the_prompt_where_that_is_tested(
+    loaded: LoadedModel,
+) -> None:
+    def salt(length: int, layer: int = 0, **when: object) -> str | None:
+        profile = build_profile(loaded, heads=[(layer, 1, 2.0)], when=when or None)
+        return salted(None, Steering((ProfileAtStrength(profile),)), loaded.anatomy.sizes, length)
+
+    assert len({salt(8), salt(8, part="completion"), salt(9, part="completion"), salt(8, from_position=3)}) == 4
+    assert salt(8, from_position=3) == salt(9, from_position=3)
+    assert salt(8, layer=2, part="completion") is None  # the last layer's heads change no key or value

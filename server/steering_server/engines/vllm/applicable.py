@@ -11,8 +11,10 @@ from steering_server.engines.vllm.plugin.served import refusal
 class Applicable:
     """Profiles that can be applied. Until it is sealed, all that vLLM is able to."""
 
-    def __init__(self, anatomy: Anatomy) -> None:
+    def __init__(self, anatomy: Anatomy, no_conditions: str | None) -> None:
+        """Judge profiles for a model; ``no_conditions`` is the reason why vLLM cannot test conditions, if it cannot."""
         self._anatomy = anatomy
+        self._no_conditions = no_conditions
         self._started: frozenset[str] | None = None
         self._hashes: dict[int, tuple[Profile, str]] = {}
 
@@ -22,7 +24,7 @@ class Applicable:
 
     def refuses(self, profile: Profile) -> str | None:
         """Return the reason why ``profile`` cannot be applied, or None if it can."""
-        reason = refusal(profile, self._anatomy)
+        reason = refusal(profile, self._anatomy, self._no_conditions)
         if reason is not None or self._started is None or self._hash(profile) in self._started:
             return reason
         return "vLLM has the profiles that the server was started with; start it again to apply this one"

@@ -1,7 +1,8 @@
 """Starting vLLM for this project's own API: ``steer serve --engine vllm``."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -76,20 +77,23 @@ def open_vllm(
     from steering_server.engines.vllm.applicable import Applicable
     from steering_server.engines.vllm.backend import VllmBackend
     from steering_server.engines.vllm.counting import Counted
+    from steering_server.engines.vllm.plugin.modes import refuses_conditions
     from steering_server.generation.backend import ModelCard
     from steering_server.generation.invariance import BatchInvariance
     from steering_server.generation.registry import ProfileRegistry
     from steering_server.generation.tokenizer import TokenizerService
 
     meta = load_meta_model(source)
-    applicable = Applicable(meta.anatomy)
+    settings = {"force": force, **({} if folder is None else {"profiles": str(folder)})}
+    engine_arguments = _arguments(meta, source, limits, settings, arguments)
+    config = _config(engine_arguments)
+    applicable = Applicable(meta.anatomy, refuses_conditions(config))
     profiles = ProfileRegistry.open(
         catalogue, meta.identity, applicable.refuses, force=force, folder=folder, default=default
     )
     applicable.seal(card.entry.content_hash for card in profiles.values() if card.usable)
     counted = Counted()
-    settings = {"force": force, **({} if folder is None else {"profiles": str(folder)})}
-    engine = _start(_arguments(meta, source, limits, settings, arguments), counted)
+    engine = _start(config, engine_arguments, counted)
     name = served_name or meta.name
     length = int(engine.model_config.max_model_len)
     counted.capacity = _capacity(engine)
@@ -161,16 +165,36 @@ def _folder(source: ModelSource) -> str:
     return str(prepare(source.cache))
 
 
-def _start(arguments: dict[str, Any], counted: Any) -> Any:
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Let what vLLM refuses be an error of the configuration."""
+    try:
+        yield
+    except (ValueError, RuntimeError, TypeError) as exc:
+        raise ConfigError(f"vLLM does not start: {exc}") from exc
+
+
+def _config(arguments: Mapping[str, Any]) -> Any:
+    """Return the ``VllmConfig`` of an engine with these arguments, by which it is known what it can apply."""
     from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.usage.usage_lib import UsageContext
+
+    with _starting():
+        return AsyncEngineArgs(**arguments).create_engine_config(UsageContext.ENGINE_CONTEXT)
+
+
+def _start(config: Any, arguments: Mapping[str, Any], counted: Any) -> Any:
     from vllm.v1.engine.async_llm import AsyncLLM
 
     from steering_server.engines.vllm.counting import stat_logger
 
-    try:
-        return AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments), stat_loggers=[stat_logger(counted)])
-    except (ValueError, RuntimeError, TypeError) as exc:
-        raise ConfigError(f"vLLM does not start: {exc}") from exc
+    with _starting():
+        return AsyncLLM.from_vllm_config(
+            config,
+            stat_loggers=[stat_logger(counted)],
+            enable_log_requests=bool(arguments.get("enable_log_requests", False)),
+            disable_log_stats=bool(arguments["disable_log_stats"]),
+        )
 
 
 def _capacity(engine: Any) -> int:

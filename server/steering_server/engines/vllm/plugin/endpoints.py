@@ -47,6 +47,7 @@ class ProfileEndpoints:
                 "method": profile.method,
                 "summary": profile.summary,
                 "content_hash": card.entry.content_hash,
+                "when": None if profile.when is None else str(profile.when),
                 "model": profile.model.id,
                 "model_name": steered_name(model, name) if card.usable else None,
                 "shipped": card.entry.shipped,

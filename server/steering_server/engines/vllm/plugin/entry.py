@@ -11,10 +11,11 @@ def register() -> None:
     Raises:
         ConfigError: this version of vLLM, or one of its functions that the plugin wraps, is not known to the plugin.
     """
-    from steering_server.engines.vllm.plugin import front_end, prefix_cache, runner_v1, runner_v2, seams
+    from steering_server.engines.vllm.plugin import conditions, front_end, prefix_cache, runner_v1, runner_v2, seams
 
     seams.require_known()
     front_end.install()
+    conditions.install()
     prefix_cache.install()
     runner_v1.install()
     runner_v2.install()

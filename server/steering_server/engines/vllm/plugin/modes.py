@@ -1,4 +1,4 @@
-"""Settings of vLLM that steering does not work with, each with its reason."""
+"""Settings of vLLM that steering, or conditions alone, do not work with, each with its reason."""
 
 from typing import Any
 
@@ -18,6 +18,23 @@ def require_supported(vllm_config: Any) -> None:
             + "; ".join(reasons)
             + '. Change them, or start without profiles: --additional-config \'{"steering": {"shipped": false}}\''
         )
+
+
+def refuses_conditions(vllm_config: Any) -> str | None:
+    """Return the reason why an engine with this ``VllmConfig`` cannot test conditions, or None if it can."""
+    model = vllm_config.model_config
+    if vllm_config.use_v2_model_runner:
+        return (
+            "vLLM's second model runner has the tokens of a step on the GPU alone; VLLM_USE_V2_MODEL_RUNNER=0 starts "
+            "the first"
+        )
+    if model.skip_tokenizer_init:
+        return "skip_tokenizer_init: a condition tests text, which tokens without a tokenizer do not have"
+    if str(model.tokenizer) != str(model.model):
+        return f"tokenizer is {model.tokenizer}: a condition tests the text of the model's own tokens"
+    if model.enable_prompt_embeds:
+        return "enable_prompt_embeds: a prompt of embeddings has no tokens that a condition could test"
+    return None
 
 
 def _refusals(vllm_config: Any) -> list[tuple[bool, str]]:

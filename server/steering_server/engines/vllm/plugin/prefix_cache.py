@@ -18,9 +18,12 @@ from steering_server.engines.vllm.plugin.served import served_by
 from steering_server.errors import RequestError
 
 
-def salted(salt: str | None, steering: Steering, sizes: Sizes) -> str | None:
-    """Return the salt of a request whose client gave ``salt``, which stays where no key or value is steered."""
-    key = kv_cache_key(steering, sizes)
+def salted(salt: str | None, steering: Steering, sizes: Sizes, prompt_length: int) -> str | None:
+    """Return the salt of a request whose client gave ``salt``, which stays where no key or value is steered.
+
+    The length of the prompt counts where a condition tests whether a token is in it.
+    """
+    key = kv_cache_key(steering, sizes, prompt_length)
     if not key:
         return salt
     return "steering:" + hashlib.sha256(json.dumps([salt, key]).encode()).hexdigest()
@@ -42,7 +45,8 @@ def install() -> None:
         if len(steering):
             if request.resumable:
                 raise RequestError("steering: a request whose prompt grows cannot be steered", param="steering")
-            request.cache_salt = salted(request.cache_salt, steering, served.known_anatomy.sizes)
+            sizes, prompt_length = served.known_anatomy.sizes, len(request.prompt_token_ids or ())
+            request.cache_salt = salted(request.cache_salt, steering, sizes, prompt_length)
         return original(self, request)
 
     EngineCore.preprocess_add_request = mark(preprocess_add_request)

@@ -1,11 +1,16 @@
 """vLLM's first model runner: on CPUs always, on GPUs where the second one is turned off or does not suit."""
 
+from collections.abc import Iterator
 from functools import partial, wraps
 from typing import Any
 
+import numpy as np
+
 from steering_server.engines.vllm.plugin.attaching import Rank
+from steering_server.engines.vllm.plugin.conditions import require_tokens
 from steering_server.engines.vllm.plugin.modes import require_supported
 from steering_server.engines.vllm.plugin.seams import CPU_SEAMS, mark, marked, require_equal
+from steering_server.engines.vllm.plugin.sequences import Run, StepTokens
 from steering_server.engines.vllm.plugin.served import read_settings_of, served_by
 from steering_server.engines.vllm.plugin.steerer import Steerer
 
@@ -68,6 +73,7 @@ def make_steerer(runner: Any, model: Any) -> Steerer | None:
     if not served.usable:
         return None
     require_supported(vllm_config)
+    require_tokens(runner, served)
     steerer = Steerer(
         model,
         served,
@@ -91,12 +97,29 @@ def _wrap_preparing(runner: Any) -> None:
         steerer = steerer_of(self)
         if steerer is not None:
             # The batch has its final order here, and vLLM has waited for the copies of the step before.
-            running = self.input_batch.req_ids
-            steerings = [steerer.steering_of(one, self.requests[one].sampling_params) for one in running]
-            steerer.fill(steerings, num_scheduled_tokens)
+            steerer.fill(_runs(self, steerer, num_scheduled_tokens))
         return original(self, scheduler_output, num_scheduled_tokens)
 
     runner._prepare_inputs = mark(_prepare_inputs)
+
+
+def _runs(runner: Any, steerer: Steerer, num_scheduled_tokens: np.ndarray) -> Iterator[Run]:
+    """Yield the steerings of the tokens of a step, in the order of the batch."""
+    for index, request in enumerate(runner.input_batch.req_ids):
+        count = int(num_scheduled_tokens[index])
+        sequence = steerer.sequence_of(request, runner.requests[request].sampling_params)
+        yield from sequence.runs(count, partial(_tokens, runner.input_batch, index, count))
+
+
+def _tokens(batch: Any, index: int, count: int) -> StepTokens:
+    """Return the tokens of a sequence up to the end of a step that computes ``count`` of them."""
+    start = int(batch.num_computed_tokens_cpu[index])
+    return StepTokens(
+        batch.token_ids_cpu[index, : start + count],
+        start,
+        int(batch.num_tokens_no_spec[index]),
+        int(batch.num_prompt_tokens[index]),
+    )
 
 
 def _wrap_warming_up(worker: Any) -> None:

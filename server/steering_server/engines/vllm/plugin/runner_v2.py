@@ -49,7 +49,9 @@ def steered(base: type[Any]) -> type[Any]:
         # Called again after preemption. A slot is overwritten by its next request, so nothing is done at the end.
         base.add_request(self, req_index, new_req_data)
         if (steerer := steerer_of(self)) is not None:
-            self.steering_slots[req_index] = steerer.steering_of(new_req_data.req_id, new_req_data.sampling_params)
+            self.steering_slots[req_index] = steerer.sequence_of(
+                new_req_data.req_id, new_req_data.sampling_params
+            ).steering
 
     def prepare_inputs(self: Any, input_batch: Any, req_states: Any) -> Any:
         if (steerer := steerer_of(self)) is not None:

@@ -53,7 +53,10 @@ _OPENAI = "vllm.entrypoints.openai"
 _WORKER = "vllm.v1.worker"
 
 SEAMS = (
-    Seam(_ENGINE, "EngineCoreRequest", ("request_id", "sampling_params", "cache_salt", "resumable")),
+    Seam("vllm.engine.arg_utils", "EngineArgs.create_engine_config", ()),
+    Seam(
+        _ENGINE, "EngineCoreRequest", ("request_id", "prompt_token_ids", "sampling_params", "cache_salt", "resumable")
+    ),
     Seam("vllm.sampling_params", "SamplingParams", ("extra_args",)),
     Seam(f"{_ENGINE}.core", "EngineCore.preprocess_add_request", ("request",)),
     Seam(f"{_ENGINE}.input_processor", "InputProcessor.__init__", ("vllm_config",)),
@@ -79,6 +82,11 @@ SEAMS = (
         ("num_tokens", "cudagraph_runtime_mode", "force_attention", "uniform_decode"),
     ),
     Seam(f"{_WORKER}.gpu_model_runner", "GPUModelRunner.get_model", ()),
+    Seam(
+        f"{_WORKER}.gpu_input_batch",
+        "InputBatch.update_req_spec_token_ids",  # it puts drafts behind the tokens that are settled
+        ("request", "scheduled_spec_tokens"),
+    ),
     Seam(f"{_WORKER}.gpu_worker", "Worker.compile_or_warm_up_model", ()),
     Seam("vllm.model_executor.layers.attention", "Attention.forward", ("query", "key", "value")),
     Seam("vllm.model_executor.layers.linear", "RowParallelLinear.forward", ("input_",)),
@@ -91,6 +99,9 @@ CPU_SEAMS = (
     Seam(f"{_WORKER}.cpu_worker", "CPUWorker.compile_or_warm_up_model", ()),
 )
 """What it relies on where vLLM runs on CPUs."""
+
+BATCH_FIELDS = ("req_ids", "token_ids_cpu", "num_computed_tokens_cpu", "num_tokens_no_spec", "num_prompt_tokens")
+"""What of the first model runner's batch conditions are tested by."""
 
 V2_SEAMS = (
     Seam(f"{_WORKER}.gpu.model_states", "resolve_model_state_cls", ("vllm_config", "model")),
@@ -154,6 +165,20 @@ def require_equal(seams: tuple[Seam, ...], version: str) -> None:
         raise ConfigError(
             f"vLLM {version} differs from what steering-server's plugin knows: {'; '.join(differences)}. "
             "Nothing would be steered reliably; run vLLM without it: VLLM_PLUGINS= (or the names of other plugins)"
+        )
+
+
+def require_fields(thing: Any, fields: tuple[str, ...]) -> None:
+    """Check that an object of vLLM has the fields that the plugin reads.
+
+    Raises:
+        ConfigError: it lacks some; the message names them.
+    """
+    missing = [field for field in fields if not hasattr(thing, field)]
+    if missing:
+        raise ConfigError(
+            f"this vLLM differs from what steering-server's plugin knows: {type(thing).__name__} has no field "
+            f"{', '.join(missing)}, by which conditions are tested"
         )
 
 

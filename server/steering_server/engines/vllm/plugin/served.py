@@ -4,15 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steering_profiles.errors import ModelError
 from steering_profiles.models import Anatomy, ModelSource, load_meta_model
 from steering_profiles.schema import Profile
 from steering_profiles.store import Catalogue
+from steering_server.engines.vllm.plugin.modes import refuses_conditions
 from steering_server.engines.vllm.plugin.settings import PluginSettings, read_settings
 from steering_server.errors import ConfigError
 from steering_server.generation.profiles import ProfileCard, check_profile
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,6 +28,8 @@ class ServedProfiles:
     """Anatomy of the model on the meta device; None where the model is not known to this project."""
     unknown: str | None
     """The reason why the model is not known; no profile can be applied to it then."""
+    tokenizer: "PreTrainedTokenizerBase | None" = None
+    """The model's tokenizer, by which conditions read text; None where no usable profile has one."""
 
     @property
     def usable(self) -> tuple[Profile, ...]:
@@ -51,7 +57,13 @@ def served_by(vllm_config: Any) -> ServedProfiles:
     """
     model = vllm_config.model_config
     changed = model.hf_overrides if isinstance(model.hf_overrides, Mapping) else "a function"
-    return _read(str(model.model), model.revision, repr(changed) if changed else None, read_settings_of(vllm_config))
+    return _read(
+        str(model.model),
+        model.revision,
+        repr(changed) if changed else None,
+        refuses_conditions(vllm_config),
+        read_settings_of(vllm_config),
+    )
 
 
 def read_settings_of(vllm_config: Any) -> PluginSettings:
@@ -64,7 +76,9 @@ def read_settings_of(vllm_config: Any) -> PluginSettings:
 
 
 @lru_cache(maxsize=8)
-def _read(model: str, revision: str | None, overrides: str | None, settings: PluginSettings) -> ServedProfiles:
+def _read(
+    model: str, revision: str | None, overrides: str | None, no_conditions: str | None, settings: PluginSettings
+) -> ServedProfiles:
     catalogue = Catalogue.open(settings.profiles, shipped=settings.shipped)
     try:
         known = load_meta_model(ModelSource(model))
@@ -77,8 +91,9 @@ def _read(model: str, revision: str | None, overrides: str | None, settings: Plu
     if overrides is not None and not settings.force:
         return _without_model(catalogue, f"hf_overrides changes the model: {overrides}", settings)
     check = partial(check_profile, model=known.identity, refuses=lambda _: None, force=settings.force)
-    cards = {name: _refused(check(catalogue[name]), known.anatomy) for name in catalogue}
-    return ServedProfiles(MappingProxyType(cards), known.anatomy, None)
+    cards = {name: _refused(check(catalogue[name]), known.anatomy, no_conditions) for name in catalogue}
+    conditional = any(card.usable and card.entry.profile.when is not None for card in cards.values())
+    return ServedProfiles(MappingProxyType(cards), known.anatomy, None, known.tokenizer if conditional else None)
 
 
 def _without_model(catalogue: Catalogue, reason: str, settings: PluginSettings) -> ServedProfiles:
@@ -89,25 +104,25 @@ def _without_model(catalogue: Catalogue, reason: str, settings: PluginSettings) 
     return ServedProfiles(MappingProxyType(cards), None, reason)
 
 
-def refusal(profile: Profile, anatomy: Anatomy) -> str | None:
-    """Return the reason why vLLM cannot apply ``profile`` to a model of ``anatomy``, or None if it can."""
+def refusal(profile: Profile, anatomy: Anatomy, no_conditions: str | None) -> str | None:
+    """Return the reason why vLLM cannot apply ``profile`` to a model of ``anatomy``, or None if it can.
+
+    ``no_conditions`` is the reason why it cannot test conditions (:func:`.refuses_conditions`).
+    """
     reason = anatomy.refuses(profile)
     if reason is None and profile.final_layer.gate is not None:
         reason = (
             f"final_layer.gate is {profile.final_layer.gate}: a gate needs two passes over the final layer, "
             "which vLLM does not make; the local engine of steer serve does"
         )
-    if reason is None and profile.when is not None:
-        reason = (
-            f"when ({profile.when}): a condition is tested token by token, and vLLM's tables have one row for a whole "
-            "request; the local engine of steer serve tests it"
-        )
+    if reason is None and profile.when is not None and no_conditions is not None:
+        reason = f"when ({profile.when}): this vLLM cannot test a condition: {no_conditions}"
     return reason
 
 
-def _refused(card: ProfileCard, anatomy: Anatomy) -> ProfileCard:
+def _refused(card: ProfileCard, anatomy: Anatomy, no_conditions: str | None) -> ProfileCard:
     """Return ``card``, not usable where vLLM cannot apply the profile."""
-    reason = refusal(card.entry.profile, anatomy)
+    reason = refusal(card.entry.profile, anatomy, no_conditions)
     if reason is None or not card.usable:
         return card
     return replace(card, usable=False, forced=False, reason=reason)

@@ -1,7 +1,7 @@
 """What one worker needs to steer: tables in the model's modules, rows of steerings, and the row of each token."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -11,9 +11,13 @@ from torch import Tensor, nn
 
 from steering_profiles.composition import Steering
 from steering_profiles.steering.effects import Effect, effect_of
+from steering_profiles.steering.table import require_no_conditions
+from steering_profiles.tokenization import Vocabulary
 from steering_server.engines.vllm.plugin.attaching import Rank, attach, is_reduced
 from steering_server.engines.vllm.plugin.canary import require_steered
+from steering_server.engines.vllm.plugin.conditions import combinations
 from steering_server.engines.vllm.plugin.requests import requested_steering
+from steering_server.engines.vllm.plugin.sequences import BytesOf, Run, RunningSequence, RunningSequences
 from steering_server.engines.vllm.plugin.served import ServedProfiles
 from steering_server.engines.vllm.plugin.settings import STAMP
 from steering_server.engines.vllm.plugin.tables import RowCache, SteeringTables, TokenRows, fingerprint, parts_of
@@ -42,9 +46,10 @@ class Steerer:
         """
         self._served = served
         self._anatomy = served.known_anatomy
-        # One row per sequence, the identity before them and a spare one, for the canary, behind.
-        self._spare = sequences + 1
-        self._tables = SteeringTables(sequences + 2, dtype, device)
+        # As many rows as a step can need, the identity before them and a spare one, for the canary, behind.
+        rows = min(sequences * combinations(served.usable), max(sequences, tokens))
+        self._spare = rows + 1
+        self._tables = SteeringTables(rows + 2, dtype, device)
         self._subtracts = rank.size == 1 or rank.rank == 0 or is_reduced(model, self._anatomy)
         self.rows = TokenRows(tokens, device)
         attach(
@@ -55,9 +60,8 @@ class Steerer:
             self.rows,
             rank,
         )
-        self._cache = RowCache(sequences, lambda row, steering: self._tables.write(row, self._effect(steering)))
-        self._steerings: dict[str, tuple[Any, Steering]] = {}
-        self._remembered = _REMEMBERED * sequences
+        self._cache = RowCache(rows, lambda row, steering: self._tables.write(row, self._effect(steering)))
+        self._sequences = RunningSequences(_REMEMBERED * sequences, self._requested, _bytes_of(served))
 
     @property
     def tables(self) -> Mapping[Any, Tensor]:
@@ -72,26 +76,20 @@ class Steerer:
         facts = repr((version("steering-server"), fingerprint(self._tables)))
         additional_config[STAMP] = hashlib.sha256(facts.encode()).hexdigest()
 
-    def steering_of(self, request: str, params: Any) -> Steering:
-        """Return the steering of a request with these sampling parameters.
+    def sequence_of(self, request: str, params: Any) -> RunningSequence:
+        """Return the sequence of a request with these sampling parameters.
 
         The engine core has accepted them, so that an error here stops the engine rather than answer unsteered.
 
         Raises:
             RequestError: it cannot be applied.
         """
-        known = self._steerings.get(request)
-        if known is not None and known[0] is params:
-            return known[1]
-        if len(self._steerings) >= self._remembered:
-            self._steerings.clear()
-        steering = requested_steering(params.extra_args if params is not None else None, self._served)
-        self._steerings[request] = params, steering
-        return steering
+        return self._sequences.of(request, params)
 
-    def fill(self, steerings: Sequence[Steering], counts: np.ndarray) -> None:
-        """Set the rows of a step: one steering and a number of tokens per sequence."""
-        self.rows.fill(self._cache.rows_of(steerings), counts)
+    def fill(self, runs: Iterable[Run]) -> None:
+        """Set the rows of a step: steerings, and the number of tokens that each is for, one after the other."""
+        steerings, counts = zip(*runs, strict=True)
+        self.rows.fill(self._cache.rows_of(steerings), np.asarray(counts))
 
     def rows_of(self, steerings: Sequence[Steering]) -> list[int]:
         """Return the table row of each steering of one step."""
@@ -105,7 +103,11 @@ class Steerer:
         """
         require_steered(self.tables, self.rows, self._spare, run)
 
+    def _requested(self, params: Any) -> Steering:
+        return requested_steering(params.extra_args if params is not None else None, self._served)
+
     def _effect(self, steering: Steering) -> Effect:
+        require_no_conditions(steering)
         effect = effect_of(steering, self._anatomy.sizes)
         if effect.intercept is None:
             return effect
@@ -113,3 +115,8 @@ class Steerer:
         multiplier = self._anatomy.final_layer.mlp_joining.multiplier
         intercept = effect.intercept / multiplier if self._subtracts else None
         return Effect(effect.heads, effect.neurons, effect.self_only_attention, intercept)
+
+
+def _bytes_of(served: ServedProfiles) -> BytesOf | None:
+    """Return what tells the text of a token; None where no profile has a condition."""
+    return None if served.tokenizer is None else Vocabulary(served.tokenizer).bytes_of

@@ -97,8 +97,8 @@ class SteeringTables:
 class RowCache:
     """Rows by steering. The one used longest ago gives way, of those that the step does not need.
 
-    A step has no more steerings than sequences, so with a row for each sequence it never lacks one, and neither the
-    end nor the preemption of a sequence has to be observed.
+    There are as many rows as a step can have steerings, so that it never lacks one, and neither the end nor the
+    preemption of a sequence has to be observed.
     """
 
     def __init__(self, rows: int, write: Callable[[int, Steering], None]) -> None:
@@ -139,7 +139,7 @@ class TokenRows:
         self._filled = 0
 
     def fill(self, rows: Sequence[int], counts: np.ndarray) -> None:
-        """Set the rows of a step's sequences with so many tokens each, one sequence after the other."""
+        """Set the rows of a step: each is that of so many tokens, one after the other."""
         each = np.repeat(np.asarray(rows, dtype=np.int64), counts)
         tokens = len(each)
         changed = max(tokens, self._filled)
