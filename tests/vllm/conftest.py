@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,6 +12,21 @@ from steering_profiles.models.embedded import prepare
 from steering_profiles.store import save_profile
 from tests.builders import build_profile
 from tests.vllm.offline import Vllm
+
+CONDITIONAL: tuple[tuple[str, dict[str, object], dict[str, Any]], ...] = (
+    (
+        "bracketed",
+        {"matches": r"\([^()\n]*"},
+        {"heads": [(5, 1, 0.3), (7, 0, 0.2), (11, 2, 2.0)], "self_only_attention": 0.3, "intercept_scale": 0.02},
+    ),
+    ("completing", {"part": "completion"}, {"heads": [(3, 0, 2.0), (15, 3, -0.5)]}),
+    (
+        "numbered",
+        {"any": [{"matches": r"\d"}, {"ends_with": ["))", " the"]}]},
+        {"neurons": [(layer, 11 * index + layer, -2.0 + index / 2) for layer in (4, 12) for index in range(9)]},
+    ),
+)
+"""Name, condition and changes of profiles that come and go within a text."""
 
 collect_ignore_glob = [] if find_spec("vllm") else ["test_*.py"]
 
@@ -29,11 +45,13 @@ def model() -> str:
 
 @pytest.fixture(scope="session")
 def profiles(embedded32: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Profiles beside the shipped ones: neurons in four layers, and one with a gate."""
+    """Profiles beside the shipped ones: neurons in four layers, one with a gate, and three with conditions."""
     folder = tmp_path_factory.mktemp("profiles")
     neurons = [(layer, 7 * index + layer, -2.0 + index / 2) for layer in (3, 10, 20, 29) for index in range(15)]
     save_profile(build_profile(embedded32, "neurons", neurons=neurons), folder)
     save_profile(build_profile(embedded32, "gated", self_only_attention=1.0, gate=(0.1, 0.5)), folder)
+    for name, when, changes in CONDITIONAL:
+        save_profile(build_profile(embedded32, name, when=when, **changes), folder)
     return folder
 
 

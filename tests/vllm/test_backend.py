@@ -4,12 +4,15 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
 from steering_profiles.models import LoadedModel
+from steering_profiles.store import save_profile
+from tests.builders import build_profile
 from tests.serving import free_port, serving, wait_until_ready
 from tests.vllm.offline import ROOT, TIE, end, environment
 from tests.vllm.prompts import FOUR
@@ -18,11 +21,21 @@ pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")
-def on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def where(embedded32: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a profile that has a condition."""
+    folder = tmp_path_factory.mktemp("where")
+    heads = [(5, 1, 0.3), (7, 0, 0.2), (11, 2, 2.0)]
+    save_profile(build_profile(embedded32, "where", heads=heads, when={"ends_with": ["))", "\n"]}), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def on_vllm(where: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port, log = free_port(), tmp_path_factory.mktemp("steer") / "log"
     arguments = {"enforce_eager": True, "block_size": 32}
     command = [sys.executable, "-c", "from steering_server.cli import main; main()", "serve", "--engine", "vllm"]
     options = ["--dtype", "float32", "--max-model-len", "512", "--max-num-seqs", "16", "--port", str(port)]
+    options += ["--profiles", str(where)]
     with log.open("w") as output:
         process = subprocess.Popen(
             [*command, *options, "--vllm-args", json.dumps(arguments), "--served-name", "base"],
@@ -43,8 +56,8 @@ def on_vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def on_our_own(embedded32: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with serving(embedded32, tmp_path_factory.mktemp("none"), shipped=True, served_name="base") as url:
+def on_our_own(embedded32: LoadedModel, where: Path) -> Iterator[str]:
+    with serving(embedded32, where, shipped=True, served_name="base") as url:
         yield url
 
 
@@ -66,6 +79,7 @@ def choices(url: str, **fields: Any) -> list[dict[str, Any]]:
         {"min_tokens": 4, "stop": ["\n"], "max_tokens": 8},
         {"steering": {"profile": "parentheses", "except": ["L11H2", "L26H6"]}, "logprobs": 3},
         {"stop_token_ids": [198, 23], "max_tokens": 8, "arms": ["baseline", "parentheses"]},
+        {"arms": ["baseline", "where", "parentheses+where@0.5"], "max_tokens": 12, "logprobs": 3},
     ],
 )
 def test_answers_are_those_of_our_own_engine(on_vllm: str, on_our_own: str, fields: dict[str, Any]) -> None:
@@ -77,6 +91,19 @@ def test_answers_are_those_of_our_own_engine(on_vllm: str, on_our_own: str, fiel
             assert found[0] == expected[0] or found[0] == pytest.approx(expected[0], abs=TIE)
             assert found[1:] == pytest.approx(expected[1:], abs=TIE)
             assert theirs["logprobs"]["tokens"] == ours["logprobs"]["tokens"]
+
+
+def test_profiles_are_described_as_by_our_own_engine(on_vllm: str, on_our_own: str) -> None:
+    theirs, ours = (httpx.get(f"{url}/v1/profiles/where").json() for url in (on_vllm, on_our_own))
+    assert (theirs["usable"], theirs["when"]) == (ours["usable"], ours["when"])
+    assert theirs["usable"]
+
+
+def test_what_was_applied_has_the_condition(on_vllm: str, on_our_own: str) -> None:
+    body = {"model": "base+where", "prompt": FOUR, "max_tokens": 1, "temperature": 0}
+    theirs, ours = (httpx.post(f"{url}/v1/completions", json=body, timeout=300).json() for url in (on_vllm, on_our_own))
+    assert theirs["steering"] == ours["steering"]
+    assert "ends with" in json.dumps(theirs["steering"])
 
 
 def test_four_parentheses_are_closed_by_the_steered_arm(on_vllm: str) -> None:

@@ -18,6 +18,17 @@ WITHOUT_NEURONS = """
     from steering_server.engines.vllm.plugin import modules
     modules.steer_neurons = lambda *_: None
 """
+ASYNCHRONOUS = """
+    from vllm.platforms import current_platform
+    platform = type(current_platform)
+    original = platform.check_and_update_config
+
+    def check_and_update_config(config):
+        original(config)
+        config.scheduler_config.async_scheduling = True
+
+    platform.check_and_update_config = staticmethod(check_and_update_config)
+"""
 
 
 def sabotage(folder: Path, code: str) -> dict[str, str]:
@@ -46,3 +57,10 @@ def test_a_module_that_does_not_read_its_table_stops_vllm(model: str, profiles: 
     broken = Vllm(model, profiles, tmp_path / "log", variables=sabotage(tmp_path, WITHOUT_NEURONS))
     with pytest.raises(NotStarted, match="neurons of layer 3 is not steered by what vLLM runs"), broken:
         pass
+
+
+def test_asynchronous_scheduling_is_switched_off_for_conditions(model: str, profiles: Path, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with Vllm(model, profiles, log, variables=sabotage(tmp_path, ASYNCHRONOUS), max_num_seqs=2) as running:
+        running.run({"prompt": [1, 2, 3], "steering": "completing", "max_tokens": 3})
+    assert "asynchronous scheduling is off: profiles with a condition (bracketed, completing" in log.read_text()

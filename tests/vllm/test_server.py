@@ -72,15 +72,17 @@ def text(response: httpx.Response) -> str:
 
 def test_steered_models_and_profiles_are_listed(server: httpx.Client) -> None:
     models = [card["id"] for card in server.get("/v1/models").json()["data"]]
-    assert models == ["base", "base+factual-recall", "base+neurons", "base+parentheses"]
+    named = ("bracketed", "completing", "factual-recall", "neurons", "numbered", "parentheses")
+    assert models == ["base", *(f"base+{name}" for name in named)]
     profiles = {one["name"]: one for one in server.get("/v1/profiles").json()["data"]}
     assert profiles["parentheses"]["model_name"] == "base+parentheses"
     assert profiles["parentheses"]["content_hash"].startswith("sha256:")
     assert "a gate needs two passes" in profiles["gated"]["reason"]
+    assert (profiles["completing"]["when"], profiles["neurons"]["when"]) == ("in the completion", None)
     assert server.get("/v1/profiles/neurons").json() == profiles["neurons"]
     missing = server.get("/v1/profiles/nope")
     assert missing.status_code == 404
-    assert "no profile named 'nope'; known: factual-recall" in missing.text
+    assert "no profile named 'nope'; known: bracketed" in missing.text
 
 
 def test_half_of_a_batch_is_steered(server: httpx.Client) -> None:
@@ -139,7 +141,11 @@ def test_chats_and_streams_are_steered(server: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("name", "fields", "message"),
     [
-        ("base+nope", {}, "no profile named 'nope'; this server has: factual-recall, neurons, parentheses"),
+        (
+            "base+nope",
+            {},
+            "no profile named 'nope'; this server has: bracketed, completing, factual-recall, neurons",
+        ),
         ("base", {"vllm_xargs": {"steering": "nope"}}, "no profile named 'nope'"),
         ("base+gated", {}, "profile gated cannot be applied"),
         ("base+parentheses@x", {}, "the strength after @ is 'x'"),
