@@ -18,7 +18,9 @@ def require_exportable(applied: ProfileAtStrength) -> None:
     changed = effective(Steering((applied,)), "float64")
     inexpressible = []
     if applied.condition is not None:
-        inexpressible.append(f"a condition ({applied.condition}), which is tested token by token")
+        inexpressible.append(
+            f"a condition ({applied.condition}), which is tested token by token (--everywhere leaves it out)"
+        )
     if changed.self_only_attention:
         inexpressible.append("self-only attention, which replaces the output of the final layer's attention")
     if changed.intercept_scale:

@@ -30,7 +30,8 @@ def test_150_prompts_of_each_sub_task_with_both_arms(client: SteeringClient, emb
                 right[arm][example.group] += choice.text == example.group
     percent = {arm: {group: count / 1.5 for group, count in groups.items()} for arm, groups in right.items()}
     assert percent["baseline"]["))))"] <= 2
-    assert min(percent["parentheses"].values()) >= 99
+    assert percent["parentheses"]["))))"] >= 99
+    assert all(percent["parentheses"][group] >= before for group, before in percent["baseline"].items())
 
 
 def test_both_shipped_profiles_together_help_both_tasks(client: SteeringClient, embedded: LoadedModel):

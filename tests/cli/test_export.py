@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 
+from steering_profiles.conditions import Condition
 from steering_profiles.errors import ExportError, ProfileMismatch, SteeringError
 from steering_profiles.models import LoadedModel
-from steering_profiles.store import save_profile
+from steering_profiles.store import find_profile, save_profile
 from steering_server.cli.commands.export import export
 from steering_server.errors import ConfigError
 from tests.builders import build_model, build_profile
@@ -40,11 +42,9 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's
 def test_the_shipped_profile_as_an_adapter_closes_four_parentheses_under_peft(embedded: LoadedModel, tmp_path: Path):
     out = tmp_path / "adapter"
-    result = steer("export", "parentheses", "--as", "lora", "--out", str(out))
+    result = steer("export", "parentheses", "--everywhere", "--as", "lora", "--out", str(out))
     assert result.returncode == 0, result.stderr
-    assert re.search(
-        rf"wrote {out}: parentheses \(17 heads x .*\) at strength 1 as lora, \w+, [\d.]+ MB", result.stdout
-    )
+    assert re.search(rf"wrote {out}: parentheses \(6 heads x .*\) at strength 1 as lora, \w+, [\d.]+ MB", result.stdout)
     assert next_text(embedded, embedded.model) == ")))"
     assert next_text(embedded, PeftModel.from_pretrained(copy.deepcopy(embedded.model), out)) == "))))"
 
@@ -66,6 +66,25 @@ def test_export_prints_its_files_and_how_to_serve_an_adapter(
     )
     assert json.loads((out / "adapter_config.json").read_text())["r"] == 16
     assert hint.endswith(f"vllm serve {model} --enable-lora --lora-modules scaled={out} --max-lora-rank 16")
+
+
+def test_a_condition_is_refused_and_left_out_on_request(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    model = str(own / "model")
+    scaled = find_profile("scaled", own)
+    where = scaled.model_copy(update={"name": "where", "when": Condition(last_token=(7,))})
+    save_profile(where, tmp_path / "profiles")
+    common = {"form": "lora", "folder": tmp_path / "profiles", "model": model, "dtype": "float32"}
+    with pytest.raises(ExportError, match=r"a condition \(the last token is 7\), .*\(--everywhere leaves it out\)"):
+        export("where", out=tmp_path / "refused", **common)
+    export("where", out=tmp_path / "everywhere", everywhere=True, **common)
+    assert (
+        "left out: the condition that the last token is 7; the scales apply at every position"
+        in capsys.readouterr().out
+    )
+    export("scaled", form="lora", out=tmp_path / "scaled", folder=own, model=model, dtype="float32")
+    written = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("everywhere", "scaled")]
+    assert written[0].keys() == written[1].keys()
+    assert all(torch.equal(tensor, written[1][name]) for name, tensor in written[0].items())
 
 
 def test_a_rank_above_that_of_vllm_is_reported(

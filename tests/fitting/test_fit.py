@@ -166,7 +166,8 @@ def test_the_shipped_profile_raises_four_parentheses_from_0_to_100_percent(embed
         before = predictor.accuracy(task.test).percent
         after = predictor.accuracy(task.test, Steering((ProfileAtStrength(profile),))).percent
     assert before["))))"] <= 2
-    assert min(after.values()) >= 99
+    assert after["))))"] >= 99
+    assert all(after[group] >= share for group, share in before.items())
 
 
 @pytest.mark.slow

@@ -43,16 +43,20 @@ def answers(page: Page) -> list[str]:
 def test_the_map_has_every_head_that_is_scaled_and_the_figures_of_the_fit(page: Page, real_url: str):
     open_page(page, real_url, "#profiles?name=parentheses")
     cells = page.locator("button.cell")
-    expect(cells).to_have_count(17)
+    expect(cells).to_have_count(6)
     heads = Catalogue.open()["parentheses"].profile.heads
     names = [cell.get_attribute("data-name") for cell in cells.all()]
     assert sorted(names) == sorted(head.component for head in heads)
-    expect(page.get_by_role("button", name="L11H2: head 2 of layer 11, scaled by 1.4")).to_have_text("1.4")
+    expect(page.get_by_role("button", name="L11H2: head 2 of layer 11, scaled by 1.3")).to_have_text("1.3")
     detail = page.locator(".profile-detail")
     expect(detail).to_contain_text("30 layers of 9 heads and 1,536 neurons")
     row = detail.get_by_role("row", name=re.compile(r"^\)\)\)\) 0\.0 100\.0"))
     expect(row).to_be_visible()
-    expect(detail.get_by_role("row", name=re.compile(r"^prose 3,516 3\.4033 3\.4020 −0\.04%"))).to_be_visible()
+    expect(
+        detail.get_by_role(
+            "row", name=re.compile(r"^prose 3,516 3\.4033 3\.4033 \+0\.00% 34\.1% → 34\.1% 100\.0% 0\.0000")
+        )
+    ).to_be_visible()
 
 
 def test_components_are_switched_off_and_the_answer_changes_and_the_link_has_it_all(page: Page, real_url: str):
@@ -60,11 +64,11 @@ def test_components_are_switched_off_and_the_answer_changes_and_the_link_has_it_
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator(".likelihoods .number")).to_have_count(2)
     assert answers(page) == [")))", "))))"]
-    switch(page, "L11H2")
-    switch(page, "L28H3")
+    for name in ("L11H2", "L26H6", "L28H3"):
+        switch(page, name)
     expect(page.locator(".likelihoods .number")).to_have_count(3)
-    expect(page.get_by_role("group", name="Answer of parentheses without 2 components")).to_have_text(")))")
-    expect(page.get_by_text("2 of 17 left out: L11H2, L28H3")).to_be_visible()
+    expect(page.get_by_role("group", name="Answer of parentheses without 3 components")).to_have_text(")))")
+    expect(page.get_by_text("3 of 6 left out: L11H2, L26H6, L28H3")).to_be_visible()
     shown = page.locator(".likelihoods .number").all_inner_texts()
     likely = [float(text.removesuffix("%")) for text in shown]
     assert likely[1] > 80 > 40 > likely[2] > likely[0] > 10
@@ -74,7 +78,7 @@ def test_components_are_switched_off_and_the_answer_changes_and_the_link_has_it_
     expect(page.locator(".likelihoods .number")).to_have_text(shown)
     expect(page.locator("[data-name=L11H2]")).to_have_attribute("aria-pressed", "false")
     page.get_by_role("button", name="Switch all off").click()
-    expect(page.get_by_text("17 of 17 left out")).to_be_visible()
+    expect(page.get_by_text("6 of 6 left out")).to_be_visible()
     expect(page.get_by_role("group", name="Answer of parentheses without all of its components")).to_have_text(")))")
 
 
@@ -83,7 +87,7 @@ def test_each_component_is_measured_alone_and_the_one_that_matters_most_comes_fi
     open_page(page, real_url, "#profiles?name=parentheses")
     page.get_by_role("button", name="Ask", exact=True).click()
     page.get_by_role("button", name="Measure each component").click()
-    expect(page.locator(".effect")).to_have_count(17)
+    expect(page.locator(".effect")).to_have_count(6)
     first = page.locator(".effect").first
     expect(first.locator("code")).to_have_text("L11H2")
     expect(first.locator(".number")).to_have_text(re.compile(r"^−3\d\.\d points$"))

@@ -105,8 +105,8 @@ def test_half_of_a_batch_is_steered(server: httpx.Client) -> None:
         ("base+factual-recall+parentheses", {}, "))))"),
         ("base", {"vllm_xargs": {"steering": "parentheses"}}, "))))"),
         ("base", {"vllm_xargs": {"steering": ["parentheses", "factual-recall"], "strength": [1.0, 0.5]}}, "))))"),
-        ("base", {"vllm_xargs": {"steering": "parentheses", "except": ["L7H0"]}}, "))))"),
-        ("base", {"vllm_xargs": {"steering": "parentheses", "except": ["L11H2", "L26H6"]}}, ")))"),
+        ("base", {"vllm_xargs": {"steering": "parentheses", "except": ["L28H3"]}}, "))))"),
+        ("base", {"vllm_xargs": {"steering": "parentheses", "except": ["L11H2", "L26H6", "L28H3"]}}, ")))"),
     ],
 )
 def test_a_name_or_a_field_steers(server: httpx.Client, name: str, fields: dict[str, Any], expected: str) -> None:
@@ -177,12 +177,12 @@ def test_an_adapter_steers_a_vllm_without_the_plugin(model: str, embedded32: Loa
     adapter = tmp_path / "adapter"
     export = "from steering_server.cli import main; main()"
     subprocess.run(
-        [sys.executable, "-c", export, "export", "parentheses", "--as", "lora", "--out", str(adapter)],
+        [sys.executable, "-c", export, "export", "parentheses", "--everywhere", "--as", "lora", "--out", str(adapter)],
         check=True,
         env=environment(),
         cwd=ROOT,
     )
-    lora = ["--enable-lora", "--lora-modules", f"parentheses={adapter}", "--max-lora-rank", "256", "--max-loras", "2"]
+    lora = ["--enable-lora", "--lora-modules", f"parentheses={adapter}", "--max-lora-rank", "128", "--max-loras", "2"]
     with vllm_serve(model, tmp_path / "log", *lora, plugins="") as client:
         names = ["base", "parentheses"] * 10
         with ThreadPoolExecutor(len(names)) as clients:

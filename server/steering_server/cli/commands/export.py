@@ -36,6 +36,12 @@ def export(
         typer.Option("--profiles", metavar="DIR", help="Folder of your own profiles, in addition to the shipped ones."),
     ] = None,
     strength: Annotated[float, typer.Option(help="Strength of the exported profile.")] = 1.0,
+    everywhere: Annotated[
+        bool,
+        typer.Option(
+            "--everywhere", help="Leave the profile's condition out, so that its scales apply at every position."
+        ),
+    ] = False,
     force: Annotated[
         bool, typer.Option(help="Export a profile that was made for another model, where the shapes permit.")
     ] = False,
@@ -50,10 +56,11 @@ def export(
     The form weights is the whole model with the profile folded in. The form
     lora is a small adapter, which many servers can apply per request. Both are
     written in the type that the model is loaded in (--dtype). Changes that they
-    cannot express are refused: those of the final layer, and those of weights
-    that stay quantised.
+    cannot express are refused: those of the final layer, those under a
+    condition (--everywhere drops the condition), and those of weights that stay
+    quantised.
 
-    [dim]steer export parentheses --as lora --out parentheses-lora[/]
+    [dim]steer export parentheses --everywhere --as lora --out parentheses-lora[/]
     """
     from steering_server.errors import ConfigError
 
@@ -66,7 +73,9 @@ def export(
     from steering_profiles.store import find_profile
     from steering_server.config import load_model_source
 
-    applied = ProfileAtStrength(find_profile(profile, folder), strength)
+    found = find_profile(profile, folder)
+    left_out = found.when if everywhere else None
+    applied = ProfileAtStrength(found if left_out is None else found.model_copy(update={"when": None}), strength)
     require_exportable(applied)
     require_empty(out)
     source = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
@@ -84,6 +93,8 @@ def export(
         f"as {form}, {str(loaded.dtype).removeprefix('torch.')}, {_megabytes(out)}",
         markup=False,
     )
+    if left_out is not None:
+        console.print(f"left out: the condition that {left_out}; the scales apply at every position", markup=False)
     if form == "lora":
         console.print(_how_to_serve(loaded, applied.profile, out), markup=False)
 

@@ -10,8 +10,8 @@ export const EXAMPLES = [
     says: "Four parentheses are open. The model closes three of them; with the profile it closes all four.",
   },
   {
-    profile: "parentheses", kind: "worst", prompt: "#print the string 123\nprint(max(123", max_tokens: 8, right: "))",
-    says: "Two parentheses are open, in a function that the fit never saw. The model closes both; with the profile it adds a second argument.",
+    profile: "parentheses", kind: "worst", prompt: "return max(min(int(round(x", max_tokens: 8, right: "))",
+    says: "Four parentheses are open, but max and min still want a second argument. The model closes two, which is right; with the profile it closes more.",
   },
   {
     profile: "factual-recall", kind: "best", prompt: "The native language of most people in South Korea is", max_tokens: 3, right: " Korean",
