@@ -64,4 +64,5 @@ def test_the_shipped_profile_works_equally_in_the_default_model_converted_to_phi
         before = predictor.accuracy(examples).percent
         after = predictor.accuracy(examples, Steering((ProfileAtStrength(profile),))).percent
     assert before["))))"] <= 4
-    assert min(after.values()) >= 95
+    assert after["))))"] >= 95
+    assert all(after[group] >= share for group, share in before.items())
