@@ -31,7 +31,14 @@ WRONG = {
         ["export", "factual-recall", "--as", "lora", "--out", "new"],
         "cannot be exported: weights can express only scales of heads and neurons",
     ),
-    "a folder to export to that is not empty": (["export", "parentheses", "--as", "lora", "--out", "."], "not empty"),
+    "an export with a condition": (
+        ["export", "parentheses", "--as", "lora", "--out", "new"],
+        "which is tested token by token (--everywhere leaves it out)",
+    ),
+    "a folder to export to that is not empty": (
+        ["export", "parentheses", "--everywhere", "--as", "lora", "--out", "."],
+        "not empty",
+    ),
     "nowhere to write": (["fit", "parentheses", "--out", "/dev/null/x"], "a folder that cannot be written to"),
     "unknown task": (["fit", "poetry", "--out", "."], "known tasks: parentheses"),
     "no task": (["fit", "--out", "."], "neither is given"),
