@@ -98,7 +98,10 @@ def test_everything_is_reached_with_the_keyboard(page: Page, real_url: str):
     expect(page.get_by_role("tab", name="Strength curve")).to_be_focused()
     expect(page.get_by_role("tabpanel", name="Strength curve")).to_be_visible()
     page.keyboard.press("ArrowLeft")
-    page.get_by_role("textbox", name="Prompt").focus()
+    expect(page.get_by_role("tabpanel", name="Compare")).to_be_visible()
+    prompt = page.get_by_role("textbox", name="Prompt")
+    prompt.focus()
+    expect(prompt).to_be_focused()
     page.keyboard.press("Control+Enter")
     expect(page.get_by_role("status").filter(has_text="Both arms have answered.")).to_have_text(
         "Both arms have answered. The arms diverge at token 1."
