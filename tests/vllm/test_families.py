@@ -41,7 +41,7 @@ def test_a_family_is_steered_as_by_our_engine(case: str, tmp_path: Path) -> None
     ]
     expected = references(loaded, profiles, asked, TOKENS)
     plain, steered, *_ = expected
-    assert plain.logprobs != pytest.approx(steered.logprobs, abs=100 * TIE), "steering hardly changes anything here"
+    assert plain.logprobs != pytest.approx(steered.logprobs, abs=5 * TIE), "steering hardly changes anything here"
     arguments: dict[str, Any] = {"max_model_len": 128, "max_num_seqs": 8, "max_num_batched_tokens": 64}
     with Vllm(str(folder), profiles, tmp_path / "log", **arguments) as running:
         outputs = running.run(*({"prompt": prompt, "steering": arm, "max_tokens": TOKENS} for prompt, arm in asked))
