@@ -26,4 +26,5 @@ def test_two_hundred_prompts_in_four_steerings(
     print(f"{len(asked)} sequences of {TOKENS} tokens; parted at ties: {ties}")
     steered = [e.tokens for e, (_, arm) in zip(expected, asked, strict=True) if arm == "parentheses"]
     plain = [e.tokens for e, (_, arm) in zip(expected, asked, strict=True) if arm == "baseline"]
-    assert sum(one != other for one, other in zip(steered, plain, strict=True)) > 40
+    # It takes effect only where four brackets are open.
+    assert sum(one != other for one, other in zip(steered, plain, strict=True)) > 20
