@@ -31,7 +31,9 @@ def test_150_prompts_of_each_sub_task_with_both_arms(client: SteeringClient, emb
     percent = {arm: {group: count / 1.5 for group, count in groups.items()} for arm, groups in right.items()}
     assert percent["baseline"]["))))"] <= 2
     assert percent["parentheses"]["))))"] >= 99
-    assert all(percent["parentheses"][group] >= before for group, before in percent["baseline"].items())
+    fewer = (")", "))", ")))")  # where the profile does not take effect
+    assert [percent["parentheses"][group] for group in fewer] == [percent["baseline"][group] for group in fewer]
+    assert min(percent["baseline"][group] for group in fewer) >= 95
 
 
 def test_both_shipped_profiles_together_help_both_tasks(client: SteeringClient, embedded: LoadedModel):

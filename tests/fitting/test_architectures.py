@@ -65,4 +65,5 @@ def test_the_shipped_profile_works_equally_in_the_default_model_converted_to_phi
         after = predictor.accuracy(examples, Steering((ProfileAtStrength(profile),))).percent
     assert before["))))"] <= 4
     assert after["))))"] >= 95
-    assert all(after[group] >= share for group, share in before.items())
+    fewer = (")", "))", ")))")  # where the profile does not take effect
+    assert [after[group] for group in fewer] == [before[group] for group in fewer]

@@ -167,7 +167,8 @@ def test_the_shipped_profile_raises_four_parentheses_from_0_to_100_percent(embed
         after = predictor.accuracy(task.test, Steering((ProfileAtStrength(profile),))).percent
     assert before["))))"] <= 2
     assert after["))))"] >= 99
-    assert all(after[group] >= share for group, share in before.items())
+    fewer = (")", "))", ")))")  # where the profile does not take effect
+    assert [after[group] for group in fewer] == [before[group] for group in fewer]
 
 
 @pytest.mark.slow

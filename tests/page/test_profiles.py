@@ -90,7 +90,7 @@ def test_each_component_is_measured_alone_and_the_one_that_matters_most_comes_fi
     expect(page.locator(".effect")).to_have_count(6)
     first = page.locator(".effect").first
     expect(first.locator("code")).to_have_text("L28H3")
-    expect(first.locator(".number")).to_have_text(re.compile(r"^−\d\d?\.\d points$"))
+    expect(first.locator(".number")).to_have_text(re.compile(r"^−2\d\.\d points$"))
 
 
 def test_the_report_of_the_fit_is_a_page_that_runs_nothing(page: Page, real_url: str):

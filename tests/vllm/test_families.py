@@ -10,7 +10,7 @@ from steering_profiles.models import LoadedModel
 from steering_profiles.store import save_profile
 from tests.builders import build_profile
 from tests.families import build_family
-from tests.vllm.offline import TIE, Vllm, assert_equal_greedy, references
+from tests.vllm.offline import Vllm, assert_equal_greedy, references
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -21,7 +21,7 @@ _NATIVE: dict[str, dict[str, Any]] = {
     "opt": {"hidden_size": 128, "word_embed_proj_dim": 128},
     "falcon-7b": {"hidden_size": 128, "ffn_hidden_size": 512},  # vLLM's Falcon has four times the hidden size
     "qwen3": _HEADS,
-    "gemma2": _HEADS | {"query_pre_attn_scalar": 32},
+    "gemma2": {"head_dim": 32, "query_pre_attn_scalar": 32},  # with a larger hidden size one token is all but certain
     "phi3": {"hidden_size": 128},
     "granite": {"hidden_size": 128},
 }
@@ -40,8 +40,7 @@ def test_a_family_is_steered_as_by_our_engine(case: str, tmp_path: Path) -> None
         (list(range(40 + n, 60 + n)), arm) for n in range(4) for arm in ("baseline", "everything", "everything@-1")
     ]
     expected = references(loaded, profiles, asked, TOKENS)
-    plain, steered, *_ = expected
-    assert plain.logprobs != pytest.approx(steered.logprobs, abs=5 * TIE), "steering hardly changes anything here"
+    assert expected[0].tokens != expected[1].tokens
     arguments: dict[str, Any] = {"max_model_len": 128, "max_num_seqs": 8, "max_num_batched_tokens": 64}
     with Vllm(str(folder), profiles, tmp_path / "log", **arguments) as running:
         outputs = running.run(*({"prompt": prompt, "steering": arm, "max_tokens": TOKENS} for prompt, arm in asked))
