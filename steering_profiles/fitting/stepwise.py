@@ -106,7 +106,7 @@ def search_path(
             if pressure is not None:
                 pressure.update(leads)
             weights = None if pressure is None else pressure.weights
-            if best is None or _weighted(loss, leads, weights) < _weighted(*best, weights):
+            if best is None or weighted_loss(loss, leads, weights) < weighted_loss(*best, weights):
                 best = loss, leads
             else:
                 size /= 2
@@ -187,7 +187,7 @@ def _loss_and_gains(
     return of_answers.loss + settings.text_weight * of_texts.loss, list(ahead.items()), leads
 
 
-def _weighted(loss: float, leads: Sequence[float], weights: Sequence[float] | None) -> float:
+def weighted_loss(loss: float, leads: Sequence[float], weights: Sequence[float] | None) -> float:
     """Return the loss with the ``weights`` of the prompts; without any, as it is."""
     if weights is None:
         return loss

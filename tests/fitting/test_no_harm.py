@@ -12,10 +12,10 @@ from steering_profiles.evaluation import Accuracy, TokenPredictor
 from steering_profiles.fitting import FitCheckpoint, FitResult, FitSettings, StepwiseSettings, fit
 from steering_profiles.fitting.choice import steering_of
 from steering_profiles.fitting.components import Component
-from steering_profiles.fitting.gradient import DifferentiableScales
+from steering_profiles.fitting.gradient import MARGIN, DifferentiableScales
 from steering_profiles.fitting.no_harm import Candidate, GroupChange, choose_candidate, group_changes
 from steering_profiles.fitting.pressure import Pressure
-from steering_profiles.fitting.stepwise import SearchStep
+from steering_profiles.fitting.stepwise import SearchStep, weighted_loss
 from steering_profiles.models import LoadedModel
 from steering_profiles.reports import report_of_fit
 from steering_profiles.reports.no_harm import no_harm_sentences, no_harm_table
@@ -116,6 +116,13 @@ def test_a_group_that_loses_weighs_twice_as_much_at_every_step_until_it_has_reco
         seen.append(pressure.weights)
     assert [weights[0] for weights in seen] == [1, 2, 4, 4, 2, 1, 1]
     assert {weights[2] for weights in seen} == {1.0}, "b had none right at first, so it cannot lose"
+
+
+def test_steps_are_compared_by_the_loss_under_the_weights_of_the_moment():
+    """Prompts whose lead is above the margin have no loss, whatever their weight."""
+    assert MARGIN == 1.0
+    assert weighted_loss(2.0, [0.5, 3.0], [3.0, 8.0]) == 2.0 + (3.0 - 1) * 0.5 / 2
+    assert weighted_loss(2.0, [0.5, 3.0], [1.0, 1.0]) == weighted_loss(2.0, [], None) == 2.0
 
 
 def test_weights_change_the_gradient_and_not_the_loss(tiny: LoadedModel):
