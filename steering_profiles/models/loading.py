@@ -85,12 +85,22 @@ def load_model(source: ModelSource) -> LoadedModel:
 def assemble(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> LoadedModel:
     """Return a model that is already in memory as a :class:`LoadedModel`.
 
+    A model whose attention scores have a soft cap computes its attention eagerly from then on, if it did by PyTorch's
+    fused attention: transformers before 5.21 leaves the cap out there, without a warning.
+
     Raises:
         UnknownArchitecture: its architecture has no known anatomy.
     """
+    _keep_soft_cap(model)
     anatomy = find_anatomy(model, FAMILIES)
     identity = identify(name, type(model).__name__, model.config.get_text_config(), tokenizer, anatomy)
     return LoadedModel(name, model, anatomy, tokenizer, identity)
+
+
+def _keep_soft_cap(model: PreTrainedModel) -> None:
+    capped = getattr(model.config.get_text_config(), "attn_logit_softcapping", None) is not None
+    if capped and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")
 
 
 def _load_weights(location: Location, placement: Mapping[str, Any]) -> PreTrainedModel:

@@ -4,12 +4,21 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
 from typing import Any
 
 _HEADER = '%llguidance {"no_forcing": true}\n'
 """The model chooses the tokens of text that the grammar leaves no choice about."""
-_WHITESPACE = {"whitespace_pattern": r"\x20|\n[\x20\t]{0,32}"}
+_WHITESPACE = r"\x20|\n[\x20\t]{0,32}"
 """A space, or a line break and indentation. Small models would repeat unlimited white space until the limit."""
+_AROUND = {"whitespace_pattern": _WHITESPACE}
+_BESIDE_SEPARATORS = {
+    "whitespace_flexible": False,
+    "item_separator": f"({_WHITESPACE})?,({_WHITESPACE})?",
+    "key_separator": f"({_WHITESPACE})?:({_WHITESPACE})?",
+}
+"""llguidance before 1.8, which vLLM 0.32 requires, repeats the pattern without limit, but not that of a separator."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +33,13 @@ class Grammar:
 
 def json_rule(schema: Mapping[str, Any]) -> str:
     """Return the expression for JSON values that are valid under an enforceable ``schema``."""
-    return f"%json {json.dumps({**schema, 'x-guidance': _WHITESPACE})}"
+    return f"%json {json.dumps({**schema, 'x-guidance': _AROUND if _limits_whitespace() else _BESIDE_SEPARATORS})}"
+
+
+@cache
+def _limits_whitespace() -> bool:
+    major, minor, *_ = version("llguidance").split(".")
+    return (int(major), int(minor)) >= (1, 8)
 
 
 def json_grammar(schema: Mapping[str, Any], field: str) -> Grammar:

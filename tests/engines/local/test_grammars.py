@@ -27,7 +27,7 @@ from tests.engines.local.running import PROMPTS, Running, running
 
 PERSON = {
     "type": "object",
-    "properties": {"age": {"type": "integer", "maximum": 999}, "ok": {"type": "boolean"}},
+    "properties": {"age": {"type": "integer", "minimum": -99, "maximum": 999}, "ok": {"type": "boolean"}},
     "required": ["age", "ok"],
 }
 GREEDY = SamplingParams(max_tokens=80, temperature=0)
@@ -65,8 +65,16 @@ def test_a_text_follows_its_schema_and_stops_at_its_end(at_work: Running, sampli
     assert result.finish_reason == "stop"
     person = json.loads(result.text)
     assert person.keys() == {"age", "ok"}
-    assert person["age"] <= 999
+    assert -99 <= person["age"] <= 999
     assert free.text != result.text
+
+
+@pytest.mark.parametrize("space", [" ", "\n", "\t"])
+def test_json_of_a_model_that_prefers_white_space_comes_to_its_end(at_work: Running, model: LoadedModel, space: str):
+    (token,) = model.tokenizer.encode(space)
+    result = one(at_work, replace(GREEDY, grammar=schema(PERSON), logit_bias=((token, 100.0),), max_tokens=250))
+    assert result.finish_reason == "stop"
+    assert json.loads(result.text).keys() == {"age", "ok"}
 
 
 def test_a_mixed_batch_equals_the_solo_runs(at_work: Running, model: LoadedModel):
