@@ -1,4 +1,9 @@
-"""Accuracy on next-token prompts under greedy decoding: an answer is correct if it is the likeliest of all tokens."""
+"""Accuracy under greedy decoding: an answer is correct if it is the likeliest of all tokens.
+
+Of a whole answer every token must be the likeliest, given the prompt and those before it, and the likeliest token after
+the last must not go on with it (:mod:`.continuing`). One pass over prompt and answer decides that: as long as all of
+its tokens are the likeliest, they are what greedy decoding generates.
+"""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +16,14 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
+from steering_profiles.errors import TaskError
 from steering_profiles.evaluation.replay import FinalLayerReplay
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.steering import UNSTEERED, Steering, SteeringHandle, TextReader, attach, steered_logits
 from steering_profiles.tasks.batches import equal_length_batches
 from steering_profiles.tasks.task import Example
+from steering_profiles.tokenization import Continuations
 
 Z_95 = 1.959964
 """Standard deviations within which 95% of the normal distribution lies."""
@@ -31,10 +38,16 @@ class Accuracy:
     @classmethod
     def of(cls, examples: Sequence[Example], predicted: Sequence[int]) -> "Accuracy":
         """Count the ``examples`` whose answer is the token at the same index of ``predicted``."""
+        right = [token == example.answer for example, token in zip(examples, predicted, strict=True)]
+        return cls.of_correct(examples, right)
+
+    @classmethod
+    def of_correct(cls, examples: Sequence[Example], right: Sequence[bool]) -> "Accuracy":
+        """Count the ``examples`` that were answered correctly, as the same index of ``right`` says."""
         counts = {example.group: (0, 0) for example in examples}
-        for example, token in zip(examples, predicted, strict=True):
+        for example, is_right in zip(examples, right, strict=True):
             correct, total = counts[example.group]
-            counts[example.group] = (correct + (token == example.answer), total + 1)
+            counts[example.group] = (correct + is_right, total + 1)
         return cls(counts)
 
     @property
@@ -108,7 +121,7 @@ def least_change(before: Accuracy, after: Accuracy) -> float:
 
 
 class TokenPredictor:
-    """Predictor of the token after a prompt, with or without steering.
+    """Predictor of the token after a prompt, or of a whole answer, with or without steering.
 
     It is a context manager that removes its hooks from the model on exit. With ``replay``, repeated passes over the
     same prompts run the final layer only, if nothing below it is steered.
@@ -119,6 +132,7 @@ class TokenPredictor:
         self._replay = replay
         self._handle: SteeringHandle = attach(loaded)
         self._reader = TextReader(loaded.tokenizer)
+        self._continuations = Continuations(loaded.tokenizer)
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +147,7 @@ class TokenPredictor:
         progress = progress or Silent()
         predicted = [0] * len(examples)
         for indices, logits in self._batches(examples, steering):
-            for index, token in zip(indices, logits.argmax(dim=-1).tolist(), strict=True):
+            for index, token in zip(indices, logits[:, -1].argmax(dim=-1).tolist(), strict=True):
                 predicted[index] = token
             progress.advance(len(indices))
         return predicted
@@ -142,7 +156,30 @@ class TokenPredictor:
         self, examples: Sequence[Example], steering: Steering = UNSTEERED, progress: Progress | None = None
     ) -> Accuracy:
         """Return the accuracy on ``examples``."""
-        return Accuracy.of(examples, self.predict(examples, steering, progress))
+        return Accuracy.of_correct(examples, self.correct(examples, steering, progress))
+
+    def correct(
+        self, examples: Sequence[Example], steering: Steering = UNSTEERED, progress: Progress | None = None
+    ) -> list[bool]:
+        """Return whether each of ``examples`` is answered correctly, as a whole where a whole answer is asked for."""
+        progress = progress or Silent()
+        correct = [False] * len(examples)
+        for indices, logits in self._batches(examples, steering, whole=True):
+            for index, likeliest in zip(indices, logits.argmax(dim=-1).tolist(), strict=True):
+                example = examples[index]
+                correct[index] = self._is_right(example, likeliest[-example.scored_positions :])
+            progress.advance(len(indices))
+        return correct
+
+    def _is_right(self, example: Example, likeliest: Sequence[int]) -> bool:
+        """Return whether the ``likeliest`` tokens at the scored positions are the answer and, if it is whole, its end.
+
+        The last of them is what follows a whole answer.
+        """
+        whole = example.whole_answer
+        if tuple(likeliest[: len(whole)]) != whole:
+            return False
+        return not example.ends_with or not self._continuations.goes_on(example.ends_with, likeliest[-1])
 
     def answers(
         self, examples: Sequence[Example], steering: Steering = UNSTEERED, progress: Progress | None = None
@@ -160,12 +197,17 @@ class TokenPredictor:
         """Return the scored answers to ``examples`` at each of ``temperatures``, from one pass.
 
         The logits are divided by the temperature. Probabilities are over the whole vocabulary, in at least float32.
+
+        Raises:
+            TaskError: a whole answer is asked for, of which only the first token has such a probability here.
         """
+        if any(example.ends_with for example in examples):
+            raise TaskError("probabilities of answers are those of the next token; whole answers have none here")
         progress = progress or Silent()
         found: dict[float, dict[int, ScoredAnswer]] = {temperature: {} for temperature in temperatures}
         for indices, logits in self._batches(examples, steering):
             batch = [examples[index] for index in indices]
-            precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            precise = logits[:, -1].to(torch.promote_types(logits.dtype, torch.float32))
             likeliest = precise.argmax(dim=-1).tolist()  # the same at every temperature
             for temperature, scored in found.items():
                 scored.update(zip(indices, _scored(precise / temperature, batch, likeliest), strict=True))
@@ -173,18 +215,29 @@ class TokenPredictor:
         return {t: [scored[index] for index in range(len(examples))] for t, scored in found.items()}
 
     @torch.inference_mode()
-    def _batches(self, examples: Sequence[Example], steering: Steering) -> Iterator[tuple[list[int], Tensor]]:
-        for indices in equal_length_batches(examples):
-            prompts = [examples[index].prompt for index in indices]
-            tokens = torch.tensor(prompts, device=self._loaded.input_device)
-            held = self._reader.held(steering, [(prompt, len(prompt)) for prompt in prompts], tokens.shape[1])
-            forward = partial(self._forward, tokens, steering)
-            logits = steered_logits(self._handle, [steering] * len(indices), forward, held)
-            yield indices, logits[:, -1]
+    def _batches(
+        self, examples: Sequence[Example], steering: Steering, *, whole: bool = False
+    ) -> Iterator[tuple[list[int], Tensor]]:
+        """Yield indices of examples, and their logits, ``[examples, positions, vocab]``.
 
-    def _forward(self, tokens: Tensor, steering: Steering) -> Tensor:
+        The position is that after the prompt or, with ``whole``, the last positions are those that score the answer.
+        """
+
+        def tokens_of(example: Example) -> tuple[int, ...]:
+            return example.scored_tokens if whole else example.prompt
+
+        for indices in equal_length_batches(examples, tokens_of):
+            batch = [examples[index] for index in indices]
+            tokens = torch.tensor([tokens_of(example) for example in batch], device=self._loaded.input_device)
+            texts = [(tokens_of(example), len(example.prompt)) for example in batch]
+            held = self._reader.held(steering, texts, tokens.shape[1])
+            positions = max(example.scored_positions for example in batch) if whole else 1
+            forward = partial(self._forward, tokens, steering, positions)
+            yield indices, steered_logits(self._handle, [steering] * len(indices), forward, held)
+
+    def _forward(self, tokens: Tensor, steering: Steering, positions: int) -> Tensor:
         with nullcontext() if self._replay is None else self._replay.over(tokens, steering):
-            logits: Tensor = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=1).logits
+            logits: Tensor = self._loaded.model(input_ids=tokens, use_cache=False, logits_to_keep=positions).logits
         return logits
 
 

@@ -121,7 +121,9 @@ def explain(
     Raises:
         ModelError: there is no such layer, or the model does not return its attention weights.
         FitError: the prompts do not determine the decomposition, or ``ridge`` is out of range.
+        TaskError: the task has whole answers.
     """
+    task.require_next_tokens("an explanation")
     layer = find_layer(loaded, layer)
     splits = {"train": task.train, "dev": task.dev, "test": task.test}
     used = {name: examples[:most_prompts] for name, examples in splits.items() if examples}

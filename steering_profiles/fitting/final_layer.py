@@ -101,7 +101,9 @@ def fit_final_layer(
 
     Raises:
         FitError: the settings ask for the regression's intercept, and the train prompts do not determine it.
+        TaskError: the task has whole answers.
     """
+    task.require_next_tokens("method final-layer")
     checkpoint = FitCheckpoint() if checkpoint is None else checkpoint  # an empty checkpoint is falsy
     progress = progress or Silent()
     recorded = checkpoint.recall("intercepts", lambda: _intercepts(loaded, task, settings, progress))

@@ -20,7 +20,7 @@ from steering_profiles.fitting.components import Scales
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.quantised import differentiable
 from steering_profiles.tasks.task import Example
-from steering_profiles.tokenization import Vocabulary
+from steering_profiles.tokenization import Continuations, Vocabulary
 
 MARGIN = 1.0
 """Margin of the hinge loss, in nats: a larger lead of the answer over every other token is not rewarded."""
@@ -38,7 +38,11 @@ class LossGradient:
     by_kind: dict[Kind, Tensor]
     """Derivatives by scale: ``[layers, heads]`` and ``[layers, neurons]``."""
     leads: tuple[float, ...] = ()
-    """Of answers: the logit of each minus the largest other logit; above 0 the answer is right."""
+    """Of answers: the logit of each minus the largest other logit; above 0 the answer is right.
+
+    That of a whole answer is the smallest of its tokens and of its end, where the logits of tokens that let it end
+    compete with those of tokens that go on with it.
+    """
 
 
 class DifferentiableScales:
@@ -55,6 +59,8 @@ class DifferentiableScales:
         self._precise = torch.promote_types(loaded.dtype, torch.float32)
         widths: dict[Kind, int] = {"head": sizes.heads, "neuron": sizes.neurons}
         self._shapes = {kind: (sizes.layers, widths[kind]) for kind in kinds}
+        self._continuations = Continuations(loaded.tokenizer)
+        self._continuing: dict[str, Tensor] = {}
         self._last: Tensor | None = None
         self._scales: dict[Kind, list[Tensor]] = {}
         self._handles: list[RemovableHandle] = []
@@ -90,7 +96,7 @@ class DifferentiableScales:
         logit. The gradient, and not the loss, has the ``weights`` of the examples; they are 1 if they are not given.
         """
         weighted = list(zip(examples, weights or [1.0] * len(examples), strict=True))
-        order = sorted(range(len(examples)), key=lambda index: len(examples[index].prompt))
+        order = sorted(range(len(examples)), key=lambda index: len(examples[index].scored_tokens))
         leads: list[float] = []
         batches = _batches([weighted[index] for index in order])
         losses = [partial(self._answers_loss, batch, leads) for batch in batches]
@@ -131,19 +137,50 @@ class DifferentiableScales:
         """Return the summed loss of a batch; append the leads of its answers to ``leads``."""
         batch = [example for example, _ in weighted]
         # Padding on the right is invisible to the positions before it under causal attention.
-        longest = max(len(example.prompt) for example in batch)
-        padded = [(*example.prompt, *[0] * (longest - len(example.prompt))) for example in batch]
-        self._last = torch.tensor([len(example.prompt) - 1 for example in batch])
-        self._read([(example.prompt, len(example.prompt)) for example in batch], longest)
-        logits = self._logits(torch.tensor(padded))[:, 0].to(self._precise)
+        texts = [example.scored_tokens for example in batch]
+        longest = max(map(len, texts))
+        positions = max(example.scored_positions for example in batch)
+        padded = [(*text, *[0] * (longest - len(text))) for text in texts]
+        # Where there are fewer positions than in the others, the first is repeated, which changes no minimum.
+        first = torch.tensor([len(example.prompt) - 1 for example in batch]).unsqueeze(-1)
+        last = torch.tensor([len(text) - 1 for text in texts]).unsqueeze(-1)
+        self._last = torch.maximum(last - torch.arange(positions).flip(0), first)
+        self._read([(text, len(example.prompt)) for text, example in zip(texts, batch, strict=True)], longest)
+        logits = self._logits(torch.tensor(padded)).to(self._precise)
         self._last = None
-        answers = torch.tensor([example.answer for example in batch], device=logits.device).unsqueeze(-1)
-        right = logits.gather(-1, answers).squeeze(-1)
-        others = logits.scatter(-1, answers, -torch.inf).amax(dim=-1)
-        leads.extend((right - others).tolist())
-        losses = (MARGIN - (right - others)).clamp(min=0)
+        found = self._leads(batch, logits).amin(dim=-1)
+        leads.extend(found.tolist())
+        losses = (MARGIN - found).clamp(min=0)
         weights = torch.tensor([weight for _, weight in weighted], dtype=losses.dtype, device=losses.device)
         return losses.sum(), (losses * weights).sum()
+
+    def _leads(self, batch: Sequence[Example], logits: Tensor) -> Tensor:
+        """Return the lead at each scored position, ``[batch, positions]``, of ``[batch, positions, vocab]`` logits."""
+        positions = logits.shape[1]
+        answers, ends = torch.empty(logits.shape[:2], dtype=torch.long), torch.zeros(logits.shape[:2], dtype=torch.bool)
+        for row, example in enumerate(batch):
+            expected = [*example.whole_answer, *[0] * bool(example.ends_with)]
+            answers[row] = torch.tensor([*[example.answer] * (positions - len(expected)), *expected])
+            ends[row, -1] = bool(example.ends_with)
+        answers = answers.to(logits.device).unsqueeze(-1)
+        right = logits.gather(-1, answers).squeeze(-1)
+        others = logits.scatter(-1, answers, -torch.inf).amax(dim=-1)
+        found = right - others
+        if not ends.any():
+            return found
+        going_on = torch.stack([self._going_on(example.ends_with, logits) for example in batch])
+        at_end = logits[:, -1]
+        ended = at_end.masked_fill(going_on, -torch.inf).amax(dim=-1)
+        lead = ended - at_end.masked_fill(~going_on, -torch.inf).amax(dim=-1)
+        return torch.where(ends.to(found.device), lead.unsqueeze(-1), found)
+
+    def _going_on(self, last: str, logits: Tensor) -> Tensor:
+        """Return which tokens go on with an answer whose last character is ``last``, ``[vocab]``; none without one."""
+        if last not in self._continuing:
+            size = logits.shape[-1]
+            of_all = self._continuations.of_all(last, size) if last else [False] * size
+            self._continuing[last] = torch.tensor(of_all, device=logits.device)
+        return self._continuing[last]
 
     def _text_loss(self, window: Window) -> _Losses:
         self._read([(window.tokens, window.given)], len(window.tokens))
@@ -163,12 +200,12 @@ class DifferentiableScales:
         return logits
 
     def _keep_last(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Keep only the last position of each prompt for the unembedding: ``[batch, 1, hidden_size]``."""
+        """Keep only the scored positions for the unembedding: ``[batch, positions, hidden_size]``."""
         if self._last is None:
             # With a non-contiguous input and frozen weights torch would copy the weights once per row.
             return (args[0].contiguous(), *args[1:])
         last = self._last.to(args[0].device)
-        return (args[0][torch.arange(len(last), device=last.device), last].unsqueeze(1), *args[1:])
+        return (args[0][torch.arange(len(last), device=last.device).unsqueeze(-1), last], *args[1:])
 
     def _hook(self, kind: Kind, layer: int) -> Callable[[nn.Module, tuple[Tensor, ...]], tuple[Tensor, ...] | None]:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
@@ -207,10 +244,10 @@ class _Positions:
 
 
 def _batches(ordered: Sequence[tuple[Example, float]]) -> Iterator[Sequence[tuple[Example, float]]]:
-    """Cut prompts, which are sorted by length, into batches of at most ``_TOKENS_AT_ONCE`` tokens."""
+    """Cut examples, which are sorted by length, into batches of at most ``_TOKENS_AT_ONCE`` tokens."""
     batch: list[tuple[Example, float]] = []
     for example, weight in ordered:
-        if batch and (len(batch) + 1) * len(example.prompt) > _TOKENS_AT_ONCE:
+        if batch and (len(batch) + 1) * len(example.scored_tokens) > _TOKENS_AT_ONCE:
             yield batch
             batch = []
         batch.append((example, weight))

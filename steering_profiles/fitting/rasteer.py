@@ -46,7 +46,7 @@ from steering_profiles.fitting.stepwise import SearchStep, choose_step, search_p
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
 from steering_profiles.schema import Profile, Provenance, strength_text
-from steering_profiles.tasks.task import Example, Task, round_robin
+from steering_profiles.tasks.task import Example, Task, next_token_examples, round_robin
 
 _WINDOW = 128
 """Tokens in a window of other text."""
@@ -135,10 +135,14 @@ def fit(
 def rank_components(
     loaded: LoadedModel, task: Task, settings: FitSettings, progress: Progress | None = None
 ) -> ComponentRanking:
-    """Rank the model's heads, its neurons or both on the task's train split, most reliable first."""
-    answer_tokens = AnswerTokens.of(task, task.train)
+    """Rank the model's heads, its neurons or both on the task's train split, most reliable first.
+
+    Of a whole answer every token counts, given those before it.
+    """
+    train = tuple(next_token_examples(task.train))
+    answer_tokens = AnswerTokens.of(task, train)
     neurons = select_neurons(loaded, answer_tokens, progress) if "neuron" in settings.kinds else {}
-    recorded = record_activations(loaded, task.train, neurons, progress)
+    recorded = record_activations(loaded, train, neurons, progress)
     parts: list[Projection] = []
     if "head" in settings.kinds:
         parts.append(project_heads(loaded, recorded, answer_tokens, progress))

@@ -5,9 +5,10 @@ Each operator is a group::
     7 + 12 =            -> 19
     91 / 13 =           -> 7
 
-Operands and answers are whole numbers from 0 to 500, and the answer is one token. If the tokenizer encodes a number
-and the space before it as one token, the prompt ends with ``=``, otherwise with the space. With a tokenizer that splits
-numbers into digits the answers are 0 to 9.
+Operands and answers are whole numbers from 0 to 500. In the paper's task, ``arithmetic``, the answer is one token, so
+with a tokenizer that splits numbers into digits the answers are 0 to 9. In ``arithmetic-whole`` it is as many tokens as
+the tokenizer makes of it: all of them must be generated, and no digit after them. If the tokenizer encodes a number and
+the space before it as one token, the prompt ends with ``=``, otherwise with the space.
 """
 
 import random
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from steering_profiles.errors import TaskError
-from steering_profiles.tasks.continuation import token_after
+from steering_profiles.tasks.continuation import answer_after
 from steering_profiles.tasks.task import Example, Task
 from steering_profiles.tokenization import encode_prompt
 
@@ -43,7 +44,27 @@ class _Spelling:
         return f"{a} {operator} {b}{self.ending}"
 
 
+_Tokens = tuple[int, ...]
 _SPELLINGS = (_Spelling(" =", " "), _Spelling(" = ", ""))
+
+
+@dataclass(frozen=True)
+class _Form:
+    """How prompts and answers are written for a tokenizer."""
+
+    tokenizer: "PreTrainedTokenizerBase"
+    spelling: _Spelling
+    whole: bool
+    """Whether answers may be several tokens."""
+
+    def prompt(self, a: int, operator: str, b: int) -> tuple[str, _Tokens]:
+        """Return the text of a prompt and its tokens."""
+        text = self.spelling.prompt(a, operator, b)
+        return text, encode_prompt(self.tokenizer, text)
+
+    def answer(self, text: str, prompt: _Tokens, answer: int) -> _Tokens | None:
+        """Return the tokens of ``answer`` after a prompt; None if it cannot be asked for."""
+        return answer_after(self.tokenizer, text, prompt, f"{self.spelling.space}{answer}", self.whole)
 
 
 @dataclass(frozen=True)
@@ -54,11 +75,11 @@ class _Drawn:
     possible: int
     """Number of pairs of operands with these answers."""
     unusable: int
-    """Number of drawn pairs whose answer is not one token after the prompt."""
+    """Number of drawn pairs whose answer cannot be asked for after the prompt."""
 
 
-def arithmetic(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
-    """Make the task for ``tokenizer``.
+def arithmetic(tokenizer: "PreTrainedTokenizerBase", seed: int = 0, *, whole: bool = False) -> Task:
+    """Make the task for ``tokenizer``, with ``whole`` answers or those of one token.
 
     Each split has nearly equally many prompts of each operator, and no prompt is in two splits. Within an operator no
     answer has more than its even share of the prompts; without that limit most products would be 0. If an operator has
@@ -67,26 +88,27 @@ def arithmetic(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
     Raises:
         TaskError: no operator can be used with this tokenizer.
     """
-    spelling, tokens = _spelling(tokenizer)
-    left_out = _unusable_answers(tokens)
+    name = "arithmetic-whole" if whole else "arithmetic"
+    form, tokens = _form(tokenizer, whole)
+    left_out = _unusable_answers(tokens, whole)
     wanted = dict(zip(OPERATORS, _even_shares(), strict=True))
     splits: dict[str, list[Example]] = {split: [] for split in SPLIT_SIZES}
     groups = []
     for operator in OPERATORS if tokens else ():
         draw = random.Random(f"arithmetic {seed} {operator}")
         size = sum(wanted[operator].values())
-        drawn = _draw(tokenizer, spelling, operator, tokens, size, draw)
+        drawn = _draw(form, operator, tokens, size, draw)
         sizes = wanted[operator] if len(drawn.examples) == size else _in_proportion(len(drawn.examples))
-        left_out += _shortcomings(operator, drawn, size, sizes)
+        left_out += _shortcomings(operator, drawn, size, sizes, whole)
         if len(drawn.examples) < FEWEST:
             continue
         groups.append(operator)
         for split, examples in _deal(drawn.examples, sizes, draw).items():
             splits[split] += examples
     if not groups:
-        raise TaskError(f"arithmetic: no operator can be used with this tokenizer: {'; '.join(left_out)}")
+        raise TaskError(f"{name}: no operator can be used with this tokenizer: {'; '.join(left_out)}")
     return Task(
-        name="arithmetic",
+        name=name,
         seed=seed,
         groups=tuple(groups),
         train=tuple(splits["train"]),
@@ -96,15 +118,17 @@ def arithmetic(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:
     )
 
 
-def _spelling(tokenizer: "PreTrainedTokenizerBase") -> tuple[_Spelling, dict[int, int]]:
-    """Return the spelling with which most answers are one token, and the token of each of these answers."""
-    known: dict[_Spelling, dict[int, int]] = {}
-    for spelling in _SPELLINGS:
-        text = spelling.prompt(1, "+", 1)
-        prompt = encode_prompt(tokenizer, text)
-        found = {n: token_after(tokenizer, text, prompt, f"{spelling.space}{n}") for n in range(LARGEST + 1)}
-        known[spelling] = {answer: token for answer, token in found.items() if token is not None}
-    best = max(_SPELLINGS, key=lambda spelling: len(known[spelling]))
+def _form(tokenizer: "PreTrainedTokenizerBase", whole: bool) -> tuple[_Form, dict[int, _Tokens]]:
+    """Return the form in which most answers can be asked for, and the tokens of each of these answers.
+
+    Of forms with equally many it is the one with the fewest tokens.
+    """
+    known: dict[_Form, dict[int, _Tokens]] = {}
+    for form in (_Form(tokenizer, spelling, whole) for spelling in _SPELLINGS):
+        text, prompt = form.prompt(1, "+", 1)
+        found = {answer: form.answer(text, prompt, answer) for answer in range(LARGEST + 1)}
+        known[form] = {answer: tokens for answer, tokens in found.items() if tokens is not None}
+    best = max(known, key=lambda form: (len(known[form]), -sum(map(len, known[form].values()))))
     return best, known[best]
 
 
@@ -121,21 +145,14 @@ def _pairs(operator: str, answer: int) -> list[tuple[int, int]]:
     return [(a, answer // a) for a in range(1, answer + 1) if answer % a == 0]
 
 
-def _draw(
-    tokenizer: "PreTrainedTokenizerBase",
-    spelling: _Spelling,
-    operator: str,
-    tokens: Mapping[int, int],
-    size: int,
-    draw: random.Random,
-) -> _Drawn:
+def _draw(form: _Form, operator: str, tokens: Mapping[int, _Tokens], size: int, draw: random.Random) -> _Drawn:
     """Draw up to ``size`` prompts, one per answer in turn, until every answer has its share."""
     answers = list(tokens)
     draw.shuffle(answers)
     pairs = {answer: _pairs(operator, answer) for answer in answers}
     for answer in answers:
         draw.shuffle(pairs[answer])
-    tried = {answer: _try(tokenizer, spelling, operator, tokens[answer], answer, pairs[answer]) for answer in answers}
+    tried = {answer: _try(form, operator, tokens[answer], answer, pairs[answer]) for answer in answers}
     examples: list[Example] = []
     unusable = 0
     share = -(-size // len(answers))
@@ -151,19 +168,15 @@ def _draw(
 
 
 def _try(
-    tokenizer: "PreTrainedTokenizerBase",
-    spelling: _Spelling,
-    operator: str,
-    token: int,
-    answer: int,
-    pairs: Sequence[tuple[int, int]],
+    form: _Form, operator: str, tokens: _Tokens, answer: int, pairs: Sequence[tuple[int, int]]
 ) -> Iterator[Example | None]:
-    """Yield the prompt of each pair; None if its answer is not ``token``."""
+    """Yield the prompt of each pair; None if its answer is not ``tokens``."""
+    first, *rest = tokens
+    ends_with = str(answer)[-1] if form.whole else ""
     for a, b in pairs:
-        text = spelling.prompt(a, operator, b)
-        prompt = encode_prompt(tokenizer, text)
-        if token_after(tokenizer, text, prompt, f"{spelling.space}{answer}") == token:
-            yield Example(operator, text, prompt, token)
+        text, prompt = form.prompt(a, operator, b)
+        if form.answer(text, prompt, answer) == tokens:
+            yield Example(operator, text, prompt, first, rest=tuple(rest), ends_with=ends_with)
         else:
             yield None
 
@@ -183,7 +196,7 @@ def _in_proportion(count: int) -> dict[str, int]:
 def _deal(examples: Sequence[Example], sizes: Mapping[str, int], draw: random.Random) -> dict[str, list[Example]]:
     """Distribute ``examples`` to splits of these sizes so that each answer is spread over them in proportion."""
     dealt: dict[str, list[Example]] = {split: [] for split in sizes}
-    by_answer = sorted(examples, key=lambda example: example.answer)
+    by_answer = sorted(examples, key=lambda example: example.whole_answer)
     for done, example in enumerate(by_answer, start=1):
         behind = {
             split: size * done / len(examples) - len(dealt[split])
@@ -196,24 +209,27 @@ def _deal(examples: Sequence[Example], sizes: Mapping[str, int], draw: random.Ra
     return dealt
 
 
-def _unusable_answers(tokens: Mapping[int, int]) -> list[str]:
+def _unusable_answers(tokens: Mapping[int, _Tokens], whole: bool) -> list[str]:
     missing = LARGEST + 1 - len(tokens)
     if not missing:
         return []
+    if whole:
+        return [f"{missing} of the {LARGEST + 1} answers 0..{LARGEST}: unknown to this tokenizer after a prompt"]
     if set(tokens) == set(range(10)):
         return [
             f"{missing} of the {LARGEST + 1} answers: this tokenizer splits numbers into digits, and an answer must be "
-            "one token, which leaves 0..9"
+            "one token, which leaves 0..9; arithmetic-whole asks for whole answers"
         ]
     return [f"{missing} of the {LARGEST + 1} answers 0..{LARGEST}: not a single token in this tokenizer"]
 
 
-def _shortcomings(operator: str, drawn: _Drawn, size: int, sizes: Mapping[str, int]) -> list[str]:
+def _shortcomings(operator: str, drawn: _Drawn, size: int, sizes: Mapping[str, int], whole: bool) -> list[str]:
     """Return sentences on why ``operator`` has fewer prompts than its share."""
     count = len(drawn.examples)
     said = []
     if drawn.unusable:
-        said.append(f"{operator}: {drawn.unusable} prompts whose answer is not a single token after the prompt")
+        lacking = "not tokens of its own" if whole else "not a single token"
+        said.append(f"{operator}: {drawn.unusable} prompts whose answer is {lacking} after the prompt")
     if count < FEWEST:
         said.append(f"{operator}: only {count} prompts can be made; at least {FEWEST} are needed")
     elif count < size:

@@ -23,6 +23,7 @@ TASKS: dict[str, Callable[["PreTrainedTokenizerBase", int], Task]] = {
     "parentheses": parentheses,
     "arithmetic": arithmetic,
     **{name: partial(factual_recall, task=name) for name in RECALL_TASKS},
+    "arithmetic-whole": partial(arithmetic, whole=True),
 }
 """Functions that make the built-in tasks from a tokenizer and a seed."""
 
@@ -107,7 +108,7 @@ def every_prompt_of(source: str, tokenizer: "PreTrainedTokenizerBase", context: 
         TaskError: the prompts of the task cannot all be listed.
     """
     require_countable(source)
-    return tuple(example for example in EVERY_PROMPT[source](tokenizer) if len(example.prompt) <= context)
+    return tuple(example for example in EVERY_PROMPT[source](tokenizer) if len(example.scored_tokens) <= context)
 
 
 def _is_jsonl(source: str) -> bool:

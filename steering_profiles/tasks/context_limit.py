@@ -55,4 +55,4 @@ def formats_within_context(formats: Mapping[str, Sequence[Example]], context: in
 
 
 def _fits(example: Example, context: int) -> bool:
-    return len(example.prompt) <= context
+    return len(example.scored_tokens) <= context

@@ -1,7 +1,7 @@
 """Tokens that a continuation adds to a prompt.
 
-The answer of a task is one token. Prompt and answer, tokenised as one text, must give the prompt's own tokens followed
-by that token; some tokenizers merge the end of the prompt with the answer instead.
+The answer of a task is one token, or a whole answer of several. Prompt and answer, tokenised as one text, must give the
+prompt's own tokens followed by those of the answer; some tokenizers merge the end of the prompt with the answer.
 """
 
 from typing import TYPE_CHECKING
@@ -24,3 +24,17 @@ def token_after(tokenizer: "PreTrainedTokenizerBase", text: str, prompt: tuple[i
     """Return the token that ``added`` adds to ``text``; None if it does not add exactly one known token."""
     tokens = tokens_after(tokenizer, text, prompt, added)
     return tokens[0] if tokens is not None and len(tokens) == 1 and tokens[0] != tokenizer.unk_token_id else None
+
+
+def answer_after(
+    tokenizer: "PreTrainedTokenizerBase", text: str, prompt: tuple[int, ...], added: str, whole: bool
+) -> tuple[int, ...] | None:
+    """Return the tokens of the answer ``added`` to ``text``; None if they are not known tokens after the prompt.
+
+    Unless the answer is ``whole``, it must be one token.
+    """
+    if not whole:
+        token = token_after(tokenizer, text, prompt, added)
+        return None if token is None else (token,)
+    tokens = tokens_after(tokenizer, text, prompt, added)
+    return None if not tokens or tokenizer.unk_token_id in tokens else tokens

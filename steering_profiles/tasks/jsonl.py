@@ -5,10 +5,11 @@ r"""Tasks from the user's own files, with one JSON object per line (JSON Lines).
     {"prompt": "A ripe lemon is", "answer": " yellow", "candidates": [" yellow", " red"], "group": "yellow"}
 
 ``prompt`` and ``answer`` are required. The answer is used exactly as written, including a leading space, and must be
-one token after the prompt. ``candidates`` are the possible answers, including the correct one. ``group`` is the
-sub-task. Without it a line with candidates belongs to the sub-task of its answer, and any other line to the sub-task
-named like the file. If hardly any answer occurs several times, all these lines belong to the sub-task of the file.
-``split`` is ``train``, ``dev`` or ``test``, on all lines or on none.
+one token after the prompt, unless ``whole`` is true: then all of its tokens must be generated, and nothing that goes on
+with it. ``candidates`` are the possible answers, including the correct one. ``group`` is the sub-task. Without it a
+line with candidates belongs to the sub-task of its answer, and any other line to the sub-task named like the file. If
+hardly any answer occurs several times, all these lines belong to the sub-task of the file. ``split`` is ``train``,
+``dev`` or ``test``, on all lines or on none.
 
 Lines that cannot be used are left out with the reason. It is an error only if too few lines remain.
 """
@@ -28,7 +29,7 @@ from pydantic_core import ErrorDetails
 
 from steering_profiles.errors import TaskError
 from steering_profiles.schema import BASELINE
-from steering_profiles.tasks.continuation import token_after, tokens_after
+from steering_profiles.tasks.continuation import answer_after, tokens_after
 from steering_profiles.tasks.task import Example, Task
 from steering_profiles.tokenization import encode_prompt
 
@@ -47,6 +48,7 @@ MAX_PROMPT_TOKENS = 4096
 MAX_PROMPT_CHARACTERS = 32 * MAX_PROMPT_TOKENS
 """Longer prompts are rejected before they are tokenised."""
 MAX_CANDIDATES = 256
+MAX_ANSWER_TOKENS = 64
 
 _SHOWN_REASONS = 3
 _SHOWN_CHARACTERS = 40
@@ -73,6 +75,7 @@ class Line(BaseModel):
     candidates: Annotated[list[_Text], Field(min_length=2, max_length=MAX_CANDIDATES)] | None = None
     group: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)] | None = None
     split: Split | None = None
+    whole: bool = False
 
 
 class _Unusable(Exception):
@@ -86,8 +89,18 @@ class _Usable:
     number: int
     line: Line
     prompt: tuple[int, ...]
-    answer: int
+    answer: tuple[int, ...]
+    """One token, or several of a whole answer."""
     candidates: tuple[int, ...]
+    """Tokens that the answer is chosen from; empty for whole answers."""
+
+    def example(self, group: str) -> Example:
+        """Return the example of this line, which belongs to ``group``."""
+        first, *rest = self.answer
+        ends_with = self.line.answer[-1] if self.line.whole else ""
+        return Example(
+            group, self.line.prompt, self.prompt, first, self.candidates, rest=tuple(rest), ends_with=ends_with
+        )
 
 
 def name_of(path: str | Path) -> str:
@@ -125,8 +138,7 @@ def jsonl_task(path: str | Path, tokenizer: "PreTrainedTokenizerBase", seed: int
     examples: dict[Split, list[Example]] = {split: [] for split in SPLITS}
     for group, items in kept.items():
         for item in items:
-            example = Example(group, item.line.prompt, item.prompt, item.answer, item.candidates)
-            examples[splits[item.number]].append(example)
+            examples[splits[item.number]].append(item.example(group))
     left_out = [f"line {number}: {reason}" for number, reason in sorted(reasons.items())]
     _require_enough(path, examples, left_out)
     return Task(
@@ -213,42 +225,58 @@ def _use(number: int, line: Line, tokenizer: "PreTrainedTokenizerBase") -> _Usab
         raise _Unusable(f"prompt is {len(prompt)} tokens in this tokenizer; at most {limit} are allowed")
     if not prompt:
         raise _Unusable(f"prompt {_shown(line.prompt)} has no tokens in this tokenizer")
-    answer = _token(tokenizer, line.prompt, prompt, line.answer, "answer")
+    answer = _tokens(tokenizer, line, prompt, line.answer, "answer")
     if line.candidates is None:
         return _Usable(number, line, prompt, answer, ())
     if line.answer not in line.candidates:
         raise _Unusable(f"answer {_shown(line.answer)} is not among the candidates")
-    seen: dict[int, str] = {}
+    seen: dict[tuple[int, ...], str] = {}
     for text in line.candidates:
-        token = _token(tokenizer, line.prompt, prompt, text, "candidate")
-        if token in seen:
-            raise _Unusable(f"candidates {_shown(seen[token])} and {_shown(text)} are the same token")
-        seen[token] = text
-    return _Usable(number, line, prompt, answer, tuple(seen))
+        tokens = _tokens(tokenizer, line, prompt, text, "candidate")
+        if tokens in seen:
+            same = f"candidates {_shown(seen[tokens])} and {_shown(text)} are the same token"
+            raise _Unusable(same if len(tokens) == 1 else f"{same}s")
+        seen[tokens] = text
+    return _Usable(number, line, prompt, answer, () if line.whole else tuple(tokens[0] for tokens in seen))
 
 
-def _token(tokenizer: "PreTrainedTokenizerBase", text: str, prompt: tuple[int, ...], added: str, what: str) -> int:
-    tokens = tokens_after(tokenizer, text, prompt, added)
+def _tokens(
+    tokenizer: "PreTrainedTokenizerBase", line: Line, prompt: tuple[int, ...], added: str, what: str
+) -> tuple[int, ...]:
+    """Return the tokens of an answer or a candidate of ``line``; one, unless the line asks for the whole answer.
+
+    Raises:
+        _Unusable: it has no such tokens.
+    """
+    tokens = tokens_after(tokenizer, line.prompt, prompt, added)
     if tokens is None:
         fault = f"{what} {_shown(added)} merges with the end of the prompt in this tokenizer"
-    elif len(tokens) != 1:
-        fault = f"{what} {_shown(added)} is {len(tokens)} tokens in this tokenizer; it must be one"
-    elif tokens[0] == tokenizer.unk_token_id:
+    elif line.whole and len(tokens) > MAX_ANSWER_TOKENS:
+        fault = (
+            f"{what} {_shown(added)} is {len(tokens)} tokens in this tokenizer; at most {MAX_ANSWER_TOKENS} are allowed"
+        )
+    elif len(tokens) != 1 and not (line.whole and tokens):
+        fault = (
+            f"{what} {_shown(added)} is {len(tokens)} tokens in this tokenizer; it must be one, or the line must have "
+            '"whole": true'
+        )
+    elif tokenizer.unk_token_id in tokens:
         fault = f"{what} {_shown(added)} is unknown to this tokenizer"
     else:
-        return tokens[0]
-    raise _Unusable(fault + _hint(tokenizer, text, prompt, added))
+        return tokens
+    raise _Unusable(fault + _hint(tokenizer, line, prompt, added))
 
 
-def _hint(tokenizer: "PreTrainedTokenizerBase", text: str, prompt: tuple[int, ...], added: str) -> str:
+def _hint(tokenizer: "PreTrainedTokenizerBase", line: Line, prompt: tuple[int, ...], added: str) -> str:
     """Return a hint if moving the space between prompt and answer would help, otherwise an empty string."""
+    text = line.prompt
     bare = text.rstrip(" ")
     if bare and bare != text and not added.startswith(" "):
         moved = f" {added}"
-        works = token_after(tokenizer, bare, encode_prompt(tokenizer, bare), moved) is not None
+        works = answer_after(tokenizer, bare, encode_prompt(tokenizer, bare), moved, line.whole) is not None
         return f"; without the space at the prompt's end {_shown(moved)} would work" if works else ""
     other, how = (added.lstrip(" "), "without the") if added.startswith(" ") else (f" {added}", "with a")
-    works = bool(other) and token_after(tokenizer, text, prompt, other) is not None
+    works = bool(other) and answer_after(tokenizer, text, prompt, other, line.whole) is not None
     return f"; {_shown(other)}, {how} leading space, would work" if works else ""
 
 

@@ -1,11 +1,12 @@
 """Tasks and their examples, as data."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, TypeVar
 
 from steering_profiles.conditions import Condition
+from steering_profiles.errors import TaskError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -16,19 +17,42 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Example:
-    """A prompt and its correct next token."""
+    """A prompt and its correct next token, or its whole answer.
+
+    A whole answer is right if greedy decoding generates all of its tokens and then does not go on with it.
+    """
 
     group: str
     """The sub-task of the example."""
     text: str
     prompt: tuple[int, ...]
     answer: int
+    """The correct next token: the answer, or the first token of a whole answer."""
     candidates: tuple[int, ...] = ()
     """The possible answers, including the correct one; empty if any token is possible."""
     topic: tuple[int, int] | None = None
     """Token range of the topic in ``prompt``, from its first token to one past its last; None if unknown."""
     template: str = ""
     """Template of the prompt: prompts of the same group and template differ in the topic only. Empty if unknown."""
+    rest: tuple[int, ...] = ()
+    """Tokens of a whole answer after the first."""
+    ends_with: str = ""
+    """Last character of a whole answer, which must end there (:mod:`.continuing`); empty if only one token counts."""
+
+    @property
+    def whole_answer(self) -> tuple[int, ...]:
+        """All tokens of the answer."""
+        return (self.answer, *self.rest)
+
+    @property
+    def scored_positions(self) -> int:
+        """Number of positions that decide whether the answer is right: one per token, and where a whole one ends."""
+        return len(self.whole_answer) + bool(self.ends_with)
+
+    @property
+    def scored_tokens(self) -> tuple[int, ...]:
+        """Tokens of the pass that scores the answer, at its last :attr:`scored_positions`; for one token the prompt."""
+        return (*self.prompt, *self.whole_answer[: self.scored_positions - 1])
 
 
 @dataclass(frozen=True)
@@ -68,13 +92,42 @@ class Task:
 
     @property
     def answers(self) -> dict[str, int]:
-        """Answer token of each group; empty if a group has several answers or there is only one group."""
+        """Answer token of each group; empty if a group has several or a whole answer, or there is only one group."""
         of_group = {
             group: {example.answer for example in self.train if example.group == group} for group in self.groups
         }
-        if len(self.groups) < 2 or any(len(answers) != 1 for answers in of_group.values()):
+        several = self.has_whole_answers or any(len(answers) != 1 for answers in of_group.values())
+        if len(self.groups) < 2 or several:
             return {}
         return {group: next(iter(answers)) for group, answers in of_group.items()}
+
+    @property
+    def has_whole_answers(self) -> bool:
+        """Whether a whole answer is asked for anywhere in the splits, rather than the next token."""
+        return any(example.ends_with for example in (*self.train, *self.dev, *self.test))
+
+    def require_next_tokens(self, what: str) -> None:
+        """Check that all answers are the next token, as ``what`` needs it.
+
+        Raises:
+            TaskError: there are whole answers.
+        """
+        if self.has_whole_answers:
+            raise TaskError(f"{what} looks at the next token only, and task {self.name} asks for whole answers")
+
+
+def next_token_examples(examples: Sequence[Example]) -> Iterator[Example]:
+    """Yield one example per token of each answer: the prompt with the answer's earlier tokens, and the next one.
+
+    A next-token example is yielded as it is.
+    """
+    for example in examples:
+        if not example.ends_with:
+            yield example
+            continue
+        whole = example.whole_answer
+        for done, token in enumerate(whole):
+            yield Example(example.group, example.text, (*example.prompt, *whole[:done]), token)
 
 
 def single_token(tokenizer: "PreTrainedTokenizerBase", text: str) -> int | None:

@@ -135,3 +135,24 @@ def test_evaluate_measures_side_effects(folder: Path, tmp_path: Path):
         low, high = test["all"]["intervals"][arm]
         assert low <= test["all"][arm] <= high
         assert set(test["intervals"][arm]) == set(test[arm])
+
+
+def test_whole_answers_are_fitted_and_measured_like_single_tokens(folder: Path, small: Steer, tmp_path: Path):
+    """The task is found again by its name, or as a file by the file."""
+    model = ["--model", str(folder / "own-model"), "--dtype", "float32"]
+    search = ["--method", "paper", "--k", "1", "--alpha", "2"]
+    fitted = small("fit", "arithmetic-whole", "--out", str(tmp_path), *search, *model)
+    assert fitted.exit_code == 0, fitted.output
+    profile = load_profile(tmp_path / "arithmetic-whole.json")
+    figures = tmp_path / "figures.json"
+    own = [str(tmp_path / "arithmetic-whole.json"), *model, "--no-side-effects"]
+    measured = small("evaluate", *own, "--json", str(figures))
+    assert measured.exit_code == 0, measured.output
+    record = json.loads(figures.read_text())
+    assert record["task"] == "arithmetic-whole"
+    assert profile.provenance is not None
+    assert record["accuracy"]["test"]["with"] == profile.provenance.test["after"]
+    refused = steer("evaluate", *own, "--calibration")
+    assert refused.returncode == 1
+    said = " ".join((refused.stdout + refused.stderr).split())
+    assert "--calibration looks at the next token only, and task arithmetic-whole asks for whole answers" in said

@@ -45,6 +45,8 @@ def measure(
     for warning in effective(steering, loaded.dtype_name).warnings:
         console.print(warning, style="yellow", markup=False)
     made = make_task(task, loaded.tokenizer, seed, loaded.context_length)
+    if options.calibration:
+        made.require_next_tokens("--calibration")
     for reason in made.left_out:
         console.print(f"left out: {reason}", style="yellow", markup=False)
     sets = {"test": made.test} | held_out_formats_of(task, loaded.tokenizer, seed, loaded.context_length)

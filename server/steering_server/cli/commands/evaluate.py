@@ -29,8 +29,8 @@ def evaluate(
     task: Annotated[
         str | None,
         typer.Option(
-            help="Task to measure: parentheses, arithmetic, factual-recall or one of its domains, or a file of your "
-            "own, FILE.jsonl. (default: the task that the profile was fitted to)"
+            help="Task to measure: parentheses, arithmetic, arithmetic-whole, factual-recall or one of its domains, or "
+            "a file of your own, FILE.jsonl. (default: the task that the profile was fitted to)"
         ),
     ] = None,
     folder: Annotated[

@@ -35,7 +35,8 @@ def fit(
         str | None,
         typer.Argument(
             metavar="[TASK]",
-            help="Task to fit: parentheses, arithmetic, factual-recall or one of its domains (such as capitals).",
+            help="Task to fit: parentheses, arithmetic, arithmetic-whole (answers of several tokens), factual-recall "
+            "or one of its domains (such as capitals).",
         ),
     ] = None,
     task_file: Annotated[
