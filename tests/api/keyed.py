@@ -68,9 +68,9 @@ def keyed(
     generated: list[int] = []
     generate = backend.generate
 
-    def counted(requests: Any, client: str | None = None) -> BatchOutput:
+    def counted(requests: Any, client: str | None = None, *, admitted: bool = False) -> BatchOutput:
         generated.append(len(requests))
-        return generate(requests, client)
+        return generate(requests, client, admitted=admitted)
 
     backend.generate = counted  # type: ignore[method-assign]
     loading: Future[Backend] = Future()

@@ -4,6 +4,7 @@ import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import httpx
 import pytest
@@ -86,6 +87,34 @@ def test_comparing_arms_needs_no_more_of_the_queue_than_generating_them(model: L
         response = httpx.post(f"{url}/v1/completions", json=body)
         assert response.status_code == 200, response.text
         assert len(response.json()["comparison"]["pairs"]) == 3
+
+
+def test_a_comparison_that_has_begun_is_not_refused_for_a_queue_that_fills_meanwhile(
+    model: LoadedModel, tmp_path: Path
+):
+    limits = EngineLimits(max_num_seqs=2, max_queue=0)
+    over = Event()
+
+    def fill(url: str) -> None:
+        while not over.is_set():
+            httpx.post(f"{url}/v1/completions", json={"prompt": "abc", "max_tokens": 2})
+
+    with (
+        serving(build_model("llama", dtype=torch.float32), tmp_path, profiles_for(model), limits=limits) as url,
+        ThreadPoolExecutor(4) as pool,
+    ):
+        for _ in range(4):
+            pool.submit(fill, url)
+        compared: list[str] = []
+        body = {"prompt": "abc", "max_tokens": 2, "logprobs": 0, "stream": True, "arms": ["baseline", "heads"]}
+        try:
+            while len(compared) < 20:
+                response = httpx.post(f"{url}/v1/completions", json=body)
+                if response.status_code == 200:
+                    compared.append(response.text)
+        finally:
+            over.set()
+        assert all('"comparison":{' in text and "queue_full" not in text for text in compared)
 
 
 def test_an_unexpected_error_is_a_500_in_the_same_format_with_the_request_id_of_the_log(

@@ -284,7 +284,8 @@ async def score(
 ) -> list[list[float]]:
     """Return the log-probabilities of the completion's tokens under the arm, for each ``(arm, prompt, completion)``.
 
-    At most ``at_once`` sequences are queued together, as many as the queue had room for before.
+    They belong to a request that is answered already, and are not refused if the queue is full meanwhile. At most
+    ``at_once`` sequences are queued together, as many as the queue had room for before.
     """
     scored: list[list[float]] = []
     for start in range(0, len(requests), at_once):
@@ -294,7 +295,7 @@ async def score(
             )
             for arm, prompt, completion in requests[start : start + at_once]
         ]
-        for answer in await collect(backend.generate(sequences, client), len(sequences)):
+        for answer in await collect(backend.generate(sequences, client, admitted=True), len(sequences)):
             scored.append([token.logprob for token in answer.prompt_logprobs or () if token is not None])
     return scored
 

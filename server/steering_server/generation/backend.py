@@ -73,10 +73,13 @@ class Backend(Protocol):
         """Return the reason why this engine cannot apply ``profile`` to its model, or None if it can."""
         ...
 
-    def generate(self, requests: Sequence[GenerationRequest], client: str | None = None) -> BatchOutput:
+    def generate(
+        self, requests: Sequence[GenerationRequest], client: str | None = None, *, admitted: bool = False
+    ) -> BatchOutput:
         """Run ``requests`` in one batch and yield ``(index, chunk)`` pairs until all of them have finished.
 
-        The queue is fair over ``client``, the sender of the request; without one it is fair over calls.
+        The queue is fair over ``client``, the sender of the request; without one it is fair over calls. ``admitted``
+        sequences belong to a request that the queue has had room for before, and are not refused for want of it.
         The API has checked that sequences fit the context and that the engine does not refuse the profiles. Closing the
         generator cancels the requests that are still running.
 

@@ -47,13 +47,13 @@ class ObservedBackend:
         return self._backend.failure()
 
     async def generate(
-        self, requests: Sequence[GenerationRequest], client: str | None = None
+        self, requests: Sequence[GenerationRequest], client: str | None = None, *, admitted: bool = False
     ) -> AsyncGenerator[tuple[int, Chunk], None]:
         """Run ``requests`` as :meth:`.Backend.generate` does."""
         observed = {index: [watch(one) for watch in self._watches] for index, one in enumerate(requests)}
         ending: Ending = "abort"
         try:
-            async with aclosing(self._backend.generate(requests, client)) as output:
+            async with aclosing(self._backend.generate(requests, client, admitted=admitted)) as output:
                 async for index, chunk in output:
                     if chunk.finish_reason is None:
                         for observer in observed[index]:

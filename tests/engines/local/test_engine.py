@@ -2,6 +2,8 @@
 
 import threading
 from dataclasses import replace
+from queue import Queue
+from typing import Any
 
 import pytest
 import torch
@@ -189,6 +191,18 @@ def test_requests_beyond_the_queue_are_refused_and_accepted_ones_answered():
         with pytest.raises(Overloaded, match="the queue holds 2"):
             at_work.engine.submit([request] * 3, lambda index, report: None)
         assert len(at_work.run(request)) == 1
+
+
+def test_sequences_of_a_request_that_was_let_in_are_not_refused_by_a_full_queue():
+    with running(build_model("llama", dtype=torch.float32), max_num_seqs=1, max_queue=0) as at_work:
+        ended: Queue[int] = Queue()
+
+        def emit(index: int, report: Any) -> None:
+            if isinstance(report, EngineError) or report.finish_reason:
+                ended.put(index)
+
+        at_work.engine.submit([GenerationRequest(PROMPTS[0], GREEDY)] * 3, emit, admitted=True)
+        assert sorted(ended.get(timeout=30) for _ in range(3)) == [0, 1, 2]
 
 
 def test_output_that_is_not_finite_fails_its_own_request_only():

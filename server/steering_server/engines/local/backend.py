@@ -80,12 +80,12 @@ class LocalBackend:
         return self._anatomy.refuses(profile)
 
     async def generate(
-        self, requests: Sequence[GenerationRequest], client: str | None = None
+        self, requests: Sequence[GenerationRequest], client: str | None = None, *, admitted: bool = False
     ) -> AsyncGenerator[tuple[int, Chunk], None]:
         """Run ``requests`` in one batch and yield ``(index, chunk)`` pairs until all of them have finished.
 
-        The queue is fair over ``client``, or over calls where that is None. Closing the generator cancels the requests
-        that are still running.
+        The queue is fair over ``client``, or over calls where that is None; it has room for ``admitted`` ones even if
+        it is full. Closing the generator cancels the requests that are still running.
 
         Raises:
             Overloaded: the queue is full.
@@ -102,7 +102,7 @@ class LocalBackend:
         def emit(index: int, report: Chunk | EngineError) -> None:
             bridge.put(reports, (index, report))
 
-        group = self._engine.submit(requests, emit, client, matchers)
+        group = self._engine.submit(requests, emit, client, matchers, admitted=admitted)
         unfinished = len(requests)
         try:
             while unfinished:

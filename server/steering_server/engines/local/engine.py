@@ -87,6 +87,8 @@ class Engine:
         emit: Emit,
         client: str | None = None,
         matchers: Sequence[Matcher | None] = (),
+        *,
+        admitted: bool = False,
     ) -> Group:
         """Queue ``requests``, to run in one batch as far as there is room; their output goes to ``emit``.
 
@@ -94,7 +96,7 @@ class Engine:
         grammars; none need be given if no request has one.
 
         Raises:
-            Overloaded: more sequences would wait than the limits allow.
+            Overloaded: more sequences would wait than the limits allow, and these are not ``admitted``.
             EngineStopped: the engine is closing.
         """
         group = Group(emit, client)
@@ -111,7 +113,8 @@ class Engine:
         with self._changed:
             if self._closing:
                 raise EngineStopped
-            self._require_room(len(requests), client)
+            if not admitted:
+                self._require_room(len(requests), client)
             if not self._scheduler:
                 self._backlog.work_began(time.monotonic())
             self._scheduler.add(group)

@@ -78,12 +78,12 @@ class VllmBackend:
         return self._applicable.refuses(profile)
 
     async def generate(
-        self, requests: Sequence[GenerationRequest], client: str | None = None
+        self, requests: Sequence[GenerationRequest], client: str | None = None, *, admitted: bool = False
     ) -> AsyncGenerator[tuple[int, Chunk], None]:
         """Run ``requests`` at the same time and yield ``(index, chunk)`` pairs until all of them have finished.
 
-        vLLM's queue is fair over nothing: requests run in the order in which they come. Closing the generator cancels
-        the requests that are still running.
+        vLLM's queue is fair over nothing: requests run in the order in which they come. It has room for ``admitted``
+        ones even if it is full. Closing the generator cancels the requests that are still running.
 
         Raises:
             Overloaded: the queue is full.
@@ -91,16 +91,20 @@ class VllmBackend:
             EngineError: the engine failed, or was stopped before the requests finished.
         """
         asked = [vllm_sampling(request) for request in requests]
-        self._require_room(len(requests))
-        matchers = await self._grammars.matchers([request.sampling for request in requests])
+        if self._closed:
+            raise EngineStopped
+        if not admitted:
+            self._require_room(len(requests))
         self._unfinished += len(requests)
-        reports: asyncio.Queue[_Report] = asyncio.Queue()
-        running = [
-            asyncio.create_task(self._run(index, request, sampling, matcher, reports))
-            for index, (request, sampling, matcher) in enumerate(zip(requests, asked, matchers, strict=True))
-        ]
-        unfinished = len(requests)
+        running: list[asyncio.Task[None]] = []
         try:
+            matchers = await self._grammars.matchers([request.sampling for request in requests])
+            reports: asyncio.Queue[_Report] = asyncio.Queue()
+            running += [
+                asyncio.create_task(self._run(index, request, sampling, matcher, reports))
+                for index, (request, sampling, matcher) in enumerate(zip(requests, asked, matchers, strict=True))
+            ]
+            unfinished = len(requests)
             while unfinished:
                 index, report = await reports.get()
                 if isinstance(report, Exception):
@@ -131,8 +135,6 @@ class VllmBackend:
         await asyncio.to_thread(self._engine.shutdown)
 
     def _require_room(self, new: int) -> None:
-        if self._closed:
-            raise EngineStopped
         whole = self._limits.max_num_seqs + self._limits.max_queue
         if new > whole:
             raise Overloaded(
