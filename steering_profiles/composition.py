@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from steering_profiles.conditions import Condition
 from steering_profiles.errors import GateError
@@ -40,8 +40,19 @@ class ProfileAtStrength:
 
     @property
     def condition(self) -> Condition | None:
-        """Condition of the profile; None if it has none, or at strength 0."""
+        """Condition of a profile whose scales have none of their own; None if it has none, or at strength 0."""
         return self.profile.when if self.strength != 0 else None
+
+    @cached_property
+    def parts(self) -> tuple["ProfileAtStrength", ...]:
+        """What together has the same effect, with at most one condition each: only itself, where no scale has one."""
+        profile = self.profile
+        if all(scale.when is None for scales in (profile.heads, profile.neurons) for scale in scales):
+            return (self,)
+        split = _split(_Key(self.key[0], profile))
+        return tuple(
+            replace(self, profile=part, known_hash=f"{self.key[0]} part {place}") for place, part in enumerate(split)
+        )
 
     def changed(self, state: str, **changes: object) -> "ProfileAtStrength":
         """Return the profile with ``changes`` to its fields, which make it another one: ``state`` is part of its key.
@@ -50,6 +61,19 @@ class ProfileAtStrength:
         """
         profile = self.profile.model_copy(update=changes)
         return replace(self, profile=profile, known_hash=f"{self.key[0]} {state}")
+
+
+@dataclass(frozen=True)
+class _Key:
+    """A profile, compared by its content hash: it can have very many scales."""
+
+    content_hash: str
+    profile: Profile = field(compare=False, repr=False)
+
+
+@lru_cache(maxsize=64)
+def _split(key: _Key) -> tuple[Profile, ...]:
+    return key.profile.split()
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +113,14 @@ class Steering:
         )
 
     @cached_property
+    def parts(self) -> tuple[ProfileAtStrength, ...]:
+        """The profiles with at most one condition each: one that has conditions of its scales is in several parts."""
+        return tuple(part for one in self.profiles for part in one.parts)
+
+    @cached_property
     def conditions(self) -> tuple[Condition, ...]:
-        """The different conditions of the profiles, in order; empty where all of them take effect everywhere."""
-        return tuple(dict.fromkeys(one.condition for one in self.profiles if one.condition is not None))
+        """The different conditions of the parts, in order; empty where all of them take effect everywhere."""
+        return tuple(dict.fromkeys(one.condition for one in self.parts if one.condition is not None))
 
     def where(self, held: int) -> "Steering":
         """Return the steering of a position, without conditions.
@@ -104,20 +133,20 @@ class Steering:
         return Steering(
             tuple(
                 one if one.condition is None else one.changed("unconditional", when=None)
-                for one in self.profiles
+                for one in self.parts
                 if one.condition is None or one.condition in holding
             )
         )
 
     def under(self, condition: Condition | None) -> "Steering":
-        """Return the profiles that have this condition, or none."""
-        return Steering(tuple(one for one in self.profiles if one.condition == condition))
+        """Return the parts that have this condition, or none."""
+        return Steering(tuple(one for one in self.parts if one.condition == condition))
 
     def _ungated(self, change: Callable[[ProfileAtStrength], ProfileAtStrength]) -> "Steering":
-        """Return the steering with its gated profiles changed."""
+        """Return the steering with its gated parts changed; it has the same conditions."""
         if self.gate is None:
             return self
-        return Steering(tuple(one if one.gate is None else change(one) for one in self.profiles))
+        return Steering(tuple(one if one.gate is None else change(one) for one in self.parts))
 
     def __iter__(self) -> Iterator[ProfileAtStrength]:
         return iter(self.profiles)

@@ -31,7 +31,7 @@ class Effective:
     gate: str | None = None
     """Band of the top probability in which the two final-layer effects apply, as ``0.1..0.5``; None: everywhere."""
     when: tuple[str, ...] = ()
-    """The different conditions under which profiles take effect; empty where all of them do everywhere."""
+    """The different conditions under which something takes effect; empty where everything does everywhere."""
     warnings: tuple[str, ...] = ()
     """Sentences about requested effects that do nothing or apply only in part."""
 
@@ -49,11 +49,12 @@ def effective(steering: Steering, dtype: str) -> Effective:
     rounding in ``dtype`` removes it.
     """
     active = [(applied.profile, applied.strength) for applied in steering if applied.strength != 0]
+    parts = [(applied.profile, applied.strength) for applied in steering.parts if applied.strength != 0]
     heads = _factors(
-        (p.when, (s.layer, s.head), 1 + strength * (s.scale - 1)) for p, strength in active for s in p.heads
+        (p.when, (s.layer, s.head), 1 + strength * (s.scale - 1)) for p, strength in parts for s in p.heads
     )
     neurons = _factors(
-        (p.when, (s.layer, s.neuron), 1 + strength * (s.scale - 1)) for p, strength in active for s in p.neurons
+        (p.when, (s.layer, s.neuron), 1 + strength * (s.scale - 1)) for p, strength in parts for s in p.neurons
     )
     shares = {
         p.name: strength * p.final_layer.self_only_attention
@@ -94,6 +95,11 @@ def self_only_attention_range(profile: Profile) -> tuple[float, float] | None:
     """Return the range of strengths that is not clamped for a profile's self-only attention; None if it has none."""
     share = profile.final_layer.self_only_attention
     return (0.0, 1 / share) if share else None
+
+
+def described_conditions(profile: Profile) -> str | None:
+    """Return the conditions of a profile in words, separated by ``;``, or None if all of it takes effect everywhere."""
+    return "; ".join(map(str, profile.conditions)) or None
 
 
 def _factors(scaled: Iterable[tuple[Condition | None, tuple[int, int], float]]) -> list[list[float]]:

@@ -17,9 +17,11 @@ def require_exportable(applied: ProfileAtStrength) -> None:
     # The dtype of the weights is not known yet; in float64 the fewest factors round to 1.
     changed = effective(Steering((applied,)), "float64")
     inexpressible = []
-    if applied.condition is not None:
+    if conditions := Steering((applied,)).conditions:
+        one, it = ("a condition", "it") if len(conditions) == 1 else (f"{len(conditions)} conditions", "them")
+        tested = "which is" if len(conditions) == 1 else "which are"
         inexpressible.append(
-            f"a condition ({applied.condition}), which is tested token by token (--everywhere leaves it out)"
+            f"{one} ({'; '.join(map(str, conditions))}), {tested} tested token by token (--everywhere leaves {it} out)"
         )
     if changed.self_only_attention:
         inexpressible.append("self-only attention, which replaces the output of the final layer's attention")

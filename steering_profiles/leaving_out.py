@@ -24,11 +24,14 @@ _SHOWN_NAME = 40  # characters of an invalid name in a message
 
 
 def component_names(profile: Profile) -> tuple[str, ...]:
-    """Return the names of everything that ``profile`` changes: its heads, neurons and parts of the final layer."""
+    """Return the names of everything that ``profile`` changes: its heads, neurons and parts of the final layer.
+
+    A component that is scaled under several conditions has one name, which stands for all of its scales.
+    """
     final_layer = profile.final_layer
     return (
-        *(head.component for head in profile.heads),
-        *(neuron.component for neuron in profile.neurons),
+        *dict.fromkeys(head.component for head in profile.heads),
+        *dict.fromkeys(neuron.component for neuron in profile.neurons),
         *((OWN_ATTENTION,) if final_layer.self_only_attention else ()),
         *((INTERCEPT,) if final_layer.intercept_scale else ()),
     )

@@ -4,26 +4,17 @@ A profile is a JSON file and, if it has tensors, a ``.safetensors`` file of the 
 the checks that need no model. It does not import torch.
 """
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from steering_profiles.conditions import Condition
 from steering_profiles.errors import StrengthError
+from steering_profiles.fields import Count, Facts, Index, Integer, Number, ProfileName, Share, Text, When
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,27 +28,8 @@ MAX_STRENGTH = 10.0
 INTERCEPT_TENSOR = "final_layer.intercept"
 """Name of the intercept ``b``, ``[hidden_size]``, in the profile's safetensors file."""
 
-_T = TypeVar("_T")
-
-
-def _writable(value: _T) -> _T:
-    """Refuse text with lone surrogates: JSON and Python accept them, but UTF-8 cannot encode them."""
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as exc:
-        raise ValueError(f"contains a lone surrogate, {exc.object[exc.start]!r}, which is not valid text") from exc
-    return value
-
-
-ProfileName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Text = Annotated[str, AfterValidator(_writable)]
-Facts = Annotated[Mapping[str, JsonValue], AfterValidator(_writable)]
-# Strict, so that text and booleans are not accepted as numbers.
-Integer = Annotated[int, Field(strict=True)]
-Index = Annotated[int, Field(strict=True, ge=0)]
-Count = Annotated[int, Field(strict=True, ge=1)]
-Number = Annotated[float, Field(strict=True)]
-Share = Annotated[float, Field(strict=True, ge=0, le=1)]
+MOST_CONDITIONS = 8
+"""Different conditions of one profile; the server tests each of them at every token."""
 
 
 class _Frozen(BaseModel):
@@ -96,6 +68,8 @@ class HeadScale(_Frozen):
     layer: Index
     head: Index
     scale: Number
+    when: When = None
+    """Positions at which the scale applies, of those at which the profile does; None: all of them."""
 
     @property
     def component(self) -> str:
@@ -109,6 +83,8 @@ class NeuronScale(_Frozen):
     layer: Index
     neuron: Index
     scale: Number
+    when: When = None
+    """Positions at which the scale applies, of those at which the profile does; None: all of them."""
 
     @property
     def component(self) -> str:
@@ -202,8 +178,7 @@ class Profile(_Frozen):
     heads: Annotated[tuple[HeadScale, ...], Field(fail_fast=True)] = ()
     neurons: Annotated[tuple[NeuronScale, ...], Field(fail_fast=True)] = ()
     final_layer: FinalLayer = FinalLayer()
-    # Omitted if None, so that profiles without a condition have the same content hash as before conditions existed.
-    when: Annotated[Condition | None, Field(exclude_if=lambda when: when is None)] = None
+    when: When = None
     """Positions at which the profile takes effect; None: all positions."""
     provenance: Provenance | None = None
     tensors: Annotated[Mapping[str, np.ndarray[Any, Any]], Field(exclude=True, repr=False)] = {}
@@ -211,14 +186,72 @@ class Profile(_Frozen):
 
     @property
     def summary(self) -> str:
-        """Short description of the changes, such as ``20 heads x 1.5``."""
+        """Short description of the changes, such as ``20 heads x 1.5``; under several conditions, of each."""
+        parts = self.split()
+        if len(parts) == 1:
+            changes, when = parts[0]._changes, parts[0].when
+            return changes if when is None else f"{changes}; where {when}"
+        return "; ".join(
+            f"{part._changes} {'everywhere' if part.when is None else f'where {part.when}'}" for part in parts
+        )
+
+    @property
+    def conditions(self) -> tuple[Condition, ...]:
+        """The different conditions under which something of the profile takes effect; empty if all does everywhere."""
+        return tuple(dict.fromkeys(part.when for part in self.split() if part.when is not None))
+
+    def split(self) -> tuple["Profile", ...]:
+        """Return profiles without conditions of single scales, which applied together have the same effect.
+
+        That is only itself if it has none; otherwise one for each condition. What has no condition of its own comes
+        first, and then the conditions in the order of their first scale. Where the profile has a condition and a scale
+        another, both must hold.
+        """
+        own = dict.fromkeys(scale.when for scale in (*self.heads, *self.neurons))
+        if own.keys() <= {None}:
+            return (self,)
+        heads: dict[Condition | None, list[HeadScale]] = {when: [] for when in own}
+        neurons: dict[Condition | None, list[NeuronScale]] = {when: [] for when in own}
+        for head in self.heads:
+            heads[head.when].append(head)
+        for neuron in self.neurons:
+            neurons[neuron.when].append(neuron)
+        common = [None] if None in own or self.final_layer != FinalLayer() else []
+        return tuple(
+            self.model_copy(
+                update={
+                    "heads": tuple(_bare(scale) for scale in heads.get(when, ())),
+                    "neurons": tuple(_bare(scale) for scale in neurons.get(when, ())),
+                    "when": _both(self.when, when),
+                }
+                | ({} if when is None else {"final_layer": FinalLayer(), "tensors": {}})
+            )
+            for when in (*common, *(when for when in own if when is not None))
+        )
+
+    def everywhere(self) -> "Profile":
+        """Return the profile without its conditions.
+
+        A component that it scales under several conditions occurs once for each: at every position all of its factors
+        apply.
+        """
+        return self.model_copy(
+            update={
+                "heads": tuple(_bare(scale) for scale in self.heads),
+                "neurons": tuple(_bare(scale) for scale in self.neurons),
+                "when": None,
+            }
+        )
+
+    @property
+    def _changes(self) -> str:
+        """The changes without their conditions."""
         parts = [
-            f"{len(scales)} {what} x {_range([scale.scale for scale in scales])}"
+            f"{len({scale.component for scale in scales})} {what} x {_range([scale.scale for scale in scales])}"
             for what, scales in (("heads", self.heads), ("neurons", self.neurons))
             if scales
         ]
-        changes = ", ".join(filter(None, (*parts, self.final_layer.summary))) or "nothing"
-        return changes if self.when is None else f"{changes}; where {self.when}"
+        return ", ".join(filter(None, (*parts, self.final_layer.summary))) or "nothing"
 
     def apply(
         self,
@@ -252,21 +285,38 @@ class Profile(_Frozen):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        heads = [(scale.layer, scale.head) for scale in self.heads]
-        neurons = [(scale.layer, scale.neuron) for scale in self.neurons]
+        heads = [(scale.layer, scale.head, scale.when) for scale in self.heads]
+        neurons = [(scale.layer, scale.neuron, scale.when) for scale in self.neurons]
         _check_components("heads", heads, (self.model.layers, self.model.heads))
         _check_components("neurons", neurons, (self.model.layers, self.model.neurons))
-        if self.when is not None and self.when.largest_token >= self.model.vocab_size:
-            raise ValueError(
-                f"when names the token {self.when.largest_token}, but the profile's model has {self.model.vocab_size} "
-                "tokens"
-            )
+        self._check_conditions()
         needed = {INTERCEPT_TENSOR} if self.final_layer.intercept_scale else set()
         if set(self.tensors) != needed:
             raise ValueError(f"tensors are {sorted(self.tensors)}; this profile needs {sorted(needed)}")
         for name, tensor in self.tensors.items():
             _check_tensor(name, tensor, (self.model.hidden_size,))
         return self
+
+    def _check_conditions(self) -> None:
+        named: dict[Condition, str] = {}
+        for scale in (*self.heads, *self.neurons):
+            if scale.when is not None:
+                named.setdefault(scale.when, f"when of {scale.component}")
+        if len(named) > MOST_CONDITIONS:
+            raise ValueError(f"heads and neurons have {len(named)} different conditions; allowed: {MOST_CONDITIONS}")
+        if self.when is not None:
+            named[self.when] = "when"
+        for when, place in named.items():
+            if when.largest_token >= self.model.vocab_size:
+                raise ValueError(
+                    f"{place} names the token {when.largest_token}, but the profile's model has "
+                    f"{self.model.vocab_size} tokens"
+                )
+            try:
+                _both(self.when, when)
+            except ValidationError as exc:
+                why = exc.errors()[0]["msg"].removeprefix("Value error, ")
+                raise ValueError(f"{place} and when of the profile must both hold: {why}") from exc
 
 
 def check_strength(strength: float) -> float:
@@ -288,11 +338,32 @@ def strength_text(strength: float) -> str:
     return repr(float(strength)).removesuffix(".0")
 
 
-def _check_components(field: str, keys: list[tuple[int, int]], counts: tuple[int, int]) -> None:
-    repeated = sorted(key for key, times in Counter(keys).items() if times > 1)
+_Scale = TypeVar("_Scale", HeadScale, NeuronScale)
+
+
+def _bare(scale: _Scale) -> _Scale:
+    """Return a scale without its condition."""
+    return scale if scale.when is None else scale.model_copy(update={"when": None})
+
+
+def _both(one: Condition | None, other: Condition | None) -> Condition | None:
+    """Return the condition that holds where both do.
+
+    Raises:
+        ValidationError: it has more parts or levels than a condition may have.
+    """
+    if one is None or other is None or one == other:
+        return one or other
+    return Condition(all_=(one, other))
+
+
+def _check_components(field: str, keys: list[tuple[int, int, Condition | None]], counts: tuple[int, int]) -> None:
+    repeated = {key for key, times in Counter(keys).items() if times > 1}
     if repeated:
-        raise ValueError(f"{field} names a component more than once: {repeated[:5]}")
-    outside = [key for key in keys if key[0] >= counts[0] or key[1] >= counts[1]]
+        under = " under the same condition" if any(when is not None for *_, when in repeated) else ""
+        places = sorted({key[:2] for key in repeated})
+        raise ValueError(f"{field} names a component more than once{under}: {places[:5]}")
+    outside = [key[:2] for key in keys if key[0] >= counts[0] or key[1] >= counts[1]]
     if outside:
         raise ValueError(
             f"{field} names {outside[:5]}, but the profile's model has {counts[0]} layers of {counts[1]} {field}"

@@ -16,7 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from steering_profiles.conditions import Condition, ConditionTrace
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.fit_settings import Kind
-from steering_profiles.fitting.components import Scales
+from steering_profiles.fitting.components import Scales, ScaleSet
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.quantised import differentiable
 from steering_profiles.tasks.task import Example
@@ -48,14 +48,22 @@ class LossGradient:
 class DifferentiableScales:
     """Context manager that applies component scales to a model such that a loss can be differentiated by them.
 
-    With a ``condition`` they apply only at the positions where it holds.
+    With a ``condition`` they apply only at the positions where it holds. The scales of the sets ``beside`` are in place
+    as well, where theirs hold.
     """
 
-    def __init__(self, loaded: LoadedModel, kinds: Sequence[Kind], condition: Condition | None = None) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        kinds: Sequence[Kind],
+        condition: Condition | None = None,
+        beside: Sequence[ScaleSet] = (),
+    ) -> None:
         sizes = loaded.anatomy.sizes
         self._loaded = loaded
         self._positions = None if condition is None else _Positions(loaded, condition)
         self._held: Tensor | None = None
+        self._beside = [_FixedScales(loaded, one) for one in beside]
         self._precise = torch.promote_types(loaded.dtype, torch.float32)
         widths: dict[Kind, int] = {"head": sizes.heads, "neuron": sizes.neurons}
         self._shapes = {kind: (sizes.layers, widths[kind]) for kind in kinds}
@@ -191,6 +199,8 @@ class DifferentiableScales:
     def _read(self, texts: Sequence[tuple[Sequence[int], int]], width: int) -> None:
         if self._positions is not None:
             self._held = torch.tensor([self._positions.of(*text, width) for text in texts]).unsqueeze(-1)
+        for fixed in self._beside:
+            fixed.read(texts, width)
 
     def _logits(self, tokens: Tensor) -> Tensor:
         # The backward pass of torch's fused attention dominates the time for such short prompts.
@@ -218,9 +228,42 @@ class DifferentiableScales:
             if self._held is not None:
                 held = self._held.to(scale.device).reshape(*args[0].shape[:-1], 1)
                 scale = torch.where(held, scale, torch.ones_like(scale))
-            return (args[0] * scale, *args[1:])
+            scaled = args[0] * scale
+            for fixed in self._beside:
+                scaled = fixed.apply(kind, layer, scaled)
+            return (scaled, *args[1:])
 
         return hook
+
+
+class _FixedScales:
+    """A set of scales that is in place while others are moved."""
+
+    def __init__(self, loaded: LoadedModel, given: ScaleSet) -> None:
+        sizes = loaded.anatomy.sizes
+        self._positions = None if given.condition is None else _Positions(loaded, given.condition)
+        self._held: Tensor | None = None
+        self._factors: dict[tuple[Kind, int], Tensor] = {}
+        for component, scale in given.scales.items():
+            each, width = (sizes.head_dim, sizes.heads) if component.kind == "head" else (1, sizes.neurons)
+            factors = self._factors.setdefault((component.kind, component.layer), torch.ones(width * each))
+            factors[component.index * each : (component.index + 1) * each] = scale
+
+    def read(self, texts: Sequence[tuple[Sequence[int], int]], width: int) -> None:
+        """Read the texts of the next pass: tokens, and the length of the prompt."""
+        if self._positions is not None:
+            self._held = torch.tensor([self._positions.of(*text, width) for text in texts]).unsqueeze(-1)
+
+    def apply(self, kind: Kind, layer: int, activations: Tensor) -> Tensor:
+        """Return ``activations``, ``[..., features]``, scaled where the condition holds."""
+        factors = self._factors.get((kind, layer))
+        if factors is None:
+            return activations
+        factors = factors.to(activations)
+        if self._held is not None:
+            held = self._held.to(activations.device).reshape(*activations.shape[:-1], 1)
+            factors = torch.where(held, factors, torch.ones_like(factors))
+        return activations * factors
 
 
 class _Positions:

@@ -12,6 +12,7 @@ from pydantic import JsonValue
 
 from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy
+from steering_profiles.fitting.components import ScaleSet
 from steering_profiles.fitting.stepwise import SearchStep
 
 _ROUNDING = 1e-9
@@ -55,6 +56,13 @@ class Candidate:
     point: SearchStep
     """The step, measured under the condition."""
     condition: Condition | None = None
+    beside: Sequence[ScaleSet] = ()
+    """Sets of scales that were chosen before, and in place when the step was measured."""
+
+    @property
+    def sets(self) -> tuple[ScaleSet, ...]:
+        """All that is in place."""
+        return (*self.beside, ScaleSet(self.point.scales, self.condition)) if self.point.scales else (*self.beside,)
 
     def __str__(self) -> str:
         where = "" if self.condition is None else f" where {self.condition}"
@@ -82,13 +90,13 @@ def choose_candidate(
 ) -> ChosenCandidate:
     """Return the best candidate with which no group loses more than ``max_lost`` percentage points.
 
-    ``paths`` have the measured steps in order, under one condition each, and begin with the plain model, which is
-    always allowed. As in :func:`.choose_step`, a step is judged by the largest number of errors among itself and its
+    ``paths`` have the measured steps in order, under one condition each, and begin with the step without scales, which
+    is always allowed. As in :func:`.choose_step`, a step is judged by the largest number of errors among itself and its
     neighbours, and of equal ones that with the smallest total change is better, then that of the earlier path.
     ``changes_of`` is asked in this order, and only until a candidate is allowed.
 
     Raises:
-        ValueError: no path has the plain model, and no other candidate is allowed.
+        ValueError: no path has a step without scales, and no other candidate is allowed.
     """
 
     def standing(path: Sequence[Candidate], index: int) -> tuple[int, float]:
@@ -115,7 +123,7 @@ def choose_candidate(
         losing = sum(change.lost > max_lost + _ROUNDING for change in changes)
         more = f" and {losing - 1} more" if losing > 1 else ""
         refused.append(f"{candidate}: {changes[0]}{more}")
-    raise ValueError("no path has the plain model")
+    raise ValueError("no path has a step without scales")
 
 
 def changes_to_json(changes: Sequence[GroupChange]) -> list[JsonValue]:

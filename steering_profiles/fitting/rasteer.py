@@ -2,7 +2,8 @@
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydantic import JsonValue
@@ -23,13 +24,14 @@ from steering_profiles.evaluation import (
 from steering_profiles.fit_settings import FitSettings, StepwiseSettings
 from steering_profiles.fitting.answer_tokens import AnswerTokens
 from steering_profiles.fitting.checkpoint import FitCheckpoint
-from steering_profiles.fitting.choice import Choice, profile_of, steering_of
+from steering_profiles.fitting.choice import Choice, found_sets, profile_of, steering_of
 from steering_profiles.fitting.circuit import rank_by_patching
-from steering_profiles.fitting.components import Component, Scales
+from steering_profiles.fitting.components import Component, Scales, ScaleSet
 from steering_profiles.fitting.grid import GridPoint, make_grid, search_grid
 from steering_profiles.fitting.no_harm import (
     Candidate,
     ChosenCandidate,
+    GroupChange,
     choose_candidate,
     group_changes,
 )
@@ -42,6 +44,7 @@ from steering_profiles.fitting.projection import (
     select_neurons,
 )
 from steering_profiles.fitting.ranking import ComponentRanking, rank
+from steering_profiles.fitting.rounds import Round, search_rounds
 from steering_profiles.fitting.stepwise import SearchStep, choose_step, search_path, validation_set
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
@@ -109,8 +112,8 @@ def fit(
             choice = _choose_on_grid(
                 evaluator, _order(loaded, task, settings, ranking, progress), settings, checkpoint, progress
             )
-        profile = profile_of(choice.scales, loaded.identity, name, task.name, choice.condition)
-        steering = steering_of(choice.scales, loaded.identity, choice.condition)
+        profile = profile_of(choice.sets, loaded.identity, name, task.name)
+        steering = steering_of(choice.sets, loaded.identity)
         progress.stage("measuring test", 2 * len(task.test))
         before = predictor.accuracy(task.test, progress=progress)
         after = predictor.accuracy(task.test, steering, progress)
@@ -165,18 +168,17 @@ class _Evaluator:
     predictor: TokenPredictor
     text_predictor: TextPredictor
 
-    def accuracy(self, scales: Scales, examples: Sequence[Example], condition: Condition | None = None) -> Accuracy:
-        return self.predictor.accuracy(examples, steering_of(scales, self.loaded.identity, condition))
+    def accuracy(self, sets: Sequence[ScaleSet], examples: Sequence[Example]) -> Accuracy:
+        return self.predictor.accuracy(examples, steering_of(sets, self.loaded.identity))
 
-    def nll_increase(self, scales: Scales, condition: Condition | None = None) -> float:
+    def nll_increase(self, sets: Sequence[ScaleSet]) -> float:
         """Return the largest increase of the NLL over the texts, as a share of the plain model's NLL."""
-        steering = steering_of(scales, self.loaded.identity, condition)
-        return self.text_predictor.measure(self.texts, steering).worst.nll_increase
+        return self.text_predictor.measure(self.texts, steering_of(sets, self.loaded.identity)).worst.nll_increase
 
-    def where_none_may_lose(self, scales: Scales, condition: Condition | None = None) -> dict[str, Accuracy]:
+    def where_none_may_lose(self, sets: Sequence[ScaleSet]) -> dict[str, Accuracy]:
         """Return the accuracy on dev and on the choosing formats."""
         formats = {"dev": self.task.dev, **self.task.choosing_formats}
-        return {name: self.accuracy(scales, examples, condition) for name, examples in formats.items()}
+        return {name: self.accuracy(sets, examples) for name, examples in formats.items()}
 
 
 def _choose_stepwise(
@@ -184,73 +186,82 @@ def _choose_stepwise(
 ) -> Choice:
     prompts = validation_set(evaluator.task, settings.stepwise)
 
-    def search(condition: Condition | None = None) -> list[SearchStep]:
+    def search(condition: Condition | None, beside: Sequence[ScaleSet]) -> list[SearchStep]:
+        def measure(scales: Scales) -> tuple[Accuracy, float]:
+            sets = (*beside, ScaleSet(scales, condition))
+            return evaluator.accuracy(sets, prompts), evaluator.nll_increase(sets)
+
         return search_path(
             evaluator.loaded,
             evaluator.task,
             round_robin(list(evaluator.texts.values())),
             settings.kinds,
-            lambda scales: (evaluator.accuracy(scales, prompts, condition), evaluator.nll_increase(scales, condition)),
+            measure,
             settings=settings.stepwise,
             condition=condition,
+            beside=beside,
             checkpoint=checkpoint,
             progress=progress,
         )
 
-    path = search()
     if settings.stepwise.max_lost is None:
+        path = search(None, ())
         best = choose_step(path, settings.stepwise.max_nll_increase)
-        return Choice(best.scales, evaluator.accuracy(best.scales, evaluator.task.dev), _facts(best), path=path)
-    paths = [[Candidate(point) for point in path]]
-    for condition in evaluator.task.conditions if settings.stepwise.conditions else ():
-        paths.append([Candidate(point, condition if point.scales else None) for point in search(condition)])
-    chosen = _choose_without_harm(evaluator, paths, settings.stepwise, checkpoint)
-    best, when = chosen.candidate.point, chosen.candidate.condition
-    facts = _facts(best) | {
+        sets = (ScaleSet(best.scales),)
+        only = Round((None,), path, best)
+        return Choice(sets, evaluator.accuracy(sets, evaluator.task.dev), _facts([only]), rounds=(only,))
+    rounds, chosen = search_rounds(
+        evaluator.task.conditions if settings.stepwise.conditions else (),
+        search,
+        partial(_choose_without_harm, evaluator, settings=settings.stepwise, checkpoint=checkpoint),
+    )
+    refused = tuple(one for each in rounds for one in each.refused)
+    facts = _facts(rounds) | {
         "most_lost_by": str(chosen.changes[0]) if chosen.changes else None,
-        "refused": list(chosen.refused),
-        "when": None if when is None else when.model_dump(mode="json"),
+        "refused": list(refused),
     }
+    if settings.stepwise.conditions:
+        facts["rounds"] = [str(one) for one in rounds]
     return Choice(
-        best.scales,
-        evaluator.accuracy(best.scales, evaluator.task.dev, when),
+        chosen.candidate.sets,
+        evaluator.accuracy(chosen.candidate.sets, evaluator.task.dev),
         facts,
-        path=[candidate.point for candidate in chosen.path],
-        condition=when,
+        rounds=rounds,
         harm=chosen.changes,
-        refused=chosen.refused,
+        refused=refused,
     )
 
 
-def _facts(best: SearchStep) -> dict[str, JsonValue]:
-    return {
-        "step": best.step,
-        "components": len(best.scales),
-        "disturbance": best.total_change,
-        "drift": round(best.nll_increase, 5),
-    }
+def _facts(rounds: Sequence[Round]) -> dict[str, JsonValue]:
+    """Return the chosen step, or those of all sets where there are several."""
+    found = found_sets(rounds)
+    return found[0].to_json() if len(found) == 1 else {"sets": [one.to_json() for one in found]}
 
 
 def _choose_without_harm(
-    evaluator: _Evaluator, paths: Sequence[Sequence[Candidate]], settings: StepwiseSettings, checkpoint: FitCheckpoint
+    evaluator: _Evaluator,
+    paths: Sequence[Sequence[Candidate]],
+    *,
+    settings: StepwiseSettings,
+    checkpoint: FitCheckpoint,
 ) -> ChosenCandidate:
     """Return the best step of ``paths`` that does no harm; each path was searched under one condition or none."""
 
-    def on_formats(candidate: Candidate) -> dict[str, Accuracy]:
+    def on_formats(candidate: Candidate, name: str) -> dict[str, Accuracy]:
         def made() -> dict[str, JsonValue]:
-            found = evaluator.where_none_may_lose(candidate.point.scales, candidate.condition)
+            found = evaluator.where_none_may_lose(candidate.sets)
             return {name: accuracy.to_json() for name, accuracy in found.items()}
 
-        found: Any = checkpoint.recall(f"choosing formats of {candidate}", made)
+        found: Any = checkpoint.recall(f"choosing formats of {name}", made)
         return {name: Accuracy.from_json(counts) for name, counts in found.items()}
 
-    plain = on_formats(paths[0][0])
-    return choose_candidate(
-        paths,
-        lambda candidate: group_changes(plain, on_formats(candidate)),
-        settings.max_nll_increase,
-        settings.max_lost or 0.0,
-    )
+    def changes_of(candidate: Candidate) -> tuple[GroupChange, ...]:
+        beside = f", beside {len(candidate.beside)}" if candidate.beside else ""
+        return group_changes(plain, on_formats(candidate, f"{candidate}{beside}"))
+
+    unsteered = Candidate(replace(paths[0][0].point, scales={}))
+    plain = on_formats(unsteered, "step 0")
+    return choose_candidate(paths, changes_of, settings.max_nll_increase, settings.max_lost or 0.0)
 
 
 def _choose_on_grid(
@@ -269,7 +280,7 @@ def _choose_on_grid(
         part = slices[point] = slices.get(point, 0) + 1
         found = checkpoint.recall(
             f"grid {point.k} {strength_text(point.alpha)} {part}",
-            lambda: evaluator.accuracy(scales_at(point), examples).to_json(),
+            lambda: evaluator.accuracy([ScaleSet(scales_at(point))], examples).to_json(),
         )
         return Accuracy.from_json(found)
 
@@ -280,7 +291,7 @@ def _choose_on_grid(
         "alpha": best.point.alpha,
         "order": [str(component) for component in order[: best.point.k]],
     }
-    return Choice(scales_at(best.point), best.accuracy, facts, grid=grid)
+    return Choice((ScaleSet(scales_at(best.point)),), best.accuracy, facts, grid=grid)
 
 
 def _order(
@@ -306,10 +317,15 @@ def _searched(settings: FitSettings, choice: Choice) -> dict[str, JsonValue]:
     }
     if choice.path:
         searched["stepwise"] = {**settings.stepwise.to_json()}
-        searched["path"] = [
-            [p.step, len(p.scales), p.total_change, p.accuracy.correct, p.accuracy.total, round(p.nll_increase, 5)]
-            for p in choice.path
-        ]
+        paths = [_recorded(one.path) for one in found_sets(choice.rounds)]
+        searched |= {"path": paths[0]} if len(paths) == 1 else {"paths": paths}
     else:
         searched["points"] = [[m.point.k, m.point.alpha, m.accuracy.correct, m.accuracy.total] for m in choice.grid]
     return searched
+
+
+def _recorded(path: Sequence[SearchStep]) -> list[JsonValue]:
+    return [
+        [p.step, len(p.scales), p.total_change, p.accuracy.correct, p.accuracy.total, round(p.nll_increase, 5)]
+        for p in path
+    ]

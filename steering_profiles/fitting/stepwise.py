@@ -25,7 +25,7 @@ from steering_profiles.evaluation import Accuracy
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.fit_settings import Kind, StepwiseSettings
 from steering_profiles.fitting.checkpoint import FitCheckpoint
-from steering_profiles.fitting.components import Component, Scales
+from steering_profiles.fitting.components import Component, Scales, ScaleSet
 from steering_profiles.fitting.gradient import MARGIN, DifferentiableScales
 from steering_profiles.fitting.pressure import Pressure
 from steering_profiles.models import LoadedModel
@@ -54,7 +54,7 @@ class SearchStep:
     @property
     def total_change(self) -> float:
         """Total change (L1): the sum of ``|scale - 1|`` over the components."""
-        return round(sum(abs(scale - 1) for scale in self.scales.values()), 9)
+        return ScaleSet(self.scales).total_change
 
 
 Measure = Callable[[Scales], tuple[Accuracy, float]]
@@ -70,12 +70,13 @@ def search_path(
     *,
     settings: StepwiseSettings = StepwiseSettings(),
     condition: Condition | None = None,
+    beside: Sequence[ScaleSet] = (),
     checkpoint: FitCheckpoint | None = None,
     progress: Progress | None = None,
 ) -> list[SearchStep]:
-    """Return the measured steps of the search, the plain model first. ``texts`` are unrelated to the task.
+    """Return the measured steps of the search, the one without scales first. ``texts`` are unrelated to the task.
 
-    The scales apply where ``condition`` holds, if there is one.
+    The scales apply where ``condition`` holds, if there is one. Those of the sets ``beside`` are in place all the time.
     """
     checkpoint = FitCheckpoint() if checkpoint is None else checkpoint  # an empty checkpoint is falsy
     progress = progress or Silent()
@@ -84,6 +85,8 @@ def search_path(
     scales: dict[Component, float] = {}
     path: list[SearchStep] = []
     where = "" if condition is None else f" where {condition}"
+    if beside:
+        where += f", beside {len(beside)} of {sum(len(one.scales) for one in beside)} scales"
 
     def measure_here(step: int) -> None:
         def made() -> dict[str, JsonValue]:
@@ -97,7 +100,7 @@ def search_path(
     measure_here(0)
     best: tuple[float, Sequence[float]] | None = None
     size = settings.step
-    with DifferentiableScales(loaded, kinds, condition) as model:
+    with DifferentiableScales(loaded, kinds, condition, beside) as model:
         for step in range(1, settings.max_steps + 1):
             weights = None if pressure is None else pressure.weights
             loss, gains, leads = checkpoint.recall(

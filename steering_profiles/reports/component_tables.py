@@ -17,20 +17,26 @@ _LOOKED_AT = 4
 
 
 def scales_table(report: Report) -> Table:
-    """Return every component that the profile scales, with its figures in the ranking."""
+    """Return every component that the profile scales, with its figures in the ranking.
+
+    Of a profile with several conditions there is a row for each condition under which a component is scaled.
+    """
     ranking = report.ranking
     ranked = {str(r.component): (place, r) for place, r in enumerate(ranking.components if ranking else (), start=1)}
-    scales = [(head.component, head.scale) for head in report.profile.heads]
-    scales += [(neuron.component, neuron.scale) for neuron in report.profile.neurons]
+    parts = report.profile.split()
+    scales = [(s.component, s.scale, part.when) for part in parts for s in (*part.heads, *part.neurons)]
     rows = []
     # In the order of the ranking, components without a rank last.
-    for name, scale in sorted(scales, key=lambda item: ranked[item[0]][0] if item[0] in ranked else math.inf):
+    for name, scale, when in sorted(scales, key=lambda item: ranked[item[0]][0] if item[0] in ranked else math.inf):
         row: tuple[Cell, ...] = (Cell(name), Cell(f"×{number(scale)}"))
+        if len(parts) > 1:
+            row += (Cell("everywhere" if when is None else str(when)),)
         if ranking is not None:
             known = name in ranked
             row += _ranking_cells(ranking, *ranked[name]) if known else (Cell("–"),) * len(_ranking_columns(ranking))
         rows.append(row)
-    columns = (Column("component", numeric=False), Column("scale"))
+    where = (Column("where", numeric=False, code=True),) if len(parts) > 1 else ()
+    columns = (Column("component", numeric=False), Column("scale"), *where)
     return Table("Components that the profile scales", columns + _ranking_columns(ranking), tuple(rows))
 
 

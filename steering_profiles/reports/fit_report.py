@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from steering_profiles.evaluation import Accuracy, TokenPredictor, compare_calibration
 from steering_profiles.fitting import FinalLayerResult, FitResult
-from steering_profiles.fitting.choice import steering_of
+from steering_profiles.fitting.choice import found_sets, steering_of
 from steering_profiles.fitting.final_layer_candidates import PLAIN
 from steering_profiles.fitting.stepwise import validation_set
 from steering_profiles.models import LoadedModel
@@ -40,9 +40,10 @@ def report_of_fit(
     ``held_out`` are prompts in held-out formats, which no fit uses, by format.
     """
     progress = progress or Silent()
+    scales = result.choice.scales
     heads = sorted(
-        (component for component in result.choice.scales if component.kind == "head"),
-        key=lambda component: (-abs(result.choice.scales[component] - 1), component),
+        (component for component in scales if component.kind == "head"),
+        key=lambda component: (-abs(scales[component] - 1), component),
     )
     provenance = result.profile.provenance
     progress.stage("measuring held-out formats", (2 + len(others)) * sum(map(len, held_out.values())))
@@ -53,7 +54,7 @@ def report_of_fit(
 
         choices = [one.choice for one in (result, *others)]
         plain = on_held_out(UNSTEERED)
-        steered, *of_others = [on_held_out(steering_of(c.scales, loaded.identity, c.condition)) for c in choices]
+        steered, *of_others = [on_held_out(steering_of(c.sets, loaded.identity)) for c in choices]
     return Report(
         profile=result.profile,
         command=provenance.command if provenance is not None else "",
@@ -120,18 +121,19 @@ def _ranking(result: FitResult) -> ReportedRanking:
 
 
 def _path(result: FitResult) -> list[ReportedStep]:
-    chosen = result.choice.facts.get("step")
     return [
         ReportedStep(
             step=point.step,
-            components=len(point.scales),
-            total_change=point.total_change,
+            components=len(point.scales) + sum(len(one.scales) for one in found.beside),
+            total_change=round(point.total_change + sum(one.total_change for one in found.beside), 9),
             errors=point.errors,
             total=point.accuracy.total,
             nll_increase=point.nll_increase,
-            chosen=point.step == chosen,
+            chosen=point.step == found.chosen.step,
+            round=place,
         )
-        for point in result.choice.path
+        for place, found in enumerate(found_sets(result.choice.rounds), start=1)
+        for point in found.path
     ]
 
 
@@ -147,15 +149,16 @@ def _no_harm(result: FitResult) -> NoHarm | None:
     limit = result.settings.stepwise.max_lost
     if limit is None or not result.choice.path:
         return None
-    return NoHarm(limit, tuple(result.choice.harm), tuple(result.choice.refused))
+    rounds = [str(one) for one in result.choice.rounds] if result.settings.stepwise.conditions else []
+    return NoHarm(limit, tuple(result.choice.harm), tuple(result.choice.refused), tuple(rounds))
 
 
 def _method(result: FitResult, held_out: Mapping[str, Accuracy]) -> MethodResult:
-    scales = sorted(result.choice.scales.values())
+    scales = sorted(scale for one in result.choice.sets for scale in one.scales.values())
     pooled = {f"{name}: {group}": counts for name, one in held_out.items() for group, counts in one.counts.items()}
     return MethodResult(
         name=result.settings.method,
-        components=len(scales),
+        components=len(result.choice.scales),
         scale="" if not scales else f"{scales[0]:g}" if scales[0] == scales[-1] else f"{scales[0]:g}..{scales[-1]:g}",
         accuracy=result.after,
         held_out=Accuracy(pooled) if pooled else None,

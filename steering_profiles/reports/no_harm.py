@@ -12,12 +12,15 @@ _NAMED = 3
 
 
 def no_harm_sentences(found: NoHarm, profile: Profile) -> Iterator[str]:
-    """Yield the limit and the condition, what was better and refused, and the group that loses most."""
-    where = "at every position" if profile.when is None else f"where {profile.when}"
+    """Yield the limit and the conditions, the rounds, what was better and refused, and the groups that lose."""
+    conditions = profile.conditions
+    where = "at every position" if not conditions else "where " + ", and others where ".join(map(str, conditions))
     yield (
         "No group of dev and of the choosing formats, whose prompts move no scale, may lose more than "
         f"{number(found.max_lost)} points. The chosen scales apply {where}."
     )
+    for place, said in enumerate(found.rounds, start=1):
+        yield f"Round {place}: {said}."
     if found.refused:
         more = len(found.refused) - _NAMED
         shown = "; ".join(found.refused[:_NAMED]) + (f"; and {more} more" if more > 0 else "")

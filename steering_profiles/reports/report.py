@@ -30,7 +30,8 @@ class RankedComponent:
     recall: float
     f1: float
     scale: float | None = None
-    """Scale of the component in the profile; None if the profile does not scale it."""
+    """Scale of the component in the profile; None if the profile does not scale it. Of several scales under different
+    conditions the one that is farthest from 1."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class ReportedStep:
 
     step: int
     components: int
+    """Number of scales, those of earlier rounds included."""
     total_change: float
-    """Sum of ``|scale - 1|`` over the components (L1)."""
+    """Sum of ``|scale - 1|`` over the scales (L1), those of earlier rounds included."""
     errors: int
     """Number of wrong answers on the validation set."""
     total: int
@@ -80,6 +82,8 @@ class ReportedStep:
     nll_increase: float
     """Relative increase of the NLL of neutral text."""
     chosen: bool = False
+    round: int = 1
+    """The round of the search, of those that found scales."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,8 @@ class NoHarm:
     """Those of the choosing formats with the chosen step, the largest loss first."""
     refused: tuple[str, ...]
     """What was better on the validation set and not allowed, each with the limit that it exceeds."""
+    rounds: tuple[str, ...] = ()
+    """What each round of the search tried and chose; empty where no conditions were tried."""
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,12 @@ def grid_table(report: Report) -> Table:
 
 
 def path_table(report: Report) -> Table:
-    """Return the measured steps of a stepwise search."""
+    """Return the measured steps of a stepwise search, those of its rounds one after the other."""
+    several = len({point.round for point in report.path}) > 1
     return Table(
         "Measured steps of the search",
         (
+            *((Column("round"),) if several else ()),
             Column("step"),
             Column("components"),
             Column("total change (L1)"),
@@ -43,6 +45,7 @@ def path_table(report: Report) -> Table:
         ),
         tuple(
             (
+                *((Cell(str(point.round)),) if several else ()),
                 Cell(str(point.step)),
                 Cell(str(point.components)),
                 Cell(number(point.total_change)),

@@ -54,8 +54,8 @@ def applying(
         )
     if steering.conditions and tokenizer is None:
         raise ConditionError(
-            f"profile {profile.name!r} takes effect where {steering.conditions[0]}, which needs the text of tokens: "
-            "give the tokenizer"
+            f"profile {profile.name!r} takes effect where {', and where '.join(map(str, steering.conditions))}, which "
+            "needs the text of tokens: give the tokenizer"
         )
     handle = SteeringHandle(anatomy, SteeringTable(anatomy.sizes, model.dtype))
     try:

@@ -15,20 +15,21 @@ from steering_profiles.steering.effects import Effect, effect_of
 KVCacheKey = tuple[tuple[str, float], ...]
 """Content hash and strength of each profile that changes keys and values; empty if none does.
 
-The hash is that of the whole profile, its condition included. A condition that tests whether a position is in the
-prompt depends on more than the tokens: then the prompt's length is part of the key.
+The hash is that of the whole profile, its conditions included, and with it stands which part of the profile it is, if
+that has several. A condition that tests whether a position is in the prompt depends on more than the tokens: then the
+prompt's length is part of the key.
 """
 
 
 def kv_cache_key(steering: Steering, sizes: Sizes, prompt_length: int | None = None) -> KVCacheKey:
-    """Return the part of ``steering`` that the keys and values of a sequence depend on.
+    """Return what of ``steering`` the keys and values of a sequence depend on.
 
     Raises:
         ConditionError: a condition depends on ``prompt_length``, which is not given.
     """
-    changing = [applied for applied in steering if applied.strength and _changes_kv_cache(applied, sizes)]
-    key = tuple(sorted(applied.key for applied in changing))
-    if not any(applied.condition is not None and applied.condition.tests_part for applied in changing):
+    changing = [part for part in steering.parts if part.strength and _changes_kv_cache(part, sizes)]
+    key = tuple(sorted(part.key for part in changing))
+    if not any(part.condition is not None and part.condition.tests_part for part in changing):
         return key
     if prompt_length is None:
         raise ConditionError("a condition tests where the prompt ends, and the prompt's length is not known")
@@ -38,8 +39,8 @@ def kv_cache_key(steering: Steering, sizes: Sizes, prompt_length: int | None = N
 def divergence_layer(one: Steering, other: Steering, sizes: Sizes) -> int:
     """Return the first layer whose computation differs between two steerings; ``sizes.layers`` if none differs.
 
-    It is that of two sequences with the same tokens and the same prompt. Profiles that take effect under the same
-    condition do so at the same positions; what they change is compared condition by condition.
+    It is that of two sequences with the same tokens and the same prompt. What takes effect under the same condition
+    does so at the same positions; what is changed is compared condition by condition.
     """
     conditions = dict.fromkeys((None, *one.conditions, *other.conditions))
     return min(_divergence(one.under(condition), other.under(condition), sizes) for condition in conditions)

@@ -238,7 +238,7 @@ def require_no_conditions(steering: Steering) -> None:
         ConditionError: a profile of it has a condition.
     """
     if steering.conditions:
-        conditional = [applied.profile.name for applied in steering if applied.condition is not None]
+        conditional = dict.fromkeys(part.profile.name for part in steering.parts if part.condition is not None)
         raise ConditionError(
             f"{', '.join(conditional)}: a condition is tested token by token; the tokens are not known"
         )

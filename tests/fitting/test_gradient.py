@@ -7,7 +7,7 @@ from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import TextPredictor, Window
 from steering_profiles.fit_settings import KINDS
 from steering_profiles.fitting.choice import steering_of
-from steering_profiles.fitting.components import Component
+from steering_profiles.fitting.components import Component, ScaleSet
 from steering_profiles.fitting.gradient import MARGIN, DifferentiableScales
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import TextReader, attach, steered_logits
@@ -24,7 +24,7 @@ CONDITIONS = {"everywhere": None, "at some positions": Condition(last_token=[6, 
 def loss(loaded: LoadedModel, scales: dict[Component, float], condition: Condition | None = None) -> float:
     total, handle, reader = 0.0, attach(loaded), TextReader(loaded.tokenizer)
     for example in EXAMPLES:
-        steering = steering_of(scales, loaded.identity, condition)
+        steering = steering_of([ScaleSet(scales, condition)], loaded.identity)
         tokens = torch.tensor([example.prompt])
         held = reader.held(steering, [(example.prompt, len(example.prompt))], len(example.prompt))
         logits = steered_logits(handle, [steering], lambda tokens=tokens: loaded.model(tokens).logits, held)[0, -1]
@@ -57,7 +57,7 @@ def test_the_gradient_of_text_is_that_of_finite_differences(tiny: LoadedModel, w
 
     def nll(scales: dict[Component, float]) -> float:
         with TextPredictor(tiny) as predictor:
-            steering = steering_of(scales, tiny.identity, condition)
+            steering = steering_of([ScaleSet(scales, condition)], tiny.identity)
             return predictor.measure({"text": windows}, steering).texts[0].nll_after
 
     with DifferentiableScales(tiny, KINDS, condition) as model:

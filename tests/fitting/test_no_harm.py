@@ -171,7 +171,7 @@ def fitted(loaded: LoadedModel, checkpoint: FitCheckpoint | None = None, **setti
 
 def lost(loaded: LoadedModel, task: Task, result: FitResult) -> float:
     """Percentage points that the choosing format loses, measured anew."""
-    steering = steering_of(result.choice.scales, loaded.identity, result.choice.condition)
+    steering = steering_of(result.choice.sets, loaded.identity)
     kept: Sequence[Example] = task.choosing_formats["kept"]
     with TokenPredictor(loaded) as predictor:
         before, after = predictor.accuracy(kept, UNSTEERED), predictor.accuracy(kept, steering)

@@ -8,6 +8,7 @@ from steering_profiles.evaluation import Accuracy, SideEffects, TextEffect
 from steering_profiles.fitting import FitResult, FitSettings, StepwiseSettings
 from steering_profiles.fitting.choice import Choice, profile_of
 from steering_profiles.fitting.ranking import ComponentRanking, Reliability
+from steering_profiles.fitting.rounds import Round
 from steering_profiles.fitting.stepwise import SearchStep, validation_set
 from steering_profiles.models import LoadedModel
 from steering_profiles.reports import report_of_fit
@@ -23,9 +24,9 @@ def test_validation_errors_are_those_of_dev_and_the_other_fitting_formats(tiny: 
     step = SearchStep(0, {}, Accuracy.of(validation, [-1] * len(validation)), 0.0)
     none = torch.zeros(0)
     result = FitResult(
-        profile=profile_of({}, tiny.identity, "small", task.name),
+        profile=profile_of([], tiny.identity, "small", task.name),
         settings=settings,
-        choice=Choice({}, Accuracy({}), {"step": 0}, path=[step]),
+        choice=Choice((), Accuracy({}), {"step": 0}, rounds=[Round((None,), [step], step)]),
         ranking=ComponentRanking((), Reliability(torch.zeros(0, 0), none, none, none), ()),
         before=Accuracy({}),
         after=Accuracy({}),

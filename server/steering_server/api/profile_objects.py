@@ -1,6 +1,6 @@
 """Profiles as answers describe them."""
 
-from steering_profiles.effective import self_only_attention_range
+from steering_profiles.effective import described_conditions, self_only_attention_range
 from steering_profiles.labels import SEPARATOR
 from steering_profiles.side_effect_warnings import is_measured, side_effect_warnings
 from steering_server.api.schemas.profile_answers import ProfileChange, ProfileObject
@@ -26,7 +26,7 @@ def profile_object(card: ProfileCard, served: str) -> ProfileObject:
         description=profile.description,
         method=profile.method,
         summary=profile.summary,
-        when=None if profile.when is None else str(profile.when),
+        when=described_conditions(profile),
         content_hash=card.entry.content_hash,
         model=profile.model.id,
         model_name=steered_name(served, profile.name) if card.available else None,

@@ -13,8 +13,8 @@ from steering_server.errors import ConfigError
 
 if TYPE_CHECKING:
     from steering_profiles.fitting import FitCheckpoint, FitResult
-    from steering_profiles.fitting.choice import Choice
     from steering_profiles.fitting.grid import MeasuredPoint
+    from steering_profiles.fitting.rounds import Round
     from steering_profiles.models import LoadedModel
     from steering_profiles.progress import Progress
     from steering_profiles.reports import Report
@@ -94,11 +94,20 @@ class FittedComponents:
         """Print the search, the chosen scales and the test accuracy."""
         result = self.result
         choice = result.choice
-        console.print(_grid_table(choice.grid) if choice.grid else _path_table(choice))
-        for refused in choice.refused:
-            console.print(f"better on the validation set, and not allowed: {refused}", style="yellow", markup=False)
-        scaled = ", ".join(f"{component} x {scale:g}" for component, scale in sorted(choice.scales.items()))
-        console.print(f"{result.profile.summary}: {scaled or 'none'}")
+        if choice.grid:
+            console.print(_grid_table(choice.grid))
+        for place, found in enumerate(choice.rounds, start=1):
+            console.print(_path_table(found))
+            for refused in found.refused:
+                console.print(f"better on the validation set, and not allowed: {refused}", style="yellow", markup=False)
+            if len(choice.rounds) > 1:
+                console.print(f"round {place}: {found}", markup=False)
+        scaled = [
+            ", ".join(f"{component} x {scale:g}" for component, scale in sorted(one.scales.items()))
+            for one in choice.sets
+            if one.scales
+        ]
+        console.print(f"{result.profile.summary}: {'; '.join(scaled) or 'none'}", markup=False)
         table = Table("sub-task", "without", "with", title="test accuracy, %")
         after = result.after.percent
         for group, before in result.before.percent.items():
@@ -149,10 +158,10 @@ def _other_methods(settings: FitSettings, task: "Task") -> list[FitSettings]:
     return [replace(settings, method=method) for method in METHODS if method != settings.method and possible[method]]
 
 
-def _path_table(choice: "Choice") -> Table:
+def _path_table(found: "Round") -> Table:
     columns = ("step", "components", "total change (L1)", "correct, %", "other text's NLL")
     table = Table(*columns, title="the search, on the validation set (bold: chosen)")
-    for point in choice.path:
+    for point in found.path:
         correct = 100 * point.accuracy.correct / point.accuracy.total
         cells = (
             point.step,
@@ -161,7 +170,7 @@ def _path_table(choice: "Choice") -> Table:
             f"{correct:.1f}",
             f"{100 * point.nll_increase:+.2f}%",
         )
-        style = "bold" if point.step == choice.facts["step"] else None
+        style = "bold" if point.step == found.chosen.step else None
         table.add_row(*map(str, cells), style=style)
     return table
 

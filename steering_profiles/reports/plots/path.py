@@ -11,14 +11,17 @@ _MOST_NUMBERED = 24
 
 
 def path_plot(path: Sequence[ReportedStep]) -> Figure:
-    """Draw validation errors and NLL increase over total change. The chosen step is ringed."""
+    """Draw validation errors and NLL increase over total change, a line for each round. Chosen steps are ringed."""
     figure = Figure(figsize=(WIDTH, 3.9), layout="constrained")
     errors, nll_increase = figure.subplots(2, 1, sharex=True)
     total_change = [point.total_change for point in path]
     shares = [100 * point.errors / point.total if point.total else float("nan") for point in path]
     increases = [100 * point.nll_increase for point in path]
     for axes, values in ((errors, shares), (nll_increase, increases)):
-        axes.plot(total_change, values, color=BLUE, marker="o", markersize=3.5, linewidth=1.2)
+        for of_round in dict.fromkeys(point.round for point in path):
+            places = [place for place, point in enumerate(path) if point.round == of_round]
+            line = [total_change[place] for place in places], [values[place] for place in places]
+            axes.plot(*line, color=BLUE, marker="o", markersize=3.5, linewidth=1.2)
         axes.grid(color=RULE, linewidth=0.5)
         axes.set_axisbelow(True)
         for x, y, point in zip(total_change, values, path, strict=True):

@@ -3,26 +3,44 @@
 from collections import Counter
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from steering_profiles.reports.plots.style import BLUE, ORANGE, RULE, WIDTH, bare
-from steering_profiles.reports.text import number
+from steering_profiles.reports.text import number, shortened
 from steering_profiles.schema import Profile
 
 _LARGEST_CELL = 0.3  # inches
 _SMALLEST_LABELLED = 0.22
 _FAINTEST = 0.35
+_MOST_CHARACTERS = 100  # of a condition in a title
 
 
 def head_scales(profile: Profile) -> Figure:
-    """Draw every head of the model as a cell, with layers on the x axis; scaled heads are coloured by their scale."""
+    """Draw every head of the model as a cell, with layers on the x axis; scaled heads are coloured by their scale.
+
+    A profile with several conditions has a map for each.
+    """
+    maps = [part for part in profile.split() if part.heads]
     layers, heads = profile.model.layers, profile.model.heads
     cell = min(_LARGEST_CELL, (WIDTH - 0.8) / layers)
-    figure = Figure(figsize=(max(3.0, cell * layers + 0.8), cell * heads + 0.7), layout="constrained")
-    axes = figure.add_subplot(xlim=(-0.5, layers - 0.5), ylim=(-0.5, heads - 0.5), aspect="equal")
+    height = (cell * heads + 0.7) * len(maps) + (0.25 * len(maps) if len(maps) > 1 else 0)
+    figure = Figure(figsize=(max(3.0, cell * layers + 0.8), height), layout="constrained")
+    for axes, part in zip(figure.subplots(len(maps), squeeze=False).flat, maps, strict=True):
+        _draw_heads(axes, part, cell)
+        if len(maps) > 1:
+            axes.set_title(
+                shortened(f"where {part.when}" if part.when else "everywhere", _MOST_CHARACTERS), fontsize=6.5
+            )
+    return figure
+
+
+def _draw_heads(axes: Axes, profile: Profile, cell: float) -> None:
+    layers, heads = profile.model.layers, profile.model.heads
+    axes.set(xlim=(-0.5, layers - 0.5), ylim=(-0.5, heads - 0.5), aspect="equal")
     axes.set_xticks(np.arange(-0.5, layers), minor=True)
     axes.set_yticks(np.arange(-0.5, heads), minor=True)
     axes.grid(which="minor", color=RULE, linewidth=0.5)
@@ -41,7 +59,6 @@ def head_scales(profile: Profile) -> Figure:
     axes.set_ylabel("head")
     bare(axes)
     axes.tick_params(which="minor", length=0)
-    return figure
 
 
 def neurons_per_layer(profile: Profile) -> Figure:

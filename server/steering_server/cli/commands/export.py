@@ -39,7 +39,8 @@ def export(
     everywhere: Annotated[
         bool,
         typer.Option(
-            "--everywhere", help="Leave the profile's condition out, so that its scales apply at every position."
+            "--everywhere",
+            help="Leave the profile's conditions out, so that all of its scales apply at every position.",
         ),
     ] = False,
     force: Annotated[
@@ -57,7 +58,7 @@ def export(
     lora is a small adapter, which many servers can apply per request. Both are
     written in the type that the model is loaded in (--dtype). Changes that they
     cannot express are refused: those of the final layer, those under a
-    condition (--everywhere drops the condition), and those of weights that stay
+    condition (--everywhere drops the conditions), and those of weights that stay
     quantised.
 
     [dim]steer export parentheses --everywhere --as lora --out parentheses-lora[/]
@@ -74,8 +75,8 @@ def export(
     from steering_server.config import load_model_source
 
     found = find_profile(profile, folder)
-    left_out = found.when if everywhere else None
-    applied = ProfileAtStrength(found if left_out is None else found.model_copy(update={"when": None}), strength)
+    left_out = found.conditions if everywhere else ()
+    applied = ProfileAtStrength(found.everywhere() if left_out else found, strength)
     require_exportable(applied)
     require_empty(out)
     source = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
@@ -93,8 +94,8 @@ def export(
         f"as {form}, {str(loaded.dtype).removeprefix('torch.')}, {_megabytes(out)}",
         markup=False,
     )
-    if left_out is not None:
-        console.print(f"left out: the condition that {left_out}; the scales apply at every position", markup=False)
+    for condition in left_out:
+        console.print(f"left out: the condition that {condition}; the scales apply at every position", markup=False)
     if form == "lora":
         console.print(_how_to_serve(loaded, applied.profile, out), markup=False)
 

@@ -16,8 +16,10 @@ logger = logging.getLogger(__name__)
 
 def combinations(profiles: Iterable[Profile]) -> int:
     """Return how many combinations of conditions can hold for one request that names some of ``profiles``."""
-    different = {profile.when for profile in profiles if profile.when is not None}
-    return 1 << min(len(different), MAX_PROFILES)
+    conditions = [profile.conditions for profile in profiles]
+    different = {condition for some in conditions for condition in some}
+    most = sum(sorted(map(len, conditions), reverse=True)[:MAX_PROFILES])
+    return 1 << min(len(different), most)
 
 
 def require_tokens(runner: Any, served: ServedProfiles) -> None:
@@ -66,4 +68,4 @@ def _schedule_synchronously(vllm_config: Any) -> None:
 
 
 def _conditional(served: ServedProfiles) -> str:
-    return ", ".join(profile.name for profile in served.usable if profile.when is not None)
+    return ", ".join(profile.name for profile in served.usable if profile.conditions)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from steering_profiles.effective import described_conditions
 from steering_server.engines.vllm.plugin.names import steered_name
 
 
@@ -47,7 +48,7 @@ class ProfileEndpoints:
                 "method": profile.method,
                 "summary": profile.summary,
                 "content_hash": card.entry.content_hash,
-                "when": None if profile.when is None else str(profile.when),
+                "when": described_conditions(profile),
                 "model": profile.model.id,
                 "model_name": steered_name(model, name) if card.usable else None,
                 "shipped": card.entry.shipped,

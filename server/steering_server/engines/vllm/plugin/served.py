@@ -6,6 +6,7 @@ from functools import lru_cache, partial
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from steering_profiles.effective import described_conditions
 from steering_profiles.errors import ModelError
 from steering_profiles.models import Anatomy, ModelSource, load_meta_model
 from steering_profiles.schema import Profile
@@ -92,7 +93,7 @@ def _read(
         return _without_model(catalogue, f"hf_overrides changes the model: {overrides}", settings)
     check = partial(check_profile, model=known.identity, refuses=lambda _: None, force=settings.force)
     cards = {name: _refused(check(catalogue[name]), known.anatomy, no_conditions) for name in catalogue}
-    conditional = any(card.usable and card.entry.profile.when is not None for card in cards.values())
+    conditional = any(card.usable and card.entry.profile.conditions for card in cards.values())
     return ServedProfiles(MappingProxyType(cards), known.anatomy, None, known.tokenizer if conditional else None)
 
 
@@ -115,8 +116,8 @@ def refusal(profile: Profile, anatomy: Anatomy, no_conditions: str | None) -> st
             f"final_layer.gate is {profile.final_layer.gate}: a gate needs two passes over the final layer, "
             "which vLLM does not make; the local engine of steer serve does"
         )
-    if reason is None and profile.when is not None and no_conditions is not None:
-        reason = f"when ({profile.when}): this vLLM cannot test a condition: {no_conditions}"
+    if reason is None and no_conditions is not None and (when := described_conditions(profile)) is not None:
+        reason = f"when ({when}): this vLLM cannot test a condition: {no_conditions}"
     return reason
 
 
