@@ -46,10 +46,9 @@ class ProfileAtStrength:
     @cached_property
     def parts(self) -> tuple["ProfileAtStrength", ...]:
         """What together has the same effect, with at most one condition each: only itself, where no scale has one."""
-        profile = self.profile
-        if all(scale.when is None for scales in (profile.heads, profile.neurons) for scale in scales):
+        if all(scale.when is None for scale in self.profile.scales):
             return (self,)
-        split = _split(_Key(self.key[0], profile))
+        split = _split(_Key(self.key[0], self.profile))
         return tuple(
             replace(self, profile=part, known_hash=f"{self.key[0]} part {place}") for place, part in enumerate(split)
         )

@@ -196,6 +196,11 @@ class Profile(_Frozen):
         )
 
     @property
+    def scales(self) -> tuple[HeadScale | NeuronScale, ...]:
+        """The scales of heads and of neurons."""
+        return (*self.heads, *self.neurons)
+
+    @property
     def conditions(self) -> tuple[Condition, ...]:
         """The different conditions under which something of the profile takes effect; empty if all does everywhere."""
         return tuple(dict.fromkeys(part.when for part in self.split() if part.when is not None))
@@ -207,7 +212,7 @@ class Profile(_Frozen):
         first, and then the conditions in the order of their first scale. Where the profile has a condition and a scale
         another, both must hold.
         """
-        own = dict.fromkeys(scale.when for scale in (*self.heads, *self.neurons))
+        own = dict.fromkeys(scale.when for scale in self.scales)
         if own.keys() <= {None}:
             return (self,)
         heads: dict[Condition | None, list[HeadScale]] = {when: [] for when in own}
@@ -272,9 +277,10 @@ class Profile(_Frozen):
     @property
     def changes_nothing(self) -> bool:
         """Whether the profile has no effect on any model at any strength."""
-        scales = [head.scale for head in self.heads] + [neuron.scale for neuron in self.neurons]
         intercept = self.final_layer.intercept_scale and any(tensor.any() for tensor in self.tensors.values())
-        return all(scale == 1 for scale in scales) and not (self.final_layer.self_only_attention or intercept)
+        return all(scale.scale == 1 for scale in self.scales) and not (
+            self.final_layer.self_only_attention or intercept
+        )
 
     @field_validator("name")
     @classmethod
@@ -299,7 +305,7 @@ class Profile(_Frozen):
 
     def _check_conditions(self) -> None:
         named: dict[Condition, str] = {}
-        for scale in (*self.heads, *self.neurons):
+        for scale in self.scales:
             if scale.when is not None:
                 named.setdefault(scale.when, f"when of {scale.component}")
         if len(named) > MOST_CONDITIONS:

@@ -19,6 +19,8 @@ from steering_profiles.models import LoadedModel, assemble
 from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Gate, HeadScale, NeuronScale, Profile
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, attach
 
+Scaled = tuple[int, int, float] | tuple[int, int, float, Mapping[str, object]]
+
 FAMILIES = ("llama", "gpt2")
 CONTEXT = 512
 CLOSERS = (")", "))", ")))", "))))")
@@ -135,15 +137,18 @@ def build_profile(
     loaded: LoadedModel,
     name: str = "test",
     *,
-    heads: Sequence[tuple[int, int, float]] = (),
-    neurons: Sequence[tuple[int, int, float]] = (),
+    heads: Sequence[Scaled] = (),
+    neurons: Sequence[Scaled] = (),
     self_only_attention: float = 0.0,
     intercept_scale: float = 0.0,
     gate: tuple[float, float] | None = None,
     when: Mapping[str, object] | None = None,
     seed: int = 0,
 ) -> Profile:
-    """A profile for ``loaded`` with the given scales and, if ``intercept_scale`` is not 0, a random intercept."""
+    """A profile for ``loaded`` with the given scales and, if ``intercept_scale`` is not 0, a random intercept.
+
+    A scale is layer, head or neuron, factor and, if it has one, its own condition.
+    """
     width = loaded.anatomy.sizes.hidden_size
     intercept = np.random.default_rng(seed).normal(size=width).astype(np.float32)
     return Profile(
@@ -151,8 +156,8 @@ def build_profile(
         description="A profile for tests.",
         method="manual",
         model=loaded.identity,
-        heads=tuple(HeadScale(layer=layer, head=head, scale=scale) for layer, head, scale in heads),
-        neurons=tuple(NeuronScale(layer=layer, neuron=neuron, scale=scale) for layer, neuron, scale in neurons),
+        heads=tuple(HeadScale(layer=one[0], head=one[1], scale=one[2], when=_when(one)) for one in heads),
+        neurons=tuple(NeuronScale(layer=one[0], neuron=one[1], scale=one[2], when=_when(one)) for one in neurons),
         final_layer=FinalLayer(
             self_only_attention=self_only_attention,
             intercept_scale=intercept_scale,
@@ -161,6 +166,10 @@ def build_profile(
         when=None if when is None else Condition.model_validate(when),
         tensors={INTERCEPT_TENSOR: intercept} if intercept_scale else {},
     )
+
+
+def _when(scaled: Scaled) -> Condition | None:
+    return None if len(scaled) == 3 else Condition.model_validate(scaled[3])
 
 
 def profiles_for(model: LoadedModel) -> list[Profile]:

@@ -317,7 +317,7 @@ def _searched(settings: FitSettings, choice: Choice) -> dict[str, JsonValue]:
     }
     if choice.path:
         searched["stepwise"] = {**settings.stepwise.to_json()}
-        paths = [_recorded(one.path) for one in found_sets(choice.rounds)]
+        paths: list[JsonValue] = [_recorded(one.path) for one in found_sets(choice.rounds)]
         searched |= {"path": paths[0]} if len(paths) == 1 else {"paths": paths}
     else:
         searched["points"] = [[m.point.k, m.point.alpha, m.accuracy.correct, m.accuracy.total] for m in choice.grid]

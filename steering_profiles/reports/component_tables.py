@@ -24,7 +24,7 @@ def scales_table(report: Report) -> Table:
     ranking = report.ranking
     ranked = {str(r.component): (place, r) for place, r in enumerate(ranking.components if ranking else (), start=1)}
     parts = report.profile.split()
-    scales = [(s.component, s.scale, part.when) for part in parts for s in (*part.heads, *part.neurons)]
+    scales = [(s.component, s.scale, part.when) for part in parts for s in part.scales]
     rows = []
     # In the order of the ranking, components without a rank last.
     for name, scale, when in sorted(scales, key=lambda item: ranked[item[0]][0] if item[0] in ranked else math.inf):

@@ -1,5 +1,7 @@
 """Gradients with respect to scales, compared with finite differences through the hooks of serving."""
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
@@ -18,13 +20,19 @@ SCALES = {Component("head", 0, 1): 1.5, Component("neuron", 1, 7): 2.0}
 
 
 CONDITIONS = {"everywhere": None, "at some positions": Condition(last_token=[6, 2, 9])}
+BESIDE = ScaleSet({Component("head", 1, 0): 3.0, Component("neuron", 0, 2): -1.0}, Condition(last_token=[5, 1, 9]))
 
 
 @torch.no_grad()
-def loss(loaded: LoadedModel, scales: dict[Component, float], condition: Condition | None = None) -> float:
+def loss(
+    loaded: LoadedModel,
+    scales: dict[Component, float],
+    condition: Condition | None = None,
+    beside: Sequence[ScaleSet] = (),
+) -> float:
     total, handle, reader = 0.0, attach(loaded), TextReader(loaded.tokenizer)
     for example in EXAMPLES:
-        steering = steering_of([ScaleSet(scales, condition)], loaded.identity)
+        steering = steering_of([*beside, ScaleSet(scales, condition)], loaded.identity)
         tokens = torch.tensor([example.prompt])
         held = reader.held(steering, [(example.prompt, len(example.prompt))], len(example.prompt))
         logits = steered_logits(handle, [steering], lambda tokens=tokens: loaded.model(tokens).logits, held)[0, -1]
@@ -36,19 +44,26 @@ def loss(loaded: LoadedModel, scales: dict[Component, float], condition: Conditi
 
 @pytest.mark.parametrize("where", CONDITIONS)
 @pytest.mark.parametrize("scales", [{}, SCALES], ids=["plain", "scaled"])
-def test_the_gradient_is_that_of_finite_differences(tiny: LoadedModel, scales: dict[Component, float], where: str):
+@pytest.mark.parametrize("beside", [(), (BESIDE,)], ids=["alone", "beside others"])
+def test_the_gradient_is_that_of_finite_differences(
+    tiny: LoadedModel, scales: dict[Component, float], where: str, beside: Sequence[ScaleSet]
+):
     condition = CONDITIONS[where]
-    with DifferentiableScales(tiny, KINDS, condition) as model:
+    with DifferentiableScales(tiny, KINDS, condition, beside) as model:
         slope = model.of_answers(EXAMPLES, scales)
-    assert slope.loss == pytest.approx(loss(tiny, scales, condition), rel=1e-5)
+    assert slope.loss == pytest.approx(loss(tiny, scales, condition, beside), rel=1e-5)
     for component in (Component("head", 0, 1), Component("head", 2, 3), Component("neuron", 1, 7)):
         at, step = scales.get(component, 1.0), 3e-3
-        up, down = (loss(tiny, {**scales, component: at + sign * step}, condition) for sign in (1, -1))
+        up, down = (loss(tiny, {**scales, component: at + sign * step}, condition, beside) for sign in (1, -1))
         expected = (up - down) / (2 * step)
         assert expected != 0
         assert float(slope.by_kind[component.kind][component.layer, component.index]) == pytest.approx(
             expected, rel=5e-3, abs=1e-6
         )
+
+
+def test_scales_that_are_in_place_change_the_loss(tiny: LoadedModel):
+    assert loss(tiny, {}, None, [BESIDE]) != loss(tiny, {})
 
 
 @pytest.mark.parametrize("where", CONDITIONS)

@@ -30,6 +30,10 @@ def written(folder: Path, **changes) -> Path:
     return path
 
 
+DEEP: dict[str, object] = {"from_position": 1}
+for _ in range(7):
+    DEEP = {"not": DEEP}
+
 MALFORMED = {
     "unknown field": ({"power": 1}, "power: Extra inputs are not permitted"),
     "unknown field within": ({"heads": [{"layer": 1, "head": 0, "scale": 1, "power": 1}]}, r"heads\.0\.power"),
@@ -65,6 +69,33 @@ MALFORMED = {
     "a neuron twice": (
         {"neurons": [{"layer": 1, "neuron": 0, "scale": scale} for scale in (2, 3)]},
         r"neurons names a component more than once: \[\(1, 0\)\]",
+    ),
+    "a head twice under one condition": (
+        {"heads": [{"layer": 1, "head": 0, "scale": scale, "when": {"from_position": 2}} for scale in (2, 3)]},
+        r"heads names a component more than once under the same condition: \[\(1, 0\)\]",
+    ),
+    "a scale's faulty condition": (
+        {"heads": [{"layer": 1, "head": 0, "scale": 2, "when": {"from_position": -1}}]},
+        r"heads\.0\.when\.from_position: Input should be greater than or equal to 0 \(given: -1\)$",
+    ),
+    "a scale's condition as text": (
+        {"neurons": [{"layer": 1, "neuron": 0, "scale": 2, "when": "a"}]},
+        r"neurons\.0\.when: Input should be a valid object \(given: 'a'\)$",
+    ),
+    "a scale's condition with an unknown token": (
+        {"heads": [{"layer": 1, "head": 0, "scale": 2, "when": {"last_token": [50]}}]},
+        r"when of L1H0 names the token 50, but the profile's model has 50 tokens",
+    ),
+    "more conditions than allowed": (
+        {"heads": [{"layer": 1, "head": 0, "scale": 2, "when": {"from_position": n}} for n in range(9)]},
+        "heads and neurons have 9 different conditions; allowed: 8",
+    ),
+    "conditions that together are too deep": (
+        {
+            "heads": [{"layer": 1, "head": 0, "scale": 2, "when": {"from_position": 2}}],
+            "when": DEEP,
+        },
+        r"when of L1H0 and when of the profile must both hold: .* 9 levels; allowed: 64 parts, 8 levels",
     ),
     "more than whole attention": ({"final_layer": {"own_attention": 2}}, r"final_layer\.own_attention"),
     "a gate that is no band": (

@@ -66,7 +66,8 @@ def checked_name(name: str) -> str:
     """
     from pydantic import TypeAdapter, ValidationError
 
-    from steering_profiles.schema import BASELINE, ProfileName
+    from steering_profiles.fields import ProfileName
+    from steering_profiles.schema import BASELINE
 
     try:
         checked: str = TypeAdapter(ProfileName).validate_python(name)
