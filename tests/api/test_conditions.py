@@ -63,6 +63,42 @@ def test_an_answer_and_the_list_say_the_condition(http: httpx.Client):
     assert http.get("/v1/profiles/matches").json()["profile"]["when"] == CONDITIONS["matches"].when
 
 
+def test_scales_with_conditions_of_their_own_are_put_listed_and_applied(http: httpx.Client, served: LoadedModel):
+    matches, late = CONDITIONS["matches"], CONDITIONS["from"]
+    other = [(1, 0, 3.0)]
+    heads = [(*scale, matches.when) for scale in SCALES] + [(*scale, late.when) for scale in other]
+    several = build_profile(served, "several", heads=heads)
+    assert put(http, several).status_code == 201
+    model = build_model("llama", dtype=torch.float32)
+    answer = http.post(
+        "/v1/completions",
+        json={
+            "prompt": PROMPT, "max_tokens": 4, "temperature": 0, "return_token_ids": True, "ignore_eos": True,
+            "arms": ["baseline", "several", {"profile": "several", "except": ["L1H0"]}],
+        },
+    ).json()  # fmt: skip
+    prompt = model.tokenizer.encode(PROMPT)
+    expected = [(), ((SCALES, matches), (other, late)), ((SCALES, matches),)]
+    for scaled, choice in zip(expected, answer["choices"], strict=True):
+        assert choice["token_ids"] == greedy_where(model, prompt, *scaled, tokens=4, guess=choice["token_ids"])
+    whole, reduced = answer["steering"]["arms"][1:]
+    assert whole["effective"]["when"] == [str(condition) for condition in several.conditions]
+    assert reduced["effective"]["when"] == [str(several.conditions[0])]
+    listed = http.get("/v1/profiles/several").json()
+    assert listed["when"] == "; ".join(map(str, several.conditions))
+    assert listed["profile"]["heads"] == [
+        {"layer": layer, "head": head, "scale": scale, "when": when} for layer, head, scale, when in heads
+    ]
+    assert http.delete("/v1/profiles/several").status_code == 200
+
+
+def test_a_scales_faulty_condition_is_refused_by_its_field(http: httpx.Client, served: LoadedModel):
+    heads = [{"layer": 0, "head": 1, "scale": 2.0, "when": {"matches": "("}}]
+    body = as_json(build_profile(served, "mine", heads=SCALES), heads=heads)
+    refused = http.put("/v1/profiles/mine", content=body, headers=JSON)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "heads.0.when.matches")
+
+
 @pytest.mark.parametrize(
     ("when", "field"),
     [

@@ -87,6 +87,32 @@ def test_a_condition_is_refused_and_left_out_on_request(own: Path, tmp_path: Pat
     assert all(torch.equal(tensor, written[1][name]) for name, tensor in written[0].items())
 
 
+def test_several_conditions_are_named_and_left_out_together(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """A head that is scaled under both has both of its factors at every position."""
+    loaded = build_model("llama", dtype=torch.float32)
+    one, two = {"last_token": [7]}, {"from_position": 3}
+    several = build_profile(loaded, "several", heads=[(0, 1, 2.0, one), (0, 1, 1.5, two), (0, 2, 3.0, two)])
+    save_profile(several, tmp_path / "profiles")
+    save_profile(build_profile(loaded, "product", heads=[(0, 1, 3.0), (0, 2, 3.0)]), tmp_path / "profiles")
+    common = {"form": "lora", "folder": tmp_path / "profiles", "model": str(own / "model"), "dtype": "float32"}
+    said = r"2 conditions \(the last token is 7; from position 3 on\), .*\(--everywhere leaves them out\)"
+    with pytest.raises(ExportError, match=said):
+        export("several", out=tmp_path / "refused", **common)
+    export("several", out=tmp_path / "everywhere", everywhere=True, **common)
+    wrote, *left_out, _ = capsys.readouterr().out.splitlines()
+    assert "several (2 heads x 1.5..3) at strength 1 as lora" in wrote
+    assert left_out == [
+        f"left out: the condition that {condition}; the scales apply at every position"
+        for condition in ("the last token is 7", "from position 3 on")
+    ]
+    export("product", out=tmp_path / "product", **common)
+    written = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("everywhere", "product")]
+    assert written[0].keys() == written[1].keys()
+    assert all(torch.equal(tensor, written[1][name]) for name, tensor in written[0].items())
+
+
 def test_a_rank_above_that_of_vllm_is_reported(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

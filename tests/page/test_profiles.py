@@ -28,7 +28,9 @@ def mixed_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         self_only_attention=0.5,
         intercept_scale=0.9,
     ).model_copy(update={"description": HOSTILE})
-    with serving(model, tmp_path_factory.mktemp("profiles"), [mixed]) as url:
+    bracket, late = {"ends_with": ["("]}, {"from_position": 3}
+    several = build_profile(model, "several", heads=[(0, 1, 1.5, bracket), (0, 1, 0.25, late), (1, 2, -2.0, late)])
+    with serving(model, tmp_path_factory.mktemp("profiles"), [mixed, several]) as url:
         yield url
 
 
@@ -122,6 +124,17 @@ def test_neurons_and_the_final_layer_are_switched_too(page: Page, mixed_url: str
     (left,) = [arm["except"] for arm in json.loads(asked.value.post_data or "")["arms"] if "except" in arm]
     assert left == ["L1H2", "L1N3", "final_layer.intercept"]
     expect(page.get_by_role("group", name="Answer of mixed without 3 components")).to_be_visible()
+
+
+def test_a_head_that_is_scaled_under_several_conditions_is_one_cell_with_all_of_its_scales(page: Page, mixed_url: str):
+    open_page(page, mixed_url, "#profiles?name=several&prompt=print(1&tokens=2")
+    expect(page.locator("button.cell")).to_have_count(2)
+    name = "L0H1: head 1 of layer 0, scaled by 1.5 and 0.25 under different conditions"
+    expect(page.get_by_role("button", name=name)).to_have_text("0.25")
+    with page.expect_request(lambda request: "L0H1" in (request.post_data or "")) as asked:
+        switch(page, "L0H1")
+    (left,) = [arm["except"] for arm in json.loads(asked.value.post_data or "")["arms"] if "except" in arm]
+    assert left == ["L0H1"]
 
 
 def test_text_of_a_profile_is_never_html(page: Page, mixed_url: str):

@@ -2,10 +2,12 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.grid import GridPoint, MeasuredPoint
@@ -69,6 +71,21 @@ def test_amplified_and_weakened_heads_differ_in_colour():
     assert len(re.findall("fill: #e8710a", svg)) == 1
     assert len(re.findall("fill: #3f7fc9", svg)) == 1
     assert {"1.5", "0.25"} <= set(texts(svg))
+
+
+def test_heads_under_several_conditions_have_a_map_for_each():
+    late = Condition(from_position=3)
+    heads = (HeadScale(layer=1, head=2, scale=1.5), HeadScale(layer=1, head=2, scale=0.25, when=late))
+    figure = head_scales(profile(heads=heads, neurons=()))
+    assert [axes.get_title() for axes in figure.axes] == ["everywhere", "where from position 3 on"]
+    assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [[], []]
+    assert [len(axes.patches) for axes in figure.axes] == [1, 1]
+
+
+def test_rounds_of_a_search_are_lines_of_their_own():
+    steps = [replace(point, round=place) for place in (1, 2) for point in whole().path]
+    errors, increases = path_plot(steps).axes
+    assert [len(axes.lines) for axes in (errors, increases)] == [4, 4]  # two lines and two rings
 
 
 def test_neurons_are_counted_per_layer():

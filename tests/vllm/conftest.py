@@ -10,7 +10,7 @@ import pytest
 from steering_profiles.models import LoadedModel, ModelSource, load_model
 from steering_profiles.models.embedded import prepare
 from steering_profiles.store import save_profile
-from tests.builders import build_profile
+from tests.builders import Scaled, build_profile
 from tests.vllm.offline import Vllm
 
 CONDITIONAL: tuple[tuple[str, dict[str, object], dict[str, Any]], ...] = (
@@ -27,6 +27,13 @@ CONDITIONAL: tuple[tuple[str, dict[str, object], dict[str, Any]], ...] = (
     ),
 )
 """Name, condition and changes of profiles that come and go within a text."""
+
+PARTED: tuple[Scaled, ...] = (
+    *((5, head, 2.0 - head, {"matches": r"\([^()\n]*"}) for head in (1, 4)),
+    *((layer, 4, 2.5, {"part": "completion"}) for layer in (5, 9)),
+    (20, 0, 0.5),
+)
+"""Heads of a profile whose scales have conditions of their own; one head is scaled under two."""
 
 collect_ignore_glob = [] if find_spec("vllm") else ["test_*.py"]
 
@@ -45,13 +52,14 @@ def model() -> str:
 
 @pytest.fixture(scope="session")
 def profiles(embedded32: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Profiles beside the shipped ones: neurons in four layers, one with a gate, and three with conditions."""
+    """Profiles beside the shipped ones: neurons in four layers, one with a gate, and four with conditions."""
     folder = tmp_path_factory.mktemp("profiles")
     neurons = [(layer, 7 * index + layer, -2.0 + index / 2) for layer in (3, 10, 20, 29) for index in range(15)]
     save_profile(build_profile(embedded32, "neurons", neurons=neurons), folder)
     save_profile(build_profile(embedded32, "gated", self_only_attention=1.0, gate=(0.1, 0.5)), folder)
     for name, when, changes in CONDITIONAL:
         save_profile(build_profile(embedded32, name, when=when, **changes), folder)
+    save_profile(build_profile(embedded32, "parted", heads=PARTED), folder)
     return folder
 
 

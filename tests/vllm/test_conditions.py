@@ -19,6 +19,7 @@ ARMS = (
     "parentheses",
     "bracketed",
     "completing",
+    "parted",
     "numbered@-1",
     "bracketed+numbered",
     "bracketed+completing+factual-recall+numbered@0.7",

@@ -10,11 +10,12 @@ from steering_profiles.steering import UNSTEERED, Steering
 from steering_server.engines.local.kv_cache import bytes_per_token
 from steering_server.generation.requests import GenerationRequest
 from tests.builders import build_model, build_profile, greedy, steer
-from tests.conditional import CONDITIONS, Scales, greedy_where, logits_where, positions
+from tests.conditional import CONDITIONS, Scales, Where, greedy_where, logits_where, positions
 from tests.engines.local.running import GREEDY, running
 
 SCALES: Scales = [(0, 1, 3.0), (1, 0, -1.0), (2, 3, 2.5)]
 UPPER: Scales = [(1, 1, 4.0), (2, 0, -2.0)]
+LATER: Scales = [(0, 1, 0.25), (2, 2, 3.0)]
 SHORT = replace(GREEDY, max_tokens=6)
 TEXTS = ["print(str(ab 12", "a(b(cab)ab(", "no brackets, only abababab words"]
 
@@ -48,6 +49,49 @@ def test_profiles_with_different_conditions_are_composed_token_by_token(tiny: Lo
     for prompt, result in zip(prompts(tiny), results, strict=True):
         scaled = (SCALES, CONDITIONS["matches"]), (UPPER, CONDITIONS["from"])
         assert list(result.tokens) == greedy_where(tiny, prompt, *scaled, tokens=6, guess=result.tokens)
+
+
+def several(loaded: LoadedModel) -> Steering:
+    """One profile, whose scales have two conditions, of which one head has both."""
+    both = [
+        (*scale, CONDITIONS[name].when) for name, some in (("matches", SCALES), ("completion", LATER)) for scale in some
+    ]
+    return steer(build_profile(loaded, "several", heads=[*both, *UPPER]))
+
+
+def test_a_profile_of_several_conditions_in_a_mixed_batch_scales_each_where_it_says(tiny: LoadedModel):
+    others = [UNSTEERED, conditional(tiny, "from"), conditional(tiny, "prompt")]
+    asked = [GenerationRequest(prompt, SHORT, one) for prompt in prompts(tiny) for one in (several(tiny), *others)]
+    with running(tiny, max_num_batched_tokens=5) as at_work:
+        results = at_work.run(*asked)[:: 1 + len(others)]
+    always = Where({}, lambda *_: True)
+    for prompt, result in zip(prompts(tiny), results, strict=True):
+        scaled = (SCALES, CONDITIONS["matches"]), (LATER, CONDITIONS["completion"]), (UPPER, always)
+        assert list(result.tokens) == greedy_where(tiny, prompt, *scaled, tokens=6, guess=result.tokens)
+
+
+def test_a_profile_of_several_conditions_is_bit_for_bit_its_parts_composed():
+    loaded = build_model("llama", dtype=torch.float32)
+    parts = Steering(
+        (
+            *steer(build_profile(loaded, "always", heads=UPPER)),
+            *conditional(loaded, "matches"),
+            *conditional(loaded, "completion", LATER),
+        )
+    )
+    scored = replace(GREEDY, logprobs=0, prompt_logprobs_from=0)
+    requests = [
+        GenerationRequest(prompt, scored, one) for prompt in prompts(loaded) for one in (several(loaded), parts)
+    ]
+    with running(loaded, prefix_cache=False) as at_work:
+        assert at_work.engine.batch_invariance.holds, at_work.engine.batch_invariance.reason
+        alone = [at_work.run(request)[0] for request in requests]
+        together = at_work.run(*requests)
+    for results in (alone, together):
+        for whole, composed in zip(results[::2], results[1::2], strict=True):
+            assert whole.tokens == composed.tokens
+            assert whole.logprobs == composed.logprobs
+            assert whole.prompt_logprobs == composed.prompt_logprobs
 
 
 def test_a_prefix_is_reused_under_the_same_condition_only(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):

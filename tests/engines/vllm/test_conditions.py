@@ -10,7 +10,7 @@ import torch
 from steering_profiles.composition import Steering
 from steering_profiles.errors import ConditionError
 from steering_profiles.models import LoadedModel
-from steering_profiles.steering import ProfileAtStrength
+from steering_profiles.steering import ProfileAtStrength, effect_of
 from steering_server.engines.vllm.plugin.attaching import Rank
 from steering_server.engines.vllm.plugin.conditions import _schedule_synchronously, combinations, require_tokens
 from steering_server.engines.vllm.plugin.requests import requested_steering
@@ -192,6 +192,23 @@ def test_conditions_are_counted_by_the_profiles_that_are_served(loaded: LoadedMo
     always = build_profile(loaded, heads=[(0, 0, 2.0)])
     some = [build_profile(loaded, heads=[(0, 0, 2.0)], when={"from_position": n}) for n in (1, 1, 2)]
     assert (combinations([always]), combinations([always, *some])) == (1, 4)
+    scales = [(0, head, 2.0, {"from_position": head + 1}) for head in range(3)]
+    assert combinations([build_profile(loaded, heads=scales), *some]) == 8
+
+
+def test_each_condition_of_one_profile_has_its_rows(loaded: LoadedModel) -> None:
+    inside, completing = {"matches": r"\([^)]*"}, {"part": "completion"}
+    profile = build_profile(loaded, heads=[(0, 1, 2.0, inside), (0, 1, 3.0, completing), (0, 2, 2.0, completing)])
+    sequence = RunningSequence(Steering((ProfileAtStrength(profile),)), bytes_of)
+    text = b"f(a)b(c"
+    step = StepTokens(np.frombuffer(text, dtype=np.uint8).astype(np.int32), 0, len(text), 4)
+    runs = sequence.runs(len(text), lambda: step)
+    assert [count for _, count in runs] == [1, 2, 2, 2]  # none, the bracket, the completion, both
+    factors = [effect_of(steering, loaded.anatomy.sizes).heads.get(0) for steering, _ in runs]
+    assert factors[0] is None
+    assert [one.tolist() for one in factors[1:] if one is not None] == [
+        [1.0, 2.0, 1.0, 1.0], [1.0, 3.0, 2.0, 1.0], [1.0, 6.0, 2.0, 1.0]
+    ]  # fmt: skip
 
 
 def test_a_row_for_a_steering_whose_conditions_were_not_tested_is_refused(

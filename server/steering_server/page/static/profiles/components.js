@@ -8,15 +8,24 @@ export function componentsOf(profile) {
   const last = profile.model.layers - 1;
   const { own_attention: share, intercept_scale: factor } = profile.final_layer;
   return [
-    ...profile.heads.map(({ layer, head, scale }) => ({
-      name: `L${layer}H${head}`, kind: "head", layer, index: head, scale, title: `head ${head} of layer ${layer}, scaled by ${numberText(scale)}`,
-    })),
-    ...profile.neurons.map(({ layer, neuron, scale }) => ({
-      name: `L${layer}N${neuron}`, kind: "neuron", layer, index: neuron, scale, title: `neuron ${neuron} of layer ${layer}, scaled by ${numberText(scale)}`,
-    })),
+    ...scaled(profile.heads.map(({ layer, head, scale }) => ({
+      name: `L${layer}H${head}`, kind: "head", layer, index: head, scale, title: `head ${head} of layer ${layer}`,
+    }))),
+    ...scaled(profile.neurons.map(({ layer, neuron, scale }) => ({
+      name: `L${layer}N${neuron}`, kind: "neuron", layer, index: neuron, scale, title: `neuron ${neuron} of layer ${layer}`,
+    }))),
     ...(share ? [{ name: "final_layer.own_attention", kind: "final", layer: last, scale: share, title: `self-only attention of the final layer, ${numberText(share)}` }] : []),
     ...(factor ? [{ name: "final_layer.intercept", kind: "final", layer: last, scale: factor, title: `intercept of the final layer, subtracted ${numberText(factor)} times` }] : []),
   ];
+}
+
+// One component for each name, its scale in the title. Of several scales, under different conditions, the farthest from 1 is shown.
+function scaled(components) {
+  return [...Map.groupBy(components, (one) => one.name).values()].map((some) => {
+    const shown = some.reduce((one, other) => (distance(other.scale) > distance(one.scale) ? other : one));
+    const scales = some.map((one) => numberText(one.scale)).join(" and ");
+    return { ...shown, title: `${shown.title}, scaled by ${scales}${some.length > 1 ? " under different conditions" : ""}` };
+  });
 }
 
 /** Return how far a scale is from 1, as a share of the farthest of all: 0 to 1. */
