@@ -60,9 +60,7 @@ def profile_of(sets: Sequence[ScaleSet], model: ModelIdentity, name: str, task: 
     """
     given = [one for one in sets if one.scales]
     own = len(given) > 1
-    items = sorted(
-        (component, place, scale) for place, one in enumerate(given) for component, scale in one.scales.items()
-    )
+    items = [(c, place, scale) for place, one in enumerate(given) for c, scale in sorted(one.scales.items())]
     heads = tuple(
         HeadScale(layer=c.layer, head=c.index, scale=scale, when=given[place].condition if own else None)
         for c, place, scale in items
@@ -75,7 +73,7 @@ def profile_of(sets: Sequence[ScaleSet], model: ModelIdentity, name: str, task: 
     )
     counts = (
         (len({scale.component for scale in heads}), "attention heads"),
-        (len({n.component for n in neurons}), "neurons"),
+        (len({scale.component for scale in neurons}), "neurons"),
     )
     parts = [f"{count} {what}" for count, what in counts if count]
     return Profile(
