@@ -246,7 +246,9 @@ class _FixedScales:
         self._factors: dict[tuple[Kind, int], Tensor] = {}
         for component, scale in given.scales.items():
             each, width = (sizes.head_dim, sizes.heads) if component.kind == "head" else (1, sizes.neurons)
-            factors = self._factors.setdefault((component.kind, component.layer), torch.ones(width * each))
+            factors = self._factors.setdefault(
+                (component.kind, component.layer), torch.ones(width * each, dtype=torch.float64)
+            )
             factors[component.index * each : (component.index + 1) * each] = scale
 
     def read(self, texts: Sequence[tuple[Sequence[int], int]], width: int) -> None:
