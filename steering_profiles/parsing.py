@@ -39,7 +39,9 @@ def parse_profile(content: bytes, tensors: bytes | None, *, source: str, tensors
         profile = Profile.model_validate({**fields, "tensors": parsed}, by_alias=True, by_name=False)
     except ValidationError as exc:
         raise _format_error(exc, source) from exc
-    except (ValueError, RecursionError) as exc:
+    except RecursionError as exc:
+        raise ProfileFormatError(f"{source}: the JSON is nested too deeply") from exc
+    except ValueError as exc:
         raise ProfileFormatError(f"{source}: {exc}") from exc
     if profile.changes_nothing:
         raise ProfileFormatError(

@@ -195,7 +195,9 @@ def _parse(text: str) -> Line:
         content = json.loads(text, object_pairs_hook=_unrepeated)
     except json.JSONDecodeError as exc:
         raise _Unusable(f"not JSON: {exc.msg} at character {exc.pos + 1}") from exc
-    except (ValueError, RecursionError) as exc:  # a number that is too long, or lists that are nested too deeply
+    except RecursionError as exc:
+        raise _Unusable("JSON that is nested too deeply") from exc
+    except ValueError as exc:  # such as a number that is too long
         raise _Unusable(f"JSON that cannot be read: {exc}") from exc
     if not isinstance(content, dict):
         raise _Unusable(f"not a JSON object: {_shown(content)}")

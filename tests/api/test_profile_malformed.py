@@ -68,7 +68,7 @@ BODIES: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "an empty object": ({"content": b"{}", "headers": JSON}, "name", "body: name: Field required"),
     "NaN": ({"content": b'{"a": NaN}', "headers": JSON}, "body", "NaN is not a valid JSON number"),
     "a key twice": ({"content": b'{"a": 1, "a": 2}', "headers": JSON}, "body", "a: the key occurs more than once"),
-    "deeply nested": ({"content": b"[" * 100_000, "headers": JSON}, "body", "recursion"),
+    "deeply nested": ({"content": b"[" * 100_000, "headers": JSON}, "body", "nested too deeply"),
     "UTF-16": ({"content": "{}".encode("utf-16"), "headers": JSON}, "body", "the encoding is UTF-16; allowed: UTF-8"),
     "no boundary": ({"content": b"x", "headers": {"content-type": "multipart/form-data"}}, "body", "Missing boundary"),
     "no form": ({"content": b"x", "headers": FORM}, "body", "body: is no valid form"),

@@ -164,7 +164,7 @@ UNUSABLE = {
         '{"prompt": "a", "answer": " hot", "\\udfff": 1}',
         r"field '\\udfff': Input should be a valid string",
     ),
-    "lists without end": ("[" * 100_000, "JSON that cannot be read: maximum recursion depth"),
+    "lists without end": ("[" * 100_000, "JSON that is nested too deeply"),
     "number without end": ('{"prompt": ' + "1" * 5000 + "}", "JSON that cannot be read: Exceeds the limit"),
     "rare group": (line(20, group="rare"), "group 'rare' has 1 usable line and none for train and test"),
 }

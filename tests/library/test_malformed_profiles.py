@@ -175,7 +175,7 @@ BAD_FILES = {
     "UTF-32": ('{"name": "example"}'.encode("utf-32"), "the encoding is UTF-32; allowed: UTF-8"),
     "a byte order mark and no profile": (b"\xef\xbb\xbf{}", "name: Field required"),
     "two byte order marks": (b"\xef\xbb\xbf" * 2 + b"{}", "BOM"),
-    "deeply nested": (b"[" * 100_000, "recursion"),
+    "deeply nested": (b"[" * 100_000, "the JSON is nested too deeply"),
     "deeply nested field": (b'{"provenance": {"grid": {"a": ' + b"[" * 600 + b"]" * 600 + b"}}}", r"provenance\.grid"),
     "NaN": (b'{"scale": NaN}', "NaN is not a valid JSON number"),
     "Infinity": (b'{"scale": -Infinity}', "-Infinity is not a valid JSON number"),

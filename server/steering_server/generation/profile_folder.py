@@ -138,7 +138,9 @@ class ProfileFolder:
             return frozenset(), None
         except OSError as exc:
             return before, f"cannot be read: {exc.strerror}"
-        except (ValueError, RecursionError) as exc:
+        except RecursionError:
+            return before, "is nested too deeply"
+        except ValueError as exc:
             return before, f"is not JSON: {exc}"
         if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
             return before, "must be a JSON list of names"
