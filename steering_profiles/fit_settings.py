@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from steering_profiles.errors import FitError
-from steering_profiles.schema import strength_text
+from steering_profiles.schema import MOST_CONDITIONS, strength_text
 
 Method = Literal["stepwise", "paper", "circuit", "random"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -68,6 +68,8 @@ class StepwiseSettings:
     """Largest allowed loss of accuracy, in percentage points, of a group of a choosing format; None: any."""
     conditions: bool = False
     """Whether to try the task's conditions, too."""
+    rounds: int = 1
+    """Largest number of rounds of searches: each later one searches where no condition chosen before holds."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -90,25 +92,32 @@ class StepwiseSettings:
             raise ValueError(f"max scale is {most}; allowed: finite numbers from {least}")
         if self.max_lost is not None and not 0 <= self.max_lost <= 100:
             raise ValueError(f"max lost is {strength_text(self.max_lost)}; allowed: percentage points, 0..100")
+        if not 1 <= self.rounds <= MOST_CONDITIONS:
+            raise ValueError(f"rounds is {self.rounds}; allowed: whole numbers in 1..{MOST_CONDITIONS}")
 
     def to_json(self) -> dict[str, int | float]:
         """Return the settings by the keys that the provenance of a profile uses."""
         of_harm = {} if self.max_lost is None else {"most_lost": self.max_lost}
-        return of_harm | {
-            "step": self.step,
-            "least_step": self.min_step,
-            "at_once": self.components_per_step,
-            "prompts": self.batch_prompts,
-            "windows": self.batch_windows,
-            "text_weight": self.text_weight,
-            "steps": self.max_steps,
-            "watched": self.validation_prompts,
-            "measured_every": self.validation_interval,
-            "most_components": self.max_components,
-            "most_scale": self.max_scale,
-            "most_drift": self.max_nll_increase,
-            "patience": self.patience,
-        }
+        of_rounds = {} if self.rounds == 1 else {"most_rounds": self.rounds}
+        return (
+            of_harm
+            | of_rounds
+            | {
+                "step": self.step,
+                "least_step": self.min_step,
+                "at_once": self.components_per_step,
+                "prompts": self.batch_prompts,
+                "windows": self.batch_windows,
+                "text_weight": self.text_weight,
+                "steps": self.max_steps,
+                "watched": self.validation_prompts,
+                "measured_every": self.validation_interval,
+                "most_components": self.max_components,
+                "most_scale": self.max_scale,
+                "most_drift": self.max_nll_increase,
+                "patience": self.patience,
+            }
+        )
 
 
 @dataclass(frozen=True)

@@ -214,13 +214,14 @@ def _choose_stepwise(
         evaluator.task.conditions if settings.stepwise.conditions else (),
         search,
         partial(_choose_without_harm, evaluator, settings=settings.stepwise, checkpoint=checkpoint),
+        settings.stepwise.rounds,
     )
     refused = tuple(one for each in rounds for one in each.refused)
     facts = _facts(rounds) | {
         "most_lost_by": str(chosen.changes[0]) if chosen.changes else None,
         "refused": list(refused),
     }
-    if settings.stepwise.conditions:
+    if settings.stepwise.rounds > 1:
         facts["rounds"] = [str(one) for one in rounds]
     return Choice(
         chosen.candidate.sets,

@@ -16,9 +16,6 @@ from steering_profiles.fitting.components import ScaleSet
 from steering_profiles.fitting.no_harm import Candidate, ChosenCandidate
 from steering_profiles.fitting.stepwise import SearchStep
 
-MOST_ROUNDS = 3
-"""Each takes as long as one search under every condition that is left."""
-
 Search = Callable[[Condition | None, Sequence[ScaleSet]], Sequence[SearchStep]]
 """The measured steps under a condition, beside sets that are in place."""
 
@@ -66,9 +63,9 @@ class Round:
 
 
 def search_rounds(
-    conditions: Sequence[Condition], search: Search, choose: Choose
+    conditions: Sequence[Condition], search: Search, choose: Choose, most: int
 ) -> tuple[list[Round], ChosenCandidate]:
-    """Search in rounds, until one of them chooses nothing, no position is left, or there were ``MOST_ROUNDS``.
+    """Search in rounds, until one of them chooses nothing, no position is left, or there were ``most``.
 
     Returns:
         The rounds, and the candidate of the last one, which has all chosen sets.
@@ -94,8 +91,8 @@ def search_rounds(
             ended = "nothing that was better was allowed" if chosen.refused else "nothing was better"
         elif condition is None:
             ended = "its scales apply wherever those of no other round do"
-        elif len(rounds) + 1 == MOST_ROUNDS:
-            ended = f"at most {MOST_ROUNDS} are made"
+        elif len(rounds) + 1 == most:
+            ended = f"no more than {most} were asked for"
         if condition is not None:
             taken.append(condition)
         path = [candidate.point for candidate in chosen.path]

@@ -97,7 +97,7 @@ class NoHarm:
     refused: tuple[str, ...]
     """What was better on the validation set and not allowed, each with the limit that it exceeds."""
     rounds: tuple[str, ...] = ()
-    """What each round of the search tried and chose; empty where no conditions were tried."""
+    """What each round of the search tried and chose; empty where only one was asked for."""
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,14 @@ WRONG = {
         ["fit", "parentheses", "--out", ".", "--conditions"],
         "--conditions is given without --max-lost",
     ),
+    "rounds without conditions": (
+        ["fit", "parentheses", "--out", ".", "--max-lost", "2", "--rounds", "2"],
+        "--rounds is given without --conditions",
+    ),
+    "more rounds than a profile may have conditions": (
+        ["fit", "parentheses", "--out", ".", "--max-lost", "2", "--conditions", "--rounds", "9"],
+        "rounds is 9; allowed: whole numbers in 1..8",
+    ),
     "a limit of losses that is no share": (
         ["fit", "parentheses", "--out", ".", "--max-lost", "-1"],
         "max lost is -1; allowed: percentage points, 0..100",

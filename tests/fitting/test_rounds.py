@@ -12,7 +12,7 @@ from steering_profiles.fitting import FitCheckpoint, FitResult, FitSettings, Ste
 from steering_profiles.fitting.choice import steering_of
 from steering_profiles.fitting.components import Component, ScaleSet
 from steering_profiles.fitting.no_harm import Candidate, ChosenCandidate, choose_candidate
-from steering_profiles.fitting.rounds import MOST_ROUNDS, search_rounds
+from steering_profiles.fitting.rounds import search_rounds
 from steering_profiles.fitting.stepwise import SearchStep
 from steering_profiles.models import LoadedModel
 from steering_profiles.reports import report_of_fit
@@ -55,7 +55,7 @@ def holds(condition: Condition | None, token: int) -> bool:
 
 def test_what_is_chosen_stays_in_place_and_its_condition_is_left_out_of_later_searches():
     searches = Searches({"the last token is 6": (100, 20)})
-    rounds, chosen = search_rounds([FIVE, SIX, SEVEN], searches, freely)
+    rounds, chosen = search_rounds([FIVE, SIX, SEVEN], searches, freely, 3)
     assert [condition for condition, _ in searches.asked[:4]] == [None, FIVE, SIX, SEVEN]
     later = [condition for condition, _ in searches.asked[4:]]
     assert [[holds(condition, token) for token in (5, 6, 7, 8)] for condition in later] == [
@@ -70,7 +70,7 @@ def test_rounds_go_on_while_they_gain_and_then_end_with_the_reason():
     searches = Searches(
         {"the last token is 6": (100, 20), "the last token is 5 and (not (the last token is 6))": (20, 10)}
     )
-    rounds, chosen = search_rounds([FIVE, SIX], searches, freely)
+    rounds, chosen = search_rounds([FIVE, SIX], searches, freely, 3)
     assert [str(one.condition) for one in rounds[:2]] == list(searches.errors)
     assert [one.ended for one in rounds] == ["", "", "nothing was better"]
     assert [len(one.beside) for one in rounds] == [0, 1, 2]
@@ -80,13 +80,14 @@ def test_rounds_go_on_while_they_gain_and_then_end_with_the_reason():
 
 
 def test_where_scales_at_every_position_are_best_there_is_one_round():
-    rounds, chosen = search_rounds([FIVE], Searches({"None": (100, 0)}), freely)
+    rounds, chosen = search_rounds([FIVE], Searches({"None": (100, 0)}), freely, 3)
     assert len(rounds) == 1
     assert chosen.candidate.condition is None
     assert rounds[0].ended == "its scales apply wherever those of no other round do"
 
 
-def test_the_number_of_rounds_is_bounded():
+@pytest.mark.parametrize("most", [1, 3])
+def test_there_are_no_more_rounds_than_asked_for(most: int):
     conditions = [Condition(last_token=(token,)) for token in range(6)]
 
     def gain(condition: Condition | None, beside: Sequence[ScaleSet]) -> list[SearchStep]:
@@ -95,9 +96,9 @@ def test_the_number_of_rounds_is_bounded():
             condition, beside
         )
 
-    rounds, chosen = search_rounds(conditions, gain, lambda paths: freely(paths[1:]))
-    assert len(rounds) == len(chosen.candidate.sets) == MOST_ROUNDS
-    assert rounds[-1].ended == f"at most {MOST_ROUNDS} are made"
+    rounds, chosen = search_rounds(conditions, gain, lambda paths: freely(paths[1:] or paths), most)
+    assert len(rounds) == len(chosen.candidate.sets) == most
+    assert rounds[-1].ended == f"no more than {most} were asked for"
 
 
 def test_what_one_round_refused_does_not_keep_another_from_choosing():
@@ -106,7 +107,7 @@ def test_what_one_round_refused_does_not_keep_another_from_choosing():
             return ChosenCandidate(paths[0][0], paths[0], (), ("step 4: f on ): 100% to 80%",))
         return freely(paths)
 
-    rounds, chosen = search_rounds([SIX], Searches({"the last token is 6": (100, 20)}), choose)
+    rounds, chosen = search_rounds([SIX], Searches({"the last token is 6": (100, 20)}), choose, 3)
     assert [one.condition for one in chosen.candidate.sets] == [SIX]
     assert rounds[1].ended == "nothing that was better was allowed"
 
@@ -146,7 +147,7 @@ def fitted(loaded: LoadedModel, checkpoint: FitCheckpoint | None = None) -> tupl
     task = task_of(loaded)
     settings = StepwiseSettings(
         max_steps=12, validation_interval=2, batch_prompts=16, step=0.4, max_scale=4.0, text_weight=0.0,
-        max_nll_increase=100.0, max_lost=0.0, conditions=True,
+        max_nll_increase=100.0, max_lost=0.0, conditions=True, rounds=3,
     )  # fmt: skip
     found = fit(
         loaded, task, name="t", command="steer fit here", settings=FitSettings(stepwise=settings), checkpoint=checkpoint
@@ -207,3 +208,9 @@ def test_a_report_tells_the_rounds_and_where_each_scale_applies():
     first, second = ([point for point in report.path if point.round == place] for place in (1, 2))
     chosen = next(point for point in first if point.chosen)
     assert (second[0].total_change, second[0].components) == (chosen.total_change, chosen.components)
+
+
+@pytest.mark.parametrize("rounds", [0, 9])
+def test_a_number_of_rounds_that_no_profile_has_conditions_for_is_refused(rounds: int):
+    with pytest.raises(ValueError, match=rf"rounds is {rounds}; allowed: whole numbers in 1\.\.8"):
+        StepwiseSettings(rounds=rounds)

@@ -132,6 +132,10 @@ def components_settings(method: str, options: ComponentOptions) -> FitSettings:
         raise ConfigError(
             "--conditions is given without --max-lost; conditions are chosen by what is lost without them"
         )
+    if options.rounds > 1 and not options.conditions:
+        raise ConfigError(
+            "--rounds is given without --conditions; a later round searches under the conditions that are left"
+        )
     try:
         return FitSettings(
             method=next(known for known in METHODS if known == method),
@@ -145,6 +149,7 @@ def components_settings(method: str, options: ComponentOptions) -> FitSettings:
                 max_scale=options.max_scale,
                 max_lost=options.max_lost,
                 conditions=options.conditions,
+                rounds=options.rounds,
             ),
         )
     except ValueError as exc:

@@ -23,6 +23,7 @@ class ComponentOptions:
     alpha: tuple[float, ...] = ()
     max_lost: float | None = None
     conditions: bool = False
+    rounds: int = 1
 
     @property
     def of_stepwise(self) -> list[Option]:
@@ -32,6 +33,7 @@ class ComponentOptions:
             Option("--max-scale", self.max_scale, ComponentOptions.max_scale),
             Option("--max-lost", self.max_lost, None),
             Option("--conditions", self.conditions, False),
+            Option("--rounds", self.rounds, ComponentOptions.rounds),
         ]
 
     @property

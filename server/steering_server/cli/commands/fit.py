@@ -132,6 +132,16 @@ def fit(
             rich_help_panel=_LIMITS,
         ),
     ] = False,
+    rounds: Annotated[
+        int,
+        typer.Option(
+            "--rounds",
+            min=1,
+            help="Largest number of rounds of searches (stepwise, with --conditions). A later round leaves what was "
+            "chosen in place and searches where none of its conditions holds.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = ComponentOptions.rounds,
     max_nll_increase: Annotated[
         float,
         typer.Option(
@@ -182,6 +192,7 @@ def fit(
         tuple(alpha or ()),
         max_lost if method != FINAL_LAYER else None,
         conditions,
+        rounds,
     )
     of_final_layer = FinalLayerOptions(
         tuple(self_only_attention or ()),
