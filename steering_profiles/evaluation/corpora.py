@@ -10,7 +10,7 @@ _FOLDER = Path(__file__).parent / "texts"
 
 
 def held_out_texts() -> dict[str, str]:
-    """Return the held-out texts: ``prose`` (six texts of six kinds) and ``code`` (Python, some JavaScript and C)."""
+    """Return the held-out texts: ``prose`` (sixteen of many kinds) and ``code`` (Python, some JavaScript and C)."""
     return _read("prose", "code", prefix="")
 
 

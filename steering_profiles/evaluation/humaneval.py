@@ -115,6 +115,16 @@ def pass_at_1(
     return Accuracy({GROUP: (before, len(problems))}), Accuracy({GROUP: (after, len(problems))})
 
 
+def coarseness(before: Accuracy, after: Accuracy) -> str:
+    """Return a sentence on how little :func:`pass_at_1` tells of a model that solves few problems."""
+    low, high = before.interval()
+    return (
+        f"Pass@1 is coarse: {before.correct} of {before.total} problems are solved without the profile and "
+        f"{after.correct} with it, one is {100 / before.total:.1f} points, and the 95% interval without the profile is "
+        f"{high - low:.1f} points wide. Harm to a model that solves few shows in the other figures first."
+    )
+
+
 def _solves(progress: Progress, program: str) -> bool:
     outcome = run_program(program)
     progress.advance()

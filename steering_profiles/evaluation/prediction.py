@@ -5,15 +5,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Self
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from steering_profiles.evaluation.bootstrap import mean_interval, relative_change_interval
 from steering_profiles.evaluation.replay import FinalLayerReplay
-from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
+from steering_profiles.evaluation.side_effects import SideEffects
+from steering_profiles.evaluation.token_changes import Floats, TokenChanges, text_effect
 from steering_profiles.evaluation.windows import Window
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
@@ -34,9 +32,9 @@ class _Score:
     likeliest: Tensor
     """The likeliest token at the position of each predicted one, ``[predicted]``."""
 
-    def correct(self, window: Window) -> npt.NDArray[np.float64]:
+    def correct(self, window: Window) -> Floats:
         """Return 1 for each predicted token of the window that is the likeliest, else 0, ``[predicted]``."""
-        right: npt.NDArray[np.float64] = (self.likeliest == torch.tensor(window.predicted)).double().numpy()
+        right: Floats = (self.likeliest == torch.tensor(window.predicted)).double().numpy()
         return right
 
 
@@ -82,64 +80,55 @@ class TextPredictor:
     ) -> SideEffects:
         """Return the effect of ``steering`` on each of ``texts``, a mapping of names to windows (:mod:`.windows`).
 
-        The ``divergence`` needs the predictions of both at once, so it takes two more passes over each text.
-
         Raises:
             ValueError: a text has no token to predict.
         """
-        progress = progress or Silent()
-        windows = {name: tuple(some) for name, some in texts.items()}
-        passes = sum(len(some) * (1 + divergence + (some not in self._unsteered)) for some in windows.values())
-        progress.stage("predicting texts", passes)
-        effects = tuple(self._effect(name, some, steering, progress) for name, some in windows.items())
-        if divergence:
-            effects = tuple(
-                self._with_divergence(effect, windows[effect.name], steering, progress) for effect in effects
-            )
-        return SideEffects(effects)
-
-    def _effect(self, name: str, windows: tuple[Window, ...], steering: Steering, progress: Progress) -> TextEffect:
-        if windows not in self._unsteered:
-            self._unsteered[windows] = self._score(windows, UNSTEERED, progress)
-        before, after = self._unsteered[windows], self._score(windows, steering, progress)
-        tokens = sum(len(window.predicted) for window in windows)
-        if not tokens:
-            raise ValueError(f"the text {name!r} has no token to predict")
-        agreeing = sum(int((one.likeliest == other.likeliest).sum()) for one, other in zip(before, after, strict=True))
-        correct_before, correct_after = (
-            [score.correct(window) for score, window in zip(scores, windows, strict=True)] for scores in (before, after)
-        )
-        return TextEffect(
-            name=name,
-            tokens=tokens,
-            nll_before=sum(float(score.nll.sum()) for score in before) / tokens,
-            nll_after=sum(float(score.nll.sum()) for score in after) / tokens,
-            agreement=agreeing / tokens,
-            interval=relative_change_interval([one.nll.numpy() for one in before], [one.nll.numpy() for one in after]),
-            correct=(
-                sum(float(one.sum()) for one in correct_before) / tokens,
-                sum(float(one.sum()) for one in correct_after) / tokens,
-            ),
-            correct_interval=mean_interval(
-                [other - one for one, other in zip(correct_before, correct_after, strict=True)]
-            ),
-        )
+        changes = self.compare(texts, steering, progress, divergence=divergence)
+        return SideEffects(tuple(text_effect(name, of_text) for name, of_text in changes.items()))
 
     @torch.inference_mode()
-    def _with_divergence(
-        self, effect: TextEffect, windows: tuple[Window, ...], steering: Steering, progress: Progress
-    ) -> TextEffect:
-        values: dict[int, npt.NDArray[np.float64]] = {}
+    def compare(
+        self,
+        texts: Mapping[str, Sequence[Window]],
+        steering: Steering,
+        progress: Progress | None = None,
+        *,
+        divergence: bool = False,
+        stage: str = "predicting texts",
+    ) -> dict[str, list[TokenChanges]]:
+        """Return what ``steering`` changes at the tokens of each window of ``texts``, by the texts' names.
+
+        The ``divergence`` needs the predictions of both at once, so the unsteered ones are made again for it.
+        """
+        progress = progress or Silent()
+        windows = {name: tuple(some) for name, some in texts.items()}
+        progress.stage(
+            stage, sum(len(some) * (1 + (divergence or some not in self._unsteered)) for some in windows.values())
+        )
+        compare = self._compare_with_divergence if divergence else self._compare
+        return {name: compare(some, steering, progress) for name, some in windows.items()}
+
+    def _compare(self, windows: tuple[Window, ...], steering: Steering, progress: Progress) -> list[TokenChanges]:
+        if windows not in self._unsteered:
+            self._unsteered[windows] = self._score(windows, UNSTEERED, progress)
+        both = zip(self._unsteered[windows], self._score(windows, steering, progress), windows, strict=True)
+        return [_changes(before, after, window) for before, after, window in both]
+
+    def _compare_with_divergence(
+        self, windows: tuple[Window, ...], steering: Steering, progress: Progress
+    ) -> list[TokenChanges]:
+        plain: dict[int, _Score] = {}
+        changes: dict[int, TokenChanges] = {}
         both = zip(self._predicted(windows, UNSTEERED), self._predicted(windows, steering), strict=True)
         for (index, without), (_, with_) in both:
-            values[index] = _divergence(without, with_).numpy()
-            progress.advance()
-        of_windows = [values[index] for index in range(len(windows))]
-        return replace(
-            effect,
-            divergence=sum(float(one.sum()) for one in of_windows) / effect.tokens,
-            divergence_interval=mean_interval(of_windows),
-        )
+            window = windows[index]
+            plain[index] = _score(without, window)
+            changes[index] = replace(
+                _changes(plain[index], _score(with_, window), window), divergence=_divergence(without, with_).numpy()
+            )
+            progress.advance(2)
+        self._unsteered[windows] = [plain[index] for index in range(len(windows))]
+        return [changes[index] for index in range(len(windows))]
 
     @torch.inference_mode()
     def token_scores(self, windows: Sequence[Window], steering: Steering) -> TokenScores:
@@ -184,6 +173,14 @@ class TextPredictor:
 
         held = self._reader.held(steering, [(window.tokens, window.given) for window in batch], longest)
         return first, steered_logits(self._handle, [steering] * len(batch), forward, held)
+
+
+def _changes(before: _Score, after: _Score, window: Window) -> TokenChanges:
+    return TokenChanges(
+        nll=(before.nll.numpy(), after.nll.numpy()),
+        correct=(before.correct(window), after.correct(window)),
+        agrees=(before.likeliest == after.likeliest).double().numpy(),
+    )
 
 
 def _score(logits: Tensor, window: Window) -> _Score:

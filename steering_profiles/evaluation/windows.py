@@ -60,16 +60,22 @@ def continuation_window(loaded: LoadedModel, prompt: str, continuation: str) -> 
     too long, tokens at the start of the prompt are dropped.
     """
     whole = encode_prompt(loaded.tokenizer, prompt + continuation)
-    given = max(1, _common_prefix(encode_prompt(loaded.tokenizer, prompt), whole))
-    excess = max(0, len(whole) - min(MOST_TOKENS_WHOLE, loaded.context_length))
-    return Window(whole[excess:], max(1, given - excess))
+    given = max(1, common_prefix(encode_prompt(loaded.tokenizer, prompt), whole))
+    return fitted_window(loaded, whole, given)
+
+
+def fitted_window(loaded: LoadedModel, tokens: Sequence[int], given: int) -> Window:
+    """Return the window of ``tokens``, without those at the start that are too many for the model's context."""
+    excess = max(0, len(tokens) - min(MOST_TOKENS_WHOLE, loaded.context_length))
+    return Window(tuple(tokens[excess:]), max(1, given - excess))
+
+
+def common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
+    """Return the number of tokens that both begin with."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
 
 
 def _start(loaded: LoadedModel) -> tuple[int, ...]:
     """Return the beginning-of-text token if the tokenizer adds one, else nothing."""
     first = encode_prompt(loaded.tokenizer, "a")[:1]
     return first if first == (loaded.tokenizer.bos_token_id,) else ()
-
-
-def _common_prefix(one: Sequence[int], other: Sequence[int]) -> int:
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -1,10 +1,9 @@
-"""Tables of accuracy and side effects."""
+"""Tables of accuracy."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from steering_profiles.evaluation.accuracy import Accuracy, least_change
-from steering_profiles.evaluation.side_effects import TextEffect
 from steering_profiles.reports.report import Report
 from steering_profiles.reports.tables import ALL, MOST_COLUMNS, Cell, Column, Table, Tone
 from steering_profiles.reports.text import percent, signed_percent
@@ -98,67 +97,6 @@ def sets_table(report: Report) -> Table:
         Column("accuracy"),
     )
     return Table(caption, columns, tuple(rows))
-
-
-def side_effects_table(report: Report) -> Table:
-    """Return the prediction of other text without and with the profile, the largest NLL increase first."""
-    rows = []
-    texts = report.side_effects.texts if report.side_effects is not None else ()
-    for text in sorted(texts, key=lambda one: -one.nll_increase):
-        above = exceeds_limit(text.nll_increase)
-        rows.append(
-            (
-                Cell(text.name),
-                Cell(str(text.tokens)),
-                Cell(f"{text.nll_before:.4f}"),
-                Cell(f"{text.nll_after:.4f}"),
-                Cell(signed_percent(text.nll_increase), _change_note(text, above=above), _tone_if(above)),
-                _correct_cell(text),
-                Cell(percent(text.agreement)),
-                _divergence_cell(text),
-            )
-        )
-    return Table(
-        "Prediction of other text, the largest NLL increase first: negative log-likelihood (NLL) in nats per token and "
-        "its relative change; the share of tokens that are the likeliest next token, and its change in points; the "
-        "share of positions at which the likeliest next token stays the same; the KL divergence of the predictions "
-        "with the profile from those without it, in nats per token. In brackets or beside a figure: its 95% interval",
-        (
-            Column("text", numeric=False),
-            Column("tokens"),
-            Column("NLL without"),
-            Column("NLL with"),
-            Column("change"),
-            Column("next token right, %"),
-            Column("same next token, %"),
-            Column("KL divergence"),
-        ),
-        tuple(rows),
-    )
-
-
-def _correct_cell(text: TextEffect) -> Cell:
-    if text.correct is None:
-        return Cell("–")
-    before, after = text.correct
-    points = f"{100 * (after - before):+.2f}"
-    if text.correct_interval is not None:
-        points += " [{:+.2f}, {:+.2f}]".format(*(100 * bound for bound in text.correct_interval))
-    below = text.correct_interval is not None and text.correct_interval[1] < 0
-    return Cell(f"{percent(before)} → {percent(after)}", points.replace("-", "−"), _tone_if(below))
-
-
-def _divergence_cell(text: TextEffect) -> Cell:
-    if text.divergence is None:
-        return Cell("–")
-    interval = text.divergence_interval
-    return Cell(f"{text.divergence:.4f}", "" if interval is None else f"[{interval[0]:.4f}, {interval[1]:.4f}]")
-
-
-def _change_note(text: TextEffect, *, above: bool) -> str:
-    """Return the interval of a change, and whether it is above the limit."""
-    interval = "" if text.interval is None else "..".join(map(signed_percent, text.interval))
-    return ", ".join(filter(None, (interval, f"above {NLL_LIMIT:.0%}" if above else "")))
 
 
 def methods_table(report: Report) -> Table:

@@ -138,6 +138,8 @@ class Report:
     accuracy: Mapping[str, tuple[Accuracy, Accuracy]] = field(default_factory=dict)
     """Accuracy without and with the profile by prompt set, such as ``test`` or ``5 digits``."""
     side_effects: SideEffects | None = None
+    pass_at_1: tuple[Accuracy, Accuracy] | None = None
+    """Pass@1 on HumanEval without and with the profile; None if it was not measured."""
     ranking: ReportedRanking | None = None
     grid: Sequence[MeasuredPoint] = ()
     path: Sequence[ReportedStep] = ()

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from steering_profiles.evaluation import humaneval
 from steering_profiles.evaluation.calibration import CalibrationComparison
 from steering_profiles.fitting.grid import GridPoint
 from steering_profiles.reports import plots
@@ -11,7 +12,6 @@ from steering_profiles.reports.accuracy_tables import (
     headline_table,
     methods_table,
     sets_table,
-    side_effects_table,
 )
 from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Paragraph, Plot, Section
 from steering_profiles.reports.calibration import calibration_table, final_layer_table, search_sentences, verdict
@@ -21,15 +21,13 @@ from steering_profiles.reports.no_harm import no_harm_sentences, no_harm_table
 from steering_profiles.reports.provenance_tables import long_facts, provenance_tables
 from steering_profiles.reports.report import TEST, Report
 from steering_profiles.reports.search_tables import grid_table, path_table
+from steering_profiles.reports.side_effects import limit_sentences, side_effects_sentences, side_effects_table
 from steering_profiles.reports.tables import Table
-from steering_profiles.reports.text import number, percent, signed_percent
+from steering_profiles.reports.text import named, number, percent
 from steering_profiles.schema import strength_text
-from steering_profiles.side_effect_warnings import NLL_LIMIT, exceeds_limit
 
 _LONG_TABLE = 100
 """Maximum number of rows of a table that is not collapsed."""
-_NAMED = 5
-"""Maximum number of items that a sentence names; the others are counted."""
 
 
 def page_of(report: Report) -> Page:
@@ -79,26 +77,13 @@ def _headline(report: Report) -> Iterator[Block]:
     worse = _worsened(report)
     if report.accuracy:
         yield (
-            Paragraph(f"Accuracy is lower with the profile, in percentage points: {_some(worse)}.", "worse")
+            Paragraph(f"Accuracy is lower with the profile, in percentage points: {named(worse)}.", "worse")
             if worse
             else Paragraph("No measured accuracy is lower with the profile.")
         )
-    if report.side_effects is not None and report.side_effects.texts:
-        above = [
-            f"{t.name} {signed_percent(t.nll_increase)}"
-            for t in report.side_effects.texts
-            if exceeds_limit(t.nll_increase)
-        ]
-        if above:
-            yield Paragraph(
-                f"Warning: the NLL of other text increases by more than {NLL_LIMIT:.0%}: {_some(above)}.", "worse"
-            )
-        else:
-            worst = report.side_effects.worst
-            yield Paragraph(
-                f"The largest NLL increase of other text is {signed_percent(worst.nll_increase)} ({worst.name}), "
-                f"within the limit of {NLL_LIMIT:.0%}."
-            )
+    if report.side_effects is not None:
+        for text, tone in limit_sentences(report.side_effects):
+            yield Paragraph(text, tone)
     if TEST in report.accuracy:
         yield headline_table(TEST, *report.accuracy[TEST])
 
@@ -113,11 +98,6 @@ def _worsened(report: Report) -> list[str]:
                 points = 100 * (changed.after - changed.before) / changed.total
                 fallen.append((points, f"{name} on {group} −{-points:.1f}"))
     return [what for _, what in sorted(fallen)]
-
-
-def _some(items: list[str]) -> str:
-    more = len(items) - _NAMED
-    return "; ".join(items[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _sets(report: Report) -> Iterator[Block]:
@@ -158,8 +138,13 @@ def _methods(report: Report) -> Iterator[Block]:
 
 
 def _side_effects(report: Report) -> Iterator[Block]:
-    if report.side_effects is not None and report.side_effects.texts:
-        yield side_effects_table(report)
+    if report.side_effects is not None:
+        for sentence in side_effects_sentences(report.side_effects):
+            yield Paragraph(sentence)
+        yield side_effects_table(report.side_effects)
+    if report.pass_at_1 is not None:
+        yield headline_table("HumanEval, pass@1", *report.pass_at_1)
+        yield Paragraph(humaneval.coarseness(*report.pass_at_1))
 
 
 def _gate(report: Report) -> Iterator[Block]:

@@ -1,5 +1,9 @@
 """Formatting of text and numbers for reports."""
 
+from collections.abc import Sequence
+
+NAMED = 5
+"""Maximum number of items that a sentence names; the others are counted."""
 _SHOWN = {" ": "·", "\n": "↵", "\t": "→"}
 
 
@@ -39,6 +43,12 @@ def percent(share: float) -> str:
 def signed_percent(share: float) -> str:
     """Return a relative change as a signed percentage: ``+0.62%``."""
     return f"{100 * share:+.2f}%".replace("-", "−")
+
+
+def named(items: Sequence[str]) -> str:
+    """Return the first ``NAMED`` of ``items`` in a row, and the number of the others."""
+    more = len(items) - NAMED
+    return "; ".join(items[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _escaped(char: str) -> str:

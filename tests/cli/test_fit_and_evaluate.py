@@ -125,6 +125,14 @@ def test_evaluate_measures_side_effects(folder: Path, tmp_path: Path):
         "tokens", "nll_before", "nll_after", "agreement", "interval", "correct_before", "correct_after",
         "correct_interval", "divergence", "divergence_interval",
     }  # fmt: skip
+    words, pairs = record["side_effects"]["last words"], record["side_effects"]["minimal pairs"]
+    assert words["kind"] == "last words"
+    assert words["words"] > 20
+    assert pairs["pairs"] == sum(one["pairs"] for one in pairs["phenomena"].values())
+    assert set(pairs["phenomena"]["articles"]) == {
+        "pairs", "correct_before", "correct_after", "correct_interval", "margin_before", "margin_after",
+        "margin_interval",
+    }  # fmt: skip
     low, high = record["side_effects"]["prose"]["interval"]
     change = record["side_effects"]["prose"]
     assert low < change["nll_after"] / change["nll_before"] - 1 < high

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from steering_profiles.errors import EvaluationError
-from steering_profiles.evaluation import humaneval, measure_side_effects
+from steering_profiles.evaluation import Accuracy, humaneval, measure_side_effects
 from steering_profiles.evaluation.held_out import SOLUTIONS, held_out_windows
 from steering_profiles.evaluation.sandbox import Outcome, run_program
 from steering_profiles.steering import UNSTEERED
@@ -71,7 +71,14 @@ def test_the_solution_of_a_problem_is_predicted_from_its_prompt():
 def test_side_effects_are_measured_on_all_three_and_recorded():
     loaded = build_model("gpt2")
     record = measure_side_effects(loaded, every_effect(loaded)["heads"]).record()
-    assert list(record) == ["prose", "code", SOLUTIONS]
+    assert list(record) == ["prose", "code", SOLUTIONS, "last words", "minimal pairs"]
+    assert [dict(one).get("kind") for one in record.values()] == [None, None, None, "last words", "minimal pairs"]
+
+
+def test_how_coarse_pass_at_1_is_follows_from_the_number_of_problems_and_those_solved():
+    text = humaneval.coarseness(Accuracy({"HumanEval": (7, 164)}), Accuracy({"HumanEval": (6, 164)}))
+    assert "7 of 164 problems are solved without the profile and 6 with it, one is 0.6 points" in text
+    assert "the 95% interval without the profile is 6.5 points wide" in text
 
 
 def test_a_file_that_cannot_be_read_is_named(installed: Path):

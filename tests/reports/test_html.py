@@ -5,7 +5,14 @@ from dataclasses import replace
 
 import pytest
 
-from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
+from steering_profiles.evaluation import Accuracy
+from steering_profiles.evaluation.side_effects import (
+    LastWordsEffect,
+    PairsEffect,
+    PairsEffects,
+    SideEffects,
+    TextEffect,
+)
 from steering_profiles.reports import Report, render_html
 from steering_profiles.store import content_hash
 from tests.reports.reading import Page
@@ -99,17 +106,49 @@ def test_a_lower_accuracy_is_named_in_the_headline(page: Page):
 
 def test_an_nll_increase_above_the_limit_is_a_warning(page: Page):
     assert "Warning: the NLL of other text increases by more than 1%: code +15.81%." in page.text
-    assert page.tables[3] == [
-        [
-            *("text", "tokens", "NLL without", "NLL with", "change"),
-            *("next token right, %", "same next token, %", "KL divergence"),
-        ],
-        [
-            *("code", "2345", "2.1000", "2.4321", "+15.81% above 1%"),
-            *("60.0 → 58.5 −1.50 [−2.00, −1.00]", "87.6", "0.0420 [0.0400, 0.0440]"),
-        ],
-        ["prose", "1234", "3.1234", "3.1301", "+0.21%", "–", "98.7", "–"],
+    header, *rows = page.tables[3]
+    assert header == ["figure", "of", "count", "without", "with", "change", "95% interval"]
+    code, prose = ("code", "2345 tokens"), ("prose", "1234 tokens")
+    assert rows == [
+        ["next token right", *code, "60.0%", "58.5%", "−1.50 points worse", "−2.00..−1.00 points"],
+        ["NLL per token", *code, "2.1000", "2.4321", "+15.81% above 1%", "–"],
+        ["NLL per token", *prose, "3.1234", "3.1301", "+0.21%", "–"],
+        ["same likeliest next token", *prose, "–", "98.7%", "–", "–"],
+        ["KL divergence per token", *code, "–", "0.0420", "–", "0.0400..0.0440"],
+        ["same likeliest next token", *code, "–", "87.6%", "–", "–"],
     ]
+    assert "1 of 1 figures with a 95% interval are worse by more than it, 0 better." in page.text
+
+
+def test_last_words_and_minimal_pairs_that_lose_are_a_warning():
+    words = LastWordsEffect(470, (0.3, 0.27), (-0.05, -0.01), (3.0, 3.1), (0.01, 0.05))
+    pairs = PairsEffects(
+        PairsEffect("all phenomena", 96, (0.9, 0.9), (-0.01, 0.01), (4.0, 4.05), (0.02, 0.08)),
+        (
+            PairsEffect("articles", 48, (1.0, 0.9), (-0.2, -0.02), (4.0, 4.1), (-0.1, 0.1)),
+            PairsEffect("word order", 48, (0.8, 0.9), (0.02, 0.2), (4.0, 4.1), (-0.1, 0.1)),
+        ),
+    )
+    page = Page(render_html(Report(profile(), "x", side_effects=SideEffects((), words, pairs))))
+    assert "Warning: less is right, by more than 1 point: minimal pairs, articles −10.0 points; last words" in page.text
+    (_, *rows) = page.tables[0]
+    good = "good sentence likelier"
+    assert rows == [
+        [good, "articles", "48 pairs", "100.0%", "90.0%", "−10.00 points worse", "−20.00..−2.00 points"],
+        ["NLL per last word", "prose", "470 words", "3.0000", "3.1000", "+3.33% worse", "+1.00%..+5.00%"],
+        ["last word of a sentence right", "prose", "470 words", "30.0%", "27.0%", "−3.00 points worse",
+         "−5.00..−1.00 points"],
+        [good, "all phenomena", "96 pairs", "90.0%", "90.0%", "+0.00 points", "−1.00..+1.00 points"],
+        [f"{good} by", "all phenomena", "96 pairs", "4.0000", "4.0500", "+0.0500", "+0.0200..+0.0800"],
+        [good, "word order", "48 pairs", "80.0%", "90.0%", "+10.00 points", "+2.00..+20.00 points"],
+    ]  # fmt: skip
+
+
+def test_pass_at_1_comes_with_how_coarse_it_is():
+    pooled = tuple(Accuracy({"HumanEval": (solved, 164)}) for solved in (7, 6))
+    page = Page(render_html(Report(profile(), "x", pass_at_1=pooled)))
+    assert page.tables[0][1][:2] == ["HumanEval", "164"]
+    assert "Pass@1 is coarse: 7 of 164 problems are solved without the profile and 6 with it" in page.text
 
 
 def test_side_effects_within_the_limit_are_no_warning():

@@ -11,8 +11,14 @@ from rich.table import Table
 from steering_profiles.evaluation import Accuracy, CalibrationComparison, SideEffects, humaneval
 from steering_profiles.evaluation.accuracy import least_change
 from steering_profiles.evaluation.held_out import SOLUTIONS
-from steering_profiles.evaluation.side_effects import TextEffect
-from steering_profiles.side_effect_warnings import NLL_LIMIT, exceeds_limit, percent, texts_over_limit
+from steering_profiles.evaluation.side_effect_rows import side_effect_rows
+from steering_profiles.side_effect_warnings import (
+    NLL_LIMIT,
+    SHARE_LIMIT,
+    percent,
+    shares_over_limit,
+    texts_over_limit,
+)
 from steering_profiles.tasks import Example
 from steering_profiles.tokenization import Vocabulary
 from steering_server.cli.calibration import show_calibration
@@ -56,9 +62,17 @@ class Measurement:
 
     @property
     def beyond_limit(self) -> list[str]:
-        """Names of the texts whose NLL increase is above the limit."""
+        """The texts whose NLL increases, and the last words and minimal pairs that lose, by more than the limits."""
+        return self._texts_over_limit + self._shares_over_limit
+
+    @property
+    def _texts_over_limit(self) -> list[str]:
         texts = self.side_effects.texts if self.side_effects is not None else ()
         return texts_over_limit({text.name: text.nll_increase for text in texts})
+
+    @property
+    def _shares_over_limit(self) -> list[str]:
+        return shares_over_limit(self.side_effects.shares) if self.side_effects is not None else []
 
     def record(self) -> dict[str, Any]:
         """Return the measurements as plain data for JSON."""
@@ -71,6 +85,7 @@ class Measurement:
             record |= {
                 "side_effects": self.side_effects.record(),
                 "nll_limit": NLL_LIMIT,
+                "share_limit": SHARE_LIMIT,
                 "flags": self.beyond_limit,
             }
         if self.pass_at_1 is not None:
@@ -97,11 +112,17 @@ class Measurement:
         if self.pass_at_1 is not None:
             cell = _cell(*self.pass_at_1).replace("\n", ", 95% intervals ")
             console.print(f"HumanEval pass@1, {self.pass_at_1[0].total} problems, greedy, %: {cell}")
-        if self.beyond_limit:
-            over = f"NLL increase above the limit of {percent(NLL_LIMIT)}: {', '.join(self.beyond_limit)}"
+            console.print(humaneval.coarseness(*self.pass_at_1), highlight=False)
+        texts, shares = self._texts_over_limit, self._shares_over_limit
+        if texts:
+            over = f"NLL increase above the limit of {percent(NLL_LIMIT)}: {', '.join(texts)}"
             console.print(over, style="yellow", markup=False)
-        elif self.side_effects is not None:
-            console.print(f"side effects are within the limit of {percent(NLL_LIMIT)}")
+        if shares:
+            over = f"loss above the limit of {100 * SHARE_LIMIT:g} point: {', '.join(shares)}"
+            console.print(over, style="yellow", markup=False)
+        if self.side_effects is not None and not texts and not shares:
+            limits = f"{percent(NLL_LIMIT)} of the NLL, {100 * SHARE_LIMIT:g} point of last words and minimal pairs"
+            console.print(f"side effects are within the limits: {limits}", markup=False)
 
     def _accuracy_table(self) -> Table:
         groups = list(dict.fromkeys(group for before, _ in self.sets.values() for group in before.counts))
@@ -125,35 +146,22 @@ def _percentage(accuracy: Accuracy, group: str | None) -> tuple[str, str]:
 
 
 def _side_effects_table(effects: SideEffects) -> Table:
-    """Return the effects on other text, the largest NLL increase first."""
-    columns = ("text", "tokens", "NLL without", "with", "change", "next token right", "same next token", "KL")
-    table = Table(*columns, title="other text, nats per token, 95% intervals; the largest increase of the NLL first")
-    for text in sorted(effects.texts, key=lambda one: -one.nll_increase):
+    """Return the side effects, what is worse by more than its interval first."""
+    columns = ("figure", "of", "count", "without", "with", "change", "95% interval", "")
+    table = Table(*columns, title="side effects: what is worse by more than its 95% interval first")
+    for row in side_effect_rows(effects):
         table.add_row(
-            text.name,
-            str(text.tokens),
-            f"{text.nll_before:.4f}",
-            f"{text.nll_after:.4f}",
-            percent(text.nll_increase) + (" !" if exceeds_limit(text.nll_increase) else "") + _interval(text),
-            _correct(text),
-            f"{100 * text.agreement:.1f}%",
-            "" if text.divergence is None else f"{text.divergence:.4f}",
+            row.measure,
+            row.of,
+            f"{row.count} {row.counted}",
+            row.shown(row.before),
+            row.shown(row.after),
+            row.change_shown,
+            row.interval_shown,
+            row.verdict,
+            style="yellow" if row.verdict == "worse" else None,
         )
     return table
-
-
-def _correct(text: TextEffect) -> str:
-    """Return the share of tokens that were predicted, without and with the profile, and the interval of its change."""
-    if text.correct is None:
-        return ""
-    shares = " -> ".join(f"{100 * share:.1f}%" for share in text.correct)
-    if text.correct_interval is None:
-        return shares
-    return shares + "\n[dim]{:+.1f}..{:+.1f} points[/]".format(*(100 * bound for bound in text.correct_interval))
-
-
-def _interval(text: TextEffect) -> str:
-    return "" if text.interval is None else f" ({percent(text.interval[0])}..{percent(text.interval[1])})"
 
 
 def _figures(before: Accuracy, after: Accuracy) -> dict[str, Any]:
