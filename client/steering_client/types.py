@@ -300,11 +300,13 @@ class Profile(Answer):
     own_attention_range: tuple[float, float] | None = None
     """Strengths between which the share of self-only attention is proportional to the strength; None without any."""
     side_effects: Mapping[str, Any] | None = None
-    """Effect on other text, by text, as measured when the profile was fitted; None if it was not."""
+    """Effect on what has nothing to do with the task, by what was measured when the profile was fitted; None if nothing
+    was. What has a ``kind`` is no text: ``last words`` of sentences, or ``minimal pairs`` of grammar."""
     has_report: bool = False
     """Whether the server has the report of its fit."""
     flags: tuple[str, ...] = ()
-    """Texts whose NLL increases by more than the limit, such as ``prose +2.3%``."""
+    """Texts whose NLL increases by more than the limit, such as ``prose +2.3%``, and last words or minimal pairs that
+    lose more, such as ``last words -2.1 points``."""
     profile: Mapping[str, Any] | None = None
     """Whole content of the profile; None in a list."""
 

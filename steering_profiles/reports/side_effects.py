@@ -46,8 +46,8 @@ def side_effects_sentences(effects: SideEffects) -> Iterator[str]:
         return
     worse, better = (sum(row.verdict == verdict for row in rows) for verdict in ("worse", "better"))
     yield (
-        f"{worse} of {len(rows)} figures with a 95% interval are worse by more than it, {better} better. One interval in "
-        "40 shows harm by chance where there is none on average."
+        f"{worse} of {len(rows)} figures with a 95% interval are worse by more than it, {better} better. One interval "
+        "in 40 shows harm by chance where there is none on average."
     )
 
 

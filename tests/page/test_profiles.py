@@ -8,12 +8,29 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
+from steering_profiles.evaluation import SideEffects, TextEffect
+from steering_profiles.evaluation.side_effects import LastWordsEffect, PairsEffect, PairsEffects
+from steering_profiles.schema import Provenance
 from steering_profiles.store import Catalogue
 from tests.api.keyed import keyed
 from tests.builders import build_model, build_profile
 from tests.page.browser import open_page
 from tests.serving import serving
 
+MEASURED = Provenance(
+    tool_version="0",
+    command="steer fit mine",
+    task="mine",
+    seed=0,
+    side_effects=SideEffects(
+        (TextEffect("prose", 100, 2.0, 2.0, 1.0),),
+        LastWordsEffect(470, (0.3, 0.31), (-0.01, 0.03), (3.0, 3.0), (-0.01, 0.01)),
+        PairsEffects(
+            PairsEffect("all phenomena", 96, (0.9, 0.9), (-0.01, 0.01), (4.0, 4.0), (-0.1, 0.1)),
+            (PairsEffect("articles", 48, (1.0, 0.9), (-0.2, -0.02), (4.0, 4.0), (-0.1, 0.1)),),
+        ),
+    ).record(),
+)
 HOSTILE = "<img src=x onerror=\"document.title='taken'\">"
 
 
@@ -27,7 +44,7 @@ def mixed_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         neurons=[(1, 3, 9.0), (1, 4, 9.0), (2, 5, 9.0)],
         self_only_attention=0.5,
         intercept_scale=0.9,
-    ).model_copy(update={"description": HOSTILE})
+    ).model_copy(update={"description": HOSTILE, "provenance": MEASURED})
     bracket, late = {"ends_with": ["("]}, {"from_position": 3}
     several = build_profile(model, "several", heads=[(0, 1, 1.5, bracket), (0, 1, 0.25, late), (1, 2, -2.0, late)])
     with serving(model, tmp_path_factory.mktemp("profiles"), [mixed, several]) as url:
@@ -59,6 +76,20 @@ def test_the_map_has_every_head_that_is_scaled_and_the_figures_of_the_fit(page: 
             "row", name=re.compile(r"^prose 3,516 3\.4033 3\.4033 \+0\.00% 34\.1% → 34\.1% 100\.0% 0\.0000")
         )
     ).to_be_visible()
+
+
+def test_last_words_and_minimal_pairs_have_a_table_that_begins_with_the_largest_loss(page: Page, mixed_url: str):
+    open_page(page, mixed_url, "#profiles?name=mixed")
+    tables = page.locator(".figures table")
+    expect(tables).to_have_count(2)
+    texts, shares = (table.locator("tbody tr") for table in tables.all())
+    expect(texts).to_have_count(1)
+    assert [row.split("\t") for row in shares.all_inner_texts()] == [
+        ["Grammar: articles", "48 pairs", "100.0%", "90.0%", "−20.0 to −2.0"],
+        ["Grammar, all", "96 pairs", "90.0%", "90.0%", "−1.0 to +1.0"],
+        ["Last words of sentences", "470 words", "30.0%", "31.0%", "−1.0 to +3.0"],
+    ]
+    expect(page.locator(".figures .worse")).to_have_text("90.0%")
 
 
 def test_components_are_switched_off_and_the_answer_changes_and_the_link_has_it_all(page: Page, real_url: str):

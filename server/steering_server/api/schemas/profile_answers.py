@@ -33,11 +33,13 @@ class ProfileObject(ResponseBody):
     own_attention_range: tuple[float, float] | None
     """Range of strengths outside of which the share of self-only attention is limited; null if it is not changed."""
     side_effects: dict[str, Any] | None
-    """Side effects on other text, measured when the profile was fitted; null if they were not."""
+    """Side effects by what was measured when the profile was fitted; null if nothing was. What has a ``kind`` is no
+    text: ``last words`` of sentences, or ``minimal pairs`` of grammar."""
     has_report: bool
     """Whether ``GET /v1/profiles/NAME/report`` returns the report of its fit."""
     flags: list[str]
-    """Texts whose NLL increases by more than the limit, such as ``prose +2.3%``."""
+    """Texts whose NLL increases by more than the limit, such as ``prose +2.3%``, and last words or minimal pairs that
+    lose more, such as ``last words -2.1 points``."""
 
 
 class ProfileDetail(ProfileObject):

@@ -20,9 +20,9 @@ export function accuracyTable({ test = {} } = {}) {
       element("td", { class: "wide-cell" }, dumbbell(before[answer], after[answer])))))));
 }
 
-/** Return the side effects as a table; null where they were not measured. */
+/** Return the side effects on texts as a table; null where they were not measured. What has a kind is no text. */
 export function sideEffectTable(effects) {
-  const texts = Object.entries(effects ?? {}).filter(([, one]) => Number.isFinite(one?.nll_before) && Number.isFinite(one?.nll_after));
+  const texts = Object.entries(effects ?? {}).filter(([, one]) => !one?.kind && Number.isFinite(one?.nll_before) && Number.isFinite(one?.nll_after));
   if (!texts.length) return null;
   return element("div", { class: "scroll" }, element("table", {},
     element("caption", {}, "Other text that it was not fitted on"),
@@ -39,6 +39,33 @@ export function sideEffectTable(effects) {
         element("td", { class: "number" }, Number.isFinite(one.agreement) ? percent(one.agreement) : ""),
         element("td", { class: "number" }, Number.isFinite(one.divergence) ? one.divergence.toFixed(4) : ""));
     }))));
+}
+
+/** Return the shares of last words and of minimal pairs that are right, the largest loss first; null where they were not measured. */
+export function shareTable(effects) {
+  const pairs = effects?.["minimal pairs"];
+  const grammar = Object.entries(pairs?.phenomena ?? {}).map(([name, one]) => [`Grammar: ${name}`, one, `${one.pairs} pairs`]);
+  const words = effects?.["last words"];
+  const shares = [
+    ...(words ? [["Last words of sentences", words, `${words.words} words`]] : []),
+    ...(pairs ? [["Grammar, all", pairs, `${pairs.pairs} pairs`]] : []),
+    ...grammar,
+  ].filter(([, one]) => Number.isFinite(one.correct_before) && Number.isFinite(one.correct_after));
+  if (!shares.length) return null;
+  const gain = ([, one]) => one.correct_after - one.correct_before;
+  return element("div", { class: "scroll" }, element("table", {},
+    element("caption", {}, "Words that are predicted whole, and sentences that are likelier than a wrong one; the largest loss first"),
+    head("what", "count", "without", "with", "95% interval"),
+    element("tbody", {}, shares.sort((one, other) => gain(one) - gain(other)).map(([name, one, count]) => element("tr", {},
+      element("th", { scope: "row" }, name),
+      element("td", { class: "number" }, count),
+      element("td", { class: "number" }, percent(one.correct_before)),
+      element("td", { class: one.correct_interval?.[1] < 0 ? "number worse" : "number" }, percent(one.correct_after)),
+      element("td", { class: "number" }, one.correct_interval ? one.correct_interval.map(points).join(" to ") : ""))))));
+}
+
+function points(share) {
+  return `${share < 0 ? "−" : "+"}${Math.abs(100 * share).toFixed(1)}`;
 }
 
 function percent(share) {

@@ -9,7 +9,7 @@ import { askedToParameters } from "../prompt_editor.js";
 import { EXAMPLES } from "../examples.js";
 import { componentsOf, numberText } from "../profiles/components.js";
 import { ComponentMap } from "../profiles/map.js";
-import { accuracyTable, factList, originOf, sideEffectTable } from "../profiles/figures.js";
+import { accuracyTable, factList, originOf, shareTable, sideEffectTable } from "../profiles/figures.js";
 import { Trial, askedAtFirst } from "../profiles/trial.js";
 
 /** Open the tab in `panel`; see tabs.js. */
@@ -73,7 +73,7 @@ class Profiles {
     this.off = new Set((parameters.get("off") ?? "").split(",").filter((name) => known.has(name)));
     this.map.draw(detail.profile, this.components);
     const { provenance } = detail.profile;
-    const figures = [accuracyTable(provenance ?? {}), sideEffectTable(detail.side_effects)].filter(Boolean);
+    const figures = [accuracyTable(provenance ?? {}), sideEffectTable(detail.side_effects), shareTable(detail.side_effects)].filter(Boolean);
     refill(this.detailNode,
       element("section", { class: "card stack", "aria-labelledby": "profile-title" },
         element("div", { class: "row apart" },
