@@ -30,6 +30,8 @@ GROUP = "HumanEval"
 
 _DATA = Path("data") / "HumanEval.jsonl.gz"
 _PROBLEMS_AT_ONCE = 16
+_LEAST_TOLD = 6
+"""Smallest number of changes of which McNemar's exact test gives less than 0.05: 2 * 0.5**6 is 0.03."""
 
 
 class Problem(BaseModel):
@@ -121,7 +123,8 @@ def coarseness(before: Accuracy, after: Accuracy) -> str:
     return (
         f"Pass@1 is coarse: {before.correct} of {before.total} problems are solved without the profile and "
         f"{after.correct} with it, one is {100 / before.total:.1f} points, and the 95% interval without the profile is "
-        f"{high - low:.1f} points wide. Harm to a model that solves few shows in the other figures first."
+        f"{high - low:.1f} points wide. A difference can be told from chance if at least {_LEAST_TOLD} problems change, "
+        "all of them in one direction. Harm to a model that solves few shows in the other figures first."
     )
 
 
