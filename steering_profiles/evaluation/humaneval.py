@@ -123,8 +123,8 @@ def coarseness(before: Accuracy, after: Accuracy) -> str:
     return (
         f"Pass@1 is coarse: {before.correct} of {before.total} problems are solved without the profile and "
         f"{after.correct} with it, one is {100 / before.total:.1f} points, and the 95% interval without the profile is "
-        f"{high - low:.1f} points wide. A difference can be told from chance if at least {_LEAST_TOLD} problems change, "
-        "all of them in one direction. Harm to a model that solves few shows in the other figures first."
+        f"{high - low:.1f} points wide. A difference can be told from chance if at least {_LEAST_TOLD} problems "
+        "change, all of them in one direction. Harm to a model that solves few shows in the other figures first."
     )
 
 
