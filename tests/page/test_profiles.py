@@ -162,6 +162,7 @@ def test_a_head_that_is_scaled_under_several_conditions_is_one_cell_with_all_of_
     expect(page.locator("button.cell")).to_have_count(2)
     name = "L0H1: head 1 of layer 0, scaled by 1.5 and 0.25 under different conditions"
     expect(page.get_by_role("button", name=name)).to_have_text("0.25")
+    expect(page.locator(".likelihoods .number")).to_have_count(2)
     with page.expect_request(lambda request: "L0H1" in (request.post_data or "")) as asked:
         switch(page, "L0H1")
     (left,) = [arm["except"] for arm in json.loads(asked.value.post_data or "")["arms"] if "except" in arm]
