@@ -1,7 +1,7 @@
 """The texts that ship with the package: a held-out pair for reports, and a pair that a fit may use.
 
-All of them were written for this project. Nothing may be chosen on the held-out texts: a report measures side effects
-on them.
+All of them were written for this project; some of the code is a copy of its own modules as they once were. Nothing may
+be chosen on the held-out texts: a report measures side effects on them.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ _FOLDER = Path(__file__).parent / "texts"
 
 
 def held_out_texts() -> dict[str, str]:
-    """Return the held-out texts: ``prose`` (sixteen of many kinds) and ``code`` (Python, some JavaScript and C)."""
+    """Return the held-out texts: ``prose`` (sixteen of many kinds) and ``code`` (Python, JavaScript and C)."""
     return _read("prose", "code", prefix="")
 
 
