@@ -32,6 +32,7 @@ CONDITIONS = {
     "from": Where({"from_position": 7}, lambda text, at, _: at >= 7),
     "prompt": Where({"part": "prompt"}, lambda text, at, length: at < length - 1),
     "completion": Where({"part": "completion"}, lambda text, at, length: at >= length - 1),
+    "last prompt token": Where({"part": "last_prompt_token"}, lambda text, at, length: at == length - 1),
     "joined": Where(
         {"all": [{"not": {"ends_with": ["("]}}, {"any": [{"from_position": 4}, {"matches": "[a-k]{2}"}]}]},
         lambda text, at, _: text[-1] != "(" and (at >= 4 or re.search(r"[a-k]{2}\Z", text) is not None),

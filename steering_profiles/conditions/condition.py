@@ -62,9 +62,9 @@ class Condition(BaseModel):
     """Holds where the text so far ends with a match of this pattern (:mod:`.patterns`)."""
     inside: Literal["code_block"] | None = _absent()
     """Holds inside a fenced code block of Markdown, from the end of the line that opens it."""
-    part: Literal["prompt", "completion"] | None = _absent()
+    part: Literal["prompt", "completion", "last_prompt_token"] | None = _absent()
     """``completion`` holds where a token of the completion is predicted, the last token of the prompt included;
-    ``prompt`` holds before that."""
+    ``prompt`` holds before that. ``last_prompt_token`` holds there alone, where the first one is predicted."""
     from_position: _Index | None = _absent()
     """Holds at this position, counted from 0, and all later ones."""
     all_: Annotated[tuple["Condition", ...] | None, Field(min_length=1)] = _absent("all")
@@ -121,7 +121,7 @@ class Condition(BaseModel):
         if self.inside is not None:
             return "inside a code block"
         if self.part is not None:
-            return f"in the {self.part}"
+            return "at the last token of the prompt" if self.part == "last_prompt_token" else f"in the {self.part}"
         if self.from_position is not None:
             return f"from position {self.from_position} on"
         if self.not_ is not None:

@@ -103,6 +103,14 @@ class _From:
         return index >= self._position
 
 
+class _At:
+    def __init__(self, position: int) -> None:
+        self._position = position
+
+    def read(self, index: int, token: int, text: bytes) -> bool:
+        return index == self._position
+
+
 class _Not:
     def __init__(self, reader: _Reader) -> None:
         self._reader = reader
@@ -139,7 +147,9 @@ def _reader(condition: Condition, prompt_length: int) -> _Reader:
     if condition.from_position is not None:
         return _From(condition.from_position)
     if condition.part is not None:
-        completion = _From(max(prompt_length - 1, 0))
-        return completion if condition.part == "completion" else _Not(completion)
+        last = max(prompt_length - 1, 0)
+        if condition.part == "last_prompt_token":
+            return _At(last)
+        return _From(last) if condition.part == "completion" else _Not(_From(last))
     readers = [_reader(one, prompt_length) for one in condition.within]
     return _Not(readers[0]) if condition.not_ is not None else _Joined(all if condition.all_ else any, readers)

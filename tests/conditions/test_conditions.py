@@ -27,6 +27,7 @@ def held(when: dict[str, object], text: str, prompt_length: int = 5) -> str:
         ({"from_position": 9}, ".........(1)) end"),
         ({"part": "prompt"}, "prin............."),
         ({"part": "completion"}, "....t(str(1)) end"),
+        ({"part": "last_prompt_token"}, "....t............"),
         ({"not": {"part": "completion"}}, "prin............."),
         ({"all": [{"from_position": 3}, {"not": {"ends_with": ["("]}}]}, "...nt.str.1)) end"),
         ({"any": [{"ends_with": ["("]}, {"from_position": 14}]}, ".....(...(....end"),
@@ -103,6 +104,11 @@ def test_a_condition_is_written_as_it_was_read():
     )
 
 
+def test_parts_are_named_in_words():
+    assert str(Condition(part="last_prompt_token")) == "at the last token of the prompt"
+    assert str(Condition(part="completion")) == "in the completion"
+
+
 @pytest.mark.parametrize(
     ("when", "said"),
     [
@@ -111,7 +117,7 @@ def test_a_condition_is_written_as_it_was_read():
             "one of last_token, ends_with, matches, inside, part, from_position, all, any, not; this one has none",
         ),
         ({"part": "prompt", "from_position": 1}, "this one has part and from_position"),
-        ({"part": "answer"}, "'prompt' or 'completion'"),
+        ({"part": "answer"}, "'prompt', 'completion' or 'last_prompt_token'"),
         ({"inside": "quotes"}, "'code_block'"),
         ({"ends_with": []}, "at least 1"),
         ({"ends_with": [""]}, "at least 1 character"),

@@ -96,7 +96,25 @@ def test_a_gated_profile_is_gated_where_its_condition_holds_and_off_elsewhere(ti
         torch.testing.assert_close(logits_of(tiny, steer(gated), tokens, 1)[-1], expected, **ROUND_OFF)
 
 
-@pytest.mark.parametrize("name", ["matches", "completion", "joined"])
+FINAL_LAYER = {"self_only_attention": 0.7, "intercept_scale": 0.9}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_final_layer_is_changed_at_the_last_prompt_token_alone(family: str, dtype: torch.dtype):
+    """The other positions are bit for bit the plain model's, since the final layer changes no key or value."""
+    loaded = build_model(family, dtype=dtype)
+    tokens = encoded(loaded, TEXTS[2])
+    once = build_profile(loaded, **FINAL_LAYER, when={"part": "last_prompt_token"})
+    where = logits_of(loaded, steer(once), tokens, 6)
+    everywhere = logits_of(loaded, steer(build_profile(loaded, **FINAL_LAYER)), tokens, 6)
+    plain = logits_where(loaded, tokens)
+    torch.testing.assert_close(where[5], everywhere[5], **(ROUND_OFF if dtype == torch.float32 else {}))
+    assert not torch.allclose(where[5], plain[5], atol=1e-4)
+    assert torch.equal(torch.cat([where[:5], where[6:]]), torch.cat([plain[:5], plain[6:]]))
+
+
+@pytest.mark.parametrize("name", ["matches", "completion", "last prompt token", "joined"])
 def test_generate_is_steered_where_the_condition_holds(tiny: LoadedModel, name: str):
     prompt = encoded(tiny, TEXTS[0])
     expected = greedy_where(tiny, prompt, (HEADS, CONDITIONS[name]), tokens=6)

@@ -21,6 +21,11 @@ CONDITIONAL: tuple[tuple[str, dict[str, object], dict[str, Any]], ...] = (
     ),
     ("completing", {"part": "completion"}, {"heads": [(3, 0, 2.0), (15, 3, -0.5)]}),
     (
+        "starting",
+        {"part": "last_prompt_token"},
+        {"heads": [(4, 2, 2.5)], "self_only_attention": 1.0, "intercept_scale": -0.3},
+    ),
+    (
         "numbered",
         {"any": [{"matches": r"\d"}, {"ends_with": ["))", " the"]}]},
         {"neurons": [(layer, 11 * index + layer, -2.0 + index / 2) for layer in (4, 12) for index in range(9)]},

@@ -20,6 +20,7 @@ ARMS = (
     "bracketed",
     "completing",
     "parted",
+    "starting",
     "numbered@-1",
     "bracketed+numbered",
     "bracketed+completing+factual-recall+numbered@0.7",
@@ -60,7 +61,8 @@ def test_conditions_that_come_and_go_while_tokens_are_generated(
     for (prompt, _), reference in zip(asked, expected, strict=True):
         where = held(embedded32, profiles, name, prompt, reference)
         # The completion begins at the last token of the prompt, and lasts.
-        generated = where[len(prompt) - 2 :] if name == "completing" else where[len(prompt) :]
+        of_part = name in ("completing", "starting")
+        generated = where[len(prompt) - 2 :] if of_part else where[len(prompt) :]
         changes += len({*generated}) == 2
     assert changes, "the condition makes no difference between the tokens that were generated"
     outputs = offline.run(*({"prompt": prompt, "steering": arm, "max_tokens": 2 * TOKENS} for prompt, arm in asked))

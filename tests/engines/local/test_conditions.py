@@ -110,7 +110,7 @@ def test_a_prefix_is_reused_under_the_same_condition_only(tiny: LoadedModel, mon
     assert list(other.tokens) == expected
 
 
-@pytest.mark.parametrize("name", ["prompt", "completion"])
+@pytest.mark.parametrize("name", ["prompt", "completion", "last prompt token"])
 def test_what_was_a_completion_is_not_reused_as_a_prompt_where_that_differs(tiny: LoadedModel, name: str):
     prompt, where = prompts(tiny)[0], CONDITIONS[name]
     with running(tiny) as at_work:
@@ -153,10 +153,29 @@ def test_a_gated_profile_is_gated_where_its_condition_holds(tiny: LoadedModel):
         assert list(result.tokens) == greedy(tiny, prompt, always if holds else UNSTEERED, 1)
 
 
+@pytest.mark.parametrize("limits", [{}, {"max_num_batched_tokens": 3}], ids=["whole", "chunked"])
+def test_the_final_layer_at_the_last_prompt_token_changes_the_first_token_alone(
+    tiny: LoadedModel, limits: dict[str, int]
+):
+    changes = {"self_only_attention": 1.0, "intercept_scale": 25.0}
+    once = steer(build_profile(tiny, "once", **changes, when={"part": "last_prompt_token"}))
+    always = steer(build_profile(tiny, "always", **changes))
+    asked = prompts(tiny)
+    with running(tiny, **limits) as at_work:
+        results = at_work.run(*(GenerationRequest(prompt, SHORT, one) for prompt in asked for one in (once, UNSTEERED)))
+    changed = 0
+    for prompt, result in zip(asked, results[::2], strict=True):
+        (first,) = greedy(tiny, prompt, always, 1)
+        rest = greedy(tiny, (*prompt, first), tokens=5, guess=result.tokens[1:])
+        assert list(result.tokens) == [first, *rest]
+        changed += first != greedy(tiny, prompt, tokens=1)[0] and [first, *rest] != greedy(tiny, prompt, always, 6)
+    assert changed, "neither the first token nor the others would tell where the final layer was changed"
+
+
 def test_preempted_sequences_are_steered_at_the_same_positions_again(monkeypatch: pytest.MonkeyPatch):
     loaded = build_model("llama", dtype=torch.float32)
     warm = [replace(GREEDY, temperature=1.0, seed=seed, max_tokens=80) for seed in range(4)]
-    names = ["matches", "completion", "joined", "ends with"]
+    names = ["matches", "completion", "joined", "last prompt token"]
     requests = [
         GenerationRequest(prompts(loaded)[seed % 3] * 3, params, conditional(loaded, name))
         for seed, (params, name) in enumerate(zip(warm, names, strict=True))

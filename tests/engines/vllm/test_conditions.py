@@ -93,6 +93,15 @@ def test_a_condition_on_the_part_follows_the_length_of_the_prompt(loaded: Loaded
     assert steered(sequence, b"abcd", 3, prompt_length=3) == "d"
 
 
+def test_the_last_prompt_token_is_one_position_however_the_prompt_is_cut(loaded: LoadedModel) -> None:
+    profile = build_profile(loaded, heads=[(0, 1, 2.0)], when={"part": "last_prompt_token"})
+    sequence = RunningSequence(Steering((ProfileAtStrength(profile),)), bytes_of)
+    assert steered(sequence, b"ab", 0, prompt_length=3) == ".."
+    assert steered(sequence, b"abc", 2, prompt_length=3) == "c"
+    assert steered(sequence, b"abcd", 3, prompt_length=3) == "."
+    assert steered(sequence, b"abcd", 0, prompt_length=3) == "..c."
+
+
 def test_a_token_that_is_not_known_is_an_error(bracket: RunningSequence) -> None:
     step = StepTokens(np.array([40, -1], dtype=np.int32), 1, 2, 1)
     with pytest.raises(EngineError, match="a token is not on the CPU yet"):

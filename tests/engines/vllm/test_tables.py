@@ -126,5 +126,7 @@ def test_a_condition_is_in_the_salt_and_with_it_the_length_of_the_prompt_where_t
         return salted(None, Steering((ProfileAtStrength(profile),)), loaded.anatomy.sizes, length)
 
     assert len({salt(8), salt(8, part="completion"), salt(9, part="completion"), salt(8, from_position=3)}) == 4
+    assert len({salt(8, part=part) for part in ("prompt", "completion", "last_prompt_token")}) == 3
+    assert salt(8, part="last_prompt_token") != salt(9, part="last_prompt_token")
     assert salt(8, from_position=3) == salt(9, from_position=3)
     assert salt(8, layer=2, part="completion") is None  # the last layer's heads change no key or value
