@@ -8,7 +8,8 @@ Each domain (capitals, languages, currencies, continents, companies, sports) is 
 The answer is the first token of " " + answer as it follows the prompt. Topics are split by answer: topics with the same
 answer are in the same split, so no two splits share an answer. Every split has every template.
 
-The other formats are few-shot prompts, with other facts in the same template before the question.
+With a number of shots in its name, such as ``capitals-4-shots``, a task has that many other facts in the same template
+before each question. Its other formats are the same questions after other numbers of facts.
 """
 
 import math
@@ -26,8 +27,25 @@ from steering_profiles.tokenization import encode_prompt
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-RECALL_TASKS: dict[str, tuple[str, ...]] = {"factual-recall": DOMAINS} | {name: (name,) for name in DOMAINS}
-"""Domains by task."""
+SHOTS = {"0 shots": 0, "1 shot": 1, "4 shots": 4}
+"""Number of facts before the question, by prompt format."""
+
+
+@dataclass(frozen=True)
+class RecallTask:
+    """What a task of factual recall asks for."""
+
+    domains: tuple[str, ...]
+    shots: int
+    """Number of facts before each question."""
+
+
+RECALL_TASKS: dict[str, RecallTask] = {
+    name if shots == 0 else f"{name}-{words.replace(' ', '-')}": RecallTask(domains, shots)
+    for words, shots in SHOTS.items()
+    for name, domains in ({"factual-recall": DOMAINS} | {name: (name,) for name in DOMAINS}).items()
+}
+"""The tasks by name: all domains or one, with each number of shots."""
 SHARES = {"train": 2, "dev": 1, "test": 2}
 """Proportions of the splits, in topics of a domain."""
 FEWEST_ANSWERS = {"train": 1, "dev": 1, "test": 2}
@@ -36,8 +54,6 @@ FEWEST_TOPICS = 20
 """Minimum number of topics of a domain. A domain with fewer is left out."""
 MOST = {"train": 1500, "dev": 750, "test": 1500}
 """Maximum number of prompts per split over all domains. If more could be made, topics and templates are used evenly."""
-SHOTS = {"1 shot": 1, "4 shots": 4}
-"""Number of facts before the question, by prompt format."""
 MOST_IN_FORMAT = 240
 """Maximum number of prompts per format over all domains."""
 
@@ -48,6 +64,14 @@ class _Fact:
     answer: str
     token: int
     """First token of the answer."""
+
+
+@dataclass(frozen=True)
+class _Template:
+    text: str
+    """Text with one :data:`.TOPIC`, the facts before the question included."""
+    shown: tuple[_Fact, ...]
+    """Facts before the question."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +91,15 @@ def factual_recall(tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: st
     Raises:
         TaskError: no domain has enough answers with this tokenizer.
     """
-    usable, left_out = _usable_domains(tokenizer, seed, RECALL_TASKS[task])
+    kind = RECALL_TASKS[task]
+    usable, left_out = _usable_domains(tokenizer, seed, kind.domains)
     splits: dict[str, list[Example]] = {split: [] for split in MOST}
     for one in usable:
         name, unusable = one.domain.name, 0
         for split, most in MOST.items():
             draw = random.Random(f"{name} {seed} {split}")
-            asked = _ask(tokenizer, name, one.domain.templates, one.splits[split], most // len(usable), draw)
+            templates = _templates(one, kind.shots, draw)
+            asked = _ask(tokenizer, name, templates, one.splits[split], most // len(usable), draw)
             splits[split] += _known(asked)
             unusable += asked.count(None)
         if unusable:
@@ -86,20 +112,21 @@ def factual_recall(tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: st
         dev=tuple(splits["dev"]),
         test=tuple(splits["test"]),
         left_out=tuple(left_out),
-        fit_formats=_with_shots(tokenizer, seed, usable, "dev"),
+        fit_formats=_with_other_shots(tokenizer, seed, usable, "dev", kind.shots),
     )
 
 
 def factual_recall_held_out_formats(
     tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: str = "factual-recall"
 ) -> dict[str, tuple[Example, ...]]:
-    """Make few-shot prompts on test topics, with one or four facts of train before the question.
+    """Make prompts on test topics with other numbers of facts of train before the question than ``task`` has.
 
     Raises:
         TaskError: no domain has enough answers with this tokenizer.
     """
-    usable, _ = _usable_domains(tokenizer, seed, RECALL_TASKS[task])
-    return _with_shots(tokenizer, seed, usable, "test")
+    kind = RECALL_TASKS[task]
+    usable, _ = _usable_domains(tokenizer, seed, kind.domains)
+    return _with_other_shots(tokenizer, seed, usable, "test", kind.shots)
 
 
 def _usable_domains(
@@ -187,7 +214,7 @@ def _deal(facts: Mapping[str, Sequence[_Fact]], draw: random.Random) -> dict[str
 def _ask(
     tokenizer: "PreTrainedTokenizerBase",
     group: str,
-    templates: Sequence[str],
+    templates: Sequence[_Template],
     facts: Sequence[_Fact],
     most: int,
     draw: random.Random,
@@ -202,7 +229,9 @@ def _ask(
     asked: list[Example | None] = []
     for turn in range(min(most, len(facts) * len(templates))):
         template = templates[(turn + turn // round_trip) % len(templates)]
-        asked.append(_example(tokenizer, group, template, facts[turn % len(facts)]))
+        fact = facts[turn % len(facts)]
+        if fact not in template.shown:  # as it can be where train facts are asked
+            asked.append(_example(tokenizer, group, template.text, fact))
     return asked
 
 
@@ -219,28 +248,35 @@ def _example(tokenizer: "PreTrainedTokenizerBase", group: str, template: str, fa
     return Example(group, text, prompt, fact.token, topic=(len(start), len(end)), template=template)
 
 
-def _with_shots(
-    tokenizer: "PreTrainedTokenizerBase", seed: int, usable: Sequence[_Usable], split: str
+def _with_other_shots(
+    tokenizer: "PreTrainedTokenizerBase", seed: int, usable: Sequence[_Usable], split: str, own: int
 ) -> dict[str, tuple[Example, ...]]:
-    """Return few-shot prompts on ``split``, by format.
-
-    All prompts of a template have the same facts of train before the question, so they differ in the topic only.
-    """
+    """Return prompts on ``split`` with every number of shots but the task's ``own``, by format."""
     made: dict[str, list[Example]] = {}
     for name, shots in SHOTS.items():
+        if shots == own:
+            continue
         made[name] = []
         for one in usable:
-            train, group = one.splits["train"], one.domain.name
+            group = one.domain.name
             draw = random.Random(f"{group} {seed} {split} {name}")
-            templates = [_showing(draw.sample(train, shots), template) for template in one.domain.templates]
+            templates = _templates(one, shots, draw)
             most = MOST_IN_FORMAT // len(usable)
             made[name] += _known(_ask(tokenizer, group, templates, one.splits[split], most, draw))
     return {name: tuple(examples) for name, examples in made.items()}
 
 
-def _showing(facts: Iterable[_Fact], template: str) -> str:
-    """Return ``template`` with ``facts``, written in the same template, before it."""
-    return "".join(f"{template.replace(TOPIC, fact.topic)} {fact.answer}.\n" for fact in facts) + template
+def _templates(one: _Usable, shots: int, draw: random.Random) -> list[_Template]:
+    """Return the domain's templates with ``shots`` facts of train, written in the same template, before each.
+
+    All prompts of a template have the same facts before the question, so they differ in the topic only.
+    """
+    templates = []
+    for template in one.domain.templates:
+        shown = tuple(draw.sample(one.splits["train"], shots))
+        before = "".join(f"{template.replace(TOPIC, fact.topic)} {fact.answer}.\n" for fact in shown)
+        templates.append(_Template(before + template, shown))
+    return templates
 
 
 def _known(asked: Iterable[Example | None]) -> list[Example]:

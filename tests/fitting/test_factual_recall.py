@@ -264,3 +264,33 @@ def test_prompts_of_the_same_format_and_template_differ_in_the_topic_only(task: 
             templates = {example.template for example in examples if example.group == domain}
             assert len(templates) == len(read_domain(domain).templates)
         assert all(example.text == example.template.replace(TOPIC, topic_of(example)) for example in examples)
+
+
+@pytest.mark.parametrize("name", ["1-shot", "4-shots"])
+def test_a_task_with_shots_asks_the_same_facts_after_that_many_others(tokenizer: PreTrainedTokenizerBase, name: str):
+    plain, made = factual_recall(tokenizer, task="languages"), factual_recall(tokenizer, task=f"languages-{name}")
+    assert (made.name, made.groups, made.left_out) == (f"languages-{name}", ("languages",), plain.left_out)
+    train = {topic: FACTS["languages"][topic] for topic in topics_of(plain.train, "languages")}
+    for split, examples in splits_of(made).items():
+        assert topics_of(examples, "languages") == topics_of(splits_of(plain)[split], "languages")
+        for example in examples:
+            question = next(one for one in read_domain("languages").templates if example.template.endswith(one))
+            facts = {topic: f"{question.replace(TOPIC, topic)} {answer}.\n" for topic, answer in train.items()}
+            shown = [topic for topic, fact in facts.items() if fact in example.text]
+            assert len(shown) == int(name[0])
+            assert topic_of(example) not in shown
+            assert len(example.text) == sum(len(facts[topic]) for topic in shown) + len(
+                question.replace(TOPIC, topic_of(example))
+            )
+
+
+def test_the_other_formats_of_a_task_with_shots_are_the_other_numbers(tokenizer: PreTrainedTokenizerBase):
+    for shots, others in (
+        ("", {"1 shot", "4 shots"}),
+        ("-1-shot", {"0 shots", "4 shots"}),
+        ("-4-shots", {"0 shots", "1 shot"}),
+    ):
+        name = f"capitals{shots}"
+        assert set(make_task(name, tokenizer).fit_formats) == set(held_out_formats_of(name, tokenizer)) == others
+    without = held_out_formats_of("capitals-4-shots", tokenizer)["0 shots"]
+    assert {example.template for example in without} == set(read_domain("capitals").templates)
