@@ -26,6 +26,10 @@ Source = Literal["regression", "mean"]
 SOURCES: tuple[Source, ...] = get_args(Source)
 """Sources of the intercept: the regression, or the plain mean of the MLP's output."""
 
+Positions = Literal["all", "last"]
+POSITIONS: tuple[Positions, ...] = get_args(Positions)
+"""Where the final layer is changed: at all positions, or at the last token of the prompt alone, as the paper does."""
+
 SELF_ONLY_ATTENTION = (0.0, 0.25, 0.5, 0.75, 1.0)
 LAMBDA = (-0.5, -0.4, -0.3, -0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.25)
 
@@ -171,6 +175,7 @@ class FinalLayerSettings:
     lambdas: tuple[float, ...] = LAMBDA
     """Shares of the intercept to subtract; a negative share is added."""
     sources: tuple[Source, ...] = SOURCES
+    positions: tuple[Positions, ...] = POSITIONS
     gates: bool = False
     """Whether to try the candidates behind gates, too."""
     max_lost: float = 1.0
@@ -179,8 +184,8 @@ class FinalLayerSettings:
     """Largest allowed increase of the NLL of other text, as a share of the plain model's."""
 
     def __post_init__(self) -> None:
-        if not self.self_only_attention or not self.lambdas or not self.sources:
-            raise ValueError("self-only attention, lambda and intercept each need at least one value")
+        if not self.self_only_attention or not self.lambdas or not self.sources or not self.positions:
+            raise ValueError("self-only attention, lambda, intercept and positions each need at least one value")
         for share in self.self_only_attention:
             if not 0 <= share <= 1:  # false for NaN too
                 raise ValueError(f"self-only attention is {strength_text(share)}; allowed: numbers in 0..1")
@@ -195,6 +200,8 @@ class FinalLayerSettings:
             )
         if not set(self.sources) <= set(SOURCES):
             raise ValueError(f"intercept is {', '.join(self.sources)}; allowed: {', '.join(SOURCES)}")
+        if not set(self.positions) <= set(POSITIONS):
+            raise ValueError(f"positions are {', '.join(self.positions)}; allowed: {', '.join(POSITIONS)}")
 
 
 def require_ridge(ridge: float) -> None:

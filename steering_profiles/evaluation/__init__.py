@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from steering_profiles.evaluation.prediction import TextPredictor
     from steering_profiles.evaluation.replay import FinalLayerReplay
     from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
-    from steering_profiles.evaluation.temperature import compare_calibration, tune_temperature
+    from steering_profiles.evaluation.temperature import compare_calibration, tune_and_compare, tune_temperature
+    from steering_profiles.evaluation.tempered import TemperedChange, TemperedComparison
     from steering_profiles.evaluation.windows import Window, continuation_window, text_windows
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "FinalLayerReplay",
     "ScoredAnswer",
     "SideEffects",
+    "TemperedChange",
+    "TemperedComparison",
     "TextEffect",
     "TextPredictor",
     "TokenPredictor",
@@ -32,6 +35,7 @@ __all__ = [
     "held_out_texts",
     "measure_side_effects",
     "text_windows",
+    "tune_and_compare",
     "tune_temperature",
 ]
 
@@ -50,7 +54,10 @@ _MODULES = {
     "SideEffects": "side_effects",
     "TextEffect": "side_effects",
     "compare_calibration": "temperature",
+    "tune_and_compare": "temperature",
     "tune_temperature": "temperature",
+    "TemperedChange": "tempered",
+    "TemperedComparison": "tempered",
     "Window": "windows",
     "continuation_window": "windows",
     "text_windows": "windows",

@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from steering_profiles.evaluation.accuracy import Z_95, Accuracy, ScoredAnswer
+from steering_profiles.evaluation.tempered import TemperedComparison
 
 BINS = 10
 """Number of confidence bins of equal width."""
@@ -156,6 +157,8 @@ class CalibrationComparison:
     tempered: ArmCalibration
     temperature: float
     """Divisor of the logits of ``tempered``."""
+    both_tempered: TemperedComparison | None = None
+    """The steered model at a temperature tuned for it, compared with ``tempered``; None if it was not measured."""
 
     @property
     def arms(self) -> tuple[ArmCalibration, ArmCalibration, ArmCalibration]:
@@ -165,13 +168,16 @@ class CalibrationComparison:
     def to_json(self) -> dict[str, JsonValue]:
         """Return all figures as JSON data."""
         arms = {name: arm.to_json() for name, arm in zip(_ARMS, self.arms, strict=True)}
-        return {**arms, "temperature": self.temperature}
+        both = {} if self.both_tempered is None else {"both_tempered": self.both_tempered.to_json()}
+        return {**arms, "temperature": self.temperature, **both}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "CalibrationComparison":
         """Make a comparison from the result of :meth:`to_json`."""
         baseline, profile, tempered = (ArmCalibration.from_json(data[name]) for name in _ARMS)
-        return cls(baseline, profile, tempered, data["temperature"])
+        both = data.get("both_tempered")
+        compared = None if both is None else TemperedComparison.from_json(both)
+        return cls(baseline, profile, tempered, data["temperature"], compared)
 
 
 def calibrate(answers: Sequence[ScoredAnswer]) -> Calibration:

@@ -46,6 +46,8 @@ class TokenScores:
     """Negative log-likelihood of each token, ``[tokens]``, in nats."""
     confidence: Tensor
     """Probability of the likeliest token at each position, ``[tokens]``."""
+    is_first: Tensor
+    """Whether the token is the first that is predicted in its window, as of a completion, ``[tokens]``."""
 
 
 class TextPredictor:
@@ -135,7 +137,9 @@ class TextPredictor:
         """Return the scores of the predicted tokens of ``windows``, concatenated in order."""
         parts = {index: _token_scores(logits, windows[index]) for index, logits in self._predicted(windows, steering)}
         nll, confidence = zip(*(parts[index] for index in range(len(windows))), strict=True)
-        return TokenScores(torch.cat(nll), torch.cat(confidence))
+        counts = [len(window.predicted) for window in windows]
+        is_first = torch.cat([torch.arange(count) == 0 for count in counts])
+        return TokenScores(torch.cat(nll), torch.cat(confidence), is_first)
 
     @torch.inference_mode()
     def _score(self, windows: Sequence[Window], steering: Steering, progress: Progress) -> list[_Score]:

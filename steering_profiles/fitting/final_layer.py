@@ -4,6 +4,9 @@ The paper replaces all of the final layer's attention and subtracts a positive s
 fitted here, and 0 and negative shares are tried too, since what helps one model can harm another. The intercept is that
 of the regression (:mod:`steering_profiles.fitting.decomposition`) or the plain mean of the MLP's output, on train.
 
+The paper changes the last position of the prompt only; the candidates are tried there alone and at all positions. The
+effects change nothing but the prediction at their own position, so both give the same answers of one token.
+
 The candidates and the rule that chooses one of them are in :mod:`steering_profiles.fitting.final_layer_candidates`.
 With gates (:class:`steering_profiles.schema.Gate`) every candidate that is no worse on dev than the plain model is also
 tried behind its best allowed gate, which takes no further forward pass (:mod:`steering_profiles.fitting.gating`).
@@ -18,6 +21,7 @@ import numpy as np
 from pydantic import JsonValue
 
 from steering_profiles import __version__
+from steering_profiles.conditions import Condition
 from steering_profiles.errors import FitError
 from steering_profiles.evaluation import (
     ArmCalibration,
@@ -77,6 +81,8 @@ class FinalLayerResult:
     side_effects: SideEffects
     without_gate: WithoutGate | None
     """None if the chosen candidate has no gate."""
+    everywhere: SideEffects | None = None
+    """Side effects of the chosen settings at all positions, if they apply at the last token of the prompt alone."""
 
     @property
     def rejected(self) -> RejectedCandidate | None:
@@ -130,11 +136,12 @@ def fit_final_layer(
         chosen = choose_candidate(grid, settings)
         steering = steering_at(chosen.candidate)
         ungated = None if chosen.candidate.gate is None else steering_at(replace(chosen.candidate, gate=None))
-        passes = 4 * len(task.dev) + (2 if ungated is None else 4) * len(task.test)
-        progress.stage("measuring dev and test, and with a tuned temperature", passes)
+        passes = 6 * len(task.dev) + (2 if ungated is None else 4) * len(task.test)
+        progress.stage("measuring dev and test, and with tuned temperatures", passes)
         temperature, _ = tune_temperature(predictor, task.dev, progress)
+        of_profile, _ = tune_temperature(predictor, task.dev, progress, steering=steering)
         dev, test = (
-            compare_calibration(predictor, examples, steering, temperature, progress)
+            compare_calibration(predictor, examples, steering, temperature, progress, profile_temperature=of_profile)
             for examples in (task.dev, task.test)
         )
         without_gate = None
@@ -142,6 +149,10 @@ def fit_final_layer(
             on_test = compare_calibration(predictor, task.test, ungated, temperature, progress).profile
             without_gate = WithoutGate(on_test, measure_side_effects(loaded, ungated, progress, replay))
     side_effects = measure_side_effects(loaded, steering, progress, replay)
+    everywhere = None
+    if chosen.candidate.positions == "last":
+        at_all = steering_at(replace(chosen.candidate, positions="all"))
+        everywhere = measure_side_effects(loaded, at_all, progress, replay)
     provenance = Provenance(
         tool_version=__version__,
         command=command,
@@ -149,13 +160,15 @@ def fit_final_layer(
         seed=task.seed,
         split_sizes=task.split_sizes,
         grid=_searched(settings, grid),
-        chosen=_chosen(chosen, recorded["r2"], temperature),
+        chosen=_chosen(chosen, recorded["r2"], temperature, of_profile),
         dev=_figures(dev),
         test=_figures(test),
         side_effects=side_effects.record(),
     )
     return FinalLayerResult(
-        profile=profile_at(chosen.candidate).model_copy(update={"provenance": provenance}),
+        profile=profile_at(chosen.candidate).model_copy(
+            update={"provenance": provenance, "description": describe(task.name, test)}
+        ),
         settings=settings,
         grid=grid,
         chosen=chosen,
@@ -165,7 +178,26 @@ def fit_final_layer(
         test=test,
         side_effects=side_effects,
         without_gate=without_gate,
+        everywhere=everywhere,
     )
+
+
+def describe(task: str, test: CalibrationComparison) -> str:
+    """Return the description of a profile by what it does on test beside a tuned temperature.
+
+    It says first what a user has to know: that a temperature does better, or which groups are worse.
+    """
+    both = test.both_tempered
+    assert both is not None
+    if both.pooled.nll.mean >= 0 or both.pooled.accuracy.mean < 0:
+        return (
+            f"A tuned temperature does better on {task} than this change of the final layer: with temperatures tuned "
+            f"for both, the NLL on test changes by {both.pooled.nll.mean:+.3f} and accuracy by "
+            f"{100 * both.pooled.accuracy.mean:+.1f} points. Do not use it for better answers."
+        )
+    worse = [group for group, change in both.groups.items() if change.is_worse]
+    but = f" It makes answers worse on {', '.join(worse)}." if worse else ""
+    return f"Changes the final layer so that the right answers on {task} become likelier.{but}"
 
 
 def _intercepts(loaded: LoadedModel, task: Task, settings: FinalLayerSettings, progress: Progress) -> dict[str, Any]:
@@ -202,6 +234,7 @@ def _profile(
             intercept_scale=candidate.intercept_scale,
             gate=candidate.gate,
         ),
+        when=Condition(part="last_prompt_token") if candidate.positions == "last" else None,
         tensors=tensors,
     )
 
@@ -219,6 +252,9 @@ def _searched(settings: FinalLayerSettings, grid: Sequence[MeasuredCandidate]) -
             m.dev.accuracy.total,
             None if m.other is None else round(m.other.nll_increase, 5),
             None if m.candidate.gate is None else [m.candidate.gate.low, m.candidate.gate.high],
+            m.candidate.positions,
+            round(m.dev.temperature, 4),
+            round(m.dev.tempered_nll, 5),
         ]
         for m in grid
     ]
@@ -227,21 +263,24 @@ def _searched(settings: FinalLayerSettings, grid: Sequence[MeasuredCandidate]) -
         "most_lost": settings.max_lost,
         "most_drift": settings.max_nll_increase,
         "columns": [
-            *("own_attention", "lambda", "intercept", "dev NLL", "dev P(correct)", "right", "asked", "drift", "gate")
+            *("own_attention", "lambda", "intercept", "dev NLL", "dev P(correct)", "right", "asked", "drift", "gate"),
+            *("positions", "dev temperature", "dev NLL at it"),
         ],
         "points": points,
     }
 
 
-def _chosen(chosen: MeasuredCandidate, r2: float | None, temperature: float) -> dict[str, JsonValue]:
+def _chosen(chosen: MeasuredCandidate, r2: float | None, temperature: float, of_profile: float) -> dict[str, JsonValue]:
     return {
         "own_attention": chosen.candidate.self_only_attention,
         "lambda": chosen.candidate.intercept_scale,
         "intercept": chosen.candidate.source,
         "gate": None if chosen.candidate.gate is None else str(chosen.candidate.gate),
+        "positions": chosen.candidate.positions,
         "r2": None if r2 is None else round(r2, 5),
         "drift": None if chosen.other is None else round(chosen.other.nll_increase, 5),
         "temperature": round(temperature, 5),
+        "profile_temperature": round(of_profile, 5),
     }
 
 
@@ -258,4 +297,6 @@ def _figures(compared: CalibrationComparison) -> dict[str, JsonValue]:
             "nll": round(every.pooled.nll, 5),
             "error": round(every.pooled.error, 5),
         }
+    if compared.both_tempered is not None:
+        facts["both at their temperatures"] = compared.both_tempered.to_json()
     return facts

@@ -1,19 +1,24 @@
 """Candidates for the settings of the final layer, and the rule that chooses one of them.
 
-The rule: of the *allowed* candidates, choose the one with the smallest NLL of the correct answer on dev, averaged over
-the task's groups; of equal ones, the one with the smallest total change. The plain model is always allowed. Any other
-candidate is allowed if, compared with the plain model,
+The rule counts what a candidate knows, not how sure it is: every NLL in it is that at a temperature tuned on the same
+prompts, for the candidate as for the plain model. So a candidate that does what a temperature does gains nothing.
+
+Of the *allowed* candidates, choose the one with the smallest NLL of the correct answer on dev, averaged over the task's
+groups; of equal ones, the one that applies at fewer positions, then the one with the smallest total change. The plain
+model is always allowed. Any other candidate is allowed if, compared with the plain model,
 
 * no group of dev loses more than ``max_lost`` percentage points of accuracy;
 * no other prompt format of the task, such as few-shot prompts, loses more than that or has a higher NLL;
+* no group of another format loses more than that, and more than the 95% interval of its change;
+* no group of dev or of another format has an NLL that is higher by more than the 95% interval of its change;
 * the NLL of no other text increases by more than ``max_nll_increase``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from steering_profiles.evaluation import Accuracy
-from steering_profiles.fit_settings import FinalLayerSettings, Source
+from steering_profiles.evaluation import Accuracy, TemperedChange
+from steering_profiles.fit_settings import FinalLayerSettings, Positions, Source
 from steering_profiles.fitting.gating import Score
 from steering_profiles.schema import Gate, strength_text
 
@@ -30,11 +35,13 @@ class FinalLayerCandidate:
     source: Source | None
     """Source of the intercept; None if no intercept is subtracted."""
     gate: Gate | None = None
+    positions: Positions = "all"
 
     def __str__(self) -> str:
         intercept = "" if self.source is None else f", {strength_text(self.intercept_scale)} x {self.source}"
         gate = "" if self.gate is None else f", where the top probability is {self.gate}"
-        return f"self-only attention {strength_text(self.self_only_attention)}{intercept}{gate}"
+        where = ", at the last token of the prompt" if self.positions == "last" else ""
+        return f"self-only attention {strength_text(self.self_only_attention)}{intercept}{gate}{where}"
 
     @property
     def total_change(self) -> float:
@@ -54,6 +61,8 @@ class OtherMeasurements:
     """Scores on the task's other prompt formats, by format."""
     nll_increase: float
     """Largest increase of the NLL over the other texts, as a share of the plain model's NLL."""
+    changes: Mapping[str, Mapping[str, TemperedChange]] = field(default_factory=dict)
+    """Changes from the plain model by prompt set, ``dev`` or a format, and by group."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,7 @@ class RejectedCandidate:
 
 
 def make_candidates(settings: FinalLayerSettings) -> list[FinalLayerCandidate]:
-    """Return all candidates without gates, the plain model first.
+    """Return all candidates without gates and at all positions, the plain model first.
 
     Candidates with a ``lambda`` of 0 have no source of the intercept, so each of them occurs once.
     """
@@ -116,8 +125,11 @@ def best_rejected(grid: Sequence[MeasuredCandidate], settings: FinalLayerSetting
     return RejectedCandidate(best, reasons) if reasons else None
 
 
-def _preference(measured: MeasuredCandidate) -> tuple[float, float]:
-    return round(measured.dev.nll, 9), measured.candidate.total_change
+def _preference(measured: MeasuredCandidate) -> tuple[float, bool, float]:
+    candidate = measured.candidate
+    # The plain model applies nowhere.
+    everywhere = candidate.positions == "all" and candidate != PLAIN
+    return round(measured.dev.tempered_nll, 9), everywhere, candidate.total_change
 
 
 def _reasons_against(
@@ -128,17 +140,25 @@ def _reasons_against(
         return
     other, before = measured.other, plain.other
     if other is None or before is None:
-        yield "it is worse on dev than the plain model"
+        yield "with a temperature tuned for both it is worse on dev than the plain model"
         return
     if limit_nll and other.nll_increase > settings.max_nll_increase:
         yield f"the NLL of other text rises by {other.nll_increase:.2%}, more than {settings.max_nll_increase:.2%}"
     yield from _losses(measured.dev.accuracy, plain.dev.accuracy, settings.max_lost)
     for name, score in other.fit_formats.items():
-        if score.nll > before.fit_formats[name].nll:
-            yield f"the NLL on {name} rises by {score.nll - before.fit_formats[name].nll:.4f}"
+        if score.tempered_nll > before.fit_formats[name].tempered_nll:
+            yield f"the NLL on {name} rises by {score.tempered_nll - before.fit_formats[name].tempered_nll:.4f}"
         yield from _losses(
             _pooled(score.accuracy, name), _pooled(before.fit_formats[name].accuracy, name), settings.max_lost
         )
+
+    for name, groups in other.changes.items():
+        for group, change in groups.items():
+            if change.nll.low > 0:
+                yield f"the NLL on {name} of {group} rises by {change.nll.mean:.3f}, more than its interval"
+            lost = -100 * change.accuracy.mean
+            if change.accuracy.high < 0 and lost > settings.max_lost + _ROUNDING:
+                yield f"{name} of {group} loses {lost:.1f} points, more than its interval"
 
 
 def _losses(accuracy: Accuracy, plain: Accuracy, max_lost: float) -> Iterator[str]:

@@ -1,11 +1,11 @@
 """Measure candidates for the settings of the final layer on dev, on other prompt formats and on other text."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-from steering_profiles.evaluation import TextPredictor, TokenPredictor, Window
+from steering_profiles.evaluation import TemperedChange, TextPredictor, TokenPredictor, Window
 from steering_profiles.fit_settings import FinalLayerSettings
 from steering_profiles.fitting.final_layer_candidates import (
     FinalLayerCandidate,
@@ -13,10 +13,10 @@ from steering_profiles.fitting.final_layer_candidates import (
     OtherMeasurements,
     is_allowed,
 )
-from steering_profiles.fitting.gating import Answers, CandidatePredictions, Score, possible_gates
+from steering_profiles.fitting.gating import TEMPERATURES, Answers, CandidatePredictions, Score, possible_gates
 from steering_profiles.schema import Gate
 from steering_profiles.steering import UNSTEERED, Steering
-from steering_profiles.tasks.task import Task
+from steering_profiles.tasks.task import Example, Task
 
 
 @dataclass
@@ -33,38 +33,48 @@ class CandidateEvaluator:
     def measure(self, candidate: FinalLayerCandidate, steering: Steering, plain: MeasuredCandidate | None) -> list[Any]:
         """Return the measurements of ``candidate`` as plain data, which :func:`measured_from_json` reads.
 
-        With ``gates`` in the settings, the same candidate behind its best allowed gate follows, if there is one.
-        ``plain`` is the plain model, or None if ``candidate`` is the plain model itself.
+        It is measured at each of the positions of the settings. With ``gates``, the same candidate behind its best
+        allowed gate follows each of them, if there is one. ``plain`` is the plain model, or None if ``candidate`` is
+        the plain model itself.
         """
-        dev = self._answers_on_dev(steering)
-        if plain is not None and dev.score.nll > plain.dev.nll:
-            return [_to_json(MeasuredCandidate(candidate, dev.score, None))]
-        plain_predictions = self._plain_predictions
+        if plain is None:
+            return [_to_json(_measured(candidate, self._plain_predictions, self._plain_predictions))]
+        at = [replace(candidate, positions=positions) for positions in self.settings.positions]
+        dev = self._answers(self.task.dev, steering)
+        if dev.score.tempered_nll > plain.dev.tempered_nll:
+            return [_to_json(MeasuredCandidate(one, dev.score, None)) for one in at]
         predictions = self._predictions(dev, steering)
+        return [_to_json(measured) for one in at for measured in self._at(one, predictions, plain)]
+
+    def _at(
+        self, candidate: FinalLayerCandidate, predictions: CandidatePredictions, plain: MeasuredCandidate
+    ) -> list[MeasuredCandidate]:
+        """Return the measurements of ``candidate`` at its positions, and of it behind its best allowed gate."""
+        plain_predictions = self._plain_predictions
+        if candidate.positions == "last":
+            predictions = predictions.at_last_prompt_token(plain_predictions)
         found = [_measured(candidate, predictions, plain_predictions)]
-        if self.settings.gates and plain is not None:
+        if self.settings.gates:
             gated = (
                 _measured(replace(candidate, gate=gate), predictions.behind(gate, plain_predictions), plain_predictions)
                 for gate in possible_gates()
             )
             allowed = [one for one in gated if is_allowed(one, plain, self.settings)]
             # Of gates with equal NLL the narrowest, since it changes the fewest positions.
-            found += sorted(allowed, key=lambda one: (round(one.dev.nll, 9), _gate_width(one.candidate)))[:1]
-        return list(map(_to_json, found))
+            found += sorted(allowed, key=lambda one: (round(one.dev.tempered_nll, 9), _gate_width(one.candidate)))[:1]
+        return found
 
     @cached_property
     def _plain_predictions(self) -> CandidatePredictions:
-        return self._predictions(self._answers_on_dev(UNSTEERED), UNSTEERED)
+        return self._predictions(self._answers(self.task.dev, UNSTEERED), UNSTEERED)
 
-    def _answers_on_dev(self, steering: Steering) -> Answers:
-        return Answers.of(self.predictor.answers(self.task.dev, steering))
+    def _answers(self, examples: Sequence[Example], steering: Steering) -> Answers:
+        return Answers.of(examples, self.predictor.answers_at(examples, TEMPERATURES, steering))
 
     def _predictions(self, dev: Answers, steering: Steering) -> CandidatePredictions:
         return CandidatePredictions(
             dev=dev,
-            fit_formats={
-                name: Answers.of(self.predictor.answers(some, steering)) for name, some in self.task.fit_formats.items()
-            },
+            fit_formats={name: self._answers(some, steering) for name, some in self.task.fit_formats.items()},
             texts={name: self.text_predictor.token_scores(some, steering) for name, some in self.texts.items()},
         )
 
@@ -75,20 +85,30 @@ def measured_from_json(candidate: FinalLayerCandidate, data: Sequence[Any]) -> I
         other = one["other"]
         if other is not None:
             fit_formats = {name: Score.from_json(score) for name, score in other["fit_formats"].items()}
-            other = OtherMeasurements(fit_formats, other["nll_increase"])
+            changes = {
+                name: {group: TemperedChange.from_json(change) for group, change in groups.items()}
+                for name, groups in other["changes"].items()
+            }
+            other = OtherMeasurements(fit_formats, other["nll_increase"], changes)
         gate = None if one["gate"] is None else Gate(low=one["gate"][0], high=one["gate"][1])
-        yield MeasuredCandidate(replace(candidate, gate=gate), Score.from_json(one["dev"]), other)
+        at = replace(candidate, gate=gate, positions=one["positions"])
+        yield MeasuredCandidate(at, Score.from_json(one["dev"]), other)
 
 
 def _to_json(measured: MeasuredCandidate) -> dict[str, Any]:
     gate, other = measured.candidate.gate, measured.other
     return {
         "gate": None if gate is None else [gate.low, gate.high],
+        "positions": measured.candidate.positions,
         "dev": measured.dev.to_json(),
         "other": other
         and {
             "fit_formats": {name: score.to_json() for name, score in other.fit_formats.items()},
             "nll_increase": other.nll_increase,
+            "changes": {
+                name: {group: asdict(change) for group, change in groups.items()}
+                for name, groups in other.changes.items()
+            },
         },
     }
 
@@ -97,8 +117,10 @@ def _measured(
     candidate: FinalLayerCandidate, predictions: CandidatePredictions, plain: CandidatePredictions
 ) -> MeasuredCandidate:
     fit_formats = {name: answers.score for name, answers in predictions.fit_formats.items()}
-    other = OtherMeasurements(fit_formats, predictions.nll_increase(plain))
-    return MeasuredCandidate(candidate, predictions.dev.score, other)
+    changes = {} if predictions is plain else predictions.changes(plain)
+    return MeasuredCandidate(
+        candidate, predictions.dev.score, OtherMeasurements(fit_formats, predictions.nll_increase(plain), changes)
+    )
 
 
 def _gate_width(candidate: FinalLayerCandidate) -> float:

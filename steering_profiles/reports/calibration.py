@@ -81,7 +81,11 @@ def search_sentences(search: FinalLayerSearch) -> Iterator[tuple[str, Tone]]:
     """Yield sentences on the chosen final-layer settings and on the effect of the limits."""
     chosen, unlimited = search.chosen, search.without_nll_limit
     if chosen.candidate == PLAIN:
-        yield "No allowed setting is better on dev than the unsteered model, so the profile changes nothing.", "worse"
+        yield (
+            f"No allowed setting is better on dev than a tuned temperature ({number(chosen.dev.temperature)}), so the "
+            "profile changes nothing.",
+            "worse",
+        )
     else:
         yield f"Chosen on dev: {_outcome(chosen)}.", ""
     if unlimited.candidate != chosen.candidate:
@@ -96,10 +100,10 @@ def final_layer_table(grid: Sequence[MeasuredCandidate]) -> Table:
     """Return the settings of a search over the final layer, the best on dev first."""
     formats = list(dict.fromkeys(name for m in grid if m.other for name in m.other.fit_formats))
     rows = []
-    for m in sorted(grid, key=lambda m: (m.dev.nll, m.candidate.total_change)):
+    for m in sorted(grid, key=lambda m: (m.dev.tempered_nll, m.candidate.total_change)):
         there = m.other
         besides = (
-            [signed_percent(there.nll_increase), *(f"{there.fit_formats[name].nll:.4f}" for name in formats)]
+            [signed_percent(there.nll_increase), *(f"{there.fit_formats[name].tempered_nll:.4f}" for name in formats)]
             if there
             else []
         )
@@ -109,6 +113,9 @@ def final_layer_table(grid: Sequence[MeasuredCandidate]) -> Table:
                 Cell(number(m.candidate.intercept_scale)),
                 Cell(m.candidate.source or "–"),
                 Cell("–" if m.candidate.gate is None else str(m.candidate.gate)),
+                Cell("–" if m.candidate == PLAIN else m.candidate.positions),
+                Cell(number(m.dev.temperature)),
+                Cell(f"{m.dev.tempered_nll:.4f}"),
                 Cell(f"{m.dev.nll:.4f}"),
                 Cell(f"{m.dev.probability:.3f}"),
                 Cell(percent(m.dev.accuracy.correct / m.dev.accuracy.total)),
@@ -120,22 +127,28 @@ def final_layer_table(grid: Sequence[MeasuredCandidate]) -> Table:
         Column("lambda"),
         Column("intercept", numeric=False),
         Column("gate"),
-        Column("dev NLL"),
+        Column("positions", numeric=False),
+        Column("temperature"),
+        Column("dev NLL at it"),
+        Column("dev NLL at 1"),
         Column("P(correct)"),
         Column("accuracy, %"),
         Column("NLL increase of other text"),
         *(Column(f"NLL, {name}") for name in formats),
     )
     caption = (
-        "Settings of the search, the best on dev first. Settings worse on dev than the unsteered model were not "
-        "measured further"
+        "Settings of the search, the best on dev first, where each has the temperature that dev prefers; NLL of "
+        "formats at theirs. Settings worse on dev than the unsteered model were not measured further"
     )
     return Table(caption, columns, tuple(rows))
 
 
 def _outcome(measured: MeasuredCandidate) -> str:
     nll_increase = "" if measured.other is None else f", NLL increase {signed_percent(measured.other.nll_increase)}"
-    return f"{measured.candidate} (NLL {measured.dev.nll:.4f}, P(correct) {measured.dev.probability:.3f}{nll_increase})"
+    return (
+        f"{measured.candidate} (NLL {measured.dev.tempered_nll:.4f} at temperature {number(measured.dev.temperature)}, "
+        f"P(correct) {measured.dev.probability:.3f}{nll_increase})"
+    )
 
 
 def _changes(compared: CalibrationComparison) -> tuple[float, float, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from steering_profiles.evaluation import Accuracy, TokenPredictor, compare_calibration
+from steering_profiles.evaluation import Accuracy, TokenPredictor, tune_and_compare
 from steering_profiles.fitting import FinalLayerResult, FitResult
 from steering_profiles.fitting.choice import found_sets, steering_of
 from steering_profiles.fitting.final_layer_candidates import PLAIN
@@ -74,18 +74,23 @@ def report_of_fit(
 
 def report_of_final_layer(
     loaded: LoadedModel,
+    task: Task,
     held_out: Mapping[str, Sequence[Example]],
     result: FinalLayerResult,
     progress: Progress | None = None,
 ) -> Report:
-    """Return the report of ``result``. ``held_out`` are prompts in held-out formats, by format."""
+    """Return the report of ``result``. ``held_out`` are prompts in held-out formats, by format.
+
+    Temperatures for a format are tuned on the prompts of ``task`` in it that the fit used, or else on dev.
+    """
     progress = progress or Silent()
     steering = UNSTEERED if result.chosen.candidate == PLAIN else Steering((ProfileAtStrength(result.profile),))
-    progress.stage("measuring held-out formats", 2 * sum(map(len, held_out.values())))
+    dev = {TEST: task.dev, **{name: some for name, some in task.fit_formats.items() if name in held_out}}
+    of_dev = 4 * sum(len(dev.get(name, dev[TEST])) for name in held_out)
+    progress.stage("measuring held-out formats", 2 * sum(map(len, held_out.values())) + of_dev)
     compared = {TEST: result.test}
     with TokenPredictor(loaded) as predictor:
-        for name, examples in held_out.items():
-            compared[name] = compare_calibration(predictor, examples, steering, result.test.temperature, progress)
+        compared |= tune_and_compare(predictor, dev, held_out, steering, progress)
     provenance = result.profile.provenance
     return Report(
         profile=result.profile,
@@ -98,6 +103,7 @@ def report_of_final_layer(
         calibration=compared,
         final_layer=FinalLayerSearch(result.grid, result.chosen, result.without_nll_limit, result.rejected),
         without_gate=result.without_gate,
+        everywhere=result.everywhere,
     )
 
 

@@ -152,6 +152,8 @@ class Report:
     """Calibration of the unsteered model, the steered one, and the one at a temperature, by prompt set."""
     without_gate: WithoutGate | None = None
     """Results of the final-layer settings without their gate, on test and other text."""
+    everywhere: SideEffects | None = None
+    """Side effects of a profile for the last token of the prompt if it were applied at all positions."""
     comparison: Sequence[MethodResult] = ()
     attention: Sequence[HeadAttention] = ()
     strength: float = 1.0

@@ -21,8 +21,14 @@ from steering_profiles.reports.no_harm import no_harm_sentences, no_harm_table
 from steering_profiles.reports.provenance_tables import long_facts, provenance_tables
 from steering_profiles.reports.report import TEST, Report
 from steering_profiles.reports.search_tables import grid_table, path_table
-from steering_profiles.reports.side_effects import limit_sentences, side_effects_sentences, side_effects_table
+from steering_profiles.reports.side_effects import (
+    everywhere_sentence,
+    limit_sentences,
+    side_effects_sentences,
+    side_effects_table,
+)
 from steering_profiles.reports.tables import Table
+from steering_profiles.reports.tempered import choices_table, tempered_sentences, tempered_table
 from steering_profiles.reports.text import named, number, percent
 from steering_profiles.schema import strength_text
 
@@ -110,6 +116,10 @@ def _sets(report: Report) -> Iterator[Block]:
 
 
 def _calibration(report: Report) -> Iterator[Block]:
+    if any(compared.both_tempered is not None for compared in report.calibration.values()):
+        for text, tone in tempered_sentences(report.calibration):
+            yield Paragraph(text, tone)
+        yield tempered_table(report.calibration)
     for name, compared in report.calibration.items():
         if name == TEST:
             yield from _calibration_on_test(compared)
@@ -145,6 +155,8 @@ def _side_effects(report: Report) -> Iterator[Block]:
     if report.pass_at_1 is not None:
         yield headline_table("HumanEval, pass@1", *report.pass_at_1)
         yield Paragraph(humaneval.coarseness(*report.pass_at_1))
+    if report.everywhere is not None:
+        yield Paragraph(*everywhere_sentence(report.everywhere))
 
 
 def _gate(report: Report) -> Iterator[Block]:
@@ -206,10 +218,14 @@ def _search(report: Report) -> Iterator[Block]:
             "NLL of the correct answer on dev by self-only attention and share of the intercept",
             "Each cell is a setting: the share of the final layer's attention that is replaced by each position's own "
             "value (rows), the share of the intercept that is subtracted (columns; a negative share is added), and the "
-            "NLL of the correct answer on dev in nats, averaged over groups. Lower is better. Hatched cells increase "
+            "NLL of the correct answer on dev in nats, averaged over groups, at the temperature that is best for the "
+            "setting. Lower is better. Hatched cells increase "
             "the NLL of other text above the limit. The framed cell was chosen.",
             lambda: plots.final_layer_maps(grid, chosen),
         )
+        by_group = choices_table(grid, chosen)
+        if by_group is not None:
+            yield _collapsed_if_long(by_group)
         yield Details(f"All {len(grid)} points", final_layer_table(grid))
 
 

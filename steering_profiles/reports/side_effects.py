@@ -39,6 +39,17 @@ def limit_sentences(effects: SideEffects) -> Iterator[tuple[str, Tone]]:
         yield _minus(f"Warning: less is right, by more than {100 * SHARE_LIMIT:g} point: {named(lost)}."), "worse"
 
 
+def everywhere_sentence(everywhere: SideEffects) -> tuple[str, Tone]:
+    """Return a sentence on a profile for the last token of the prompt, given its side effects at all positions."""
+    worst = everywhere.worst
+    return (
+        "The profile changes one prediction of a request, the first token of the completion, so the figures of whole "
+        "texts hardly show it. At every position the same settings would change the NLL by "
+        f"{signed_percent(worst.nll_increase)} ({worst.name}): by so much the first token of such a completion.",
+        "worse" if exceeds_limit(worst.nll_increase) else "",
+    )
+
+
 def side_effects_sentences(effects: SideEffects) -> Iterator[str]:
     """Yield how many figures are worse by more than their interval, and how many would be so by chance."""
     rows = [row for row in side_effect_rows(effects) if row.good and row.interval is not None]

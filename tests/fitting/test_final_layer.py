@@ -9,7 +9,7 @@ import torch
 
 from steering_profiles.compatibility import check_compatibility
 from steering_profiles.errors import FitError
-from steering_profiles.evaluation import Accuracy, TextPredictor, TokenPredictor, held_out, text_windows
+from steering_profiles.evaluation import TextPredictor, TokenPredictor, held_out, text_windows
 from steering_profiles.evaluation.calibration import calibrate_arm
 from steering_profiles.fitting import (
     FinalLayerResult,
@@ -20,15 +20,9 @@ from steering_profiles.fitting import (
 )
 from steering_profiles.fitting.final_layer_candidates import (
     PLAIN,
-    FinalLayerCandidate,
-    MeasuredCandidate,
-    OtherMeasurements,
-    RejectedCandidate,
-    best_rejected,
-    choose_candidate,
     make_candidates,
 )
-from steering_profiles.fitting.gating import Answers, CandidatePredictions, Score
+from steering_profiles.fitting.gating import TEMPERATURES, Answers, CandidatePredictions
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import INTERCEPT_TENSOR, Gate
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, attach
@@ -42,6 +36,7 @@ SMALL = FinalLayerSettings(
     self_only_attention=(0.0, 0.5, 1.0),
     lambdas=(-4.0, 0.0, 4.0),
     sources=("mean",),
+    positions=("all",),
     max_lost=100.0,
     max_nll_increase=10.0,
 )
@@ -225,7 +220,8 @@ def test_predictions_behind_a_gate_are_those_of_the_whole_model_with_the_gate(ti
 
         def known(steering: Steering) -> CandidatePredictions:
             scores = text_predictor.token_scores(windows, steering)
-            return CandidatePredictions(Answers.of(predictor.answers(task.dev, steering)), {}, {"text": scores})
+            dev = Answers.of(task.dev, predictor.answers_at(task.dev, TEMPERATURES, steering))
+            return CandidatePredictions(dev, {}, {"text": scores})
 
         plain = known(UNSTEERED)
         gate = Gate(low=0.0, high=round(float(np.median(plain.dev.confidence)), 3))
@@ -293,97 +289,3 @@ def test_the_settings_without_the_gate_are_measured_on_test_and_held_out_text(fa
 
 def test_a_choice_without_a_gate_has_no_ungated_results(tiny: LoadedModel):
     assert small_fit(tiny, task_answered_by(tiny, 1.0)).without_gate is None
-
-
-def test_candidates_are_unique_and_start_with_the_plain_model():
-    points = make_candidates(FinalLayerSettings(self_only_attention=(1.0,), lambdas=(0.5, -0.5)))
-    assert points[0] == PLAIN
-    assert len(points) == len(set(points)) == 2 * (2 * 2 + 1)
-    assert all((point.source is None) == (point.intercept_scale == 0) for point in points)
-
-
-def test_candidates_that_differ_slightly_have_different_names():
-    """The names are the keys of results in the checkpoint."""
-    points = [
-        FinalLayerCandidate(0.5, 0.1, "mean"),
-        FinalLayerCandidate(0.50000001, 0.1, "mean"),
-        FinalLayerCandidate(0.5, 0.10000001, "mean"),
-    ]
-    points += [FinalLayerCandidate(0.5, 0.0, None, Gate(low=0.1, high=high)) for high in (0.6, 0.60000001)]
-    assert len({str(point) for point in points}) == len(points)
-
-
-def measured(
-    own: float,
-    nll: float,
-    right: int = 50,
-    *,
-    other: int = 50,
-    nll_increase: float = 0.0,
-    format_nll: float = 1.0,
-    shots: int = 50,
-) -> MeasuredCandidate:
-    point = PLAIN if own == 0 else FinalLayerCandidate(own, 0.0, None)
-    dev = Score(Accuracy({"a": (right, 100), "b": (other, 100)}), nll, 0.5)
-    return MeasuredCandidate(
-        point, dev, OtherMeasurements({"few": Score(Accuracy({"a": (shots, 100)}), format_nll, 0.5)}, nll_increase)
-    )
-
-
-CHOICES = {
-    "the smallest NLL": ([measured(0.5, 0.8), measured(1.0, 0.7)], 1.0),
-    "the smallest total change among equals": ([measured(0.75, 0.7), measured(0.5, 0.7), measured(1.0, 0.7)], 0.5),
-    "the plain model if nothing is better": ([measured(0.5, 1.1), measured(1.0, 1.0)], 0.0),
-    "not a loss of more than a point": ([measured(1.0, 0.5, 70, other=48), measured(0.5, 0.9)], 0.5),
-    "a loss of one point": ([measured(1.0, 0.5, other=49), measured(0.5, 0.9)], 1.0),
-    "not too large an NLL increase": (
-        [measured(1.0, 0.5, nll_increase=0.011), measured(0.5, 0.9, nll_increase=0.01)],
-        0.5,
-    ),
-    "not a higher NLL in another format": ([measured(1.0, 0.5, format_nll=1.01), measured(0.5, 0.9)], 0.5),
-    "not a loss in another format": ([measured(1.0, 0.5, shots=48), measured(0.5, 0.9, shots=49)], 0.5),
-    "not a candidate that is worse on dev": ([replace(measured(1.0, 0.5), other=None), measured(0.5, 0.9)], 0.5),
-}
-
-
-@pytest.mark.parametrize("case", CHOICES)
-def test_the_rule_chooses(case: str):
-    points, expected = CHOICES[case]
-    assert choose_candidate([measured(0, 1.0), *points], FinalLayerSettings()).candidate.self_only_attention == expected
-
-
-REFUSALS = {
-    "the NLL of other text rises by 1.10%, more than 1.00%": measured(1.0, 0.5, nll_increase=0.011),
-    "b loses 2.0 points of accuracy": measured(1.0, 0.5, other=48),
-    "the NLL on few rises by 0.0100": measured(1.0, 0.5, format_nll=1.01),
-    "few loses 2.0 points of accuracy": measured(1.0, 0.5, shots=48),
-}
-
-
-@pytest.mark.parametrize("reason", REFUSALS)
-def test_the_best_on_dev_is_rejected_with_the_reason(reason: str):
-    grid = [measured(0, 1.0), REFUSALS[reason], measured(0.5, 0.9)]
-    assert best_rejected(grid, FinalLayerSettings()) == RejectedCandidate(grid[1], (reason,))
-    assert best_rejected([grid[0], grid[2]], FinalLayerSettings()) is None
-
-
-def test_the_nll_of_other_text_does_not_count_without_the_limit():
-    grid = [measured(0, 1.0), measured(1.0, 0.5, nll_increase=0.5), measured(0.5, 0.9)]
-    assert choose_candidate(grid, FinalLayerSettings(), limit_nll=False).candidate.self_only_attention == 1.0
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"self_only_attention": (1.5,)}, r"self-only attention is 1.5; allowed: numbers in 0\.\.1"),
-        ({"self_only_attention": (float("nan"),)}, "self-only attention is nan"),
-        ({"lambdas": (float("inf"),)}, "lambda is inf"),
-        ({"sources": ("median",)}, "intercept is median; allowed: regression, mean"),
-        ({"max_lost": -1.0}, "max lost is -1"),
-        ({"max_nll_increase": float("nan")}, "max NLL increase is nan"),
-        ({"lambdas": ()}, "at least one value"),
-    ],
-)
-def test_invalid_settings_are_rejected(changes, message: str):
-    with pytest.raises(ValueError, match=message):
-        FinalLayerSettings(**changes)

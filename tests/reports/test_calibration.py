@@ -49,7 +49,7 @@ def measured(
     own: float, scale: float, nll: float, *, nll_increase: float | None = 0.0, gate: Gate | None = None
 ) -> MeasuredCandidate:
     point = FinalLayerCandidate(own, scale, "mean" if scale else None, gate)
-    score = Score(Accuracy({"a": (3, 10)}), nll, 0.25)
+    score = Score(Accuracy({"a": (3, 10)}), nll + 1, 0.25, 0.9, nll)
     return MeasuredCandidate(
         point, score, None if nll_increase is None else OtherMeasurements({"few": score}, nll_increase)
     )
@@ -106,7 +106,10 @@ def test_the_table_has_every_arm_for_each_group_and_by_the_baseline_answer():
 
 def test_sentences_on_the_search_name_the_choice_without_the_limit():
     said = " ".join(sentence for sentence, _ in search_sentences(SEARCH))
-    assert "Chosen on dev: self-only attention 1 (NLL 1.5000, P(correct) 0.250, NLL increase +0.50%)." in said
+    assert (
+        "Chosen on dev: self-only attention 1 (NLL 1.5000 at temperature 0.9, P(correct) 0.250, NLL increase +0.50%)."
+        in said
+    )
     assert "Without the limit on the NLL of other text, the choice would be self-only attention 0, -0.5 x mean" in said
     nothing = " ".join(s for s, _ in search_sentences(FinalLayerSearch(GRID, GRID[0], GRID[0])))
     assert "so the profile changes nothing" in nothing

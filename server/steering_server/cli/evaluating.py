@@ -10,10 +10,9 @@ from steering_profiles.evaluation import (
     Accuracy,
     CalibrationComparison,
     TokenPredictor,
-    compare_calibration,
     humaneval,
     measure_side_effects,
-    tune_temperature,
+    tune_and_compare,
 )
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress
@@ -67,10 +66,10 @@ def measure(
                     predictor.accuracy(examples, steering, progress),
                 )
             if options.calibration:
-                progress.stage("measuring calibration", 2 * len(made.dev) + 2 * sum(map(len, sets.values())))
-                temperature, _ = tune_temperature(predictor, made.dev, progress)
-                for name, examples in sets.items():
-                    compared[name] = compare_calibration(predictor, examples, steering, temperature, progress)
+                dev = {"test": made.dev, **{name: some for name, some in made.fit_formats.items() if name in sets}}
+                passes = 4 * sum(map(len, dev.values())) + 2 * sum(map(len, sets.values()))
+                progress.stage("measuring calibration", passes)
+                compared = tune_and_compare(predictor, dev, sets, steering, progress)
         effects = measure_side_effects(loaded, steering, progress) if options.side_effects else None
         passed = humaneval.pass_at_1(loaded, options.problems, steering, progress) if options.problems else None
     title = f"{applied.profile.name} ({applied.profile.summary}) at strength {strength_text(applied.strength)}"

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from steering_profiles.fit_settings import LAMBDA, SELF_ONLY_ATTENTION, SOURCES, FinalLayerSettings
+from steering_profiles.fit_settings import (
+    LAMBDA,
+    POSITIONS,
+    SELF_ONLY_ATTENTION,
+    SOURCES,
+    FinalLayerSettings,
+)
 from steering_server.cli.calibration import show_calibration
 from steering_server.cli.fit_options import FinalLayerOptions
 from steering_server.cli.tables import on_terminal
@@ -74,7 +80,7 @@ class FittedFinalLayer:
         """Make the report, and the measurements that it shows besides those of the fit."""
         from steering_profiles.reports import report_of_final_layer
 
-        return report_of_final_layer(loaded, held_out, self.result, progress)
+        return report_of_final_layer(loaded, task, held_out, self.result, progress)
 
     def show(self, console: Console) -> None:
         """Print the search, the chosen settings and the calibration on test."""
@@ -102,11 +108,15 @@ def final_layer_settings(options: FinalLayerOptions) -> FinalLayerSettings:
     unknown = [source for source in options.intercept if source not in SOURCES]
     if unknown:
         raise ConfigError(f"intercept is {unknown[0]!r}; allowed: {', '.join(SOURCES)}")
+    elsewhere = [positions for positions in options.positions if positions not in POSITIONS]
+    if elsewhere:
+        raise ConfigError(f"positions is {elsewhere[0]!r}; allowed: {', '.join(POSITIONS)}")
     try:
         return FinalLayerSettings(
             self_only_attention=options.self_only_attention or SELF_ONLY_ATTENTION,
             lambdas=options.lambdas or LAMBDA,
             sources=tuple(source for source in SOURCES if source in options.intercept) or SOURCES,
+            positions=tuple(positions for positions in POSITIONS if positions in options.positions) or POSITIONS,
             gates=options.gates,
             max_lost=FinalLayerSettings.max_lost if options.max_lost is None else options.max_lost,
             max_nll_increase=options.max_nll_increase,

@@ -60,6 +60,7 @@ class FinalLayerOptions:
     self_only_attention: tuple[float, ...] = ()
     lambdas: tuple[float, ...] = ()
     intercept: tuple[str, ...] = ()
+    positions: tuple[str, ...] = ()
     gates: bool = False
     max_lost: float | None = None
     max_nll_increase: float = 0.01
@@ -71,6 +72,7 @@ class FinalLayerOptions:
             Option("--self-only-attention", self.self_only_attention, ()),
             Option("--lambda", self.lambdas, ()),
             Option("--intercept", self.intercept, ()),
+            Option("--positions", self.positions, ()),
             Option("--max-lost", self.max_lost, None),
             Option("--max-nll-increase", self.max_nll_increase, FinalLayerOptions.max_nll_increase),
             Option("--gates", self.gates, False),

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from steering_profiles.fit_settings import Source
-from steering_profiles.fitting.final_layer_candidates import MeasuredCandidate
+from steering_profiles.fitting.final_layer_candidates import PLAIN, MeasuredCandidate
 from steering_profiles.reports.plots.style import LEVELS, ORANGE, WIDTH, bare, ink_on
 from steering_profiles.reports.text import number
 from steering_profiles.side_effect_warnings import exceeds_limit
@@ -21,13 +21,15 @@ _NAMES: dict[Source, str] = {"regression": "of the regression", "mean": "mean ou
 def final_layer_maps(grid: Sequence[MeasuredCandidate], chosen: MeasuredCandidate) -> Figure:
     """Draw a map per source of the intercept, with self-only attention in rows and shares of the intercept in columns.
 
-    Cells without an intercept are the same in all maps. Only candidates without a gate are shown.
+    Cells without an intercept are the same in all maps. Only candidates without a gate are shown, at the positions of
+    the chosen one.
     """
-    grid = [m for m in grid if m.candidate.gate is None]
+    where = {PLAIN.positions} if chosen.candidate == PLAIN else {chosen.candidate.positions}
+    grid = [m for m in grid if m.candidate.gate is None and (m.candidate == PLAIN or m.candidate.positions in where)]
     owns = sorted({m.candidate.self_only_attention for m in grid})
     scales = sorted({m.candidate.intercept_scale for m in grid})
     sources: list[Source | None] = list(dict.fromkeys(m.candidate.source for m in grid if m.candidate.source)) or [None]
-    values = [m.dev.nll for m in grid]
+    values = [m.dev.tempered_nll for m in grid]
     least, most = min(values), max(values)
     height = 0.7 + 0.3 * len(owns)
     figure = Figure(figsize=(WIDTH, 0.4 + height * len(sources)), layout="constrained")
@@ -37,7 +39,7 @@ def final_layer_maps(grid: Sequence[MeasuredCandidate], chosen: MeasuredCandidat
         nll = np.full((len(owns), len(scales)), np.nan)
         for (own, scale), measured in shown.items():
             row, column = owns.index(own), scales.index(scale)
-            nll[row, column] = measured.dev.nll
+            nll[row, column] = measured.dev.tempered_nll
             place = (column - 0.5, row - 0.5)
             if measured.other is not None and exceeds_limit(measured.other.nll_increase):
                 axes.add_patch(Rectangle(place, 1, 1, fill=False, hatch="///", linewidth=0, alpha=0.35))
@@ -45,9 +47,15 @@ def final_layer_maps(grid: Sequence[MeasuredCandidate], chosen: MeasuredCandidat
                 frame = Rectangle(place, 1, 1, fill=False, edgecolor=ORANGE, linewidth=2.5, zorder=5)
                 axes.add_patch(frame).set_clip_on(False)
             if len(scales) <= _MOST_COLUMNS_LABELLED:
-                level = 1 - (measured.dev.nll - least) / ((most - least) or 1)
+                level = 1 - (measured.dev.tempered_nll - least) / ((most - least) or 1)
                 axes.text(
-                    column, row, f"{measured.dev.nll:.2f}", ha="center", va="center", fontsize=7, color=ink_on(level)
+                    column,
+                    row,
+                    f"{measured.dev.tempered_nll:.2f}",
+                    ha="center",
+                    va="center",
+                    fontsize=7,
+                    color=ink_on(level),
                 )
         image = axes.imshow(
             np.ma.masked_invalid(nll),

@@ -106,6 +106,14 @@ def fit(
             rich_help_panel=_FINAL,
         ),
     ] = None,
+    positions: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Positions at which the final layer is changed: all, or last for the last token of the prompt alone; "
+            "may be repeated. (default: both)",
+            rich_help_panel=_FINAL,
+        ),
+    ] = None,
     gates: Annotated[
         bool,
         typer.Option(
@@ -198,6 +206,7 @@ def fit(
         tuple(self_only_attention or ()),
         tuple(lambdas or ()),
         tuple(intercept or ()),
+        tuple(positions or ()),
         gates,
         max_lost if method == FINAL_LAYER else None,
         max_nll_increase,

@@ -1,0 +1,106 @@
+"""The final layer's fit beside the same done by hand: positions, and the intercept of the paper's regression."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from steering_profiles.conditions import Condition
+from steering_profiles.evaluation import TextPredictor, TokenPredictor, text_windows
+from steering_profiles.fitting import fit_final_layer
+from steering_profiles.fitting.gating import TEMPERATURES, Answers, CandidatePredictions
+from steering_profiles.models import LoadedModel
+from steering_profiles.schema import INTERCEPT_TENSOR
+from steering_profiles.steering import UNSTEERED, Steering
+from steering_profiles.tasks import Example
+from tests.builders import build_profile, steer
+from tests.fitting.test_final_layer import SMALL, task_answered_by
+from tests.short_texts import use_short_texts
+
+
+@pytest.fixture(autouse=True)
+def _short_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    use_short_texts(monkeypatch)
+
+
+def test_settings_at_the_last_prompt_token_answer_as_at_all_positions_and_are_preferred(tiny: LoadedModel):
+    both = replace(SMALL, positions=("all", "last"))
+    task = replace(task_answered_by(tiny, 1.0, count=400), fit_formats={})
+    result = fit_final_layer(tiny, task, name="tiny", command="", settings=both)
+    once = {m.candidate: m for m in result.grid if m.candidate.positions == "last"}
+    assert once
+    for candidate, at_last in once.items():
+        everywhere = next(m for m in result.grid if m.candidate == replace(candidate, positions="all"))
+        assert at_last.dev == everywhere.dev
+        if at_last.other is not None and everywhere.other is not None:
+            assert at_last.other.changes == everywhere.other.changes
+            assert abs(at_last.other.nll_increase) < abs(everywhere.other.nll_increase)
+    assert result.chosen.candidate.positions == "last"
+    assert result.profile.when == Condition(part="last_prompt_token")
+    assert result.everywhere is not None
+    assert result.everywhere.worst.agreement < result.side_effects.worst.agreement
+
+
+def test_text_is_predicted_by_a_profile_for_the_last_prompt_token_as_the_search_says(tiny: LoadedModel):
+    """The search derives it from the plain and the unconditional predictions; here hooks test the condition."""
+    task = task_answered_by(tiny, 1.0, count=20)
+    changes = {"self_only_attention": 1.0, "intercept_scale": 4.0}
+    always = build_profile(tiny, **changes)
+    once = build_profile(tiny, **changes, when={"part": "last_prompt_token"})
+    windows = text_windows(tiny, "Some text that is long enough to be cut into several windows.", 12)
+    assert len(windows) > 2
+    with TokenPredictor(tiny) as predictor, TextPredictor(tiny) as text_predictor:
+
+        def known(steering: Steering) -> CandidatePredictions:
+            dev = Answers.of(task.dev, predictor.answers_at(task.dev, TEMPERATURES, steering))
+            return CandidatePredictions(dev, {}, {"text": text_predictor.token_scores(windows, steering)})
+
+        plain, steered, conditional = (known(one) for one in (UNSTEERED, steer(always), steer(once)))
+    found = steered.at_last_prompt_token(plain)
+    torch.testing.assert_close(found.texts["text"].nll, conditional.texts["text"].nll, rtol=1e-5, atol=1e-5)
+    assert found.dev.score == steered.dev.score
+    np.testing.assert_allclose(found.dev.log_probability, conditional.dev.log_probability, rtol=1e-5)
+    assert 0 < abs(found.nll_increase(plain)) < abs(steered.nll_increase(plain))
+
+
+def test_the_intercept_of_the_regression_is_that_of_numpys_least_squares_on_the_models_activations(tiny: LoadedModel):
+    """``b = mean(MLP) - sum w mean(input)`` over train, with inputs and output read from the model by plain hooks."""
+    task = task_answered_by(tiny, 0.0, -4.0)
+    settings = replace(SMALL, sources=("regression",), lambdas=(-4.0,), self_only_attention=(0.0,))
+    result = fit_final_layer(tiny, task, name="tiny", command="", settings=settings)
+    inputs, outputs = by_hand(tiny, list(task.train))
+    centred, mean = inputs - inputs.mean(axis=0), outputs.mean(axis=0)
+    stacked = centred.transpose(0, 2, 1).reshape(-1, inputs.shape[1])
+    weights, *_ = np.linalg.lstsq(stacked, (outputs - mean).reshape(-1))
+    expected = mean - np.einsum("nid,i->d", inputs, weights) / len(inputs)
+    found = result.profile.tensors[INTERCEPT_TENSOR]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+    assert not np.allclose(found, mean, rtol=1e-2)
+    residual = outputs - mean - np.einsum("nid,i->nd", centred, weights)
+    assert result.r2 == pytest.approx(1 - (residual**2).sum() / ((outputs - mean) ** 2).sum(), abs=1e-4)
+
+
+@torch.no_grad()
+def by_hand(loaded: LoadedModel, examples: list[Example]) -> tuple[np.ndarray, np.ndarray]:
+    """The inputs ``[prompts, heads + 1, hidden_size]``, the residual stream last, and outputs of the final MLP."""
+    layer, sizes = loaded.anatomy.layers[-1], loaded.anatomy.sizes
+    weight = loaded.anatomy.head_output_weight(sizes.layers - 1).double()
+    seen: dict[str, torch.Tensor] = {}
+    hooks = [
+        layer.block.register_forward_pre_hook(
+            lambda _, args, kwargs: seen.__setitem__("r", (args[0] if args else kwargs["hidden_states"])[0, -1]),
+            with_kwargs=True,
+        ),
+        layer.head_output.register_forward_pre_hook(lambda _, args: seen.__setitem__("z", args[0][0, -1])),
+        layer.mlp.register_forward_hook(lambda _, args, output: seen.__setitem__("mlp", output[0, -1])),
+    ]
+    inputs, outputs = [], []
+    for example in examples:
+        loaded.model(torch.tensor([example.prompt]))
+        heads = seen["z"].double().view(sizes.heads, 1, sizes.head_dim) @ weight
+        inputs.append(torch.cat([heads.squeeze(1), seen["r"].double().unsqueeze(0)]))
+        outputs.append(seen["mlp"].double())
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(inputs).numpy(), torch.stack(outputs).numpy()
