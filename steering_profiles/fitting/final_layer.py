@@ -167,7 +167,7 @@ def fit_final_layer(
     )
     return FinalLayerResult(
         profile=profile_at(chosen.candidate).model_copy(
-            update={"provenance": provenance, "description": describe(task.name, test)}
+            update={"provenance": provenance, "description": describe(task.name, chosen.candidate, test)}
         ),
         settings=settings,
         grid=grid,
@@ -182,11 +182,13 @@ def fit_final_layer(
     )
 
 
-def describe(task: str, test: CalibrationComparison) -> str:
-    """Return the description of a profile by what it does on test beside a tuned temperature.
+def describe(task: str, candidate: FinalLayerCandidate, test: CalibrationComparison) -> str:
+    """Return the description of a profile with ``candidate`` by what it does on test beside a tuned temperature.
 
     It says first what a user has to know: that a temperature does better, or which groups are worse.
     """
+    if candidate == PLAIN:
+        return f"Changes nothing: no change of the final layer was better on {task} than a tuned temperature."
     both = test.both_tempered
     assert both is not None
     if both.pooled.nll.mean >= 0 or both.pooled.accuracy.mean < 0:

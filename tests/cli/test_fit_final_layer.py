@@ -65,3 +65,15 @@ def test_the_present_name_of_an_option_gives_no_warning(tmp_path: Path, caplog: 
     assert str(result.exception) == "max NLL increase is -1; allowed: finite numbers from 0"
     assert not caplog.messages
     assert result.stderr == ""
+
+
+def test_positions_that_do_not_exist_are_refused(tmp_path: Path):
+    result = CliRunner().invoke(app, ["fit", "capitals", "--out", str(tmp_path), "--positions", "first"])
+    assert isinstance(result.exception, ConfigError)
+    assert str(result.exception) == "positions is 'first'; allowed: all, last"
+
+
+def test_positions_are_no_option_of_fits_of_components(tmp_path: Path):
+    result = CliRunner().invoke(app, ["fit", "parentheses", "--out", str(tmp_path), "--positions", "last"])
+    assert isinstance(result.exception, ConfigError)
+    assert "--positions has no effect with method stepwise" in str(result.exception)

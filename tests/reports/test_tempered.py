@@ -30,6 +30,9 @@ SETS = {
 }
 
 
+SETTINGS = replace(PLAIN, self_only_attention=0.5)
+
+
 def said(sets: dict[str, CalibrationComparison]) -> list[str]:
     return [sentence for sentence, _ in tempered_sentences(sets)]
 
@@ -96,13 +99,19 @@ def test_each_group_shows_the_chosen_setting_and_the_best_for_it_alone():
 
 def test_the_description_begins_with_a_temperature_that_does_better():
     for worse in (change(0.01, 0.05), change(-0.2, -0.01)):
-        text = describe("capitals", tempered(capitals=worse))
+        text = describe("capitals", SETTINGS, tempered(capitals=worse))
         assert text.startswith("A tuned temperature does better on capitals than this change of the final layer")
-    assert describe("capitals", tempered(capitals=change(-0.2, 0.1))) == (
+    assert describe("capitals", SETTINGS, tempered(capitals=change(-0.2, 0.1))) == (
         "Changes the final layer so that the right answers on capitals become likelier."
     )
     some = tempered(capitals=change(-0.2, 0.1), sports=change(0.2, 0.1))
-    assert describe("facts", some).endswith(" It makes answers worse on sports.")
+    assert describe("facts", SETTINGS, some).endswith(" It makes answers worse on sports.")
+
+
+def test_the_description_of_what_changes_nothing_says_so():
+    assert describe("capitals", PLAIN, tempered(capitals=change(0.0, 0.0))) == (
+        "Changes nothing: no change of the final layer was better on capitals than a tuned temperature."
+    )
 
 
 def test_page_and_markdown_have_the_groups_and_what_every_position_would_cost():

@@ -72,7 +72,7 @@ def text(response: httpx.Response) -> str:
 
 def test_steered_models_and_profiles_are_listed(server: httpx.Client) -> None:
     models = [card["id"] for card in server.get("/v1/models").json()["data"]]
-    named = ("bracketed", "completing", "factual-recall", "neurons", "numbered", "parentheses")
+    named = ("bracketed", "completing", "factual-recall", "neurons", "numbered", "parentheses", "parted", "starting")
     assert models == ["base", *(f"base+{name}" for name in named)]
     profiles = {one["name"]: one for one in server.get("/v1/profiles").json()["data"]}
     assert profiles["parentheses"]["model_name"] == "base+parentheses"
