@@ -97,7 +97,9 @@ def test_the_final_layer_is_fitted_to_a_users_task_and_its_calibration_is_printe
     assert "--method final-layer --self-only-attention 1.0 --lambda -2.0 --lambda 2.0 --intercept mean" in (
         profile.provenance.command
     )
-    assert len(profile.provenance.grid["points"]) == 6
+    assert (
+        len(profile.provenance.grid["points"]) == 1 + 2 * 5
+    )  # the plain model, and the others at two sets of positions
     for shown in (" ".join(fitted.output.split()), (out / "parity.md").read_text()):
         for arm in ("baseline", "profile", "temperature"):
             assert arm in shown

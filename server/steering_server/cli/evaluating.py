@@ -9,6 +9,7 @@ from steering_profiles.effective import effective
 from steering_profiles.evaluation import (
     Accuracy,
     CalibrationComparison,
+    FinalLayerReplay,
     TokenPredictor,
     humaneval,
     measure_side_effects,
@@ -17,7 +18,7 @@ from steering_profiles.evaluation import (
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress
 from steering_profiles.schema import strength_text
-from steering_profiles.steering import ProfileAtStrength, Steering
+from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, divergence_layer
 from steering_profiles.tasks import Example, every_prompt_of, held_out_formats_of, make_task
 from steering_profiles.tokenization import Vocabulary
 from steering_server.cli.measurements import Measurement, WrongAnswer, wrong_answers
@@ -53,8 +54,12 @@ def measure(
     results: dict[str, tuple[Accuracy, Accuracy]] = {}
     wrong: list[WrongAnswer] = []
     compared: dict[str, CalibrationComparison] = {}
+    # Of a profile for the final layer, all passes over the same prompts but the first run that layer only.
+    sizes = loaded.anatomy.sizes
+    of_final_layer = divergence_layer(steering, UNSTEERED, sizes) >= sizes.layers - 1
+    replay = FinalLayerReplay(loaded) if of_final_layer else None
     with progress_bars() as progress:
-        with TokenPredictor(loaded) as predictor:
+        with TokenPredictor(loaded, replay) as predictor:
             if every:
                 results["every prompt"], wrong = _every(
                     predictor, every, steering, Vocabulary(loaded.tokenizer), progress
@@ -70,7 +75,7 @@ def measure(
                 passes = 4 * sum(map(len, dev.values())) + 2 * sum(map(len, sets.values()))
                 progress.stage("measuring calibration", passes)
                 compared = tune_and_compare(predictor, dev, sets, steering, progress)
-        effects = measure_side_effects(loaded, steering, progress) if options.side_effects else None
+        effects = measure_side_effects(loaded, steering, progress, replay) if options.side_effects else None
         passed = humaneval.pass_at_1(loaded, options.problems, steering, progress) if options.problems else None
     title = f"{applied.profile.name} ({applied.profile.summary}) at strength {strength_text(applied.strength)}"
     return Measurement(title, results, effects, passed, compared, wrong)
