@@ -110,6 +110,7 @@ def test_the_final_layer_is_fitted_to_a_users_task_and_its_calibration_is_printe
     )
     assert measured.exit_code == 0, measured.output
     assert "By NLL, the" in measured.output
+    assert "With the temperature that dev prefers on both sides" in " ".join(measured.output.split())
     figures = json.loads((tmp_path / "figures.json").read_text())["calibration"]["test"]
     recorded = profile.provenance.test["after: calibration"]
     assert figures["profile"]["every"]["pooled"]["nll"] == pytest.approx(recorded["nll"], abs=1e-4)

@@ -1,5 +1,6 @@
 """Calibration results on the terminal: the table and the sentences of the report."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -17,3 +18,13 @@ def show_calibration(console: Console, name: str, compared: "CalibrationComparis
     console.print(on_terminal(calibration_table(name, compared)))
     for sentence, tone in verdict(compared):
         console.print(sentence, style="yellow" if tone == "worse" else None, markup=False, highlight=False)
+
+
+def show_tempered(console: Console, sets: "Mapping[str, CalibrationComparison]") -> None:
+    """Print what the profile changes where both sides have a tuned temperature, by prompt set and sub-task."""
+    from steering_profiles.reports.tempered import tempered_sentences, tempered_table
+
+    if any(compared.both_tempered is not None for compared in sets.values()):
+        console.print(on_terminal(tempered_table(sets)))
+        for sentence, tone in tempered_sentences(sets):
+            console.print(sentence, style="yellow" if tone == "worse" else None, markup=False, highlight=False)

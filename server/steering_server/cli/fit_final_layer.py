@@ -13,7 +13,7 @@ from steering_profiles.fit_settings import (
     SOURCES,
     FinalLayerSettings,
 )
-from steering_server.cli.calibration import show_calibration
+from steering_server.cli.calibration import show_calibration, show_tempered
 from steering_server.cli.fit_options import FinalLayerOptions
 from steering_server.cli.tables import on_terminal
 from steering_server.errors import ConfigError
@@ -94,6 +94,7 @@ class FittedFinalLayer:
         for sentence, tone in search_sentences(search):
             console.print(sentence, style="yellow" if tone == "worse" else None, markup=False, highlight=False)
         show_calibration(console, "test", result.test)
+        show_tempered(console, {"test": result.test})
         bought = gate_comparison(result.without_gate, result.test, result.side_effects)
         for sentence in gate_sentences(bought) if bought is not None else ():
             console.print(sentence, markup=False, highlight=False)

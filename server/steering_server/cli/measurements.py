@@ -21,7 +21,7 @@ from steering_profiles.side_effect_warnings import (
 )
 from steering_profiles.tasks import Example
 from steering_profiles.tokenization import Vocabulary
-from steering_server.cli.calibration import show_calibration
+from steering_server.cli.calibration import show_calibration, show_tempered
 
 BeforeAfter = tuple[Accuracy, Accuracy]
 _MOST_SHOWN = 40
@@ -104,6 +104,7 @@ class Measurement:
             )
         for name, compared in self.calibration.items():
             show_calibration(console, name, compared)
+        show_tempered(console, self.calibration)
         if self.side_effects is not None:
             console.print(_side_effects_table(self.side_effects))
             if SOLUTIONS not in {text.name for text in self.side_effects.texts}:
