@@ -11,7 +11,7 @@ from steering_profiles.evaluation import TokenPredictor
 from steering_profiles.fit_settings import KINDS
 from steering_profiles.fitting import FitSettings, StepwiseSettings, explain, fit, fit_final_layer, rank_components
 from steering_profiles.fitting.choice import steering_of
-from steering_profiles.fitting.components import Component
+from steering_profiles.fitting.components import Component, ScaleSet
 from steering_profiles.fitting.gradient import MARGIN, DifferentiableScales
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import TextReader, attach, steered_logits
@@ -36,7 +36,7 @@ def leads(loaded: LoadedModel, scales: dict[Component, float], condition: Condit
     handle, reader, continuations = attach(loaded), TextReader(loaded.tokenizer), Continuations(loaded.tokenizer)
     found = []
     for example in EXAMPLES:
-        steering = steering_of(scales, loaded.identity, condition)
+        steering = steering_of([ScaleSet(scales, condition)], loaded.identity)
         text, of_answer = list(example.prompt), []
         for token in (*example.whole_answer, None) if example.ends_with else (example.answer,):
             tokens = torch.tensor([text])
@@ -123,7 +123,7 @@ def test_a_fit_makes_whole_answers_right(monkeypatch: pytest.MonkeyPatch):
     """The answers are what a scaled model generates, so that scales can reach them."""
     use_short_texts(monkeypatch)
     loaded = build_model("llama")
-    steering = steering_of({Component("head", 1, 2): 2.5, Component("head", 2, 0): 2.0}, loaded.identity)
+    steering = steering_of([ScaleSet({Component("head", 1, 2): 2.5, Component("head", 2, 0): 2.0})], loaded.identity)
     examples = []
     for start in range(30):
         prompt = (start, 2 * start + 5, 9)
