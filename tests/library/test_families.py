@@ -14,7 +14,7 @@ from steering_profiles.export.folding import scaled_projections
 from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.gradient import DifferentiableScales
 from steering_profiles.fitting.projection import select_neurons
-from steering_profiles.models import FAMILIES, LoadedModel, head_contributions, recorded
+from steering_profiles.models import FAMILIES, LoadedModel, assemble, head_contributions, recorded
 from steering_profiles.models.anatomy import Joining
 from steering_profiles.models.norms import Norm
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, attach
@@ -254,3 +254,12 @@ def test_neurons_in_experts_are_refused_with_the_reason(case: str):
         select_neurons(experts, answer_tokens())
     with pytest.raises(ModelError, match="neurons cannot be scaled"), DifferentiableScales(experts, ("neuron",)):
         pass
+
+
+def test_a_soft_cap_of_attention_scores_is_never_left_out():
+    loaded = build_family("gemma2", dtype=torch.float32)
+    loaded.model.set_attn_implementation("eager")
+    expected = logits(loaded)
+    loaded.model.config._attn_implementation = "sdpa"  # set in the config: newer versions of transformers refuse it
+    again = assemble(loaded.name, loaded.model, loaded.tokenizer)
+    assert torch.equal(logits(again), expected)

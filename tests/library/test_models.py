@@ -21,7 +21,6 @@ from steering_profiles.models import LoadedModel, ModelSource, assemble, hub, lo
 from steering_profiles.models.embedded import find_gguf
 from steering_profiles.models.hub import hub_options
 from tests.builders import build_model, build_tokenizer, every_effect
-from tests.families import build_family
 from tests.library.running import logits, steered_logits
 
 
@@ -52,15 +51,6 @@ def test_a_loaded_model_computes_what_the_saved_one_did(tiny: LoadedModel, folde
     torch.testing.assert_close(logits(loaded), logits(tiny))
     text = "f(x)) naïve 漢字"
     assert loaded.tokenizer.encode(text) == tiny.tokenizer.encode(text)
-
-
-def test_a_soft_cap_of_attention_scores_is_never_left_out():
-    loaded = build_family("gemma2", dtype=torch.float32)
-    loaded.model.set_attn_implementation("eager")
-    expected = logits(loaded)
-    loaded.model.config._attn_implementation = "sdpa"  # set in the config: newer versions of transformers refuse it
-    again = assemble(loaded.name, loaded.model, loaded.tokenizer)
-    assert torch.equal(logits(again), expected)
 
 
 def test_the_identity_needs_no_weights(folder: Path):
