@@ -40,6 +40,7 @@ NOT_RUN = {
     "docs/experiments.md sh 1": "needs a running server; tests/cli/test_experiments.py runs these commands",
     "docs/experiments.md sh 2": "needs a PostgreSQL; tests/experiments starts one",
     "docs/monitoring.md sh 0": "needs a container engine; tests/observability runs Prometheus on the same files",
+    "docs/gemma.md sh 0": "needs a model that is not at hand",
     "docs/quantised.md sh 0": "needs a quantised checkpoint; tests/library/test_quantised.py makes and loads some",
     "docs/ray.md sh 0": "needs Ray; tests/ray_serve deploys the same file",
     "docs/ray.md sh 1": "needs Ray; tests/ray_serve deploys the same application",
