@@ -47,7 +47,12 @@ def adapted(loaded: LoadedModel, folder: Path) -> PeftModel:
 def run(loaded: LoadedModel, folder: Path) -> Tensor:
     """The logits of what was exported to ``folder``, whichever form it has."""
     is_adapter = (folder / "adapter_config.json").exists()
-    return outputs(adapted(loaded, folder) if is_adapter else checkpoint(folder, loaded.dtype))
+    if is_adapter:
+        return outputs(adapted(loaded, folder))
+    model = checkpoint(folder, loaded.dtype)
+    if loaded.model.config._attn_implementation == "eager":
+        model.set_attn_implementation("eager")  # transformers before 5.21 leaves out Gemma 2's soft cap otherwise
+    return outputs(model)
 
 
 def settings_of(folder: Path) -> dict[str, Any]:
