@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,20 @@ def use(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> ServerSet
         if name.startswith(PREFIX):
             monkeypatch.setenv(name, value)
     return load_settings()
+
+
+def test_every_package_is_among_what_the_image_is_built_of():
+    found = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    folders = {
+        folder.relative_to(ROOT).parts[0]
+        for where in found["where"]
+        for pattern in found["include"]
+        for folder in (ROOT / where).glob(pattern)
+        if (folder / "__init__.py").exists()
+    }
+    assert folders == {"steering_profiles", "steering_ab", "server"}
+    kept = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    assert folders | {"client", "pyproject.toml", "constraints.txt"} <= kept
 
 
 def test_every_variable_in_the_files_is_a_setting():
