@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from steering_profiles.evaluation.accuracy import Accuracy, least_change
 from steering_profiles.reports.report import Report
 from steering_profiles.reports.tables import ALL, MOST_COLUMNS, Cell, Column, Table, Tone
-from steering_profiles.reports.text import percent, signed_percent
+from steering_profiles.reports.text import minus, percent, signed_percent
 from steering_profiles.side_effect_warnings import NLL_LIMIT, exceeds_limit
 
 
@@ -34,7 +34,7 @@ class AccuracyChange:
     @property
     def note(self) -> str:
         """Change in percentage points: ``+42.0``, ``−8.0 worse``, or empty if there is none."""
-        points = f"{100 * (self.after - self.before) / self.total:+.1f}".replace("-", "−") if self.total else ""
+        points = minus(f"{100 * (self.after - self.before) / self.total:+.1f}") if self.total else ""
         return {"better": points, "worse": f"{points} worse", "": ""}[self.tone]
 
 

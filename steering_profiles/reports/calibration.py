@@ -6,7 +6,7 @@ from steering_profiles.evaluation.calibration import Calibration, CalibrationCom
 from steering_profiles.fitting.final_layer_candidates import PLAIN, MeasuredCandidate
 from steering_profiles.reports.report import FinalLayerSearch
 from steering_profiles.reports.tables import ALL, Cell, Column, Table, Tone
-from steering_profiles.reports.text import number, percent, signed_percent
+from steering_profiles.reports.text import minus, number, percent, signed_percent
 
 _POINT = 0.005
 """Minimum change of a probability that counts as a change."""
@@ -189,4 +189,4 @@ def _interval(bounds: tuple[float, float], times: float, digits: int) -> str:
 
 
 def _signed(change: float) -> str:
-    return f"{change:+.3f}".replace("-", "−")
+    return minus(f"{change:+.3f}")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from steering_profiles.fitting import Explanation
 from steering_profiles.fitting.argument_heads import ArgumentHead, ArgumentHeads
 from steering_profiles.reports.tables import Cell, Column, Table
-from steering_profiles.reports.text import percent, visible
+from steering_profiles.reports.text import minus, percent, visible
 
 _IN_WORDS = {"train": "train (in sample)"}
 
@@ -83,17 +83,13 @@ def argument_table(found: ArgumentHeads, most: int) -> Table:
 
 def signed(value: float, digits: int) -> str:
     """Return ``value`` with its sign and ``digits`` decimals: ``+0.125``."""
-    return _minus(f"{value:+.{digits}f}")
+    return minus(f"{value:+.{digits}f}")
 
 
 def _argument_cells(heads: Iterable[ArgumentHead]) -> Iterable[tuple[Cell, ...]]:
     for head in heads:
-        yield Cell(str(head.component)), Cell(_minus(percent(head.effect))), Cell(percent(head.attention))
+        yield Cell(str(head.component)), Cell(minus(percent(head.effect))), Cell(percent(head.attention))
 
 
 def _share(share: float) -> str:
-    return _minus(f"{100 * share:+.0f}%")
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")
+    return minus(f"{100 * share:+.0f}%")

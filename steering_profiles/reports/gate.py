@@ -8,7 +8,7 @@ from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
 from steering_profiles.fitting.final_layer import WithoutGate
 from steering_profiles.reports.accuracy_tables import AccuracyChange
 from steering_profiles.reports.tables import ALL, Cell, Column, Table
-from steering_profiles.reports.text import percent, signed_percent
+from steering_profiles.reports.text import minus, percent, signed_percent
 from steering_profiles.side_effect_warnings import NLL_LIMIT, exceeds_limit
 
 _ARMS = ("baseline", "without gate", "with gate")
@@ -57,11 +57,11 @@ def gate_sentences(comparison: GateComparison) -> Iterator[str]:
         [getattr(one, figure) - getattr(plain, figure) for one in (without, gated)]
         for figure in ("accuracy", "probability")
     )
-    yield (
+    yield minus(
         f"On test, the settings change accuracy by {100 * points[0]:+.1f} points without the gate and by "
         f"{100 * points[1]:+.1f} points with it, mean P(correct) by {probability[0]:+.3f} and {probability[1]:+.3f}, "
         f"and NLL by {without.nll - plain.nll:+.3f} and {gated.nll - plain.nll:+.3f}."
-    ).replace("-", "−")
+    )
     if comparison.pairs:
         opened, closed = (some.worst for some in comparison.texts)
         yield (

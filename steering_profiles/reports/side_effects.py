@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from steering_profiles.evaluation.side_effect_rows import SideEffectRow, side_effect_rows
 from steering_profiles.evaluation.side_effects import SideEffects
 from steering_profiles.reports.tables import Cell, Column, Table, Tone
-from steering_profiles.reports.text import named, signed_percent
+from steering_profiles.reports.text import minus, named, signed_percent
 from steering_profiles.side_effect_warnings import NLL_LIMIT, SHARE_LIMIT, exceeds_limit, shares_over_limit
 
 _CAPTION = (
@@ -36,7 +36,7 @@ def limit_sentences(effects: SideEffects) -> Iterator[tuple[str, Tone]]:
             )
     lost = shares_over_limit(effects.shares)
     if lost:
-        yield _minus(f"Warning: less is right, by more than {100 * SHARE_LIMIT:g} point: {named(lost)}."), "worse"
+        yield minus(f"Warning: less is right, by more than {100 * SHARE_LIMIT:g} point: {named(lost)}."), "worse"
 
 
 def everywhere_sentence(everywhere: SideEffects) -> tuple[str, Tone]:
@@ -88,10 +88,6 @@ def _cells(row: SideEffectRow) -> tuple[Cell, ...]:
         Cell(f"{row.count} {row.counted}"),
         Cell(row.shown(row.before) or "–"),
         Cell(row.shown(row.after)),
-        Cell(_minus(row.change_shown) or "–", ", ".join(filter(None, notes)), "worse" if above else row.verdict),
-        Cell(_minus(row.interval_shown) or "–"),
+        Cell(minus(row.change_shown) or "–", ", ".join(filter(None, notes)), "worse" if above else row.verdict),
+        Cell(minus(row.interval_shown) or "–"),
     )
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "−")

@@ -7,7 +7,7 @@ from steering_profiles.evaluation.calibration import CalibrationComparison
 from steering_profiles.evaluation.tempered import PairedChange, TemperedChange
 from steering_profiles.fitting.final_layer_candidates import MeasuredCandidate
 from steering_profiles.reports.tables import ALL, Cell, Column, Table, Tone
-from steering_profiles.reports.text import number, percent
+from steering_profiles.reports.text import minus, number, percent
 
 _Row = tuple[str, str, TemperedChange]
 """Prompt set, group, change."""
@@ -141,4 +141,4 @@ def _points(change: PairedChange) -> str:
 
 def _signed(mean: float, half: float | None, digits: int) -> str:
     interval = "" if half is None else f" ± {half:.{digits}f}"
-    return f"{mean:+.{digits}f}{interval}".replace("-", "−")
+    return minus(f"{mean:+.{digits}f}{interval}")

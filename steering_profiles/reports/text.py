@@ -42,7 +42,12 @@ def percent(share: float) -> str:
 
 def signed_percent(share: float) -> str:
     """Return a relative change as a signed percentage: ``+0.62%``."""
-    return f"{100 * share:+.2f}%".replace("-", "−")
+    return minus(f"{100 * share:+.2f}%")
+
+
+def minus(text: str) -> str:
+    """Return ``text``, which has numbers, with minus signs for hyphens."""
+    return text.replace("-", "−")
 
 
 def named(items: Sequence[str]) -> str:

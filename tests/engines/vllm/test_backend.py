@@ -177,6 +177,28 @@ def test_a_sequence_that_vllm_aborts_is_an_error(loaded: LoadedModel) -> None:
         run(backend(loaded, Engine([([1], "abort")])), SamplingParams(max_tokens=9))
 
 
+def test_a_full_queue_refuses_requests_but_not_the_rest_of_one_that_it_let_in(loaded: LoadedModel) -> None:
+    full = backend(loaded, Engine([(tokens(loaded, "a"), "length")]), max_num_seqs=1, max_queue=0)
+    # With a grammar, which is compiled before anything runs: places are taken at once all the same.
+    asked = [GenerationRequest((72, 73), SamplingParams(max_tokens=1, grammar=regex_grammar("a", "regex")))]
+
+    async def ask(*, admitted: bool = False) -> int:
+        return len([chunk async for _, chunk in full.generate(asked, admitted=admitted)])
+
+    async def both() -> None:
+        try:
+            first, second = await asyncio.gather(ask(), ask(), return_exceptions=True)
+            assert first
+            assert isinstance(second, Overloaded)
+            first, second = await asyncio.gather(ask(), ask(admitted=True))
+            assert first
+            assert second
+        finally:
+            await full.close()
+
+    asyncio.run(both())
+
+
 def test_a_full_queue_refuses(loaded: LoadedModel) -> None:
     small = backend(loaded, Engine([]), max_num_seqs=1, max_queue=1)
     with pytest.raises(Overloaded, match="this request has 3 sequences, and the queue holds 2"):
