@@ -33,6 +33,9 @@ POSITIONS: tuple[Positions, ...] = get_args(Positions)
 SELF_ONLY_ATTENTION = (0.0, 0.25, 0.5, 0.75, 1.0)
 LAMBDA = (-0.5, -0.4, -0.3, -0.2, -0.15, -0.1, -0.05, 0.0, 0.05, 0.1, 0.25)
 
+MARGIN = 1.0
+"""Lead of an answer, its logit minus the largest other logit, from which it adds nothing to the stepwise loss."""
+
 _ROUNDING = 1e-9
 
 
@@ -56,6 +59,9 @@ class StepwiseSettings:
     """Windows of other text in the fitting batch."""
     text_weight: float = 5.0
     """Weight of the other text's NLL in the loss, relative to the loss of the answers; both are in nats."""
+    margin: float = MARGIN
+    """Lead from which an answer adds nothing to the loss. With more, the search goes on where answers are right, until
+    they are right by so much."""
     max_steps: int = 40
     validation_prompts: int = 400
     """Prompts of the validation set: dev prompts and an equal share of each of the task's other prompt formats."""
@@ -94,6 +100,8 @@ class StepwiseSettings:
         if not 1 + self.step <= self.max_scale + _ROUNDING < math.inf:
             most, least = strength_text(self.max_scale), strength_text(1 + self.step)
             raise ValueError(f"max scale is {most}; allowed: finite numbers from {least}")
+        if not 0 < self.margin < math.inf:
+            raise ValueError(f"margin is {strength_text(self.margin)}; allowed: finite numbers above 0")
         if self.max_lost is not None and not 0 <= self.max_lost <= 100:
             raise ValueError(f"max lost is {strength_text(self.max_lost)}; allowed: percentage points, 0..100")
         if not 1 <= self.rounds <= MOST_CONDITIONS:
@@ -103,9 +111,11 @@ class StepwiseSettings:
         """Return the settings by the keys that the provenance of a profile uses."""
         of_harm = {} if self.max_lost is None else {"most_lost": self.max_lost}
         of_rounds = {} if self.rounds == 1 else {"most_rounds": self.rounds}
+        of_margin = {} if self.margin == MARGIN else {"margin": self.margin}
         return (
             of_harm
             | of_rounds
+            | of_margin
             | {
                 "step": self.step,
                 "least_step": self.min_step,

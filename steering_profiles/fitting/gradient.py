@@ -15,15 +15,13 @@ from torch.utils.hooks import RemovableHandle
 
 from steering_profiles.conditions import Condition, ConditionTrace
 from steering_profiles.evaluation.windows import Window
-from steering_profiles.fit_settings import Kind
+from steering_profiles.fit_settings import MARGIN, Kind
 from steering_profiles.fitting.components import Scales, ScaleSet
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.quantised import differentiable
 from steering_profiles.tasks.task import Example
 from steering_profiles.tokenization import Continuations, Vocabulary
 
-MARGIN = 1.0
-"""Margin of the hinge loss, in nats: a larger lead of the answer over every other token is not rewarded."""
 _Losses = tuple[Tensor, Tensor]
 """A loss, and the weighted loss that is differentiated."""
 _TOKENS_AT_ONCE = 1024
@@ -58,9 +56,11 @@ class DifferentiableScales:
         kinds: Sequence[Kind],
         condition: Condition | None = None,
         beside: Sequence[ScaleSet] = (),
+        margin: float = MARGIN,
     ) -> None:
         sizes = loaded.anatomy.sizes
         self._loaded = loaded
+        self._margin = margin
         self._positions = None if condition is None else _Positions(loaded, condition)
         self._held: Tensor | None = None
         self._beside = [_FixedScales(loaded, one) for one in beside]
@@ -100,7 +100,7 @@ class DifferentiableScales:
     ) -> LossGradient:
         """Return the loss of the answers to ``examples`` at ``scales``, and its gradient.
 
-        The loss is the mean of ``max(0, MARGIN - lead)``, where ``lead`` is the answer's logit minus the largest other
+        The loss is the mean of ``max(0, margin - lead)``, where ``lead`` is the answer's logit minus the largest other
         logit. The gradient, and not the loss, has the ``weights`` of the examples; they are 1 if they are not given.
         """
         weighted = list(zip(examples, weights or [1.0] * len(examples), strict=True))
@@ -158,7 +158,7 @@ class DifferentiableScales:
         self._last = None
         found = self._leads(batch, logits).amin(dim=-1)
         leads.extend(found.tolist())
-        losses = (MARGIN - found).clamp(min=0)
+        losses = (self._margin - found).clamp(min=0)
         weights = torch.tensor([weight for _, weight in weighted], dtype=losses.dtype, device=losses.device)
         return losses.sum(), (losses * weights).sum()
 

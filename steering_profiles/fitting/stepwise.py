@@ -23,10 +23,10 @@ from pydantic import JsonValue
 from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.evaluation.windows import Window
-from steering_profiles.fit_settings import Kind, StepwiseSettings
+from steering_profiles.fit_settings import MARGIN, Kind, StepwiseSettings
 from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.components import Component, Scales, ScaleSet
-from steering_profiles.fitting.gradient import MARGIN, DifferentiableScales
+from steering_profiles.fitting.gradient import DifferentiableScales
 from steering_profiles.fitting.pressure import Pressure
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
@@ -100,7 +100,7 @@ def search_path(
     measure_here(0)
     best: tuple[float, Sequence[float]] | None = None
     size = settings.step
-    with DifferentiableScales(loaded, kinds, condition, beside) as model:
+    with DifferentiableScales(loaded, kinds, condition, beside, settings.margin) as model:
         for step in range(1, settings.max_steps + 1):
             weights = None if pressure is None else pressure.weights
             loss, gains, leads = checkpoint.recall(
@@ -109,7 +109,8 @@ def search_path(
             if pressure is not None:
                 pressure.update(leads)
             weights = None if pressure is None else pressure.weights
-            if best is None or weighted_loss(loss, leads, weights) < weighted_loss(*best, weights):
+            loss_at = partial(weighted_loss, weights=weights, margin=settings.margin)
+            if best is None or loss_at(loss, leads) < loss_at(*best):
                 best = loss, leads
             else:
                 size /= 2
@@ -190,11 +191,13 @@ def _loss_and_gains(
     return of_answers.loss + settings.text_weight * of_texts.loss, list(ahead.items()), leads
 
 
-def weighted_loss(loss: float, leads: Sequence[float], weights: Sequence[float] | None) -> float:
+def weighted_loss(
+    loss: float, leads: Sequence[float], weights: Sequence[float] | None, margin: float = MARGIN
+) -> float:
     """Return the loss with the ``weights`` of the prompts; without any, as it is."""
     if weights is None:
         return loss
-    extra = ((weight - 1) * max(0.0, MARGIN - lead) for weight, lead in zip(weights, leads, strict=True))
+    extra = ((weight - 1) * max(0.0, margin - lead) for weight, lead in zip(weights, leads, strict=True))
     return loss + sum(extra) / len(weights)
 
 

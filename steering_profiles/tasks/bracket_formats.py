@@ -1,8 +1,9 @@
 """Formats of prompts whose answer closes brackets: names, nesting, arguments, operators, languages and brackets.
 
-They are in three lists that share no name and no opening of more than one bracket: *fitting formats* move scales,
-*choosing formats* decide which scales and which condition are kept, and *held-out formats* are measured in reports and
-never used in a fit.
+They are in three lists: *fitting formats* move scales, *choosing formats* decide which scales and which condition are
+kept, and *held-out formats* are measured in reports and never used in a fit. What is written inside of the outermost
+bracket of a held-out format is in neither of the other lists, but for ``str(`` around numbers of other lengths or after
+other code, and for single brackets.
 """
 
 from dataclasses import dataclass
@@ -87,6 +88,17 @@ CHOOSING_FORMATS: dict[str, BracketFormat] = {
     "JavaScript Number": _nested("console.error(", "Number(", "// error {number}\n"),
     "Ruby Integer": _nested("p(", "Integer(", "# show {number}\n"),
     "brackets [ in a call": BracketFormat(("[", "[", "[", "["), "rows = ", closing="]"),
+    "yielded": _nested("run(", "run(", "def g():\n    yield "),
+    "raised": _nested("Fault(", "run(", "def h(x):\n    raise "),
+    "asserted": _nested("any(", "min(", "assert "),
+    "a lambda": _nested("round(", "round(", "half = lambda: "),
+    "a loop": BracketFormat(("for x in reversed(", "bytes(", "reversed(", "bytes("), "", value="{number}"),
+    "a conditional expression": _nested("make(", "round(", "x = 0 if n else "),
+    "a decorator": BracketFormat(("@cache(", "size=make(", "size=make(", "size=make("), value="size={number}"),
+    "C# Convert": _nested("Console.Write(", "Convert(", "// write {number}\n"),
+    "Swift": _nested("debugPrint(", "Int8(", "// write {number}\n"),
+    "SQL": _nested("SELECT ceil(", "round(", "-- the number {number}\n"),
+    "Scheme": BracketFormat(("(display ", "(round ", "(round ", "(round "), "; display {number}\n"),
 }
 
 HELD_OUT_FORMATS: dict[str, BracketFormat] = {

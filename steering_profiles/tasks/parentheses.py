@@ -34,8 +34,8 @@ _PAIRS = 32
 """Counterfactual prompts per sub-task; more hardly change the mean effect of patching."""
 _FIT_FORMAT_SIZE = 25
 """Prompts per sub-task in each fitting format."""
-_CHOOSING_SIZE = 12
-"""Prompts per sub-task in each choosing format."""
+_CHOOSING_SIZE = 40
+"""Prompts per sub-task in each choosing format, so that a loss of 2.5 percentage points is seen."""
 
 CONDITIONS = tuple(Condition(matches=rf"([(\[{{][^()\[\]{{}}\n]*){{{depth}}}") for depth in (2, 3, 4))
 """Conditions that a fit may choose: so many brackets were opened one after the other on this line, and none closed."""

@@ -7,10 +7,10 @@ import torch
 
 from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import TextPredictor, Window
-from steering_profiles.fit_settings import KINDS
+from steering_profiles.fit_settings import KINDS, MARGIN
 from steering_profiles.fitting.choice import steering_of
 from steering_profiles.fitting.components import Component, ScaleSet
-from steering_profiles.fitting.gradient import MARGIN, DifferentiableScales
+from steering_profiles.fitting.gradient import DifferentiableScales
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import TextReader, attach, steered_logits
 from steering_profiles.tasks.task import Example

@@ -9,10 +9,11 @@ import torch
 from steering_profiles.conditions import Condition
 from steering_profiles.errors import TaskError
 from steering_profiles.evaluation import Accuracy, TokenPredictor
+from steering_profiles.fit_settings import MARGIN
 from steering_profiles.fitting import FitCheckpoint, FitResult, FitSettings, StepwiseSettings, fit
 from steering_profiles.fitting.choice import steering_of
 from steering_profiles.fitting.components import Component
-from steering_profiles.fitting.gradient import MARGIN, DifferentiableScales
+from steering_profiles.fitting.gradient import DifferentiableScales
 from steering_profiles.fitting.no_harm import Candidate, GroupChange, choose_candidate, group_changes
 from steering_profiles.fitting.pressure import Pressure
 from steering_profiles.fitting.stepwise import SearchStep, weighted_loss

@@ -1,7 +1,7 @@
 """The parentheses task, compared with the paper."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from tokenizers import Tokenizer, models
@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from steering_profiles.conditions import ConditionTrace
 from steering_profiles.errors import TaskError
 from steering_profiles.tasks import Example, parentheses, parentheses_held_out_formats
+from steering_profiles.tasks.bracket_formats import CHOOSING_FORMATS, FITTING_FORMATS, HELD_OUT_FORMATS, BracketFormat
 from steering_profiles.tokenization import Vocabulary
 from tests.builders import build_tokenizer
 
@@ -125,9 +126,16 @@ def test_splits_and_formats_share_no_prompt():
         *task.choosing_formats.values(),
         *parentheses_held_out_formats(tokenizer).values(),
     ]
-    assert len(sets) == 3 + 9 + 19 + 34
+    assert len(sets) == 3 + 9 + 30 + 34
     texts = [[example.text for example in examples] for examples in sets]
     assert sum(map(len, texts)) == len({text for examples in texts for text in examples})
+
+
+def test_held_out_formats_are_written_with_names_and_operators_of_no_other_list():
+    def inside(formats: Mapping[str, BracketFormat]) -> set[str]:
+        return {opening for one in formats.values() for opening in one.openings[1:]}
+
+    assert inside(HELD_OUT_FORMATS) & inside(FITTING_FORMATS | CHOOSING_FORMATS) == {"str(", "["}
 
 
 def test_every_format_closes_the_brackets_that_it_opens():

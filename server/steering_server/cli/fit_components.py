@@ -150,6 +150,7 @@ def components_settings(method: str, options: ComponentOptions) -> FitSettings:
                 max_lost=options.max_lost,
                 conditions=options.conditions,
                 rounds=options.rounds,
+                margin=options.margin,
             ),
         )
     except ValueError as exc:

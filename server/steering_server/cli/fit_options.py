@@ -24,6 +24,7 @@ class ComponentOptions:
     max_lost: float | None = None
     conditions: bool = False
     rounds: int = 1
+    margin: float = 1.0
 
     @property
     def of_stepwise(self) -> list[Option]:
@@ -34,6 +35,7 @@ class ComponentOptions:
             Option("--max-lost", self.max_lost, None),
             Option("--conditions", self.conditions, False),
             Option("--rounds", self.rounds, ComponentOptions.rounds),
+            Option("--margin", self.margin, ComponentOptions.margin),
         ]
 
     @property

@@ -67,6 +67,14 @@ def fit(
     max_scale: Annotated[
         float, typer.Option("--max-scale", help="Maximum scale of a component (stepwise).", rich_help_panel=_SEARCH)
     ] = ComponentOptions.max_scale,
+    margin: Annotated[
+        float,
+        typer.Option(
+            "--margin",
+            help="Lead over the likeliest other token that answers are to have, as a difference of logits (stepwise).",
+            rich_help_panel=_SEARCH,
+        ),
+    ] = ComponentOptions.margin,
     metric: Annotated[
         str, typer.Option(help="Measure that ranks the components: f1, recall or precision.", rich_help_panel=_SEARCH)
     ] = ComponentOptions.metric,
@@ -201,6 +209,7 @@ def fit(
         max_lost if method != FINAL_LAYER else None,
         conditions,
         rounds,
+        margin,
     )
     of_final_layer = FinalLayerOptions(
         tuple(self_only_attention or ()),
