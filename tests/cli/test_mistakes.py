@@ -69,6 +69,11 @@ WRONG = {
         ["fit", "parentheses", "--out", ".", "--conditions"],
         "--conditions is given without --max-lost",
     ),
+    "a margin for a search of a grid": (
+        ["fit", "parentheses", "--out", ".", "--method", "paper", "--margin", "2"],
+        "--margin has no effect with method paper",
+    ),
+    "a margin that every answer has": (["fit", "parentheses", "--out", ".", "--margin", "0"], "margin is 0"),
     "rounds without conditions": (
         ["fit", "parentheses", "--out", ".", "--max-lost", "2", "--rounds", "2"],
         "--rounds is given without --conditions",

@@ -29,6 +29,7 @@ def loss(
     scales: dict[Component, float],
     condition: Condition | None = None,
     beside: Sequence[ScaleSet] = (),
+    margin: float = MARGIN,
 ) -> float:
     total, handle, reader = 0.0, attach(loaded), TextReader(loaded.tokenizer)
     for example in EXAMPLES:
@@ -37,9 +38,20 @@ def loss(
         held = reader.held(steering, [(example.prompt, len(example.prompt))], len(example.prompt))
         logits = steered_logits(handle, [steering], lambda tokens=tokens: loaded.model(tokens).logits, held)[0, -1]
         others = torch.cat([logits[: example.answer], logits[example.answer + 1 :]])
-        total += max(0.0, MARGIN - float(logits[example.answer] - others.max()))
+        total += max(0.0, margin - float(logits[example.answer] - others.max()))
     handle.remove()
     return total / len(EXAMPLES)
+
+
+def test_with_a_margin_answers_have_a_loss_up_to_that_lead(tiny: LoadedModel):
+    losses = []
+    for margin in (0.5, 1.0, 8.0):
+        with DifferentiableScales(tiny, KINDS, margin=margin) as model:
+            slope = model.of_answers(EXAMPLES, SCALES)
+        losses.append(slope.loss)
+        assert slope.loss == pytest.approx(loss(tiny, SCALES, margin=margin), rel=1e-5)
+        assert slope.loss == pytest.approx(sum(max(0.0, margin - lead) for lead in slope.leads) / len(EXAMPLES))
+    assert losses == sorted(set(losses))
 
 
 @pytest.mark.parametrize("where", CONDITIONS)

@@ -123,6 +123,7 @@ def test_steps_are_compared_by_the_loss_under_the_weights_of_the_moment():
     """Prompts whose lead is above the margin have no loss, whatever their weight."""
     assert MARGIN == 1.0
     assert weighted_loss(2.0, [0.5, 3.0], [3.0, 8.0]) == 2.0 + (3.0 - 1) * 0.5 / 2
+    assert weighted_loss(2.0, [0.5, 3.0], [3.0, 8.0], margin=4.0) == 2.0 + (2 * 3.5 + 7 * 1.0) / 2
     assert weighted_loss(2.0, [0.5, 3.0], [1.0, 1.0]) == weighted_loss(2.0, [], None) == 2.0
 
 

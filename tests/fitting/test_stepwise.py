@@ -1,6 +1,7 @@
 """The stepwise search: its steps, measurements and choice."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from steering_profiles.conditions import Condition
-from steering_profiles.evaluation import Accuracy, Window
+from steering_profiles.evaluation import Accuracy, TokenPredictor, Window
 from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.components import Component, Scales
 from steering_profiles.fitting.gradient import DifferentiableScales
@@ -35,6 +36,7 @@ def search(
     nll_increase: float = 0.0,
     checkpoint: FitCheckpoint | None = None,
     condition: Condition | None = None,
+    task: Task = TASK,
 ) -> tuple[list[SearchStep], list[Scales]]:
     seen: list[Scales] = []
 
@@ -44,7 +46,7 @@ def search(
         return Accuracy({"a": (10 - wrong, 10)}), nll_increase * sum(abs(scale - 1) for scale in scales.values())
 
     path = search_path(
-        loaded, TASK, TEXTS, ["head"], measure, settings=settings, condition=condition, checkpoint=checkpoint
+        loaded, task, TEXTS, ["head"], measure, settings=settings, condition=condition, checkpoint=checkpoint
     )
     return path, seen
 
@@ -100,6 +102,22 @@ def test_the_nll_of_other_text_counts_against_a_change(tiny: LoadedModel):
 LONG_STEPS = StepwiseSettings(
     batch_prompts=16, max_steps=30, validation_interval=1, components_per_step=2, step=0.4, max_scale=1.8
 )
+
+
+def test_with_a_larger_margin_the_search_goes_on_where_answers_are_right(tiny: LoadedModel):
+    """The answers are those of the plain model, which lead by more than the smaller margin."""
+    with TokenPredictor(tiny) as predictor:
+        likeliest = predictor.predict(EXAMPLES)
+    right = tuple(replace(example, answer=answer) for example, answer in zip(EXAMPLES, likeliest, strict=True))
+    task = replace(TASK, train=right, dev=right)
+    ways = {}
+    for margin in (1e-6, 50.0):
+        settings = replace(SETTINGS, batch_prompts=16, text_weight=0.0, margin=margin)
+        ways[margin], _ = search(tiny, settings, task=task)
+    assert [point.scales for point in ways[1e-6]] == [{}, {}], "nothing is to be gained"
+    with DifferentiableScales(tiny, ["head"]) as model:
+        before, after = (sum(model.of_answers(right, one.scales).leads) for one in (ways[50.0][0], ways[50.0][-1]))
+    assert after > before
 
 
 def test_the_step_size_is_halved_after_a_step_that_does_not_reduce_the_loss(tiny: LoadedModel):
