@@ -1,6 +1,7 @@
-"""The cost of steering in vLLM: two engines with the same settings, one with the plugin and one without, in turns.
+"""The cost of steering in vLLM: engines with the same settings, with the plugin and without, in turns.
 
-The one that is not measured is stopped. Measured are the clock and the computing time of vLLM's worker, which says more
+An engine that serves a profile with a condition schedules synchronously, so that one without is measured as well. Those
+that are not measured are stopped. Measured are the clock and the computing time of vLLM's worker, which says more
 on a machine that others use too. Runs in the environment of the tests with vLLM, after `make test-vllm`:
 
 .venv-vllm/bin/python -m benchmarks.vllm_steering [--rounds N] [--new-tokens N] [--dtype DTYPE] [--out FILE.json]
@@ -14,8 +15,10 @@ import signal
 import statistics
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -26,17 +29,35 @@ from rich.table import Table
 
 from benchmarks.machine import machine, model_folder
 from benchmarks.prompts import NEW_TOKENS, Prompts
+from steering_profiles import find_profile, save_profile
 
 BATCHES = (1, 8, 32)
 STOCK = "stock vLLM"
-CONTENDERS: dict[str, list[str] | None] = {
-    STOCK: None,
-    "stock vLLM, again": None,
-    "plugin, unsteered": None,
-    "plugin, 1 profile": ["parentheses"],
-    "plugin, 8 profiles": [f"parentheses+factual-recall@{strength / 8}" for strength in range(1, 9)],
+EVERYWHERE = "everywhere"
+"""Name of the shipped profile without its conditions."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is measured: an engine, and what the requests of a batch ask for in turn."""
+
+    engine: str
+    """``stock``, or what the plugin serves: profiles with ``conditions``, or ``none`` with one."""
+    steering: list[str] | None = None
+
+
+CONTENDERS = {
+    STOCK: Contender("stock"),
+    "stock vLLM, again": Contender("stock"),
+    "plugin, unsteered": Contender("none"),
+    "plugin, 1 profile": Contender("none", [EVERYWHERE]),
+    "plugin, 8 profiles": Contender("none", [f"{EVERYWHERE}@{strength / 8}" for strength in range(1, 9)]),
+    "plugin with conditions, unsteered": Contender("conditions"),
+    "plugin with conditions, 1 profile": Contender("conditions", ["parentheses"]),
+    "plugin with conditions, 8 profiles": Contender(
+        "conditions", [f"parentheses+factual-recall@{strength / 8}" for strength in range(1, 9)]
+    ),
 }
-"""Labels that the requests of a batch have in turn, by contender."""
 
 Seconds = dict[str, dict[int, list[float]]]
 """Of each round, by contender and batch size."""
@@ -45,11 +66,12 @@ Seconds = dict[str, dict[int, list[float]]]
 class Engine:
     """A process of vLLM that runs only while it is measured."""
 
-    def __init__(self, dtype: str, plugins: str) -> None:
-        """Start it with the plugins of these names."""
+    def __init__(self, dtype: str, plugins: str, settings: Mapping[str, object] | None = None) -> None:
+        """Start it with the plugins of these names, and with settings of ours."""
+        config = json.dumps({} if settings is None else {"steering": settings})
         script = Path(__file__).parent / "peers" / "vllm_engine.py"
         self._process = subprocess.Popen(
-            [sys.executable, str(script), model_folder(), dtype],
+            [sys.executable, str(script), model_folder(), dtype, config],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -99,17 +121,25 @@ def _open(stream: IO[str] | None) -> IO[str]:
 
 
 @contextmanager
-def engines(dtype: str) -> Iterator[tuple[Engine, Engine]]:
-    """Yield an engine without the plugin and one with it."""
-    stock = Engine(dtype, "")
-    try:
-        steered = Engine(dtype, "steering")
-        try:
-            yield stock, steered
-        finally:
-            steered.end()
-    finally:
-        stock.end()
+def engines(dtype: str) -> Iterator[dict[str, Engine]]:
+    """Yield the engines of the contenders."""
+    shipped = find_profile("parentheses")
+    # A head may have a scale under each of several conditions; here it has one.
+    everywhere = {(head.layer, head.head): head.model_copy(update={"when": None}) for head in shipped.heads}
+    with ExitStack() as running:
+        folder = running.enter_context(tempfile.TemporaryDirectory())
+        save_profile(
+            shipped.model_copy(update={"name": EVERYWHERE, "when": None, "heads": tuple(everywhere.values())}), folder
+        )
+        started = {}
+        for name, plugins, settings in (
+            ("stock", "", None),
+            ("none", "steering", {"profiles": folder, "shipped": False}),
+            ("conditions", "steering", None),
+        ):
+            started[name] = Engine(dtype, plugins, settings)
+            running.callback(started[name].end)
+        yield started
 
 
 def measure_all(dtype: str, rounds: int, new_tokens: int, console: Console) -> tuple[Seconds, Seconds]:
@@ -117,15 +147,15 @@ def measure_all(dtype: str, rounds: int, new_tokens: int, console: Console) -> t
     prompts, order = Prompts(model_folder()), random.Random(0)
     clock: Seconds = {name: {batch: [] for batch in BATCHES} for name in CONTENDERS}
     computing: Seconds = {name: {batch: [] for batch in BATCHES} for name in CONTENDERS}
-    console.print("starting vLLM twice")
-    with engines(dtype) as (stock, steered):
-        by_name = {name: stock if name.startswith(STOCK) else steered for name in CONTENDERS}
+    console.print("starting vLLM three times")
+    with engines(dtype) as started:
         for batch in BATCHES:
-            for name, labels in CONTENDERS.items():
-                by_name[name].measure(prompts.take(batch), 4, labels)  # warm up
+            for contender in CONTENDERS.values():
+                started[contender.engine].measure(prompts.take(batch), 4, contender.steering)  # warm up
             for _ in track(range(rounds), f"batch {batch}", console=console):
                 for name in order.sample(list(CONTENDERS), len(CONTENDERS)):
-                    took, computed = by_name[name].measure(prompts.take(batch), new_tokens, CONTENDERS[name])
+                    engine, steering = started[CONTENDERS[name].engine], CONTENDERS[name].steering
+                    took, computed = engine.measure(prompts.take(batch), new_tokens, steering)
                     clock[name][batch].append(took)
                     computing[name][batch].append(computed)
     return clock, computing

@@ -1,8 +1,8 @@
 """vLLM as a contender. Runs in vLLM's own environment and imports nothing of this project.
 
-python vllm_engine.py FOLDER [DTYPE]
+python vllm_engine.py FOLDER [DTYPE [ADDITIONAL_CONFIG]]
 
-With the plugin, which VLLM_PLUGINS chooses, prompts can be steered.
+With the plugin, which VLLM_PLUGINS chooses, prompts can be steered; its settings are in the additional config, as JSON.
 """
 
 import json
@@ -21,7 +21,8 @@ def main() -> None:
     from vllm import LLM, SamplingParams
 
     dtype = sys.argv[2] if len(sys.argv) > 2 else "bfloat16"
-    llm = LLM(model=sys.argv[1], dtype=dtype, max_model_len=512, enforce_eager=True)
+    config = json.loads(sys.argv[3]) if len(sys.argv) > 3 else {}
+    llm = LLM(model=sys.argv[1], dtype=dtype, max_model_len=512, enforce_eager=True, additional_config=config)
 
     def measure(prompts: list[list[int]], new_tokens: int, steering: list[str] | None = None) -> float:
         asked = [None if steering is None else {"steering": steering[n % len(steering)]} for n in range(len(prompts))]
