@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from steering_profiles.errors import FitError
-from steering_profiles.schema import MOST_CONDITIONS, strength_text
+from steering_profiles.schema import strength_text
 
 Method = Literal["stepwise", "paper", "circuit", "random"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -78,8 +78,8 @@ class StepwiseSettings:
     """Largest allowed loss of accuracy, in percentage points, of a group of a choosing format; None: any."""
     conditions: bool = False
     """Whether to try the task's conditions, too."""
-    rounds: int = 1
-    """Largest number of rounds of searches: each later one searches where no condition chosen before holds."""
+    in_turn: bool = False
+    """Whether to search under one condition after the other, each beside what the earlier ones chose."""
 
     def __post_init__(self) -> None:
         for name in (
@@ -100,21 +100,21 @@ class StepwiseSettings:
         if not 1 + self.step <= self.max_scale + _ROUNDING < math.inf:
             most, least = strength_text(self.max_scale), strength_text(1 + self.step)
             raise ValueError(f"max scale is {most}; allowed: finite numbers from {least}")
+        if self.in_turn and not self.conditions:
+            raise ValueError("in turn is true, but conditions are not to be tried; the search has a turn for each")
         if not 0 < self.margin < math.inf:
             raise ValueError(f"margin is {strength_text(self.margin)}; allowed: finite numbers above 0")
         if self.max_lost is not None and not 0 <= self.max_lost <= 100:
             raise ValueError(f"max lost is {strength_text(self.max_lost)}; allowed: percentage points, 0..100")
-        if not 1 <= self.rounds <= MOST_CONDITIONS:
-            raise ValueError(f"rounds is {self.rounds}; allowed: whole numbers in 1..{MOST_CONDITIONS}")
 
     def to_json(self) -> dict[str, int | float]:
         """Return the settings by the keys that the provenance of a profile uses."""
         of_harm = {} if self.max_lost is None else {"most_lost": self.max_lost}
-        of_rounds = {} if self.rounds == 1 else {"most_rounds": self.rounds}
+        of_turns = {"in_turn": True} if self.in_turn else {}
         of_margin = {} if self.margin == MARGIN else {"margin": self.margin}
         return (
             of_harm
-            | of_rounds
+            | of_turns
             | of_margin
             | {
                 "step": self.step,

@@ -27,7 +27,7 @@ class Choice:
     """Description of the choice, for the profile's provenance."""
     grid: Sequence[MeasuredPoint] = ()
     rounds: Sequence[Round] = field(default=())
-    """The rounds of a stepwise search: each has found one of the sets, but for the last, which may have found none."""
+    """The rounds of a stepwise search, each of which has found one of the sets or nothing."""
     harm: Sequence[GroupChange] = ()
     """Changes of the groups of the choosing formats, if a loss was limited; the largest loss first."""
     refused: Sequence[str] = ()
@@ -49,8 +49,8 @@ class Choice:
 
 
 def found_sets(rounds: Sequence[Round]) -> Sequence[Round]:
-    """Return the rounds that found a set; the first one also if it found none."""
-    return [one for place, one in enumerate(rounds) if one.chosen.scales or not place]
+    """Return the rounds that found a set, or the first one if none did."""
+    return [one for one in rounds if one.chosen.scales] or rounds[:1]
 
 
 def profile_of(sets: Sequence[ScaleSet], model: ModelIdentity, name: str, task: str) -> Profile:

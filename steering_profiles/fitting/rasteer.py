@@ -44,7 +44,7 @@ from steering_profiles.fitting.projection import (
     select_neurons,
 )
 from steering_profiles.fitting.ranking import ComponentRanking, rank
-from steering_profiles.fitting.rounds import Round, search_rounds
+from steering_profiles.fitting.rounds import Round, search_at_once, search_in_turn
 from steering_profiles.fitting.stepwise import SearchStep, choose_step, search_path, validation_set
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
@@ -210,18 +210,18 @@ def _choose_stepwise(
         sets = (ScaleSet(best.scales),)
         only = Round((None,), path, best)
         return Choice(sets, evaluator.accuracy(sets, evaluator.task.dev), _facts([only]), rounds=(only,))
-    rounds, chosen = search_rounds(
+    search_all = search_in_turn if settings.stepwise.in_turn else search_at_once
+    rounds, chosen = search_all(
         evaluator.task.conditions if settings.stepwise.conditions else (),
         search,
         partial(_choose_without_harm, evaluator, settings=settings.stepwise, checkpoint=checkpoint),
-        settings.stepwise.rounds,
     )
     refused = tuple(one for each in rounds for one in each.refused)
     facts = _facts(rounds) | {
         "most_lost_by": str(chosen.changes[0]) if chosen.changes else None,
         "refused": list(refused),
     }
-    if settings.stepwise.rounds > 1:
+    if settings.stepwise.in_turn:
         facts["rounds"] = [str(one) for one in rounds]
     return Choice(
         chosen.candidate.sets,

@@ -1,9 +1,10 @@
 """Rounds of the search without harm: sets of scales under different conditions, found one after the other.
 
-A round searches under each condition that is left, and where all that is left of the text is. What it chooses stays in
-place, and its condition is taken: later rounds move scales only where no taken condition holds, so that they leave the
-earlier sets as they are. They still see each other, as later positions attend to earlier ones; harm is measured for all
-of them together.
+By default there is one round: it searches at every position and under each condition, and keeps the best allowed step
+of all. In turn, each condition has a round of its own, the narrowest first. What a round chooses stays in place, and
+its condition is taken: later rounds move scales only where no taken condition holds, so that they leave the earlier
+sets as they are. They still see each other, as later positions attend to earlier ones; harm is measured for all of them
+together. Text where no condition holds stays as it was.
 """
 
 from collections.abc import Callable, Sequence
@@ -38,18 +39,14 @@ class Round:
     """The sets that earlier rounds had chosen."""
     refused: tuple[str, ...] = ()
     """What was better on the validation set and not allowed, each with the limit that it exceeds."""
-    ended: str = ""
-    """Why there was no further round; empty if there was one."""
 
     def __str__(self) -> str:
-        searches = "1 search" if len(self.tried) == 1 else f"{len(self.tried)} searches"
+        where = "at every position" if self.condition is None else f"where {self.condition}"
         if self.chosen.scales:
-            where = "at every position" if self.condition is None else f"where {self.condition}"
             errors = f"{self.path[0].errors} to {self.chosen.errors} errors of {self.chosen.accuracy.total}"
-            found = f"step {self.chosen.step} {where}, {errors}"
-        else:
-            found = "nothing"
-        return f"{searches}; chosen: {found}" + (f"; the last round, because {self.ended}" if self.ended else "")
+            return f"chosen: step {self.chosen.step} {where}, {errors}"
+        tried = " or ".join("at every position" if one is None else f"where {one}" for one in self.tried)
+        return f"nothing that was better {tried} was allowed" if self.refused else f"nothing was better {tried}"
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return what was chosen as JSON data, for the provenance of a profile."""
@@ -62,49 +59,57 @@ class Round:
         return facts if self.condition is None else facts | {"when": self.condition.model_dump(mode="json")}
 
 
-def search_rounds(
-    conditions: Sequence[Condition], search: Search, choose: Choose, most: int
+def search_at_once(
+    conditions: Sequence[Condition], search: Search, choose: Choose
 ) -> tuple[list[Round], ChosenCandidate]:
-    """Search in rounds, until one of them chooses nothing, no position is left, or there were ``most``.
+    """Search at every position and under each condition, and choose one step.
+
+    Returns:
+        The only round, and its candidate.
+    """
+    round_, chosen = _searched([None, *conditions], (), search, choose)
+    return [round_], chosen
+
+
+def search_in_turn(
+    conditions: Sequence[Condition], search: Search, choose: Choose
+) -> tuple[list[Round], ChosenCandidate]:
+    """Search under one condition after the other, the last first, where none of those chosen before holds.
+
+    There must be at least one condition.
 
     Returns:
         The rounds, and the candidate of the last one, which has all chosen sets.
     """
-    left: list[Condition | None] = [None, *conditions]
     taken: list[Condition] = []
     beside: tuple[ScaleSet, ...] = ()
     rounds: list[Round] = []
-    while True:
-        regions = [_outside(condition, taken) for condition in left]
-        paths = [
-            [Candidate(point, where if point.scales else None, beside) for point in search(where, beside)]
-            for where in regions
-        ]
-        chosen = choose(paths)
-        best = chosen.candidate
-        if best.point.scales and best.condition is not None:
-            condition = left.pop(regions.index(best.condition))
-        else:
-            condition = None
-        ended = ""
-        if not best.point.scales:
-            ended = "nothing that was better was allowed" if chosen.refused else "nothing was better"
-        elif condition is None:
-            ended = "its scales apply wherever those of no other round do"
-        elif len(rounds) + 1 == most:
-            ended = f"no more than {most} were asked for"
-        if condition is not None:
+    for condition in reversed(conditions):
+        round_, chosen = _searched([_outside(condition, taken)], beside, search, choose)
+        rounds.append(round_)
+        beside = chosen.candidate.sets
+        if round_.chosen.scales:
             taken.append(condition)
-        path = [candidate.point for candidate in chosen.path]
-        rounds.append(Round(regions, path, best.point, best.condition, beside, chosen.refused, ended))
-        beside = best.sets
-        if ended:
-            return rounds, chosen
+    return rounds, chosen
 
 
-def _outside(condition: Condition | None, taken: Sequence[Condition]) -> Condition | None:
+def _searched(
+    regions: Sequence[Condition | None], beside: Sequence[ScaleSet], search: Search, choose: Choose
+) -> tuple[Round, ChosenCandidate]:
+    """Search in each of ``regions``, and choose one step."""
+    paths = [
+        [Candidate(point, where if point.scales else None, beside) for point in search(where, beside)]
+        for where in regions
+    ]
+    chosen = choose(paths)
+    best = chosen.candidate
+    path = [candidate.point for candidate in chosen.path]
+    return Round(regions, path, best.point, best.condition, beside, chosen.refused), chosen
+
+
+def _outside(condition: Condition, taken: Sequence[Condition]) -> Condition:
     """Return where ``condition`` holds and none of ``taken`` does."""
     if not taken:
         return condition
     others = Condition(not_=taken[0] if len(taken) == 1 else Condition(any_=tuple(taken)))
-    return others if condition is None else Condition(all_=(condition, others))
+    return Condition(all_=(condition, others))

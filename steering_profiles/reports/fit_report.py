@@ -155,7 +155,7 @@ def _no_harm(result: FitResult) -> NoHarm | None:
     limit = result.settings.stepwise.max_lost
     if limit is None or not result.choice.path:
         return None
-    rounds = [str(one) for one in result.choice.rounds] if result.settings.stepwise.rounds > 1 else []
+    rounds = [str(one) for one in result.choice.rounds] if result.settings.stepwise.in_turn else []
     return NoHarm(limit, tuple(result.choice.harm), tuple(result.choice.refused), tuple(rounds))
 
 

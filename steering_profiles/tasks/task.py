@@ -81,7 +81,7 @@ class Task:
     choosing_formats: Mapping[str, tuple[Example, ...]] = field(default_factory=dict)
     """Prompts in further formats, which move no scale: a profile is kept only if no group of them loses by it."""
     conditions: tuple[Condition, ...] = ()
-    """Conditions that a fit may give to its profile."""
+    """Conditions that a fit may give to its profile, a narrower one after those that hold in more places."""
     pairs: tuple[Pair, ...] = ()
     """Train prompts with counterfactual prompts; empty if the task has none."""
 

@@ -74,13 +74,9 @@ WRONG = {
         "--margin has no effect with method paper",
     ),
     "a margin that every answer has": (["fit", "parentheses", "--out", ".", "--margin", "0"], "margin is 0"),
-    "rounds without conditions": (
-        ["fit", "parentheses", "--out", ".", "--max-lost", "2", "--rounds", "2"],
-        "--rounds is given without --conditions",
-    ),
-    "more rounds than a profile may have conditions": (
-        ["fit", "parentheses", "--out", ".", "--max-lost", "2", "--conditions", "--rounds", "9"],
-        "rounds is 9; allowed: whole numbers in 1..8",
+    "turns without conditions": (
+        ["fit", "parentheses", "--out", ".", "--max-lost", "2", "--in-turn"],
+        "--in-turn is given without --conditions",
     ),
     "a limit of losses that is no share": (
         ["fit", "parentheses", "--out", ".", "--max-lost", "-1"],

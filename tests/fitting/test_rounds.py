@@ -9,10 +9,10 @@ import pytest
 from steering_profiles.conditions import Condition, ConditionTrace
 from steering_profiles.evaluation import Accuracy, TokenPredictor
 from steering_profiles.fitting import FitCheckpoint, FitResult, FitSettings, StepwiseSettings, fit
-from steering_profiles.fitting.choice import steering_of
+from steering_profiles.fitting.choice import found_sets, steering_of
 from steering_profiles.fitting.components import Component, ScaleSet
 from steering_profiles.fitting.no_harm import Candidate, ChosenCandidate, choose_candidate
-from steering_profiles.fitting.rounds import search_rounds
+from steering_profiles.fitting.rounds import search_at_once, search_in_turn
 from steering_profiles.fitting.stepwise import SearchStep
 from steering_profiles.models import LoadedModel
 from steering_profiles.reports import report_of_fit
@@ -26,6 +26,7 @@ from tests.builders import build_model
 from tests.short_texts import use_short_texts
 
 FIVE, SIX, SEVEN = (Condition(last_token=(token,)) for token in (5, 6, 7))
+FIVE_NOT_SEVEN = "the last token is 5 and (not (the last token is 7))"
 
 
 class Searches:
@@ -53,63 +54,48 @@ def holds(condition: Condition | None, token: int) -> bool:
     return condition is None or bool(ConditionTrace((condition,), lambda _: b"x", 1).held([token], 0, 1)[0])
 
 
-def test_what_is_chosen_stays_in_place_and_its_condition_is_left_out_of_later_searches():
-    searches = Searches({"the last token is 6": (100, 20)})
-    rounds, chosen = search_rounds([FIVE, SIX, SEVEN], searches, freely, 3)
-    assert [condition for condition, _ in searches.asked[:4]] == [None, FIVE, SIX, SEVEN]
-    later = [condition for condition, _ in searches.asked[4:]]
-    assert [[holds(condition, token) for token in (5, 6, 7, 8)] for condition in later] == [
-        [True, False, True, True], [True, False, False, False], [False, False, True, False]
-    ]  # fmt: skip
-    assert all(beside == (ScaleSet({Component("head", 0, 0): 1.5}, SIX),) for _, beside in searches.asked[4:])
+def test_at_once_every_position_and_every_condition_are_searched_and_the_best_step_is_chosen():
+    searches = Searches({"the last token is 6": (100, 20), "None": (100, 30)})
+    (found,), chosen = search_at_once([FIVE, SIX], searches, freely)
+    assert searches.asked == [(None, ()), (FIVE, ()), (SIX, ())]
     assert chosen.candidate.sets == (ScaleSet({Component("head", 0, 0): 1.5}, SIX),)
-    assert len(rounds) == 2
+    assert str(found) == "chosen: step 8 where the last token is 6, 100 to 20 errors of 100"
 
 
-def test_rounds_go_on_while_they_gain_and_then_end_with_the_reason():
-    searches = Searches(
-        {"the last token is 6": (100, 20), "the last token is 5 and (not (the last token is 6))": (20, 10)}
-    )
-    rounds, chosen = search_rounds([FIVE, SIX], searches, freely, 3)
-    assert [str(one.condition) for one in rounds[:2]] == list(searches.errors)
-    assert [one.ended for one in rounds] == ["", "", "nothing was better"]
-    assert [len(one.beside) for one in rounds] == [0, 1, 2]
-    assert [one.condition for one in chosen.candidate.sets] == [one.condition for one in rounds[:2]]
-    assert str(rounds[0]) == "3 searches; chosen: step 8 where the last token is 6, 100 to 20 errors of 100"
-    assert str(rounds[2]) == "1 search; chosen: nothing; the last round, because nothing was better"
+def test_in_turn_the_last_condition_comes_first_and_what_is_chosen_is_left_alone_afterwards():
+    searches = Searches({"the last token is 7": (100, 40), FIVE_NOT_SEVEN: (40, 10)})
+    rounds, chosen = search_in_turn([FIVE, SIX, SEVEN], searches, freely)
+    seven = ScaleSet({Component("head", 0, 0): 1.5}, SEVEN)
+    assert [len(beside) for _, beside in searches.asked] == [0, 1, 1], "nothing was found where the last token is 6"
+    assert all(beside in ((), (seven,)) for _, beside in searches.asked)
+    assert [[holds(where, token) for token in (5, 6, 7, 8)] for where, _ in searches.asked] == [
+        [False, False, True, False], [False, True, False, False], [True, False, False, False]
+    ]  # fmt: skip
+    assert [str(one.condition) for one in chosen.candidate.sets] == ["the last token is 7", FIVE_NOT_SEVEN]
+    assert [str(one) for one in rounds] == [
+        "chosen: step 8 where the last token is 7, 100 to 40 errors of 100",
+        "nothing was better where the last token is 6 and (not (the last token is 7))",
+        f"chosen: step 8 where {FIVE_NOT_SEVEN}, 40 to 10 errors of 100",
+    ]
 
 
-def test_where_scales_at_every_position_are_best_there_is_one_round():
-    rounds, chosen = search_rounds([FIVE], Searches({"None": (100, 0)}), freely, 3)
-    assert len(rounds) == 1
-    assert chosen.candidate.condition is None
-    assert rounds[0].ended == "its scales apply wherever those of no other round do"
-
-
-@pytest.mark.parametrize("most", [1, 3])
-def test_there_are_no_more_rounds_than_asked_for(most: int):
-    conditions = [Condition(last_token=(token,)) for token in range(6)]
-
-    def gain(condition: Condition | None, beside: Sequence[ScaleSet]) -> list[SearchStep]:
-        improved = 100 - 10 * len(beside)
-        return Searches({str(condition): (improved, improved if condition is None else improved - 10)})(
-            condition, beside
-        )
-
-    rounds, chosen = search_rounds(conditions, gain, lambda paths: freely(paths[1:] or paths), most)
-    assert len(rounds) == len(chosen.candidate.sets) == most
-    assert rounds[-1].ended == f"no more than {most} were asked for"
+def test_the_region_of_a_condition_that_found_nothing_is_open_to_later_searches():
+    searches = Searches({"the last token is 5": (100, 20)})
+    rounds, chosen = search_in_turn([FIVE, SIX], searches, freely)
+    assert [where for where, _ in searches.asked] == [SIX, FIVE]
+    assert [one.condition for one in chosen.candidate.sets] == [FIVE]
+    assert found_sets(rounds) == rounds[1:]
 
 
 def test_what_one_round_refused_does_not_keep_another_from_choosing():
     def choose(paths: Sequence[Sequence[Candidate]]) -> ChosenCandidate:
-        if paths[0][0].beside:
+        if paths[0][1].condition == SIX:
             return ChosenCandidate(paths[0][0], paths[0], (), ("step 4: f on ): 100% to 80%",))
         return freely(paths)
 
-    rounds, chosen = search_rounds([SIX], Searches({"the last token is 6": (100, 20)}), choose, 3)
-    assert [one.condition for one in chosen.candidate.sets] == [SIX]
-    assert rounds[1].ended == "nothing that was better was allowed"
+    rounds, chosen = search_in_turn([FIVE, SIX], Searches({"the last token is 5": (100, 20)}), choose)
+    assert [one.condition for one in chosen.candidate.sets] == [FIVE]
+    assert str(rounds[0]) == "nothing that was better where the last token is 6 was allowed"
 
 
 @pytest.fixture
@@ -147,7 +133,7 @@ def fitted(loaded: LoadedModel, checkpoint: FitCheckpoint | None = None) -> tupl
     task = task_of(loaded)
     settings = StepwiseSettings(
         max_steps=12, validation_interval=2, batch_prompts=16, step=0.4, max_scale=4.0, text_weight=0.0,
-        max_nll_increase=100.0, max_lost=0.0, conditions=True, rounds=3,
+        max_nll_increase=100.0, max_lost=0.0, conditions=True, in_turn=True,
     )  # fmt: skip
     found = fit(
         loaded, task, name="t", command="steer fit here", settings=FitSettings(stepwise=settings), checkpoint=checkpoint
@@ -210,7 +196,6 @@ def test_a_report_tells_the_rounds_and_where_each_scale_applies():
     assert (second[0].total_change, second[0].components) == (chosen.total_change, chosen.components)
 
 
-@pytest.mark.parametrize("rounds", [0, 9])
-def test_a_number_of_rounds_that_no_profile_has_conditions_for_is_refused(rounds: int):
-    with pytest.raises(ValueError, match=rf"rounds is {rounds}; allowed: whole numbers in 1\.\.8"):
-        StepwiseSettings(rounds=rounds)
+def test_turns_without_conditions_are_refused():
+    with pytest.raises(ValueError, match="in turn is true, but conditions are not to be tried"):
+        StepwiseSettings(in_turn=True)

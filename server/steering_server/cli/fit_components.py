@@ -132,9 +132,9 @@ def components_settings(method: str, options: ComponentOptions) -> FitSettings:
         raise ConfigError(
             "--conditions is given without --max-lost; conditions are chosen by what is lost without them"
         )
-    if options.rounds > 1 and not options.conditions:
+    if options.in_turn and not options.conditions:
         raise ConfigError(
-            "--rounds is given without --conditions; a later round searches under the conditions that are left"
+            "--in-turn is given without --conditions; the search is made under one condition after the other"
         )
     try:
         return FitSettings(
@@ -149,7 +149,7 @@ def components_settings(method: str, options: ComponentOptions) -> FitSettings:
                 max_scale=options.max_scale,
                 max_lost=options.max_lost,
                 conditions=options.conditions,
-                rounds=options.rounds,
+                in_turn=options.in_turn,
                 margin=options.margin,
             ),
         )

@@ -23,7 +23,7 @@ class ComponentOptions:
     alpha: tuple[float, ...] = ()
     max_lost: float | None = None
     conditions: bool = False
-    rounds: int = 1
+    in_turn: bool = False
     margin: float = 1.0
 
     @property
@@ -34,7 +34,7 @@ class ComponentOptions:
             Option("--max-scale", self.max_scale, ComponentOptions.max_scale),
             Option("--max-lost", self.max_lost, None),
             Option("--conditions", self.conditions, False),
-            Option("--rounds", self.rounds, ComponentOptions.rounds),
+            Option("--in-turn", self.in_turn, False),
             Option("--margin", self.margin, ComponentOptions.margin),
         ]
 

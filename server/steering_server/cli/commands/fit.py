@@ -148,16 +148,15 @@ def fit(
             rich_help_panel=_LIMITS,
         ),
     ] = False,
-    rounds: Annotated[
-        int,
+    in_turn: Annotated[
+        bool,
         typer.Option(
-            "--rounds",
-            min=1,
-            help="Largest number of rounds of searches (stepwise, with --conditions). A later round leaves what was "
-            "chosen in place and searches where none of its conditions holds.",
+            "--in-turn",
+            help="Search under one condition after the other, the narrowest first, and keep what each search finds "
+            "(stepwise, with --conditions).",
             rich_help_panel=_LIMITS,
         ),
-    ] = ComponentOptions.rounds,
+    ] = False,
     max_nll_increase: Annotated[
         float,
         typer.Option(
@@ -208,7 +207,7 @@ def fit(
         tuple(alpha or ()),
         max_lost if method != FINAL_LAYER else None,
         conditions,
-        rounds,
+        in_turn,
         margin,
     )
     of_final_layer = FinalLayerOptions(
