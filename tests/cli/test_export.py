@@ -113,6 +113,34 @@ def test_several_conditions_are_named_and_left_out_together(
     assert all(torch.equal(tensor, written[1][name]) for name, tensor in written[0].items())
 
 
+def test_the_scales_of_one_of_several_conditions_are_exported_alone(
+    own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    loaded = build_model("llama", dtype=torch.float32)
+    one, two = {"last_token": [7]}, {"from_position": 3}
+    several = build_profile(loaded, "several", heads=[(0, 1, 2.0, one), (0, 1, 1.5, two), (0, 2, 3.0, two)])
+    save_profile(several, tmp_path / "profiles")
+    save_profile(build_profile(loaded, "second", heads=[(0, 1, 1.5), (0, 2, 3.0)]), tmp_path / "profiles")
+    common = {"form": "lora", "folder": tmp_path / "profiles", "model": str(own / "model"), "dtype": "float32"}
+    with pytest.raises(ConfigError, match="--condition is given without --everywhere"):
+        export("several", out=tmp_path / "refused", condition=2, **common)
+    for number in (0, 3):
+        said = (
+            f"condition is {number}; profile 'several' has scales "
+            "(1) where the last token is 7, (2) where from position 3 on"
+        )
+        with pytest.raises(ConfigError, match=re.escape(said)):
+            export("several", out=tmp_path / "refused", everywhere=True, condition=number, **common)
+    export("several", out=tmp_path / "two", everywhere=True, condition=2, **common)
+    wrote, *left_out, _ = capsys.readouterr().out.splitlines()
+    assert "several (2 heads x 1.5..3) at strength 1 as lora" in wrote
+    assert left_out == ["left out: the condition that from position 3 on; the scales apply at every position"]
+    export("second", out=tmp_path / "second", **common)
+    written = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("two", "second")]
+    assert written[0].keys() == written[1].keys()
+    assert all(torch.equal(tensor, written[1][name]) for name, tensor in written[0].items())
+
+
 def test_a_rank_above_that_of_vllm_is_reported(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):

@@ -43,6 +43,15 @@ def export(
             help="Leave the profile's conditions out, so that all of its scales apply at every position.",
         ),
     ] = False,
+    condition: Annotated[
+        int | None,
+        typer.Option(
+            "--condition",
+            metavar="N",
+            help="With --everywhere, of a profile with scales under several conditions: export only those under the "
+            "N-th, in the order of steer profiles NAME.",
+        ),
+    ] = None,
     force: Annotated[
         bool, typer.Option(help="Export a profile that was made for another model, where the shapes permit.")
     ] = False,
@@ -58,8 +67,8 @@ def export(
     lora is a small adapter, which many servers can apply per request. Both are
     written in the type that the model is loaded in (--dtype). Changes that they
     cannot express are refused: those of the final layer, those under a
-    condition (--everywhere drops the conditions), and those of weights that stay
-    quantised.
+    condition (--everywhere drops the conditions, and --condition exports the
+    scales of one of several), and those of weights that stay quantised.
 
     [dim]steer export parentheses --everywhere --as lora --out parentheses-lora[/]
     """
@@ -75,8 +84,9 @@ def export(
     from steering_server.config import load_model_source
 
     found = find_profile(profile, folder)
-    left_out = found.conditions if everywhere else ()
-    applied = ProfileAtStrength(found.everywhere() if left_out else found, strength)
+    exported = found if condition is None else _part(found, condition, everywhere=everywhere)
+    left_out = exported.conditions if everywhere else ()
+    applied = ProfileAtStrength(exported.everywhere() if left_out else exported, strength)
     require_exportable(applied)
     require_empty(out)
     source = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
@@ -94,10 +104,24 @@ def export(
         f"as {form}, {str(loaded.dtype).removeprefix('torch.')}, {_megabytes(out)}",
         markup=False,
     )
-    for condition in left_out:
-        console.print(f"left out: the condition that {condition}; the scales apply at every position", markup=False)
+    for one in left_out:
+        console.print(f"left out: the condition that {one}; the scales apply at every position", markup=False)
     if form == "lora":
         console.print(_how_to_serve(loaded, applied.profile, out), markup=False)
+
+
+def _part(profile: "Profile", number: int, *, everywhere: bool) -> "Profile":
+    """Return the part of a profile whose scales apply under its condition of this number, the first being 1."""
+    from steering_server.errors import ConfigError
+
+    if not everywhere:
+        raise ConfigError("--condition is given without --everywhere; weights cannot test a condition")
+    parts = profile.split()
+    if not 1 <= number <= len(parts):
+        wheres = ["everywhere" if part.when is None else f"where {part.when}" for part in parts]
+        known = ", ".join(f"({place}) {where}" for place, where in enumerate(wheres, start=1))
+        raise ConfigError(f"condition is {number}; profile {profile.name!r} has scales {known}")
+    return parts[number - 1]
 
 
 def _megabytes(folder: Path) -> str:
