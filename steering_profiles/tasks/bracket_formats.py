@@ -88,7 +88,9 @@ CHOOSING_FORMATS: dict[str, BracketFormat] = {
     "JavaScript Number": _nested("console.error(", "Number(", "// error {number}\n"),
     "Ruby Integer": _nested("p(", "Integer(", "# show {number}\n"),
     "brackets [ in a call": BracketFormat(("[", "[", "[", "["), "rows = ", closing="]"),
-    "yielded": _nested("run(", "run(", "def g():\n    yield "),
+    "yielded": _nested("reversed(", "reversed(", "def g():\n    yield "),
+    "awaited": _nested("reversed(", "reversed(", "async def g():\n    await "),
+    "a function's value": _nested("reversed(", "reversed(", "def g(n):\n    return "),
     "raised": _nested("Fault(", "run(", "def h(x):\n    raise "),
     "asserted": _nested("any(", "min(", "assert "),
     "a lambda": _nested("round(", "round(", "half = lambda: "),
@@ -98,7 +100,11 @@ CHOOSING_FORMATS: dict[str, BracketFormat] = {
     "C# Convert": _nested("Console.Write(", "Convert(", "// write {number}\n"),
     "Swift": _nested("debugPrint(", "Int8(", "// write {number}\n"),
     "SQL": _nested("SELECT ceil(", "round(", "-- the number {number}\n"),
-    "Scheme": BracketFormat(("(display ", "(round ", "(round ", "(round "), "; display {number}\n"),
+    "Scheme": _nested("(display ", "(sqrt ", "; show {number}\n"),
+    "Common Lisp": _nested("(princ ", "(not ", "; show {number}\n"),
+    "Emacs Lisp": _nested("(message ", "(1+ ", "; show {number}\n"),
+    "Clojure": _nested("(println ", "(list ", "; show {number}\n"),
+    "assigned in Lisp": _nested("(setq x ", "(floor ", "; show {number}\n"),
 }
 
 HELD_OUT_FORMATS: dict[str, BracketFormat] = {

@@ -146,4 +146,4 @@ def test_the_image_without_a_model_says_how_to_get_one(none: Image, none_root: P
     with running(none, none_root, {"/cache": cache}) as server:
         assert server.outside.wait(timeout=120) == 1
         (line,) = server.written().strip().splitlines()
-        assert line.startswith("error: the default model SmolLM2-135M-Instruct is not installed")
+        assert line.startswith("error: the weights of the default model SmolLM2-135M-Instruct are not installed")

@@ -126,7 +126,7 @@ def test_splits_and_formats_share_no_prompt():
         *task.choosing_formats.values(),
         *parentheses_held_out_formats(tokenizer).values(),
     ]
-    assert len(sets) == 3 + 9 + 30 + 34
+    assert len(sets) == 3 + 9 + 36 + 34
     texts = [[example.text for example in examples] for examples in sets]
     assert sum(map(len, texts)) == len({text for examples in texts for text in examples})
 
