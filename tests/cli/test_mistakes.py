@@ -39,6 +39,10 @@ WRONG = {
         ["export", "parentheses", "--everywhere", "--as", "lora", "--out", "."],
         "not empty",
     ),
+    "a condition that the profile does not have": (
+        ["export", "parentheses", "--everywhere", "--condition", "3", "--as", "lora", "--out", "new"],
+        "condition is 3; profile 'parentheses' has scales (1) where",
+    ),
     "nowhere to write": (["fit", "parentheses", "--out", "/dev/null/x"], "a folder that cannot be written to"),
     "unknown task": (["fit", "poetry", "--out", "."], "known tasks: parentheses"),
     "no task": (["fit", "--out", "."], "neither is given"),
