@@ -1,4 +1,4 @@
-"""Events of a stream: the same bytes as if each were formatted as a whole."""
+"""Events of a stream: what each says is what it would say if it were formatted as a whole, in one line."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +18,9 @@ from steering_server.api.schemas.responses import (
     Usage,
 )
 
-TEXTS = st.text() | st.sampled_from(['"choices":[]', '\\"choices":[]', "a\r\nb", "\u2028", "data: x\n\n"])
+TEXTS = st.text() | st.sampled_from(
+    ['"choices":[]', '\\"choices":[]', "a\r\nb", "\u2028\u2029\x85\x0b\x1c", "data: x\n\n"]
+)
 EFFECTIVE = Effective(heads=1, neurons=0, own_attention=0.5, intercept_scale=1, gate=None)
 
 
@@ -77,7 +79,19 @@ def streams(draw: st.DrawFn) -> list[Completion | ChatCompletionChunk]:
 
 
 @given(streams())
-def test_events_are_the_same_bytes_as_each_formatted_as_a_whole(stream: list[Completion | ChatCompletionChunk]):
+def test_events_say_the_same_as_each_formatted_as_a_whole(stream: list[Completion | ChatCompletionChunk]):
     encode = EventEncoder()
     for body in stream:
-        assert encode(body) == f"data: {body.model_dump_json()}\n\n".encode()
+        whole = body.model_dump_json()
+        for character, escaped in (("\x85", "\\u0085"), ("\u2028", "\\u2028"), ("\u2029", "\\u2029")):
+            whole = whole.replace(character, escaped)
+        assert encode(body) == f"data: {whole}\n\n".encode()
+
+
+@given(streams())
+def test_an_event_is_one_line_for_every_way_of_splitting_lines(stream: list[Completion | ChatCompletionChunk]):
+    encode = EventEncoder()
+    for body in stream:
+        line, nothing = encode(body).decode().splitlines()
+        assert nothing == ""
+        assert type(body).model_validate_json(line.removeprefix("data: ")) == body

@@ -8,6 +8,9 @@ from steering_server.api.schemas.v1_responses_answer import ResponsesEvent
 DONE = b"data: [DONE]\n\n"
 """The last event of a stream without errors."""
 
+_LINE_ENDS = {"\u0085": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"}
+"""Characters at which clients that split text by Unicode's lines would cut an event, and how JSON may write them."""
+
 _NO_CHOICES = '"choices":[]'  # not part of any string in JSON, where quotation marks are escaped
 
 
@@ -24,7 +27,11 @@ class EventEncoder:
     def __call__(self, body: BaseModel) -> bytes:
         """Return ``body`` as an event. Lines end as in OpenAI's streams; not all clients handle CRLF."""
         name = f"event: {body.type}\n" if isinstance(body, ResponsesEvent) else ""
-        return f"{name}data: {self._json(body)}\n\n".encode()
+        data = self._json(body)
+        if not data.isascii():
+            for character, escaped in _LINE_ENDS.items():
+                data = data.replace(character, escaped)
+        return f"{name}data: {data}\n\n".encode()
 
     def _json(self, body: BaseModel) -> str:
         if not isinstance(body, Envelope) or not body.is_plain:
