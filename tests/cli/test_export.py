@@ -68,6 +68,21 @@ def test_export_prints_its_files_and_how_to_serve_an_adapter(
     assert hint.endswith(f"vllm serve {model} --enable-lora --lora-modules scaled={out} --max-lora-rank 16")
 
 
+def assert_same_adapters(one: Path, other: Path) -> None:
+    written = [load_file(folder / "adapter_model.safetensors") for folder in (one, other)]
+    assert written[0].keys() == written[1].keys()
+    assert all(torch.equal(tensor, written[1][name]) for name, tensor in written[0].items())
+
+
+def save_several(folder: Path, name: str, heads: list[tuple[int, int, float]]) -> None:
+    """Save a profile with scales under two conditions, and one of this name that has ``heads`` everywhere."""
+    loaded = build_model("llama", dtype=torch.float32)
+    one, two = {"last_token": [7]}, {"from_position": 3}
+    several = build_profile(loaded, "several", heads=[(0, 1, 2.0, one), (0, 1, 1.5, two), (0, 2, 3.0, two)])
+    save_profile(several, folder)
+    save_profile(build_profile(loaded, name, heads=heads), folder)
+
+
 def test_a_condition_is_refused_and_left_out_on_request(own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     model = str(own / "model")
     scaled = find_profile("scaled", own)
@@ -82,20 +97,14 @@ def test_a_condition_is_refused_and_left_out_on_request(own: Path, tmp_path: Pat
         in capsys.readouterr().out
     )
     export("scaled", form="lora", out=tmp_path / "scaled", folder=own, model=model, dtype="float32")
-    written = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("everywhere", "scaled")]
-    assert written[0].keys() == written[1].keys()
-    assert all(torch.equal(tensor, written[1][name]) for name, tensor in written[0].items())
+    assert_same_adapters(tmp_path / "everywhere", tmp_path / "scaled")
 
 
 def test_several_conditions_are_named_and_left_out_together(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """A head that is scaled under both has both of its factors at every position."""
-    loaded = build_model("llama", dtype=torch.float32)
-    one, two = {"last_token": [7]}, {"from_position": 3}
-    several = build_profile(loaded, "several", heads=[(0, 1, 2.0, one), (0, 1, 1.5, two), (0, 2, 3.0, two)])
-    save_profile(several, tmp_path / "profiles")
-    save_profile(build_profile(loaded, "product", heads=[(0, 1, 3.0), (0, 2, 3.0)]), tmp_path / "profiles")
+    save_several(tmp_path / "profiles", "product", [(0, 1, 3.0), (0, 2, 3.0)])
     common = {"form": "lora", "folder": tmp_path / "profiles", "model": str(own / "model"), "dtype": "float32"}
     said = r"2 conditions \(the last token is 7; from position 3 on\), .*\(--everywhere leaves them out\)"
     with pytest.raises(ExportError, match=said):
@@ -108,19 +117,13 @@ def test_several_conditions_are_named_and_left_out_together(
         for condition in ("the last token is 7", "from position 3 on")
     ]
     export("product", out=tmp_path / "product", **common)
-    written = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("everywhere", "product")]
-    assert written[0].keys() == written[1].keys()
-    assert all(torch.equal(tensor, written[1][name]) for name, tensor in written[0].items())
+    assert_same_adapters(tmp_path / "everywhere", tmp_path / "product")
 
 
 def test_the_scales_of_one_of_several_conditions_are_exported_alone(
     own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    loaded = build_model("llama", dtype=torch.float32)
-    one, two = {"last_token": [7]}, {"from_position": 3}
-    several = build_profile(loaded, "several", heads=[(0, 1, 2.0, one), (0, 1, 1.5, two), (0, 2, 3.0, two)])
-    save_profile(several, tmp_path / "profiles")
-    save_profile(build_profile(loaded, "second", heads=[(0, 1, 1.5), (0, 2, 3.0)]), tmp_path / "profiles")
+    save_several(tmp_path / "profiles", "second", [(0, 1, 1.5), (0, 2, 3.0)])
     common = {"form": "lora", "folder": tmp_path / "profiles", "model": str(own / "model"), "dtype": "float32"}
     with pytest.raises(ConfigError, match="--condition is given without --everywhere"):
         export("several", out=tmp_path / "refused", condition=2, **common)
@@ -136,9 +139,7 @@ def test_the_scales_of_one_of_several_conditions_are_exported_alone(
     assert "several (2 heads x 1.5..3) at strength 1 as lora" in wrote
     assert left_out == ["left out: the condition that from position 3 on; the scales apply at every position"]
     export("second", out=tmp_path / "second", **common)
-    written = [load_file(tmp_path / name / "adapter_model.safetensors") for name in ("two", "second")]
-    assert written[0].keys() == written[1].keys()
-    assert all(torch.equal(tensor, written[1][name]) for name, tensor in written[0].items())
+    assert_same_adapters(tmp_path / "two", tmp_path / "second")
 
 
 def test_a_rank_above_that_of_vllm_is_reported(
