@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.evaluation.windows import Window
-from steering_profiles.fit_settings import MARGIN, Kind, StepwiseSettings
+from steering_profiles.fit_settings import Kind, StepwiseSettings
 from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.components import Component, Scales, ScaleSet
 from steering_profiles.fitting.gradient import DifferentiableScales
@@ -191,10 +191,8 @@ def _loss_and_gains(
     return of_answers.loss + settings.text_weight * of_texts.loss, list(ahead.items()), leads
 
 
-def weighted_loss(
-    loss: float, leads: Sequence[float], weights: Sequence[float] | None, margin: float = MARGIN
-) -> float:
-    """Return the loss with the ``weights`` of the prompts; without any, as it is."""
+def weighted_loss(loss: float, leads: Sequence[float], weights: Sequence[float] | None, margin: float) -> float:
+    """Return the loss, made with this ``margin``, with the ``weights`` of the prompts; without any, as it is."""
     if weights is None:
         return loss
     extra = ((weight - 1) * max(0.0, margin - lead) for weight, lead in zip(weights, leads, strict=True))

@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from steering_profiles.fit_settings import StepwiseSettings
 from steering_profiles.store import load_profile
+from steering_server.cli.fit_components import components_settings
+from steering_server.cli.fit_options import ComponentOptions
 from tests.cli.conftest import Steer
 from tests.cli.subprocesses import steer
 from tests.cli.tasks import write_task
@@ -28,6 +31,14 @@ def test_fit_writes_a_profile_that_evaluate_measures(folder: Path, small: Steer,
     record = json.loads(figures.read_text())
     assert record["accuracy"]["test"]["with"] == profile.provenance.test["after"]
     assert "side_effects" not in record
+
+
+def test_options_of_the_stepwise_search_are_its_settings():
+    given = ComponentOptions(max_components=7, max_scale=1.25, max_lost=3.0, conditions=True, in_turn=True, margin=2.5)
+    assert components_settings("stepwise", given).stepwise == StepwiseSettings(
+        max_components=7, max_scale=1.25, max_lost=3.0, conditions=True, in_turn=True, margin=2.5
+    )
+    assert components_settings("stepwise", ComponentOptions()).stepwise == StepwiseSettings()
 
 
 def test_fit_says_what_the_limit_of_losses_refused(folder: Path, small: Steer, tmp_path: Path):

@@ -9,7 +9,6 @@ import torch
 from steering_profiles.conditions import Condition
 from steering_profiles.errors import TaskError
 from steering_profiles.evaluation import Accuracy, TokenPredictor
-from steering_profiles.fit_settings import MARGIN
 from steering_profiles.fitting import FitCheckpoint, FitResult, FitSettings, StepwiseSettings, fit
 from steering_profiles.fitting.choice import steering_of
 from steering_profiles.fitting.components import Component
@@ -121,10 +120,9 @@ def test_a_group_that_loses_weighs_twice_as_much_at_every_step_until_it_has_reco
 
 def test_steps_are_compared_by_the_loss_under_the_weights_of_the_moment():
     """Prompts whose lead is above the margin have no loss, whatever their weight."""
-    assert MARGIN == 1.0
-    assert weighted_loss(2.0, [0.5, 3.0], [3.0, 8.0]) == 2.0 + (3.0 - 1) * 0.5 / 2
+    assert weighted_loss(2.0, [0.5, 3.0], [3.0, 8.0], margin=1.0) == 2.0 + (3.0 - 1) * 0.5 / 2
     assert weighted_loss(2.0, [0.5, 3.0], [3.0, 8.0], margin=4.0) == 2.0 + (2 * 3.5 + 7 * 1.0) / 2
-    assert weighted_loss(2.0, [0.5, 3.0], [1.0, 1.0]) == weighted_loss(2.0, [], None) == 2.0
+    assert weighted_loss(2.0, [0.5, 3.0], [1.0, 1.0], margin=1.0) == weighted_loss(2.0, [], None, margin=1.0) == 2.0
 
 
 def test_weights_change_the_gradient_and_not_the_loss(tiny: LoadedModel):
