@@ -57,8 +57,8 @@ def test_the_version_is_that_of_the_package():
 def test_profiles_lists_the_shipped_profile_and_prints_its_content():
     assert "parentheses" in steer("profiles").stdout
     shown = json.loads(steer("profiles", "parentheses").stdout)
-    command = "steer fit parentheses --out steering_profiles/shipped --max-lost 2.0 --conditions"
-    assert shown["provenance"]["command"] == command
+    command = "steer fit parentheses --out steering_profiles/shipped --max-lost 2.0"
+    assert shown["provenance"]["command"] == f"{command} --conditions --in-turn --margin 2.0"
 
 
 def test_serve_accepts_a_users_model_and_profiles(server: str):
