@@ -23,7 +23,7 @@ from steering_profiles.tasks.bracket_formats import (
     BracketFormat,
 )
 from steering_profiles.tasks.task import Example, Pair, Task, single_token
-from steering_profiles.tokenization import encode_prompt
+from steering_profiles.tokenization import encode_prompt, encode_prompts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -138,4 +138,5 @@ def _examples(
 ) -> list[Example]:
     texts = [prompt_format.prompt(len(group), str(number)) for number in numbers]
     candidates = tuple(known.values())
-    return [Example(group, text, encode_prompt(tokenizer, text), known[group], candidates) for text in texts]
+    prompts = encode_prompts(tokenizer, texts)
+    return [Example(group, text, prompt, known[group], candidates) for text, prompt in zip(texts, prompts, strict=True)]

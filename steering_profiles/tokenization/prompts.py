@@ -18,6 +18,15 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[int,
     return (*added_before(tokenizer), *tokenizer.encode(text, add_special_tokens=False))
 
 
+def encode_prompts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[tuple[int, ...]]:
+    """Return what :func:`encode_prompt` does for each of ``texts``, several times as fast."""
+    if not texts:
+        return []
+    before = added_before(tokenizer)
+    encoded: Sequence[Sequence[int]] = tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+    return [(*before, *ids) for ids in encoded]
+
+
 def added_before(tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
     """Return the special tokens that a tokenizer adds before a text, such as a beginning-of-text token."""
     for probe in chain((_PROBE,), _words(tokenizer)):

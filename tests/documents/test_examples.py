@@ -1,6 +1,7 @@
 """Every example of the documents is run, or listed with the reason why not."""
 
 import contextlib
+import functools
 import io
 import json
 import re
@@ -8,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -99,12 +100,16 @@ def url(embedded: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Iter
         yield address
 
 
+def _workplace(folder: Path) -> Path:
+    """Put into ``folder`` what a checkout has, as far as examples need it."""
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / "examples").symlink_to(ROOT / "examples")
+    return folder
+
+
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder that has what a checkout has, as far as examples need it."""
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    (tmp_path / "examples").symlink_to(ROOT / "examples")
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(_workplace(tmp_path))
     monkeypatch.setenv("COLUMNS", "80")
     return tmp_path
 
@@ -173,18 +178,44 @@ def test_shell_examples_print_what_they_show(
         assert _without_layout(printed)[: len(shown)] == shown
 
 
+class PythonExamples:
+    """The Python examples of one document, run one after the other, as each may use what earlier ones have made."""
+
+    def __init__(self, document: str, folder: Path) -> None:
+        self.folder = _workplace(folder)
+        self._blocks = [block for block in blocks(document) if block.language == "python"]
+        self._namespace: dict[str, Any] = {}
+        self._printed: list[str] = []
+
+    def printed_by(self, block: Block, url: Callable[[], str]) -> str:
+        """Return what ``block`` prints, after those before it, with the server at ``url``."""
+        for each in self._blocks[len(self._printed) :]:
+            if each.number > block.number:
+                break
+            code = each.code.replace(SERVER, url()) if SERVER in each.code else each.code
+            with contextlib.redirect_stdout(io.StringIO()) as printed:
+                exec(code, self._namespace)
+            self._printed.append(printed.getvalue())
+        return self._printed[self._blocks.index(block)]
+
+
+@pytest.fixture(scope="module")
+def python_examples(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], PythonExamples]:
+    return functools.cache(lambda document: PythonExamples(document, tmp_path_factory.mktemp("examples")))
+
+
 @pytest.mark.parametrize("block", marked(all_blocks("python")))
-def test_python_examples_print_what_they_show(block: Block, workplace: Path, request: pytest.FixtureRequest):
-    namespace: dict[str, Any] = {}
-    earlier = [each for each in blocks(block.document) if each.language == "python" and each.number <= block.number]
-    for example in earlier:  # which may have made what this one uses
-        code = example.code
-        if SERVER in code:
-            code = code.replace(SERVER, request.getfixturevalue("url"))
-        with contextlib.redirect_stdout(io.StringIO()) as printed:
-            exec(code, namespace)
+def test_python_examples_print_what_they_show(
+    block: Block,
+    python_examples: Callable[[str], PythonExamples],
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    examples = python_examples(block.document)
+    monkeypatch.chdir(examples.folder)
+    printed = examples.printed_by(block, lambda: request.getfixturevalue("url"))
     if block.output is not None:
-        assert printed.getvalue() == block.output.code
+        assert printed == block.output.code
 
 
 def test_json_without_a_command_is_a_line_of_a_task():

@@ -5,7 +5,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from steering_profiles.models import LoadedModel
-from steering_profiles.tokenization import Vocabulary, added_before, encode_prompt
+from steering_profiles.tokenization import Vocabulary, added_before, encode_prompt, encode_prompts
 from tests.builders import build_sentencepiece_tokenizer, build_tokenizer
 
 TOKENIZERS = {"byte level": build_tokenizer, "SentencePiece": build_sentencepiece_tokenizer}
@@ -108,6 +108,13 @@ def test_a_prompt_has_only_the_tokens_of_its_text_if_the_tokenizer_adds_none():
     tokenizer = build_tokenizer()
     assert added_before(tokenizer) == ()
     assert list(encode_prompt(tokenizer, "abc")) == tokenizer.encode("abc")
+
+
+@pytest.mark.parametrize("tokenizer", [build_tokenizer(), build_sentencepiece_tokenizer(appends_end=True)])
+def test_several_prompts_are_encoded_like_each_alone(tokenizer):
+    texts = ["the", "", "abc the", "the the the"]
+    assert encode_prompts(tokenizer, texts) == [encode_prompt(tokenizer, text) for text in texts]
+    assert encode_prompts(tokenizer, []) == []
 
 
 def test_the_tokens_before_a_text_are_found_without_decoding_the_whole_vocabulary(monkeypatch: pytest.MonkeyPatch):
