@@ -53,7 +53,7 @@ class StepwiseSettings:
     """The search ends when its step is smaller than this."""
     components_per_step: int = 3
     """Number of components whose scales are changed in one step."""
-    batch_prompts: int = 176
+    batch_prompts: int = 224
     """Prompts of the fitting batch: train prompts and an equal share of each of the task's other prompt formats."""
     batch_windows: int = 6
     """Windows of other text in the fitting batch."""

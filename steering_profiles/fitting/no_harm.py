@@ -13,7 +13,7 @@ from pydantic import JsonValue
 from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.fitting.components import ScaleSet
-from steering_profiles.fitting.stepwise import SearchStep
+from steering_profiles.fitting.stepwise import SearchStep, standing
 
 _ROUNDING = 1e-9
 
@@ -91,21 +91,16 @@ def choose_candidate(
     """Return the best candidate with which no group loses more than ``max_lost`` percentage points.
 
     ``paths`` have the measured steps in order, under one condition each, and begin with the step without scales, which
-    is always allowed. As in :func:`.choose_step`, a step is judged by the largest number of errors among itself and its
-    neighbours, and of equal ones that with the smallest total change is better, then that of the earlier path.
+    is always allowed. They are judged by their :func:`.standing`, and of equal ones that of the earlier path is better.
     ``changes_of`` is asked in this order, and only until a candidate is allowed.
 
     Raises:
         ValueError: no path has a step without scales, and no other candidate is allowed.
     """
 
-    def standing(path: Sequence[Candidate], index: int) -> tuple[int, float]:
-        around = path[max(0, index - 1) : index + 2]
-        return max(one.point.errors for one in around), path[index].point.total_change
-
     ranked = sorted(
         (
-            (*standing(path, index), place, candidate)
+            (*standing([one.point for one in path], index), place, candidate)
             for place, path in enumerate(paths)
             for index, candidate in enumerate(path)
         ),

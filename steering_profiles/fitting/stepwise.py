@@ -7,9 +7,8 @@ text. One backward pass gives its gradient for all components (:mod:`steering_pr
 is halved when a step has not reduced the loss.
 
 The search starts at the plain model. Some of its steps are measured on a validation set (dev prompts, and prompts in
-other formats where the task has them) and on other text. One of the measured steps is chosen: as on the grid, a step is
-judged by the largest number of errors among itself and its neighbours, and of equal steps the one with the smallest
-total change is chosen. Steps that increase the NLL of other text too much are not allowed.
+other formats where the task has them) and on other text. One of the measured steps is chosen (:func:`.standing`). Steps
+that increase the NLL of other text too much are not allowed.
 """
 
 import math
@@ -128,16 +127,21 @@ def search_path(
     return path
 
 
+def standing(path: Sequence[SearchStep], index: int) -> tuple[int, float]:
+    """Return by what a measured step is judged; the smallest is the best.
+
+    As on the grid, it is the largest number of errors among the step and its neighbours, so that no step is chosen for
+    its luck; of equal steps the one with the smallest total change is better. The plain model, at which ``path``
+    begins, is judged by itself and is nobody's neighbour: a step away from it is there to have fewer errors.
+    """
+    around = path[max(1, index - 1) : index + 2] if index else path[:1]
+    return max(point.errors for point in around), path[index].total_change
+
+
 def choose_step(path: Sequence[SearchStep], max_nll_increase: float) -> SearchStep:
     """Return the best step with an NLL increase of at most ``max_nll_increase``; the plain model is always allowed."""
-
-    def standing(index: int) -> tuple[int, float]:
-        around = path[max(0, index - 1) : index + 2]
-        return max(point.errors for point in around), path[index].total_change
-
-    return path[
-        min((i for i, point in enumerate(path) if i == 0 or point.nll_increase <= max_nll_increase), key=standing)
-    ]
+    allowed = (i for i, point in enumerate(path) if i == 0 or point.nll_increase <= max_nll_increase)
+    return path[min(allowed, key=lambda index: standing(path, index))]
 
 
 _FittingBatch = tuple[Sequence[Example], Sequence[Window]]

@@ -69,6 +69,9 @@ FITTING_FORMATS: dict[str, BracketFormat] = {
     **{f"{digits} digits": _calls("str(", digits=digits) for digits in (2, 7)},
     **{name: _calls(name) for name in ("int(", "float(", "set(", "tuple(", "abs(", "bar(")},
     "a sum before": _calls("str(", before=_SUM + _PRINT),
+    "a value of f": _nested("tuple(", "tuple(", "def f(x):\n    return "),
+    "Lisp write": _nested("(write ", "(exp ", "; write {number}\n"),
+    "Lisp define": _nested("(define x ", "(exp ", "; write {number}\n"),
 }
 
 CHOOSING_FORMATS: dict[str, BracketFormat] = {

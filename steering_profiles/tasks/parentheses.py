@@ -37,8 +37,15 @@ _FIT_FORMAT_SIZE = 25
 _CHOOSING_SIZE = 40
 """Prompts per sub-task in each choosing format, so that a loss of 2.5 percentage points is seen."""
 
-CONDITIONS = tuple(Condition(matches=rf"([(\[{{][^()\[\]{{}}\n]*){{{depth}}}") for depth in (2, 3, 4))
-"""Conditions that a fit may choose: so many brackets were opened one after the other on this line, and none closed."""
+_INSIDE = r"[^()\[\]{}\n]*"
+CONDITIONS = (
+    Condition(matches=rf"(\w\({_INSIDE}){{2}}"),
+    Condition(matches=rf"(\w\({_INSIDE}){{3}}"),
+    Condition(matches=rf"([(\[{{]{_INSIDE}){{4}}"),
+)
+"""Conditions that a fit may choose: two or three calls, or four brackets of any kind, were opened one after the other on
+this line, and none closed. Fewer than four brackets that are no calls, as in a Lisp, are closed as without scales: where
+they were scaled with the calls, their groups were what lost."""
 
 
 def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:

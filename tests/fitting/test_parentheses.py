@@ -57,7 +57,9 @@ def test_the_prompts_depend_on_the_seed():
 def test_the_task_has_fitting_formats():
     tokenizer = build_tokenizer()
     task = parentheses(tokenizer)
-    assert {"2 digits", "7 digits", "int(", "set(", "bar(", "a sum before"} <= set(task.fit_formats)
+    assert {"2 digits", "7 digits", "int(", "set(", "bar(", "a sum before", "a value of f", "Lisp write"} <= set(
+        task.fit_formats
+    )
     for name, examples in task.fit_formats.items():
         ones = 0 if name.endswith("(") else 25  # one bracket means no function call
         assert [sum(example.group == group for example in examples) for group in task.groups] == [ones, 25, 25, 25]
@@ -126,7 +128,7 @@ def test_splits_and_formats_share_no_prompt():
         *task.choosing_formats.values(),
         *parentheses_held_out_formats(tokenizer).values(),
     ]
-    assert len(sets) == 3 + 9 + 36 + 34
+    assert len(sets) == 3 + 12 + 36 + 34
     texts = [[example.text for example in examples] for examples in sets]
     assert sum(map(len, texts)) == len({text for examples in texts for text in examples})
 

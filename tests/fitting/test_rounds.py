@@ -59,7 +59,7 @@ def test_at_once_every_position_and_every_condition_are_searched_and_the_best_st
     (found,), chosen = search_at_once([FIVE, SIX], searches, freely)
     assert searches.asked == [(None, ()), (FIVE, ()), (SIX, ())]
     assert chosen.candidate.sets == (ScaleSet({Component("head", 0, 0): 1.5}, SIX),)
-    assert str(found) == "chosen: step 8 where the last token is 6, 100 to 20 errors of 100"
+    assert str(found) == "chosen: step 4 where the last token is 6, 100 to 20 errors of 100"
 
 
 def test_in_turn_the_last_condition_comes_first_and_what_is_chosen_is_left_alone_afterwards():
@@ -73,9 +73,9 @@ def test_in_turn_the_last_condition_comes_first_and_what_is_chosen_is_left_alone
     ]  # fmt: skip
     assert [str(one.condition) for one in chosen.candidate.sets] == ["the last token is 7", FIVE_NOT_SEVEN]
     assert [str(one) for one in rounds] == [
-        "chosen: step 8 where the last token is 7, 100 to 40 errors of 100",
+        "chosen: step 4 where the last token is 7, 100 to 40 errors of 100",
         "nothing was better where the last token is 6 and (not (the last token is 7))",
-        f"chosen: step 8 where {FIVE_NOT_SEVEN}, 40 to 10 errors of 100",
+        f"chosen: step 4 where {FIVE_NOT_SEVEN}, 40 to 10 errors of 100",
     ]
 
 
