@@ -38,14 +38,15 @@ _CHOOSING_SIZE = 40
 """Prompts per sub-task in each choosing format, so that a loss of 2.5 percentage points is seen."""
 
 _INSIDE = r"[^()\[\]{}\n]*"
+_CALL = rf"^(.*\n)*[ \t]*[\w.]+\({_INSIDE}"
+"""The text up to and into the brackets of a call with which a line begins."""
 CONDITIONS = (
-    Condition(matches=rf"(\w\({_INSIDE}){{2}}"),
-    Condition(matches=rf"(\w\({_INSIDE}){{3}}"),
+    Condition(matches=rf"{_CALL}(\w\({_INSIDE}){{1,}}"),
+    Condition(matches=rf"{_CALL}(\w\({_INSIDE}){{2,}}"),
     Condition(matches=rf"([(\[{{]{_INSIDE}){{4}}"),
 )
-"""Conditions that a fit may choose: two or three calls, or four brackets of any kind, were opened one after the other on
-this line, and none closed. Fewer than four brackets that are no calls, as in a Lisp, are closed as without scales: where
-they were scaled with the calls, their groups were what lost."""
+"""Conditions that a fit may choose: at least two or three calls were opened one after the other and none closed, on a
+line that begins with the first, as almost all prompts that move scales do; or four brackets of any kind."""
 
 
 def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:

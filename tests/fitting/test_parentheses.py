@@ -159,16 +159,28 @@ def test_every_format_closes_the_brackets_that_it_opens():
             assert len(open_) == len(example.group)
 
 
-def test_the_conditions_hold_where_so_many_brackets_are_open():
+def calls_open(example: Example) -> int:
+    """Count the open brackets of a line that begins with a call and opens calls alone; 0 for another line."""
+    line = example.text.rpartition("\n")[2]
+    names = line.split("(")[:-1]
+    calls_alone = all(re.search(r"\w$", name) for name in names) and not re.search(r"[\[{]", line)
+    return len(names) if calls_alone and re.fullmatch(r"[ \t]*[\w.]+", names[0]) else 0
+
+
+def test_the_conditions_hold_where_so_many_calls_or_brackets_are_open():
     tokenizer = build_tokenizer()
     task = parentheses(tokenizer)
     assert len(task.conditions) == 3
     bytes_of = Vocabulary(tokenizer).bytes_of
     formats = [*task.choosing_formats.values(), *parentheses_held_out_formats(tokenizer, size=2).values()]
+    seen = set()
     for example in (example for examples in formats for example in examples):
         trace = ConditionTrace(task.conditions, bytes_of, len(example.prompt))
         (held,) = trace.held(example.prompt, len(example.prompt) - 1, len(example.prompt))
-        assert [bool(held >> i & 1) for i in range(3)] == [len(example.group) >= depth for depth in (2, 3, 4)]
+        depth, calls = len(example.group), calls_open(example)
+        assert [bool(held >> i & 1) for i in range(3)] == [calls >= 2, calls >= 3, depth >= 4], example.text
+        seen.add((depth, calls))
+    assert seen == {(depth, calls) for depth in (1, 2, 3, 4) for calls in (0, depth)}
 
 
 def test_a_sub_task_whose_answer_is_not_one_token_is_left_out_with_the_reason():
