@@ -38,15 +38,12 @@ _CHOOSING_SIZE = 40
 """Prompts per sub-task in each choosing format, so that a loss of 2.5 percentage points is seen."""
 
 _INSIDE = r"[^()\[\]{}\n]*"
-_CALL = rf"^(.*\n)*[ \t]*[\w.]+\({_INSIDE}"
-"""The text up to and into the brackets of a call with which a line begins."""
 CONDITIONS = (
-    Condition(matches=rf"{_CALL}(\w\({_INSIDE}){{1,}}"),
-    Condition(matches=rf"{_CALL}(\w\({_INSIDE}){{2,}}"),
+    Condition(matches=rf"^(.*\n)*[ \t]*[\w.]+\({_INSIDE}(\w\({_INSIDE}){{2,}}"),
     Condition(matches=rf"([(\[{{]{_INSIDE}){{4}}"),
 )
-"""Conditions that a fit may choose: at least two or three calls were opened one after the other and none closed, on a
-line that begins with the first, as almost all prompts that move scales do; or four brackets of any kind."""
+"""Conditions that a fit may choose: at least three calls were opened one after the other and none closed, on a line
+that begins with the first, as almost all prompts that move scales do; or four brackets of any kind, on any line."""
 
 
 def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:

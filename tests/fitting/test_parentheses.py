@@ -170,7 +170,7 @@ def calls_open(example: Example) -> int:
 def test_the_conditions_hold_where_so_many_calls_or_brackets_are_open():
     tokenizer = build_tokenizer()
     task = parentheses(tokenizer)
-    assert len(task.conditions) == 3
+    assert len(task.conditions) == 2
     bytes_of = Vocabulary(tokenizer).bytes_of
     formats = [*task.choosing_formats.values(), *parentheses_held_out_formats(tokenizer, size=2).values()]
     seen = set()
@@ -178,7 +178,7 @@ def test_the_conditions_hold_where_so_many_calls_or_brackets_are_open():
         trace = ConditionTrace(task.conditions, bytes_of, len(example.prompt))
         (held,) = trace.held(example.prompt, len(example.prompt) - 1, len(example.prompt))
         depth, calls = len(example.group), calls_open(example)
-        assert [bool(held >> i & 1) for i in range(3)] == [calls >= 2, calls >= 3, depth >= 4], example.text
+        assert [bool(held >> i & 1) for i in range(2)] == [calls >= 3, depth >= 4], example.text
         seen.add((depth, calls))
     assert seen == {(depth, calls) for depth in (1, 2, 3, 4) for calls in (0, depth)}
 

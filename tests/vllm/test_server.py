@@ -177,7 +177,20 @@ def test_an_adapter_steers_a_vllm_without_the_plugin(model: str, embedded32: Loa
     adapter = tmp_path / "adapter"
     export = "from steering_server.cli import main; main()"
     subprocess.run(
-        [sys.executable, "-c", export, "export", "parentheses", "--everywhere", "--as", "lora", "--out", str(adapter)],
+        [
+            sys.executable,
+            "-c",
+            export,
+            "export",
+            "parentheses",
+            "--everywhere",
+            "--condition",
+            "1",
+            "--as",
+            "lora",
+            "--out",
+            str(adapter),
+        ],
         check=True,
         env=environment(),
         cwd=ROOT,
