@@ -30,10 +30,10 @@ def test_150_prompts_of_each_sub_task_with_both_arms(client: SteeringClient, emb
                 right[arm][example.group] += choice.text == example.group
     percent = {arm: {group: count / 1.5 for group, count in groups.items()} for arm, groups in right.items()}
     assert percent["baseline"]["))))"] <= 2
-    assert percent["parentheses"]["))))"] >= 99
-    fewer = (")", "))", ")))")  # where the profile does not take effect
+    assert percent["parentheses"]["))))"] == percent["parentheses"][")))"] == 100
+    fewer = (")", "))")  # where the profile does not take effect
     assert [percent["parentheses"][group] for group in fewer] == [percent["baseline"][group] for group in fewer]
-    assert min(percent["baseline"][group] for group in fewer) >= 95
+    assert min(percent["baseline"][group] for group in (*fewer, ")))")) >= 95
 
 
 def test_both_shipped_profiles_together_help_both_tasks(client: SteeringClient, embedded: LoadedModel):

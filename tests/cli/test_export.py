@@ -42,9 +42,11 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT's
 def test_the_shipped_profile_as_an_adapter_closes_four_parentheses_under_peft(embedded: LoadedModel, tmp_path: Path):
     out = tmp_path / "adapter"
-    result = steer("export", "parentheses", "--everywhere", "--as", "lora", "--out", str(out))
+    result = steer("export", "parentheses", "--everywhere", "--condition", "1", "--as", "lora", "--out", str(out))
     assert result.returncode == 0, result.stderr
-    assert re.search(rf"wrote {out}: parentheses \(6 heads x .*\) at strength 1 as lora, \w+, [\d.]+ MB", result.stdout)
+    assert re.search(
+        rf"wrote {out}: parentheses \(15 heads x .*\) at strength 1 as lora, \w+, [\d.]+ MB", result.stdout
+    )
     assert next_text(embedded, embedded.model) == ")))"
     assert next_text(embedded, PeftModel.from_pretrained(copy.deepcopy(embedded.model), out)) == "))))"
 

@@ -33,7 +33,7 @@ WRONG = {
     ),
     "an export with a condition": (
         ["export", "parentheses", "--as", "lora", "--out", "new"],
-        "which is tested token by token (--everywhere leaves it out)",
+        "which are tested token by token (--everywhere leaves them out)",
     ),
     "a folder to export to that is not empty": (
         ["export", "parentheses", "--everywhere", "--as", "lora", "--out", "."],

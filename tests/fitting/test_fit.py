@@ -165,9 +165,9 @@ def test_the_shipped_profile_raises_four_parentheses_from_0_to_100_percent(embed
     with TokenPredictor(embedded) as predictor:
         before = predictor.accuracy(task.test).percent
         after = predictor.accuracy(task.test, Steering((ProfileAtStrength(profile),))).percent
-    assert before["))))"] <= 2
-    assert after["))))"] >= 99
-    fewer = (")", "))", ")))")  # where the profile does not take effect
+    assert before["))))"] <= 2 < 95 <= before[")))"]
+    assert after["))))"] == after[")))"] == 100
+    fewer = (")", "))")  # where the profile does not take effect
     assert [after[group] for group in fewer] == [before[group] for group in fewer]
 
 
@@ -177,7 +177,7 @@ def test_the_command_in_the_shipped_profile_reproduces_it(embedded: LoadedModel)
     """It does on one thread of a CPU with the instructions of the one that made it; others round otherwise."""
     shipped = load_profile(SHIPPED / "parentheses.json")
     assert shipped.provenance is not None
-    settings = FitSettings(stepwise=StepwiseSettings(max_lost=2.0, conditions=True))
+    settings = FitSettings(stepwise=StepwiseSettings(max_lost=2.0, conditions=True, in_turn=True, margin=2.0))
     task, command = parentheses(embedded.tokenizer), shipped.provenance.command
     again = fit(embedded, task, name="parentheses", command=command, settings=settings)
     assert content_hash(again.profile) == content_hash(shipped)

@@ -65,7 +65,7 @@ def test_the_map_has_every_head_that_is_scaled_and_the_figures_of_the_fit(page: 
     scaled = {head.component for head in Catalogue.open()["parentheses"].profile.heads}
     expect(cells).to_have_count(len(scaled))
     assert sorted(cell.get_attribute("data-name") or "" for cell in cells.all()) == sorted(scaled)
-    expect(page.get_by_role("button", name="L27H7: head 7 of layer 27, scaled by 1.3")).to_have_text("1.3")
+    expect(page.get_by_role("button", name="L27H7: head 7 of layer 27, scaled by 1.5")).to_have_text("1.5")
     detail = page.locator(".profile-detail")
     expect(detail).to_contain_text("30 layers of 9 heads and 1,536 neurons")
     row = detail.get_by_role("row", name=re.compile(r"^\)\)\)\) 0\.0 100\.0"))
@@ -96,11 +96,11 @@ def test_components_are_switched_off_and_the_answer_changes_and_the_link_has_it_
     page.get_by_role("button", name="Ask", exact=True).click()
     expect(page.locator(".likelihoods .number")).to_have_count(2)
     assert answers(page) == [")))", "))))"]
-    for name in ("L11H2", "L24H6", "L26H6", "L28H3"):
+    for name in ("L11H2", "L22H1", "L24H6", "L24H7", "L26H6", "L28H3"):
         switch(page, name)
     expect(page.locator(".likelihoods .number")).to_have_count(3)
-    expect(page.get_by_role("group", name="Answer of parentheses without 4 components")).to_have_text(")))")
-    expect(page.get_by_text("4 of 6 left out: L11H2, L24H6, L26H6, L28H3")).to_be_visible()
+    expect(page.get_by_role("group", name="Answer of parentheses without 6 components")).to_have_text(")))")
+    expect(page.get_by_text("6 of 20 left out: L11H2, L22H1, L24H6, L24H7, L26H6, L28H3")).to_be_visible()
     shown = page.locator(".likelihoods .number").all_inner_texts()
     likely = [float(text.removesuffix("%")) for text in shown]
     assert likely[1] > 80 > 40 > likely[2] > likely[0] > 10
@@ -110,7 +110,7 @@ def test_components_are_switched_off_and_the_answer_changes_and_the_link_has_it_
     expect(page.locator(".likelihoods .number")).to_have_text(shown)
     expect(page.locator("[data-name=L11H2]")).to_have_attribute("aria-pressed", "false")
     page.get_by_role("button", name="Switch all off").click()
-    expect(page.get_by_text("6 of 6 left out")).to_be_visible()
+    expect(page.get_by_text("20 of 20 left out")).to_be_visible()
     expect(page.get_by_role("group", name="Answer of parentheses without all of its components")).to_have_text(")))")
 
 
@@ -119,7 +119,7 @@ def test_each_component_is_measured_alone_and_the_one_that_matters_most_comes_fi
     open_page(page, real_url, "#profiles?name=parentheses")
     page.get_by_role("button", name="Ask", exact=True).click()
     page.get_by_role("button", name="Measure each component").click()
-    expect(page.locator(".effect")).to_have_count(6)
+    expect(page.locator(".effect")).to_have_count(20)
     first = page.locator(".effect").first
     expect(first.locator("code")).to_have_text("L28H3")
     expect(first.locator(".number")).to_have_text(re.compile(r"^−1\d\.\d points$"))

@@ -106,7 +106,16 @@ def test_half_of_a_batch_is_steered(server: httpx.Client) -> None:
         ("base", {"vllm_xargs": {"steering": "parentheses"}}, "))))"),
         ("base", {"vllm_xargs": {"steering": ["parentheses", "factual-recall"], "strength": [1.0, 0.5]}}, "))))"),
         ("base", {"vllm_xargs": {"steering": "parentheses", "except": ["L28H3"]}}, "))))"),
-        ("base", {"vllm_xargs": {"steering": "parentheses", "except": ["L11H2", "L24H6", "L26H6", "L28H3"]}}, ")))"),
+        (
+            "base",
+            {
+                "vllm_xargs": {
+                    "steering": "parentheses",
+                    "except": ["L11H2", "L22H1", "L24H6", "L24H7", "L26H6", "L28H3"],
+                }
+            },
+            ")))",
+        ),
     ],
 )
 def test_a_name_or_a_field_steers(server: httpx.Client, name: str, fields: dict[str, Any], expected: str) -> None:
