@@ -39,11 +39,11 @@ _CHOOSING_SIZE = 40
 
 _INSIDE = r"[^()\[\]{}\n]*"
 CONDITIONS = (
-    Condition(matches=rf"^(.*\n)*[ \t]*[\w.]+\({_INSIDE}(\w\({_INSIDE}){{2,}}"),
+    Condition(matches=rf"^(.*\n)*[ \t]*[\w.:]+(\([\w.:]+){{2,}}\({_INSIDE}"),
     Condition(matches=rf"([(\[{{]{_INSIDE}){{4}}"),
 )
-"""Conditions that a fit may choose: at least three calls were opened one after the other and none closed, on a line
-that begins with the first, as almost all prompts that move scales do; or four brackets of any kind, on any line."""
+"""Conditions that a fit may choose: at least three calls are open, one directly inside the other, on a line that begins
+with the first, as almost all prompts that move scales are; or four brackets of any kind, on any line."""
 
 
 def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:

@@ -160,11 +160,9 @@ def test_every_format_closes_the_brackets_that_it_opens():
 
 
 def calls_open(example: Example) -> int:
-    """Count the open brackets of a line that begins with a call and opens calls alone; 0 for another line."""
-    line = example.text.rpartition("\n")[2]
-    names = line.split("(")[:-1]
-    calls_alone = all(re.search(r"\w$", name) for name in names) and not re.search(r"[\[{]", line)
-    return len(names) if calls_alone and re.fullmatch(r"[ \t]*[\w.]+", names[0]) else 0
+    """Count the open calls of a line that begins with them, one directly inside the other; 0 for another line."""
+    *names, _ = example.text.rpartition("\n")[2].lstrip(" \t").split("(")
+    return len(names) if all(re.fullmatch(r"[\w.:]+", name) for name in names) else 0
 
 
 def test_the_conditions_hold_where_so_many_calls_or_brackets_are_open():
