@@ -42,8 +42,8 @@ CONDITIONS = (
     Condition(matches=rf"^(.*\n)*[ \t]*[\w.:]+(\([\w.:]+){{2,}}\({_INSIDE}"),
     Condition(matches=rf"([(\[{{]{_INSIDE}){{4}}"),
 )
-"""Conditions that a fit may choose: at least three calls are open, one directly inside the other, on a line that begins
-with the first, as almost all prompts that move scales are; or four brackets of any kind, on any line."""
+"""Conditions that a fit may choose: a line begins with at least three open calls, one directly inside the other, as in
+almost all prompts that move scales; or four brackets of any kind are open, on any line."""
 
 
 def parentheses(tokenizer: "PreTrainedTokenizerBase", seed: int = 0) -> Task:

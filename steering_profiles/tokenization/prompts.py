@@ -19,7 +19,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", text: str) -> tuple[int,
 
 
 def encode_prompts(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Return what :func:`encode_prompt` does for each of ``texts``, several times as fast."""
+    """Return what :func:`encode_prompt` does for each of ``texts``; what comes before them is found once."""
     if not texts:
         return []
     before = added_before(tokenizer)
