@@ -91,6 +91,7 @@ gpu-archive: venv
 bench: venv
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.steering_cost
+	$(BIN)/python -m benchmarks.invariance_cost
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.agreement
 	$(BIN)/python -m benchmarks.experiments

@@ -9,14 +9,15 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from unittest.mock import patch
 
 import torch
 
-from benchmarks import variants
 from steering_profiles.models import LoadedModel, ModelSource, load_model
 from steering_profiles.schema import FinalLayer, HeadScale, Profile
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.store import Catalogue
+from steering_server.engines.local import kernels
 from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.prepacking import PrepackedLinears
 from steering_server.errors import EngineError
@@ -30,17 +31,10 @@ Tokens = list[int]
 Measure = Callable[[list[Tokens], int], float]
 """Generates that many tokens after each of a batch of prompts and returns the seconds that this took."""
 
-NOT_INVARIANT: dict[str, tuple[Callable[[], None], ...]] = {
-    "engine, batch invariance off": (),
-    "engine, off, PyTorch's attention": (variants.pytorch_attention,),
-    "engine, off, bfloat16 logits": (variants.bfloat16_unembedding,),
-    "engine, off, PyTorch's attention, bfloat16 logits": (variants.pytorch_attention, variants.bfloat16_unembedding),
-    "engine, off, no compiled kernels": (variants.no_compiled_kernels,),
-}
-"""Contenders whose answers depend on what runs beside them, and what is changed for each."""
-INVARIANT_BFLOAT16 = "engine, bfloat16 logits"
-UNEMBEDDING_FLOAT32 = "unembedding, float32"
-UNEMBEDDING_BFLOAT16 = "unembedding, bfloat16"
+NOT_INVARIANT = "engine, batch invariance off"
+"""A contender whose answers depend on what runs beside them."""
+NOT_COMPILED = "engine, no compiled kernels"
+"""The engine as where the package was built without a C compiler: transformers' modules and PyTorch's kernels."""
 
 
 def closed_loop(at_once: int) -> str:
@@ -80,21 +74,6 @@ def generate(loaded: LoadedModel) -> Measure:
             min_new_tokens=new_tokens,
             do_sample=False,
         )
-        return time.perf_counter() - began
-
-    return measure
-
-
-def unembedding(loaded: LoadedModel, *, in_float32: bool) -> Measure:
-    """Only the logits of the decoding steps."""
-    logits_of = variants.unembedding_alone(loaded, in_float32=in_float32)
-
-    def measure(prompts: list[Tokens], new_tokens: int) -> float:
-        hidden = torch.randn(len(prompts), loaded.anatomy.sizes.hidden_size, dtype=loaded.dtype)
-        began = time.perf_counter()
-        with torch.inference_mode():
-            for _ in range(new_tokens):
-                logits_of(hidden)
         return time.perf_counter() - began
 
     return measure
@@ -177,11 +156,10 @@ def final_layer(loaded: LoadedModel) -> Steering:
     return Steering((ProfileAtStrength(profile),))
 
 
-def varied_engine(loaded: LoadedModel, *changes: Callable[[], None], batch_invariant: InvarianceMode) -> Measure:
-    """Our engine with ``changes`` made to it beforehand."""
-    for change in changes:
-        change()
-    return engine(loaded, [UNSTEERED], batch_invariant=batch_invariant)
+def uncompiled_engine(loaded: LoadedModel) -> Measure:
+    """Our engine without the compiled kernels, from now on in this process."""
+    patch.object(kernels, "UNAVAILABLE", "they are left out to be compared").start()
+    return engine(loaded, [UNSTEERED])
 
 
 def contender(name: str, loaded: LoadedModel) -> Measure:
@@ -195,12 +173,9 @@ def contender(name: str, loaded: LoadedModel) -> Measure:
         "engine, 8 profiles": lambda: engine(loaded, mixed_profiles(loaded, 8)),
         "engine, pair": lambda: engine(loaded, [UNSTEERED, shipped()], arms=2),
         "engine, final-layer pair": lambda: engine(loaded, [UNSTEERED, final_layer(loaded)], arms=2),
-        INVARIANT_BFLOAT16: lambda: varied_engine(loaded, variants.bfloat16_unembedding, batch_invariant="auto"),
-        UNEMBEDDING_FLOAT32: lambda: unembedding(loaded, in_float32=True),
-        UNEMBEDDING_BFLOAT16: lambda: unembedding(loaded, in_float32=False),
+        NOT_INVARIANT: lambda: engine(loaded, [UNSTEERED], batch_invariant="off"),
+        NOT_COMPILED: lambda: uncompiled_engine(loaded),
     }
-    for variant, changes in NOT_INVARIANT.items():
-        makers[variant] = partial(varied_engine, loaded, *changes, batch_invariant="off")
     for at_once in CONCURRENCIES:
         makers[closed_loop(at_once)] = partial(engine, loaded, [UNSTEERED], at_once=at_once)
     return makers[name]()

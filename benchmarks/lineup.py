@@ -9,13 +9,14 @@ from typing import Literal, get_args
 from gguf import GGMLQuantizationType
 from rich.console import Console
 
-from benchmarks.contenders import INVARIANT_BFLOAT16, NOT_INVARIANT, UNEMBEDDING_BFLOAT16, UNEMBEDDING_FLOAT32
+from benchmarks.contenders import NOT_COMPILED, NOT_INVARIANT
 from benchmarks.machine import model_folder
 from benchmarks.peers import environments, weights
 
-Group = Literal["limits", "steering", "peers", "costs"]
+Group = Literal["limits", "steering", "peers", "kernels"]
 GROUPS: tuple[Group, ...] = get_args(Group)
 
+BATCHES = (1, 8, 32)
 REFERENCE = "engine"
 LIMIT = "linear layers, prepacked"
 THREADS = os.cpu_count() or 1
@@ -40,7 +41,7 @@ def members(groups: Sequence[Group]) -> dict[str, Callable[[Console], Command]]:
             "llama.cpp, 8 bits": lambda console: _llama_cpp(console, GGMLQuantizationType.Q8_0),
             "OpenVINO GenAI, 8 bits": lambda console: _openvino(console, "int8"),
         },
-        "costs": _ours(*NOT_INVARIANT, INVARIANT_BFLOAT16, UNEMBEDDING_FLOAT32, UNEMBEDDING_BFLOAT16),
+        "kernels": _ours(NOT_INVARIANT, NOT_COMPILED),
     }
     found = _ours(REFERENCE)
     for group in groups:

@@ -17,6 +17,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.contenders import Measure, engine_measure, final_layer, mixed_profiles, shipped
+from benchmarks.lineup import BATCHES
 from benchmarks.machine import machine, model_folder
 from benchmarks.prompts import NEW_TOKENS, Prompts
 from steering_profiles.models import LoadedModel, ModelSource, load_model
@@ -24,7 +25,6 @@ from steering_profiles.steering import UNSTEERED
 from steering_server.engines.local.engine import Engine
 from steering_server.limits import EngineLimits
 
-BATCHES = (1, 8, 32)
 REFERENCE = "unsteered"
 
 Seconds = dict[str, dict[int, list[float]]]

@@ -16,14 +16,12 @@ from rich.markup import escape
 from rich.progress import track
 from rich.table import Table
 
-from benchmarks.contenders import NOT_INVARIANT, UNEMBEDDING_BFLOAT16, UNEMBEDDING_FLOAT32
-from benchmarks.lineup import GROUPS, LIMIT, REFERENCE, THREADS, Group, members
+from benchmarks.lineup import BATCHES, GROUPS, LIMIT, REFERENCE, THREADS, Group, members
 from benchmarks.machine import machine, model_folder
 from benchmarks.peers.environments import PeerUnavailable
 from benchmarks.prompts import NEW_TOKENS, Prompts
 from benchmarks.workers import ContenderFailed, Worker, worker
 
-BATCHES = (1, 8, 32)
 WARM_UP_TOKENS = 8
 
 
@@ -54,21 +52,6 @@ class Measured:
         if LIMIT not in self.seconds:
             return None
         return self.over(LIMIT, name, batch) * (2 if name.endswith("pair") else 1)
-
-    def cost_of_invariance(self) -> dict[int, tuple[str, float]]:
-        """Return the fastest way that is not invariant, and the engine's speed as a share of its, by batch size."""
-        ways = [name for name in NOT_INVARIANT if name in self.seconds]
-        shares = {batch: [(self.over(way, REFERENCE, batch), way) for way in ways] for batch in self.batches}
-        return {batch: (min(found)[1], min(found)[0]) for batch, found in shares.items() if found}
-
-    def cost_of_float32_logits(self) -> dict[int, float]:
-        """Return what float32 logits take more than a bfloat16 linear layer, as a share of the engine's time."""
-        if not {UNEMBEDDING_FLOAT32, UNEMBEDDING_BFLOAT16} <= self.seconds.keys():
-            return {}
-        return {
-            batch: self.over(UNEMBEDDING_FLOAT32, REFERENCE, batch) - self.over(UNEMBEDDING_BFLOAT16, REFERENCE, batch)
-            for batch in self.batches
-        }
 
 
 def measure_all(runs: int, groups: list[Group], batches: list[int], console: Console) -> Measured:
@@ -113,8 +96,7 @@ def show(measured: Measured) -> Table:
     title = "tokens/s (share of the limit; the engine's speed over it)"
     table = Table("", *(f"batch {batch}" for batch in measured.batches), title=title)
     for name in measured.seconds:
-        if name not in (UNEMBEDDING_FLOAT32, UNEMBEDDING_BFLOAT16):
-            table.add_row(name, *(_cell(measured, name, batch) for batch in measured.batches))
+        table.add_row(name, *(_cell(measured, name, batch) for batch in measured.batches))
     for name, reason in measured.unavailable.items():
         table.add_row(name, escape(reason))
     return table
@@ -137,10 +119,6 @@ def main() -> None:
     measured = measure_all(arguments.runs, arguments.groups, arguments.batches, Console(stderr=True))
     shown = Console()
     shown.print(show(measured))
-    for batch, (way, share) in measured.cost_of_invariance().items():
-        shown.print(f"batch {batch}: the invariant engine has {share:.3f} of the speed of: {way}", markup=False)
-    for batch, cost in measured.cost_of_float32_logits().items():
-        shown.print(f"batch {batch}: float32 logits take {cost:.1%} of a step more than bfloat16 ones")
     for name, types in measured.computed_in.items():
         shown.print(f"{name} computes in {types}", markup=False)
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
@@ -162,8 +140,6 @@ def record(measured: Measured) -> dict[str, object]:
             name: {batch: measured.share_of_limit(name, batch) for batch in measured.batches}
             for name in measured.seconds
         },
-        "cost_of_invariance": measured.cost_of_invariance(),
-        "cost_of_float32_logits": measured.cost_of_float32_logits(),
         "computed_in": measured.computed_in,
         "unavailable": measured.unavailable,
     }

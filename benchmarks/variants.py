@@ -1,35 +1,54 @@
-"""The engine with parts computed in ways that are not batch invariant, to measure what invariance and float32 cost.
+"""A running engine with parts computed in other ways, not batch invariant, to measure what invariance and float32 cost.
 
-A variant is made by replacing functions of the engine in this process, before the engine is created.
+Each is a context manager: inside it the engine computes that way, and afterwards as before.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 from steering_profiles.models import LoadedModel
-from steering_server.engines.local import fused, kernels, runner, torch_attention
+from steering_server.engines.local import fused, kernels, torch_attention
+from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.kernels import ScoreOptions
 from steering_server.engines.local.prepacking import PrepackedLinear
 from steering_server.engines.local.ragged import RaggedBatch
-from steering_server.engines.local.unembedding import Float32Unembedding
+from steering_server.engines.local.runner import Runner
+
+Variant = Callable[[], AbstractContextManager[object]]
 
 
-def pytorch_attention() -> None:
-    """Let fused models attend by PyTorch's kernels."""
-    patch.object(fused, "attend", _attend).start()
+def padded_for_speed(engine: Engine) -> Variant:
+    """Pad small inputs only as far as that saves time, as with batch invariance off."""
+    return lambda: _padded(engine._runner, engine._runner._quickest_padding)
 
 
-def bfloat16_unembedding() -> None:
+def no_padding(engine: Engine) -> Variant:
+    """Multiply as many rows as there are tokens."""
+    return lambda: _padded(engine._runner, 1)
+
+
+@contextmanager
+def _padded(runner: Runner, tokens: int) -> Iterator[None]:
+    before = [linear.min_tokens for linear in runner.linears.all]
+    with patch.object(runner, "_quickest_padding", tokens):
+        runner.pad_to([1] * len(before))
+        yield
+    runner.pad_to(before)
+
+
+def pytorch_attention(engine: Engine) -> Variant:
+    """Attend by PyTorch's kernels."""
+    return lambda: patch.object(fused, "attend", _attend)
+
+
+def bfloat16_unembedding(engine: Engine, loaded: LoadedModel) -> Variant:
     """Compute logits by a prepacked linear layer, whose results are bfloat16."""
-    patch.object(runner, "float32_unembedding", lambda loaded, _: _Bfloat16Unembedding(loaded)).start()
-
-
-def no_compiled_kernels() -> None:
-    """Run as where the package was built without a C compiler: transformers' modules and PyTorch's kernels."""
-    patch.object(kernels, "UNAVAILABLE", "they are left out to be compared").start()
+    logits_of = _bfloat16_logits(loaded)
+    return lambda: patch.object(engine._runner, "_unembedding", logits_of)
 
 
 def unembedding_alone(loaded: LoadedModel, *, in_float32: bool) -> Callable[[Tensor], Tensor]:
@@ -39,19 +58,16 @@ def unembedding_alone(loaded: LoadedModel, *, in_float32: bool) -> Callable[[Ten
         if not isinstance(weight, Tensor):
             raise TypeError("the unembedding has no weight")
         return lambda hidden: kernels.unembed(hidden, weight)
-    return _Bfloat16Unembedding(loaded)
+    return _bfloat16_logits(loaded)
 
 
-class _Bfloat16Unembedding(Float32Unembedding):
-    def __init__(self, loaded: LoadedModel) -> None:
-        module = loaded.anatomy.unembedding
-        if not isinstance(module, nn.Linear):
-            raise TypeError("the unembedding is not a linear layer")
-        self._product = PrepackedLinear([module], shared=True)
-        super().__init__(module)
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        return self._product(hidden).to(torch.float32)  # the sums over the vocabulary are compiled for float32
+def _bfloat16_logits(loaded: LoadedModel) -> Callable[[Tensor], Tensor]:
+    module = loaded.anatomy.unembedding
+    if not isinstance(module, nn.Linear):
+        raise TypeError("the unembedding is not a linear layer")
+    product = PrepackedLinear([module], shared=True)
+    # The sums over the vocabulary are compiled for float32.
+    return lambda hidden: product(hidden).to(torch.float32)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, batch: RaggedBatch, layer: int, options: ScoreOptions) -> Tensor:

@@ -71,7 +71,7 @@ def _seconds_of(work: Callable[[], object]) -> float:
 def measure_engine(rounds: int) -> dict[int, list[float]]:
     """Return the computing time in which the engine answers batches of each size."""
     prompts = Prompts(model_folder())
-    command = [sys.executable, "-m", "benchmarks.contenders", next(iter(NOT_INVARIANT))]
+    command = [sys.executable, "-m", "benchmarks.contenders", NOT_INVARIANT]
     seconds: dict[int, list[float]] = {batch: [] for batch in BATCHES}
     with worker(command, {"OMP_NUM_THREADS": str(_THREADS)}) as engine:
         for batch in BATCHES:

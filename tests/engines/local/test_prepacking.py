@@ -50,6 +50,20 @@ def test_a_prepacked_weight_takes_no_memory_of_its_own_and_cannot_be_read_by_mis
     prepacked.close()
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 3])
+def test_a_padded_product_has_the_rows_of_its_input_and_those_of_a_larger_batch(tokens: int):
+    model = Tied()
+    prepacked = PrepackedLinears(model)
+    x = torch.randn(1, 4, 24, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        among_others = model.linear(x)
+        prepacked.of(model.linear).min_tokens = 4
+        padded = model.linear(x[:, :tokens])
+    assert padded.shape == (1, tokens, 24)
+    torch.testing.assert_close(padded, among_others[:, :tokens])
+    prepacked.close()
+
+
 def test_layers_of_dtypes_without_such_kernels_are_left_unchanged():
     loaded = build_model("llama", dtype=torch.float64)
     weights = [parameter.data_ptr() for parameter in loaded.model.parameters()]

@@ -2,10 +2,10 @@
 
 The compiled kernels are so by construction. Matrix products and what else a model computes are PyTorch's: whether they
 are, on this machine and for this model's own shapes, is measured at start. Kernels that are not mostly differ for very
-few tokens only, so that padding small batches is enough.
+few tokens only, so that padding the inputs of these products is enough.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from steering_server.engines.local.runner import Runner
 from steering_server.generation.invariance import BatchInvariance
 
 _PADDINGS = (1, 2, 4, 8, 16)
-"""Numbers of tokens that smaller batches are padded to, the first that serves."""
+"""Numbers of tokens that smaller inputs are padded to, the first that serves."""
 _TOKENS = (*range(1, 21), 24, 31, 32, 33, 48, 63, 64, 65, 96, 127, 128, 129, 255, 256)
 """Numbers of tokens at which the products of linear layers are compared."""
 _ROPE_BY_LENGTH = ("dynamic", "longrope")
@@ -27,7 +27,7 @@ _ROPE_BY_LENGTH = ("dynamic", "longrope")
 
 
 def ensure_invariance(runner: Runner, loaded: LoadedModel) -> BatchInvariance:
-    """Pad the runner's small batches as far as batch invariance needs it, and say whether it then holds.
+    """Pad the inputs of the runner's products as far as batch invariance needs it, and say whether it then holds.
 
     Nothing may have been computed yet: the check uses slots of the KV cache, and clears them.
     """
@@ -39,14 +39,15 @@ def ensure_invariance(runner: Runner, loaded: LoadedModel) -> BatchInvariance:
         return BatchInvariance(
             False, f"matrix products of its {', '.join(unmeasured)} are not those of prepacked layers"
         )
-    least = least_padding(runner.linears.all, loaded.dtype)
-    if least is None:
+    found = [least_padding(linear, loaded.dtype) for linear in runner.linears.all]
+    own = [padding for padding in found if padding is not None]
+    if len(own) < len(found):
         return BatchInvariance(False, "on this machine products of its linear layers depend on the number of tokens")
-    for padding in _PADDINGS[_PADDINGS.index(least) :]:
-        runner.pad_to(padding)
+    for least in _PADDINGS:
+        runner.pad_to([max(padding, least) for padding in own])
         if _is_invariant(runner, loaded.anatomy.sizes.vocab_size):
             return BatchInvariance(True, None)
-    runner.pad_to(1)
+    runner.pad_to([1] * len(own))
     return BatchInvariance(False, "on this machine a sequence's logits were not the same alone and beside others")
 
 
@@ -77,15 +78,12 @@ def _uneven_sizes(loaded: ModelWithAnatomy) -> list[str]:
     return [f"{name} ({size})" for name, size in found.items() if size % VECTOR]
 
 
-def least_padding(linears: Iterable[PrepackedLinear], dtype: torch.dtype) -> int | None:
-    """Return the padding from which on no product depends on the number of tokens; None if none of ours serves."""
-    differing: set[int] = set()
-    for linear in linears:
-        key = (linear.shape, linear.has_bias, dtype, torch.get_num_threads())
-        if key not in _differing:
-            _differing[key] = _differing_sizes(linear, dtype)
-        differing |= _differing[key]
-    return next((padding for padding in _PADDINGS if all(tokens < padding for tokens in differing)), None)
+def least_padding(linear: PrepackedLinear, dtype: torch.dtype) -> int | None:
+    """Return the padding from which on a product does not depend on the number of tokens; None if none serves."""
+    key = (linear.shape, linear.has_bias, dtype, torch.get_num_threads())
+    if key not in _differing:
+        _differing[key] = _differing_sizes(linear, dtype)
+    return next((padding for padding in _PADDINGS if all(tokens < padding for tokens in _differing[key])), None)
 
 
 _differing: dict[object, set[int]] = {}

@@ -9,7 +9,6 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import pad
 from transformers.pytorch_utils import Conv1D
 
 from steering_profiles.models.projections import features, input_major, is_dense
@@ -31,7 +30,7 @@ class PrepackedLinear:
         """
         self.layers = layers
         self.min_tokens = 1
-        """Number of tokens below which a batch is padded, see :mod:`.invariance`."""
+        """Number of tokens below which the input is padded, see :mod:`.invariance`."""
         self._shared = shared
         weights = [input_major(layer).data.T.contiguous() for layer in layers]
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
@@ -51,7 +50,8 @@ class PrepackedLinear:
         """Return ``[..., tokens, out_features]`` of ``[..., tokens, in_features]``."""
         tokens = x.shape[-2]
         if tokens < self.min_tokens:
-            return self._multiply(pad(x, (0, 0, 0, self.min_tokens - tokens)))[..., :tokens, :]
+            repeats = -(-self.min_tokens // tokens)  # padded with the tokens themselves, which is the quickest way
+            return self._multiply(torch.cat([x] * repeats, dim=-2)).narrow(-2, 0, tokens)
         return self._multiply(x)
 
     def _multiply(self, x: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from steering_server.engines.local.decode_graphs import DecodeGraphs
 from steering_server.engines.local.fused import FusedModel
 from steering_server.engines.local.kv_cache import KVCache
 from steering_server.engines.local.logits import largest
+from steering_server.engines.local.padding import quickest_padding
 from steering_server.engines.local.prepacking import PrepackedLinears
 from steering_server.engines.local.ragged import RaggedBatch, SequenceInput, build_batch, layout_order
 from steering_server.engines.local.unembedding import float32_unembedding
@@ -77,7 +78,8 @@ class Runner:
             without=() if self._unembedding is None else (loaded.anatomy.unembedding,),
         )
         self._fused = FusedModel(loaded, self._linears, self.steering) if self.fused_refused is None else None
-        self._min_tokens = 1
+        self._quickest_padding = quickest_padding(self._linears.all, loaded.dtype)
+        self.pad_to([1] * len(self._linears.all))
         self._graphs: DecodeGraphs | None = None
 
     @property
@@ -95,11 +97,15 @@ class Runner:
         self._graphs = graphs
         self.kv_cache.is_attended_in_place = graphs is not None
 
-    def pad_to(self, min_tokens: int) -> None:
-        """Pad every smaller batch to ``min_tokens`` tokens from now on."""
-        self._min_tokens = min_tokens
-        for linear in self._linears.all:
-            linear.min_tokens = min_tokens
+    def pad_to(self, min_tokens: Sequence[int]) -> None:
+        """Pad the input of each of :attr:`linears` to its own number of tokens, or to more where that is faster.
+
+        ``min_tokens`` has as many numbers as there are linear layers.
+        """
+        for linear, least in zip(self._linears.all, min_tokens, strict=True):
+            linear.min_tokens = max(least, self._quickest_padding)
+        # What all of them need is padded once.
+        self._min_tokens = min((linear.min_tokens for linear in self._linears.all), default=1)
 
     @torch.inference_mode()
     def run(self, inputs: Sequence[SequenceInput]) -> list[SequenceOutput]:
@@ -113,7 +119,6 @@ class Runner:
             return _one_row_each(self._graphs.run(inputs))
         gate_passes = {i: again for i, each in enumerate(inputs) if (again := each.gate_pass(self._layers)) is not None}
         every = [*inputs, *gate_passes.values()]
-        every.extend(self._filler(every))
         order = layout_order(every)
         ordered = [every[index] for index in order]
         used = {row for each in ordered for row in each.steering_rows}
@@ -137,14 +142,6 @@ class Runner:
                 closed[chosen] = logits[spans[gate_pass]][chosen]
         finite = largest(logits).isfinite().tolist()  # of a row with a NaN it is NaN
         return [SequenceOutput(logits, spans[index], all(finite[spans[index]])) for index in range(len(inputs))]
-
-    def _filler(self, inputs: Sequence[SequenceInput]) -> list[SequenceInput]:
-        """Return a sequence that fills a batch up where padding cannot: below the layers at which sequences diverge."""
-        lowest = sum(len(each.tokens) for each in inputs if each.divergence is None)
-        if lowest >= self._min_tokens or all(each.divergence is None for each in inputs):
-            return []
-        tokens = [0] * min(self._min_tokens - lowest, self.kv_cache.length)
-        return [SequenceInput(tokens, position=0, slot=self.kv_cache.spare_slot, steering_row=0, logits_for=range(0))]
 
     def _forward(self, tokens: Tensor, positions: Tensor, batch: RaggedBatch, wanted: Tensor) -> Tensor:
         """Return the logits of the ``wanted`` tokens, ``[wanted, vocab]``."""

@@ -1,0 +1,155 @@
+"""The cost of batch invariance and of float32 logits: one engine, parts of it computed in other ways, in random order.
+
+One engine serves every row, since the places of the weights in memory alone make two processes differ by several
+percent. It is measured twice as it is: the ratio of the two is what chance does.
+
+python -m benchmarks.invariance_cost [--rounds N] [--out FILE.json]
+"""
+
+import argparse
+import json
+import random
+import statistics
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from torch import Tensor
+
+from benchmarks import variants
+from benchmarks.contenders import Measure, engine_measure
+from benchmarks.lineup import BATCHES
+from benchmarks.machine import machine, model_folder
+from benchmarks.prompts import NEW_TOKENS, Prompts
+from benchmarks.variants import Variant
+from steering_profiles.models import LoadedModel, ModelSource, load_model
+from steering_profiles.steering import UNSTEERED
+from steering_server.engines.local.engine import Engine
+from steering_server.limits import EngineLimits
+
+REFERENCE = "engine"
+AGAIN = "engine, again"
+INVARIANT_BFLOAT16 = "invariant, bfloat16 logits"
+UNEMBEDDING_FLOAT32 = "unembedding alone, float32"
+UNEMBEDDING_BFLOAT16 = "unembedding alone, bfloat16"
+
+Seconds = dict[str, dict[int, list[float]]]
+
+
+def ways(loaded: LoadedModel, engine: Engine) -> dict[str, tuple[Variant, ...]]:
+    """Return the variants that are in force together, by the name of the row."""
+    off, attention = variants.padded_for_speed(engine), variants.pytorch_attention(engine)
+    bfloat16 = variants.bfloat16_unembedding(engine, loaded)
+    return {
+        REFERENCE: (),
+        AGAIN: (),
+        INVARIANT_BFLOAT16: (bfloat16,),
+        "off": (off,),
+        "off, no padding": (variants.no_padding(engine),),
+        "off, PyTorch's attention": (off, attention),
+        "off, bfloat16 logits": (off, bfloat16),
+        "off, PyTorch's attention, bfloat16 logits": (off, attention, bfloat16),
+    }
+
+
+def changed(measure: Measure, together: tuple[Variant, ...]) -> Measure:
+    """Return a measurement of the engine with variants in force."""
+
+    def measured(prompts: list[list[int]], new_tokens: int) -> float:
+        with ExitStack() as stack:
+            for variant in together:
+                stack.enter_context(variant())
+            return measure(prompts, new_tokens)
+
+    return measured
+
+
+def alone(loaded: LoadedModel, logits_of: Callable[[Tensor], Tensor]) -> Measure:
+    """Return a measurement of the logits of the decoding steps only."""
+
+    def measured(prompts: list[list[int]], new_tokens: int) -> float:
+        hidden = torch.randn(len(prompts), loaded.anatomy.sizes.hidden_size, dtype=loaded.dtype)
+        began = time.perf_counter()
+        with torch.inference_mode():
+            for _ in range(new_tokens):
+                logits_of(hidden)
+        return time.perf_counter() - began
+
+    return measured
+
+
+def measure_all(rounds: int, console: Console) -> Seconds:
+    """Return the seconds of each round of each row at each batch size.
+
+    Raises:
+        SystemExit: the engine is not batch invariant on this machine.
+    """
+    loaded = load_model(ModelSource())
+    engine = Engine(loaded, EngineLimits(max_length=512))
+    engine.start()
+    if not engine.batch_invariance.holds:
+        raise SystemExit(f"the engine is not batch invariant here: {engine.batch_invariance.reason}")
+    plain = engine_measure(engine, [UNSTEERED])
+    measures = {name: changed(plain, together) for name, together in ways(loaded, engine).items()}
+    for name, in_float32 in ((UNEMBEDDING_FLOAT32, True), (UNEMBEDDING_BFLOAT16, False)):
+        measures[name] = alone(loaded, variants.unembedding_alone(loaded, in_float32=in_float32))
+    prompts, order = Prompts(model_folder()), random.Random(0)
+    seconds: Seconds = {name: {batch: [] for batch in BATCHES} for name in measures}
+    try:
+        for batch in BATCHES:
+            for name in measures:
+                measures[name](prompts.take(batch), 4)  # warm up
+            for _ in track(range(rounds), f"batch {batch}", console=console):
+                for name in order.sample(list(measures), len(measures)):
+                    seconds[name][batch].append(measures[name](prompts.take(batch), NEW_TOKENS))
+    finally:
+        engine.close()
+    return seconds
+
+
+def ratio(seconds: Seconds, name: str, batch: int) -> float:
+    """Return the median, over rounds, of a row's time as a multiple of the engine's in the same round."""
+    pairs = zip(seconds[name][batch], seconds[REFERENCE][batch], strict=True)
+    return statistics.median(one / engine for one, engine in pairs)
+
+
+def fastest_other_way(seconds: Seconds, batch: int) -> tuple[str, float]:
+    """Return the fastest row that is not batch invariant, and the invariant engine's speed as a share of its."""
+    rows = [name for name in seconds if name.startswith("off")]
+    fastest = min(rows, key=lambda name: ratio(seconds, name, batch))
+    return fastest, ratio(seconds, fastest, batch)
+
+
+def cost_of_float32_logits(seconds: Seconds, batch: int) -> float:
+    """Return what float32 logits take more than those of a bfloat16 linear layer, as a share of a step."""
+    return ratio(seconds, UNEMBEDDING_FLOAT32, batch) - ratio(seconds, UNEMBEDDING_BFLOAT16, batch)
+
+
+def main() -> None:
+    """Measure, print the table and write the JSON file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/invariance_cost.json"))
+    arguments = parser.parse_args()
+    seconds = measure_all(arguments.rounds, Console(stderr=True))
+    table = Table("", *(f"batch {batch}" for batch in BATCHES), title="time over that of the invariant engine")
+    for name in seconds:
+        table.add_row(name, *(f"{ratio(seconds, name, batch):.3f}" for batch in BATCHES))
+    shown = Console()
+    shown.print(table)
+    for batch in BATCHES:
+        way, share = fastest_other_way(seconds, batch)
+        shown.print(f"batch {batch}: the invariant engine has {share:.3f} of the speed of: {way}", markup=False)
+        cost = cost_of_float32_logits(seconds, batch)
+        shown.print(f"batch {batch}: float32 logits take {cost:.1%} of a step more than bfloat16 ones")
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(json.dumps({"machine": machine(), "seconds": seconds}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
