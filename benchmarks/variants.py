@@ -4,7 +4,7 @@ Each is a context manager: inside it the engine computes that way, and afterward
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from unittest.mock import patch
 
 import torch
@@ -14,30 +14,25 @@ from steering_profiles.models import LoadedModel
 from steering_server.engines.local import fused, kernels, torch_attention
 from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.kernels import ScoreOptions
-from steering_server.engines.local.prepacking import PrepackedLinear
+from steering_server.engines.local.prepacking import OneDNNWeight, PrepackedLinear
 from steering_server.engines.local.ragged import RaggedBatch
-from steering_server.engines.local.runner import Runner
 
 Variant = Callable[[], AbstractContextManager[object]]
 
 
-def padded_for_speed(engine: Engine) -> Variant:
-    """Pad small inputs only as far as that saves time, as with batch invariance off."""
-    return lambda: _padded(engine._runner, engine._runner._quickest_padding)
+def onednn_products(engine: Engine) -> Variant:
+    """Multiply by oneDNN's kernels, as many rows as there are tokens."""
+    linears = engine._runner.linears.all
+    weights = [OneDNNWeight(linear.weight.unpacked()) for linear in linears]
 
+    @contextmanager
+    def changed() -> Iterator[None]:
+        with ExitStack() as stack:
+            for linear, weight in zip(linears, weights, strict=True):
+                stack.enter_context(patch.object(linear, "weight", weight))
+            yield
 
-def no_padding(engine: Engine) -> Variant:
-    """Multiply as many rows as there are tokens."""
-    return lambda: _padded(engine._runner, 1)
-
-
-@contextmanager
-def _padded(runner: Runner, tokens: int) -> Iterator[None]:
-    before = [linear.min_tokens for linear in runner.linears.all]
-    with patch.object(runner, "_quickest_padding", tokens):
-        runner.pad_to([1] * len(before))
-        yield
-    runner.pad_to(before)
+    return changed
 
 
 def pytorch_attention(engine: Engine) -> Variant:
@@ -65,9 +60,9 @@ def _bfloat16_logits(loaded: LoadedModel) -> Callable[[Tensor], Tensor]:
     module = loaded.anatomy.unembedding
     if not isinstance(module, nn.Linear):
         raise TypeError("the unembedding is not a linear layer")
-    product = PrepackedLinear([module], shared=True)
+    weight = PrepackedLinear([module], shared=True)
     # The sums over the vocabulary are compiled for float32.
-    return lambda hidden: product(hidden).to(torch.float32)
+    return lambda hidden: weight(hidden).to(torch.float32)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, batch: RaggedBatch, layer: int, options: ScoreOptions) -> Tensor:

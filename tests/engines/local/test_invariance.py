@@ -14,7 +14,7 @@ from steering_profiles.steering import UNSTEERED, Steering
 from steering_server.engines.local import invariance, kernels
 from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.kv_cache import bytes_per_token, padded_length
-from steering_server.engines.local.prepacking import PrepackedLinear
+from steering_server.engines.local.prepacking import OneDNNWeight
 from steering_server.errors import ConfigError
 from steering_server.generation.requests import Chunk, GenerationRequest, SamplingParams
 from steering_server.limits import EngineLimits
@@ -35,7 +35,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 """Sizes of models that run transformers' modules are multiples of 32, as those of nearly all real ones are."""
 DTYPES = [torch.float32, torch.bfloat16]
-PREPACKED = {torch.float32: True, torch.bfloat16: torch.ops.mkldnn._is_mkldnn_bf16_supported()}
+PREPACKED = {dtype: dtype == torch.float32 or kernels.can_multiply(dtype) for dtype in DTYPES}
 """Whether this CPU has matrix products for prepacked weights; without them nothing is promised."""
 
 
@@ -182,21 +182,41 @@ def test_products_that_are_not_measured_are_not_promised_to_be_invariant():
         assert "MixtralExperts" in str(engine.engine.batch_invariance.reason)
 
 
-def test_small_batches_are_padded_as_far_as_linear_layers_need_it(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(invariance, "_differing_sizes", lambda linear, dtype: {1, 3, 5})
+def test_inputs_are_padded_as_far_as_their_linear_layer_needs_it(monkeypatch: pytest.MonkeyPatch):
+    loaded = family("llama", torch.float32)
+    neurons = loaded.anatomy.sizes.neurons
+    needs = {neurons: {1, 3, 5}}
+    monkeypatch.setattr(invariance, "_differing_sizes", lambda linear, dtype: needs.get(linear.shape[1], {1}))
     monkeypatch.setattr(invariance, "_differing", {})
-    with running(family("llama", torch.float32)) as engine:
+    with running(loaded) as engine:
         assert engine.engine.batch_invariance.holds
-        computed: list[int] = []
-        multiply = PrepackedLinear._multiply
+        computed: dict[int, list[int]] = {}
+        multiply = kernels.PackedWeight.multiply
 
-        def counting(linear: PrepackedLinear, x: torch.Tensor) -> torch.Tensor:
-            computed.append(x.shape[-2])
-            return multiply(linear, x)
+        def counting(weight: kernels.PackedWeight, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+            computed.setdefault(x.shape[-1], []).append(x.shape[-2])
+            return multiply(weight, x, bias)
 
-        monkeypatch.setattr(PrepackedLinear, "_multiply", counting)
+        monkeypatch.setattr(kernels.PackedWeight, "multiply", counting)
         engine.run(GenerationRequest((5,), SamplingParams(max_tokens=3, temperature=0), UNSTEERED))
-    assert min(computed) == 8
+    fewest = {width: min(rows) for width, rows in computed.items()}
+    assert fewest.pop(neurons) == 8
+    assert set(fewest.values()) == {2}
+
+
+def test_products_of_onednn_are_padded_until_a_sequence_gets_the_same_answer_alone(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(kernels, "can_multiply", lambda dtype: False)
+    loaded = build_family("llama", dtype=torch.float32)
+    sampling = SamplingParams(max_tokens=8, temperature=0, logprobs=3)
+    generations = [
+        GenerationRequest((5 + n,) * (1 + 7 * n), sampling, arm) for n in range(4) for arm in arms_of(loaded)
+    ]
+    with running(loaded) as engine:
+        assert isinstance(engine.engine._runner.linears.all[0].weight, OneDNNWeight)
+        assert engine.engine.batch_invariance.holds
+        expected = [alone(engine, generation) for generation in generations]
+    with running(loaded) as engine:
+        assert engine.run(*generations) == expected
 
 
 def test_invariance_can_be_switched_off():

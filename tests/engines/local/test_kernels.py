@@ -159,6 +159,40 @@ def test_logits_are_sums_in_float32_and_independent_of_other_rows(dtype: torch.d
         assert torch.equal(kernels.unembed(hidden[4 : 4 + rows], weight), logits[4 : 4 + rows])
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(576, 960), (64, 33), (33, 64), (1, 1), (2, 31)])
+@pytest.mark.parametrize("biased", [False, True])
+def test_a_product_with_a_packed_weight_is_exact_and_independent_of_other_rows(
+    dtype: torch.dtype, shape: tuple[int, int], biased: bool
+):
+    torch.manual_seed(0)
+    width, columns = shape
+    weight, bias = torch.randn(columns, width).to(dtype), torch.randn(columns).to(dtype) if biased else None
+    packed, x = kernels.PackedWeight(weight), torch.randn(29, width).to(dtype)
+    products = packed.multiply(x, bias)
+    expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
+    torch.testing.assert_close(products, expected.to(dtype), atol=1e-4 if dtype == torch.float32 else 1e-2, rtol=8e-3)
+    for rows in range(1, 15):
+        assert torch.equal(packed.multiply(x[7 : 7 + rows], bias), products[7 : 7 + rows])
+    assert torch.equal(packed.multiply(x.view(1, 29, 1, width), bias).view(29, columns), products)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(st.integers(1, 70), st.integers(1, 70))
+def test_a_packed_weight_is_unpacked_bit_for_bit(dtype: torch.dtype, width: int, columns: int):
+    weight = torch.randn(columns, width).to(dtype)
+    assert torch.equal(kernels.PackedWeight(weight).unpacked(), weight)
+
+
+def test_a_product_reads_nothing_but_its_own_row():
+    """The row after it, and what lies beyond the last one, may hold anything."""
+    weight = kernels.PackedWeight(torch.ones(3, 5, dtype=torch.bfloat16))
+    x = torch.ones(4, 5, dtype=torch.bfloat16)
+    x[1:] = torch.nan
+    assert weight.multiply(x[:1], None).tolist() == [[5.0] * 3]
+    assert weight.multiply(x, None)[0].tolist() == [5.0] * 3
+
+
 @given(st.integers(1, 700), st.integers(1, 5), st.integers(0, 2**32))
 def test_a_row_of_logits_is_summarised_as_pytorch_does(vocabulary: int, rows: int, seed: int):
     logits = 10 * torch.randn(rows, vocabulary, generator=torch.Generator().manual_seed(seed)).round(decimals=1)

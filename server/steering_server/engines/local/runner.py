@@ -16,7 +16,6 @@ from steering_server.engines.local.decode_graphs import DecodeGraphs
 from steering_server.engines.local.fused import FusedModel
 from steering_server.engines.local.kv_cache import KVCache
 from steering_server.engines.local.logits import largest
-from steering_server.engines.local.padding import quickest_padding
 from steering_server.engines.local.prepacking import PrepackedLinears
 from steering_server.engines.local.ragged import RaggedBatch, SequenceInput, build_batch, layout_order
 from steering_server.engines.local.unembedding import float32_unembedding
@@ -78,8 +77,7 @@ class Runner:
             without=() if self._unembedding is None else (loaded.anatomy.unembedding,),
         )
         self._fused = FusedModel(loaded, self._linears, self.steering) if self.fused_refused is None else None
-        self._quickest_padding = quickest_padding(self._linears.all, loaded.dtype)
-        self.pad_to([1] * len(self._linears.all))
+        self._min_tokens = 1
         self._graphs: DecodeGraphs | None = None
 
     @property
@@ -98,14 +96,11 @@ class Runner:
         self.kv_cache.is_attended_in_place = graphs is not None
 
     def pad_to(self, min_tokens: Sequence[int]) -> None:
-        """Pad the input of each of :attr:`linears` to its own number of tokens, or to more where that is faster.
-
-        ``min_tokens`` has as many numbers as there are linear layers.
-        """
+        """Pad the input of each of :attr:`linears` to its own number of tokens from now on."""
         for linear, least in zip(self._linears.all, min_tokens, strict=True):
-            linear.min_tokens = max(least, self._quickest_padding)
+            linear.min_tokens = least
         # What all of them need is padded once.
-        self._min_tokens = min((linear.min_tokens for linear in self._linears.all), default=1)
+        self._min_tokens = min(min_tokens, default=1)
 
     @torch.inference_mode()
     def run(self, inputs: Sequence[SequenceInput]) -> list[SequenceOutput]:

@@ -21,6 +21,7 @@
 #define MAX_ROWS 132
 #define MAX_HEAD_DIM 512
 #define TOKENS 64        /* of the vocabulary, whose logits are computed at a time */
+#define AHEAD 2048       /* bytes by which weights are fetched before they are multiplied */
 
 typedef float v16 __attribute__((vector_size(64)));
 typedef float v16_unaligned __attribute__((vector_size(64), aligned(4), may_alias));
@@ -32,6 +33,7 @@ typedef int32_t i32x16 __attribute__((vector_size(64)));
 typedef uint32_t u32x8 __attribute__((vector_size(32)));
 typedef uint32_t u32x8_unaligned __attribute__((vector_size(32), aligned(2), may_alias));
 typedef int32_t i32x8 __attribute__((vector_size(32)));
+typedef uint32_t pair __attribute__((aligned(2), may_alias)); /* two of bfloat16 */
 
 typedef struct {
     const void *query;
@@ -86,6 +88,12 @@ typedef struct {
 } logits_args;
 
 typedef struct {
+    const void *inputs, *weight, *bias;
+    void *out;
+    int64_t rows, width, columns;
+} linear_args;
+
+typedef struct {
     const float *logits;
     int64_t vocabulary;
     float *largest, *log_total;
@@ -96,7 +104,8 @@ typedef struct {
 typedef void (*task)(const void *args, int64_t index);
 
 typedef struct {
-    task attend, add_norm, gate, rotary, cache, logits, summary;
+    task attend, add_norm, gate, rotary, cache, logits, linear, summary;
+    int64_t columns, paired; /* of a panel of `linear`; how many of the width are multiplied and added together */
     int widens; /* `logits` takes inputs in float32 whatever the weights are in */
 } kernels;
 
@@ -423,6 +432,23 @@ static PyObject *logits(PyObject *self, PyObject *const *args, Py_ssize_t given)
     Py_RETURN_NONE;
 }
 
+/* is_bfloat16, threads, inputs, weight, bias, out, rows, width, columns */
+static PyObject *linear(PyObject *self, PyObject *const *args, Py_ssize_t given) {
+    int64_t n[9];
+    if (!read_arguments(args, given, 9, n, 0, NULL)) return NULL;
+    const kernels *used = KERNELS(n[0]);
+    linear_args a = {POINTER(2), POINTER(3), POINTER(4), POINTER(5), n[6], n[7], n[8]};
+    run(used->linear, &a, (n[8] + used->columns - 1) / used->columns, used->columns * n[6] * n[7], n[1]);
+    Py_RETURN_NONE;
+}
+
+/* is_bfloat16; returns the columns of a panel of a packed weight, and how many of its width lie together */
+static PyObject *panel(PyObject *self, PyObject *const *args, Py_ssize_t given) {
+    int64_t n[1];
+    if (!read_arguments(args, given, 1, n, 0, NULL)) return NULL;
+    return Py_BuildValue("LL", (long long)KERNELS(n[0])->columns, (long long)KERNELS(n[0])->paired);
+}
+
 /* threads, logits, rows, vocabulary, largest, log_total, likeliest */
 static PyObject *summary(PyObject *self, PyObject *const *args, Py_ssize_t given) {
     int64_t n[7];
@@ -435,7 +461,7 @@ static PyObject *summary(PyObject *self, PyObject *const *args, Py_ssize_t given
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
     {"configure", configure, METH_VARARGS, NULL},
-    FAST(attend), FAST(add_norm), FAST(gate), FAST(rotary), FAST(cache), FAST(logits), FAST(summary),
+    FAST(attend), FAST(add_norm), FAST(gate), FAST(rotary), FAST(cache), FAST(logits), FAST(linear), FAST(panel), FAST(summary),
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", NULL, 0, methods, NULL, NULL, NULL, NULL};

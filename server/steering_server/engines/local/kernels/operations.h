@@ -415,17 +415,24 @@ INLINE void NAME(add_products)(const FACTOR *const *inputs, int rows, const FACT
         }
 }
 
-/* parts[4 * row + token] = inputs[row] * weights[token], summed up in 16 lanes */
+/* parts[4 * row + token] = inputs[row] * weights[token], summed up in 16 lanes. The next weights are fetched meanwhile,
+ * `in_order` of their addresses or of their use. */
 INLINE void NAME(multiply)(int64_t width, const FACTOR *const *inputs, int rows, const FACTOR *const *weights, int tokens,
-                           v16 *parts) {
+                           int in_order, v16 *parts) {
     TOTAL totals[4][4][LOADS];
     for (int row = 0; row < rows; row++)
         for (int token = 0; token < tokens; token++)
             for (int i = 0; i < LOADS; i++) totals[row][token][i] = (TOTAL){0};
+#if DOT || !BFLOAT16
+    const char *ahead = (const char *)(weights[0] + 4 * width);
+    const int64_t line = STEP * sizeof(FACTOR), by_token = in_order ? line : width * (int64_t)sizeof(FACTOR);
+    const int64_t by_step = in_order ? tokens * line : line;
+#endif
     int64_t d = 0;
     for (; d + STEP <= width; d += STEP) {
 #if DOT || !BFLOAT16
-        for (int token = 0; token < tokens; token++) __builtin_prefetch(weights[token] + d + 4 * width);
+        for (int token = 0; token < tokens; token++) __builtin_prefetch(ahead + token * by_token);
+        ahead += by_step;
 #endif
         NAME(add_products)(inputs, rows, weights, tokens, d, totals);
     }
@@ -444,22 +451,23 @@ INLINE void NAME(multiply)(int64_t width, const FACTOR *const *inputs, int rows,
 }
 
 /* sums[4 * row + token] = inputs[row] . weights[token], for `rows` (at most 4) rows and four tokens */
-INLINE void NAME(logits_4)(int64_t width, const FACTOR *const *inputs, int rows, const FACTOR *const *weights, float *sums) {
+INLINE void NAME(logits_4)(int64_t width, const FACTOR *const *inputs, int rows, const FACTOR *const *weights,
+                           int in_order, float *sums) {
     v16 parts[16];
     for (int i = 0; i < 16; i++) parts[i] = (v16){0};
 #if AVX512
     switch (rows) { /* a constant number of rows keeps the sums in registers */
-        case 1: NAME(multiply)(width, inputs, 1, weights, 4, parts); break;
-        case 2: NAME(multiply)(width, inputs, 2, weights, 4, parts); break;
-        case 3: NAME(multiply)(width, inputs, 3, weights, 4, parts); break;
-        default: NAME(multiply)(width, inputs, 4, weights, 4, parts);
+        case 1: NAME(multiply)(width, inputs, 1, weights, 4, in_order, parts); break;
+        case 2: NAME(multiply)(width, inputs, 2, weights, 4, in_order, parts); break;
+        case 3: NAME(multiply)(width, inputs, 3, weights, 4, in_order, parts); break;
+        default: NAME(multiply)(width, inputs, 4, weights, 4, in_order, parts);
     }
 #else
     for (int token = 0; token < 4; token += 2) { /* there are registers for four sums */
         int row = 0;
         for (; row + 2 <= rows; row += 2)
-            NAME(multiply)(width, inputs + row, 2, weights + token, 2, parts + 4 * row + token);
-        if (row < rows) NAME(multiply)(width, inputs + row, 1, weights + token, 2, parts + 4 * row + token);
+            NAME(multiply)(width, inputs + row, 2, weights + token, 2, in_order, parts + 4 * row + token);
+        if (row < rows) NAME(multiply)(width, inputs + row, 1, weights + token, 2, in_order, parts + 4 * row + token);
     }
 #endif
     *(v16_unaligned *)sums = sum_each(parts);
@@ -467,6 +475,8 @@ INLINE void NAME(logits_4)(int64_t width, const FACTOR *const *inputs, int rows,
 
 static void NAME(logits_block)(const logits_args *a, int64_t block) {
     const int64_t first = block * TOKENS, end = first + TOKENS < a->vocabulary ? first + TOKENS : a->vocabulary;
+    /* Memory is read faster in the order of addresses than in that of use, which serves many rows better: they hide it. */
+    const int in_order = a->rows <= 8;
 #if BFLOAT16 && !DOT
     float widened[4 * a->width];
 #endif
@@ -492,13 +502,75 @@ static void NAME(logits_block)(const logits_args *a, int64_t block) {
             float sums[16];
             const int rows = a->rows - row < 4 ? (int)(a->rows - row) : 4;
             for (int i = 0; i < rows; i++) inputs[i] = (const FACTOR *)a->inputs + (row + i) * a->width;
-            NAME(logits_4)(a->width, inputs, rows, weights, sums);
+            NAME(logits_4)(a->width, inputs, rows, weights, in_order, sums);
             for (int i = 0; i < rows; i++)
                 for (int j = 0; j < 4 && token + j < end; j++)
                     a->out[(row + i) * a->vocabulary + token + j] = sums[4 * i + j];
         }
     }
 }
+
+/* ---- linear layers -------------------------------------------------------------------------------------------- */
+
+#if AVX512
+#define MOST_ROWS 12 /* whose sums stay in registers */
+#else
+#define MOST_ROWS 6
+#endif
+
+/* A panel is two vectors of columns of the product; its weights lie one after the other, [width][2 * LANES], with DOT in
+ * pairs of the width. Of `rows` rows only `left` exist. */
+INLINE void NAME(multiply_panel)(const linear_args *a, int64_t panel, int64_t first, const int rows, int64_t left) {
+    const T *weights = (const T *)a->weight + panel * a->width * 2 * LANES, *inputs[MOST_ROWS];
+    VEC sums[MOST_ROWS][2];
+    for (int row = 0; row < rows; row++) {
+        inputs[row] = (const T *)a->inputs + (first + (row < left ? row : left - 1)) * a->width;
+        sums[row][0] = sums[row][1] = spread(0);
+    }
+    for (int64_t d = 0; d < a->width; d += PER_PACKED, weights += 2 * LANES * PER_PACKED) {
+        __builtin_prefetch(weights + AHEAD / sizeof(T));
+        if (2 * LANES * PER_PACKED * sizeof(T) > 64) __builtin_prefetch(weights + (AHEAD + 64) / sizeof(T));
+        for (int half = 0; half < 2; half++) {
+#if DOT
+            const UVEC w = *(const UVEC_UNALIGNED *)(weights + 2 * LANES * half);
+            for (int row = 0; row < rows; row++)
+                sums[row][half] = dot(sums[row][half], w, splat(*(const pair *)(inputs[row] + d)));
+#else
+            const VEC w = NAME(load)(weights + LANES * half);
+            for (int row = 0; row < rows; row++)
+                sums[row][half] = FMA(w, spread(NAME(load_one)(inputs[row] + d)), sums[row][half]);
+#endif
+        }
+    }
+    for (int half = 0; half < 2; half++) {
+        const int64_t column = (2 * panel + half) * LANES, columns = a->columns - column;
+        const VEC bias = a->bias ? NAME(load_some)((const T *)a->bias + column, columns) : spread(0);
+        for (int row = 0; row < rows && row < left && columns > 0; row++) {
+            const VEC sum = a->bias ? sums[row][half] + bias : sums[row][half];
+            NAME(store_some)((T *)a->out + (first + row) * a->columns + column, sum, columns);
+        }
+    }
+}
+
+static void NAME(linear_panel)(const linear_args *a, int64_t panel) {
+    for (int64_t row = 0; row < a->rows; row += MOST_ROWS) {
+        const int64_t left = a->rows - row;
+        switch (left < MOST_ROWS ? left : MOST_ROWS) { /* a constant number of rows keeps the sums in registers */
+            case 1: NAME(multiply_panel)(a, panel, row, 1, left); break;
+            case 2: NAME(multiply_panel)(a, panel, row, 2, left); break;
+            case 3:
+            case 4: NAME(multiply_panel)(a, panel, row, 4, left); break;
+#if AVX512
+            case 5:
+            case 6: NAME(multiply_panel)(a, panel, row, 6, left); break;
+            case 7:
+            case 8: NAME(multiply_panel)(a, panel, row, 8, left); break;
+#endif
+            default: NAME(multiply_panel)(a, panel, row, MOST_ROWS, left);
+        }
+    }
+}
+#undef MOST_ROWS
 
 #if !BFLOAT16
 /* The largest of a row's logits, where it is (the first of equals), and the logarithm of the sum of the exponentials of
@@ -542,6 +614,9 @@ static const kernels NAME(table) = {
     .rotary = (task)NAME(rotary_row),
     .cache = (task)NAME(cache_row),
     .logits = (task)NAME(logits_block),
+    .linear = (task)NAME(linear_panel),
+    .columns = 2 * LANES,
+    .paired = PER_PACKED,
 #if !BFLOAT16
     .summary = (task)NAME(summary_row),
 #endif
