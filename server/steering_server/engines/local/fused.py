@@ -115,20 +115,20 @@ class FusedModel:
 
         ``tokens`` and ``positions`` are ``[tokens]``, padding included.
         """
-        stream: Tensor = self._embedding(tokens)
+        stream: Tensor = self._embedding(tokens).unsqueeze(0)
         # PyTorch computes the last elements of a tensor otherwise than the rest, unless they fill a vector.
         filled = pad(positions, (0, -len(positions) % VECTOR))
-        cos, sin = (part[0].contiguous() for part in self._rotary(stream.unsqueeze(0), filled.unsqueeze(0)))
+        cos, sin = (part[0].contiguous() for part in self._rotary(stream, filled.unsqueeze(0)))
         added: Tensor | None = None
         for index, block in enumerate(self._blocks):
             if batch.tokens_per_layer is not None:
                 if added is not None:
                     stream, added = stream + added, None
-                stream = batch.enter_layer(stream.unsqueeze(0), index)[0].clone()
+                stream = batch.enter_layer(stream, index).clone()
             added = self._layer(index, block, stream, added, cos, sin, batch)
         if added is None:
             raise ValueError("the model has no layer")
-        return _add_norm(stream[wanted], added[wanted], self._final_norm)
+        return _add_norm(stream[0, wanted], added[0, wanted], self._final_norm)
 
     def _layer(
         self,
@@ -140,14 +140,17 @@ class FusedModel:
         sin: Tensor,
         batch: RaggedBatch,
     ) -> Tensor:
-        """Compute one layer on ``stream + added``, which it leaves in ``stream``; return what is to be added next."""
+        """Compute one layer on ``stream + added``, which it leaves in ``stream``; return what is to be added next.
+
+        All are ``[1, tokens, hidden_size]``. ``cos`` and ``sin`` are ``[at least so many tokens, rotary dimensions]``.
+        """
         sizes, is_last = self._sizes, index == len(self._blocks) - 1
-        tokens = len(stream)
+        tokens = stream.shape[1]
         qkv = block.qkv(_add_norm(stream, added, block.attention_norm))
         query, key, value = kernels.rotate(
             qkv,
-            cos[:tokens],
-            sin[:tokens],
+            cos,
+            sin,
             sizes.heads,
             sizes.kv_heads,
             query_gain=None if block.query_norm is None else block.query_norm.gain,
@@ -157,11 +160,10 @@ class FusedModel:
         if is_last:
             self._steering.keep_own_values(value.reshape(1, tokens, -1))
         z = attend(query, key, value, batch, index, block.scores).view(1, tokens, -1)
-        attention_output = block.output(self._steering.steer_heads(index, z))[0]
+        attention_output = block.output(self._steering.steer_heads(index, z))
         gate_up = block.gate_up(_add_norm(stream, attention_output, block.mlp_norm))
-        activations = kernels.gated_silu(gate_up).unsqueeze(0)
-        mlp_output = block.down(self._steering.steer_neurons(index, activations))
-        return (self._steering.steer_final_mlp(mlp_output) if is_last else mlp_output)[0]
+        mlp_output = block.down(self._steering.steer_neurons(index, kernels.gated_silu(gate_up)))
+        return self._steering.steer_final_mlp(mlp_output) if is_last else mlp_output
 
 
 def _described(loaded: LoadedModel) -> GatedBlock:

@@ -171,10 +171,11 @@ def rotate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries, keys and values of a fused projection, rotary embeddings (and norms per head) applied.
 
-    ``qkv`` is ``[tokens, (heads + 2 kv_heads) * head_dim]``, ``cos`` and ``sin`` ``[tokens, rotary dimensions]``; all
-    contiguous. Returns ``[tokens, heads or kv_heads, head_dim]``; values are a view of ``qkv``.
+    ``qkv`` is ``[..., tokens, (heads + 2 kv_heads) * head_dim]``, ``cos`` and ``sin`` ``[at least so many tokens, rotary
+    dimensions]``; all contiguous. Returns ``[tokens, heads or kv_heads, head_dim]``; values are a view of ``qkv``.
     """
-    tokens, width = qkv.shape
+    width = qkv.shape[-1]
+    tokens = qkv.numel() // width
     head_dim = width // (heads + 2 * kv_heads)
     queries, keys = qkv.new_empty(tokens, heads, head_dim), qkv.new_empty(tokens, kv_heads, head_dim)
     _native.rotary(
@@ -195,7 +196,10 @@ def rotate(
         cos.shape[-1],
         epsilon,
     )
-    return queries, keys, qkv[:, (heads + kv_heads) * head_dim :].view(tokens, kv_heads, head_dim)
+    values = qkv.as_strided(
+        (tokens, kv_heads, head_dim), (width, head_dim, 1), qkv.storage_offset() + (heads + kv_heads) * head_dim
+    )
+    return queries, keys, values
 
 
 class PackedWeight:
