@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal
 from unittest.mock import patch
 
 import torch
@@ -42,10 +43,12 @@ def closed_loop(at_once: int) -> str:
     return f"engine, {at_once} at once"
 
 
-def linear_layers(loaded: LoadedModel, *, prepacked: bool) -> Measure:
-    """Only the matrix products of the decoding steps: a lower bound for the time of any engine on this model."""
+def linear_layers(loaded: LoadedModel, by: Literal["PyTorch", "oneDNN", "compiled kernels"]) -> Measure:
+    """Only the matrix products of the decoding steps; but for PyTorch's, the weights are prepacked."""
     linears = [module for module in loaded.model.modules() if isinstance(module, torch.nn.Linear)]
-    if prepacked:
+    if by == "oneDNN":
+        patch.object(kernels, "can_multiply", lambda dtype: False).start()
+    if by != "PyTorch":
         PrepackedLinears(loaded.model)
 
     def measure(prompts: list[Tokens], new_tokens: int) -> float:
@@ -165,8 +168,9 @@ def uncompiled_engine(loaded: LoadedModel) -> Measure:
 def contender(name: str, loaded: LoadedModel) -> Measure:
     """Return the contender of that name."""
     makers: dict[str, Callable[[], Measure]] = {
-        "linear layers": lambda: linear_layers(loaded, prepacked=False),
-        "linear layers, prepacked": lambda: linear_layers(loaded, prepacked=True),
+        "linear layers": lambda: linear_layers(loaded, "PyTorch"),
+        "linear layers, prepacked": lambda: linear_layers(loaded, "oneDNN"),
+        "linear layers, our kernels": lambda: linear_layers(loaded, "compiled kernels"),
         "generate()": lambda: generate(loaded),
         "engine": lambda: engine(loaded, [UNSTEERED]),
         "engine, 1 profile": lambda: engine(loaded, [shipped()]),

@@ -19,6 +19,7 @@ GROUPS: tuple[Group, ...] = get_args(Group)
 BATCHES = (1, 8, 32)
 REFERENCE = "engine"
 LIMIT = "linear layers, prepacked"
+"""By oneDNN, which is what PyTorch has: what the engine is measured by."""
 THREADS = os.cpu_count() or 1
 """Computing threads of every contender."""
 
@@ -31,7 +32,7 @@ def members(groups: Sequence[Group]) -> dict[str, Callable[[Console], Command]]:
     They raise :class:`PeerUnavailable`.
     """
     of_group: dict[Group, dict[str, Callable[[Console], Command]]] = {
-        "limits": _ours("linear layers", LIMIT),
+        "limits": _ours("linear layers", LIMIT, "linear layers, our kernels"),
         "steering": _ours("engine, 1 profile", "engine, 8 profiles", "engine, pair", "engine, final-layer pair"),
         "peers": {
             **_ours("generate()"),

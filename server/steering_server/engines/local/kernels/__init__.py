@@ -171,7 +171,7 @@ def rotate(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return queries, keys and values of a fused projection, rotary embeddings (and norms per head) applied.
 
-    ``qkv`` is ``[..., tokens, (heads + 2 kv_heads) * head_dim]``, ``cos`` and ``sin`` ``[at least so many tokens, rotary
+    ``qkv`` is ``[..., tokens, (heads + 2 kv_heads) * head_dim]``, ``cos`` and ``sin`` ``[tokens or more, rotary
     dimensions]``; all contiguous. Returns ``[tokens, heads or kv_heads, head_dim]``; values are a view of ``qkv``.
     """
     width = qkv.shape[-1]
