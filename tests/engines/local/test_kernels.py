@@ -160,7 +160,7 @@ def test_logits_are_sums_in_float32_and_independent_of_other_rows(dtype: torch.d
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(576, 960), (64, 33), (33, 64), (1, 1), (2, 31)])
+@pytest.mark.parametrize("shape", [(576, 960), (64, 33), (33, 64), (1, 1), (2, 31), (2048, 40)])
 @pytest.mark.parametrize("biased", [False, True])
 def test_a_product_with_a_packed_weight_is_exact_and_independent_of_other_rows(
     dtype: torch.dtype, shape: tuple[int, int], biased: bool

@@ -21,6 +21,7 @@
 #define MAX_ROWS 132
 #define MAX_HEAD_DIM 512
 #define TOKENS 64        /* of the vocabulary, whose logits are computed at a time */
+#define SET 4096         /* bytes: rows that are so far apart share places in the cache, and drive each other out of it */
 #define AHEAD 2048       /* bytes by which weights are fetched before they are multiplied */
 
 typedef float v16 __attribute__((vector_size(64)));
@@ -91,6 +92,7 @@ typedef struct {
     const void *inputs, *weight, *bias;
     void *out;
     int64_t rows, width, columns;
+    void *interleaved; /* the inputs again, see SET; NULL where that is not needed */
 } linear_args;
 
 typedef struct {
@@ -104,8 +106,8 @@ typedef struct {
 typedef void (*task)(const void *args, int64_t index);
 
 typedef struct {
-    task attend, add_norm, gate, rotary, cache, logits, linear, summary;
-    int64_t columns, paired; /* of a panel of `linear`; how many of the width are multiplied and added together */
+    task attend, add_norm, gate, rotary, cache, logits, linear, interleave, summary;
+    int64_t columns, paired, most_rows; /* of a panel of `linear`; of the width, at once; rows that share a weight */
     int widens; /* `logits` takes inputs in float32 whatever the weights are in */
 } kernels;
 
@@ -437,8 +439,16 @@ static PyObject *linear(PyObject *self, PyObject *const *args, Py_ssize_t given)
     int64_t n[9];
     if (!read_arguments(args, given, 9, n, 0, NULL)) return NULL;
     const kernels *used = KERNELS(n[0]);
-    linear_args a = {POINTER(2), POINTER(3), POINTER(4), POINTER(5), n[6], n[7], n[8]};
+    linear_args a = {POINTER(2), POINTER(3), POINTER(4), POINTER(5), n[6], n[7], n[8], NULL};
+    const int64_t size = n[0] ? sizeof(uint16_t) : sizeof(float);
+    if (n[6] > 4 && n[7] * size % SET == 0) {
+        const int64_t blocks = (n[6] + used->most_rows - 1) / used->most_rows;
+        a.interleaved = PyMem_Malloc(blocks * used->most_rows * n[7] * size);
+        if (!a.interleaved) return PyErr_NoMemory();
+        run(used->interleave, &a, blocks, used->most_rows * n[7], n[1]);
+    }
     run(used->linear, &a, (n[8] + used->columns - 1) / used->columns, used->columns * n[6] * n[7], n[1]);
+    PyMem_Free(a.interleaved);
     Py_RETURN_NONE;
 }
 
