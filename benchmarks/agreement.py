@@ -33,7 +33,7 @@ def by_engine(loaded: LoadedModel) -> list[int]:
     engine = Engine(loaded, EngineLimits())
     engine.start()
     try:
-        sampling = SamplingParams(max_tokens=1, temperature=0, logprobs=1, prompt_logprobs_from=0)
+        sampling = SamplingParams(max_tokens=1, temperature=0, prompt_logprobs_from=0, prompt_alternatives=1)
         answers = answered(engine, [GenerationRequest(tokens, sampling, UNSTEERED) for tokens in windows(loaded)])
     finally:
         engine.close()
