@@ -42,13 +42,13 @@ def sabotage(folder: Path, code: str) -> dict[str, str]:
 
 
 def test_without_the_salt_a_steered_request_reads_unsteered_keys(
-    model: str, embedded32: LoadedModel, tmp_path: Path
+    model: str, profiles: Path, embedded32: LoadedModel, tmp_path: Path
 ) -> None:
     prompt = encoded(embedded32.tokenizer, long())
-    expected = references(embedded32, None, [(prompt, "parentheses")], 1)[0].logprobs[0]
-    with Vllm(model, None, tmp_path / "log", variables=sabotage(tmp_path, WITHOUT_SALT)) as broken:
+    expected = references(embedded32, profiles, [(prompt, "neurons@2")], 1)[0].logprobs[0]
+    with Vllm(model, profiles, tmp_path / "log", variables=sabotage(tmp_path, WITHOUT_SALT)) as broken:
         broken.run({"prompt": prompt})
-        (output,) = broken.run({"prompt": prompt, "steering": "parentheses"})
+        (output,) = broken.run({"prompt": prompt, "steering": "neurons@2"})
     assert output["cached"] == 256
     assert abs(output["logprobs"][0] - expected) > 100 * TIE
 
