@@ -148,8 +148,7 @@ def mixed_profiles(loaded: LoadedModel, count: int) -> list[Steering]:
 
 def shipped() -> Steering:
     """Return the shipped profile ``parentheses``, at every position."""
-    profile = Catalogue.open()["parentheses"].profile.model_copy(update={"when": None})
-    return Steering((ProfileAtStrength(profile),))
+    return Steering((ProfileAtStrength(Catalogue.open()["parentheses"].profile.everywhere()),))
 
 
 def final_layer(loaded: LoadedModel) -> Steering:

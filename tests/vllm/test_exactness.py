@@ -20,7 +20,7 @@ def test_two_hundred_prompts_in_five_steerings(
     model: str, embedded32: LoadedModel, profiles: Path, tmp_path: Path
 ) -> None:
     folder = shutil.copytree(profiles, tmp_path / "profiles")
-    everywhere = find_profile("parentheses").model_copy(update={"name": "everywhere", "when": None})
+    everywhere = find_profile("parentheses").split()[0].model_copy(update={"name": "everywhere", "when": None})
     save_profile(everywhere, folder)
     asked = [(encoded(embedded32.tokenizer, text), arm) for text in texts(200) for arm in ARMS]
     assert len({tuple(prompt) for prompt, _ in asked}) == 200
@@ -35,4 +35,7 @@ def test_two_hundred_prompts_in_five_steerings(
         for name, tokens in by_arm.items()
     }
     assert len(changed["everywhere"]) > 40
-    assert changed["parentheses"] == [n for n, text in enumerate(texts(200)) if text.count("(") == 4]
+    opened = [text.count("(") for text in texts(200)]
+    # The profile holds where three calls were opened too, which the model mostly closes by itself.
+    assert {n for n, count in enumerate(opened) if count == 4} <= set(changed["parentheses"])
+    assert set(changed["parentheses"]) <= {n for n, count in enumerate(opened) if count >= 3}
