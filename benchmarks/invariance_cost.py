@@ -8,7 +8,6 @@ python -m benchmarks.invariance_cost [--rounds N] [--out FILE.json]
 
 import argparse
 import json
-import random
 import statistics
 import time
 from collections.abc import Callable
@@ -17,15 +16,14 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 from torch import Tensor
 
 from benchmarks import variants
 from benchmarks.contenders import Measure, engine_measure
 from benchmarks.lineup import BATCHES
-from benchmarks.machine import machine, model_folder
-from benchmarks.prompts import NEW_TOKENS, Prompts
+from benchmarks.machine import machine
+from benchmarks.one_engine import Seconds, number_of_rounds, seconds_in_turns
 from benchmarks.variants import Variant
 from steering_profiles.models import LoadedModel, ModelSource, load_model
 from steering_profiles.steering import UNSTEERED
@@ -37,12 +35,10 @@ AGAIN = "engine, again"
 UNEMBEDDING_FLOAT32 = "unembedding alone, float32"
 UNEMBEDDING_BFLOAT16 = "unembedding alone, bfloat16"
 
-Seconds = dict[str, dict[int, list[float]]]
-
 
 def ways(loaded: LoadedModel, engine: Engine) -> dict[str, tuple[Variant, ...]]:
     """Return the variants that are in force together, by the name of the row."""
-    onednn, attention = variants.onednn_products(engine), variants.pytorch_attention(engine)
+    onednn, attention = variants.onednn_products(engine), variants.pytorch_attention
     bfloat16 = variants.bfloat16_unembedding(engine, loaded)
     return {
         REFERENCE: (),
@@ -90,24 +86,16 @@ def measure_all(rounds: int, console: Console) -> Seconds:
     loaded = load_model(ModelSource())
     engine = Engine(loaded, EngineLimits(max_length=512))
     engine.start()
-    if not engine.batch_invariance.holds:
-        raise SystemExit(f"the engine is not batch invariant here: {engine.batch_invariance.reason}")
-    plain = engine_measure(engine, [UNSTEERED])
-    measures = {name: changed(plain, together) for name, together in ways(loaded, engine).items()}
-    for name, in_float32 in ((UNEMBEDDING_FLOAT32, True), (UNEMBEDDING_BFLOAT16, False)):
-        measures[name] = alone(loaded, variants.unembedding_alone(loaded, in_float32=in_float32))
-    prompts, order = Prompts(model_folder()), random.Random(0)
-    seconds: Seconds = {name: {batch: [] for batch in BATCHES} for name in measures}
     try:
-        for batch in BATCHES:
-            for name in measures:
-                measures[name](prompts.take(batch), 4)  # warm up
-            for _ in track(range(rounds), f"batch {batch}", console=console):
-                for name in order.sample(list(measures), len(measures)):
-                    seconds[name][batch].append(measures[name](prompts.take(batch), NEW_TOKENS))
+        if not engine.batch_invariance.holds:
+            raise SystemExit(f"the engine is not batch invariant here: {engine.batch_invariance.reason}")
+        plain = engine_measure(engine, [UNSTEERED])
+        measures = {name: changed(plain, together) for name, together in ways(loaded, engine).items()}
+        for name, in_float32 in ((UNEMBEDDING_FLOAT32, True), (UNEMBEDDING_BFLOAT16, False)):
+            measures[name] = alone(loaded, variants.unembedding_alone(loaded, in_float32=in_float32))
+        return seconds_in_turns(measures, rounds, console)
     finally:
         engine.close()
-    return seconds
 
 
 def ratio(seconds: Seconds, name: str, batch: int) -> float:
@@ -131,7 +119,7 @@ def cost_of_float32_logits(seconds: Seconds, batch: int) -> float:
 def main() -> None:
     """Measure, print the table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=number_of_rounds, default=9)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/invariance_cost.json"))
     arguments = parser.parse_args()
     seconds = measure_all(arguments.rounds, Console(stderr=True))

@@ -8,26 +8,22 @@ python -m benchmarks.steering_cost [--rounds N] [--out FILE.json]
 
 import argparse
 import json
-import random
 import statistics
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from benchmarks.contenders import Measure, engine_measure, final_layer, mixed_profiles, shipped
 from benchmarks.lineup import BATCHES
-from benchmarks.machine import machine, model_folder
-from benchmarks.prompts import NEW_TOKENS, Prompts
+from benchmarks.machine import machine
+from benchmarks.one_engine import Seconds, number_of_rounds, seconds_in_turns
 from steering_profiles.models import LoadedModel, ModelSource, load_model
 from steering_profiles.steering import UNSTEERED
 from steering_server.engines.local.engine import Engine
 from steering_server.limits import EngineLimits
 
 REFERENCE = "unsteered"
-
-Seconds = dict[str, dict[int, list[float]]]
 
 
 def contenders(loaded: LoadedModel, engine: Engine) -> dict[str, Measure]:
@@ -47,18 +43,10 @@ def measure_all(rounds: int, console: Console) -> Seconds:
     loaded = load_model(ModelSource())
     engine = Engine(loaded, EngineLimits(max_length=512))
     engine.start()
-    prompts, order, measures = Prompts(model_folder()), random.Random(0), contenders(loaded, engine)
-    seconds: Seconds = {name: {batch: [] for batch in BATCHES} for name in measures}
     try:
-        for batch in BATCHES:
-            for name in measures:
-                measures[name](prompts.take(batch), 4)  # warm up
-            for _ in track(range(rounds), f"batch {batch}", console=console):
-                for name in order.sample(list(measures), len(measures)):
-                    seconds[name][batch].append(measures[name](prompts.take(batch), NEW_TOKENS))
+        return seconds_in_turns(contenders(loaded, engine), rounds, console)
     finally:
         engine.close()
-    return seconds
 
 
 def ratio(seconds: Seconds, name: str, batch: int) -> float:
@@ -69,7 +57,7 @@ def ratio(seconds: Seconds, name: str, batch: int) -> float:
 def main() -> None:
     """Measure, print the table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=number_of_rounds, default=9)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/steering_cost.json"))
     arguments = parser.parse_args()
     seconds = measure_all(arguments.rounds, Console(stderr=True))

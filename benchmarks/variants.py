@@ -35,9 +35,9 @@ def onednn_products(engine: Engine) -> Variant:
     return changed
 
 
-def pytorch_attention(engine: Engine) -> Variant:
-    """Attend by PyTorch's kernels."""
-    return lambda: patch.object(fused, "attend", _attend)
+def pytorch_attention() -> AbstractContextManager[object]:
+    """Let every engine of this process attend by PyTorch's kernels."""
+    return patch.object(fused, "attend", _attend)
 
 
 def bfloat16_unembedding(engine: Engine, loaded: LoadedModel) -> Variant:

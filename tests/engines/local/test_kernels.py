@@ -184,6 +184,12 @@ def test_a_packed_weight_is_unpacked_bit_for_bit(dtype: torch.dtype, width: int,
     assert torch.equal(kernels.PackedWeight(weight).unpacked(), weight)
 
 
+@pytest.mark.parametrize("x", [torch.ones(2, 6), torch.ones(2, 5, dtype=torch.bfloat16)])
+def test_a_product_refuses_an_input_that_does_not_fit_its_weight(x: Tensor):
+    with pytest.raises(ValueError, match=r"\[\.\.\., \d\] in (float32|bfloat16); \[\.\.\., 5\] in float32 fits"):
+        kernels.PackedWeight(torch.ones(3, 5)).multiply(x, None)
+
+
 def test_a_product_reads_nothing_but_its_own_row():
     """The row after it, and what lies beyond the last one, may hold anything."""
     weight = kernels.PackedWeight(torch.ones(3, 5, dtype=torch.bfloat16))

@@ -1,8 +1,8 @@
 """Batch invariance: a sequence's logits are bit for bit the same alone and in any batch, in chunks of any size.
 
-The compiled kernels are so by construction. Matrix products and what else a model computes are PyTorch's: whether they
-are, on this machine and for this model's own shapes, is measured at start. Kernels that are not mostly differ for very
-few tokens only, so that padding the inputs of these products is enough.
+The compiled kernels are so by construction, their matrix products included. oneDNN's products and what else a model
+computes are not promised to be: whether all of it is, on this machine and for this model's own shapes, is measured at
+start. Products that are not mostly differ for very few tokens only, so that padding their inputs is enough.
 """
 
 from collections.abc import Sequence
@@ -43,8 +43,8 @@ def ensure_invariance(runner: Runner, loaded: LoadedModel) -> BatchInvariance:
     own = [padding for padding in found if padding is not None]
     if len(own) < len(found):
         return BatchInvariance(False, "on this machine products of its linear layers depend on the number of tokens")
-    for least in _PADDINGS:
-        runner.pad_to([max(padding, least) for padding in own])
+    for paddings in dict.fromkeys(tuple(max(padding, least) for padding in own) for least in _PADDINGS):
+        runner.pad_to(paddings)
         if _is_invariant(runner, loaded.anatomy.sizes.vocab_size):
             return BatchInvariance(True, None)
     runner.pad_to([1] * len(own))

@@ -214,7 +214,15 @@ class PackedWeight:
         self._panels = by_panel.transpose(1, 2).contiguous()
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        """Return ``[..., out_features]`` of ``[..., in_features]``, with ``bias`` (``[out_features]``) added."""
+        """Return ``[..., out_features]`` of ``[..., in_features]``, with ``bias`` (``[out_features]``) added.
+
+        Raises:
+            ValueError: ``x`` has another width or type than the weight; the kernel would read what is not there.
+        """
+        if x.shape[-1] != self.in_features or x.dtype != self._panels.dtype:
+            raise ValueError(
+                f"the input is {_kind(x.shape[-1], x.dtype)}; {_kind(self.in_features, self._panels.dtype)} fits"
+            )
         out = x.new_empty(*x.shape[:-1], self.out_features)
         x = pad(x, (0, 1)) if self.in_features % self._paired else x.contiguous()
         width = x.shape[-1]
@@ -236,6 +244,10 @@ class PackedWeight:
         panels, units, columns, paired = self._panels.shape
         weight = self._panels.transpose(1, 2).reshape(panels * columns, units * paired)
         return weight[: self.out_features, : self.in_features].contiguous()
+
+
+def _kind(width: int, dtype: torch.dtype) -> str:
+    return f"[..., {width}] in {str(dtype).removeprefix('torch.')}"
 
 
 def can_multiply(dtype: torch.dtype) -> bool:
