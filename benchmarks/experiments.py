@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.machine import machine
+from benchmarks.options import number_of_rounds
 from benchmarks.prompts import NEW_TOKENS, random_prompts
 
 AT_ONCE = 32
@@ -135,7 +136,7 @@ def ratio(speeds: Speeds) -> float:
 def main() -> None:
     """Measure, print the ratio and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=number_of_rounds, default=7)
     parser.add_argument("--requests", type=int, default=Load.requests)
     parser.add_argument("--new-tokens", type=int, default=Load.new_tokens)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/experiments.json"))

@@ -23,7 +23,8 @@ from benchmarks import variants
 from benchmarks.contenders import Measure, engine_measure
 from benchmarks.lineup import BATCHES
 from benchmarks.machine import machine
-from benchmarks.one_engine import Seconds, number_of_rounds, seconds_in_turns
+from benchmarks.one_engine import Seconds, seconds_in_turns
+from benchmarks.options import number_of_rounds
 from benchmarks.variants import Variant
 from steering_profiles.models import LoadedModel, ModelSource, load_model
 from steering_profiles.steering import UNSTEERED

@@ -1,6 +1,5 @@
 """Measurements of one engine in random order, so that nothing but what is compared differs between two rows."""
 
-import argparse
 import random
 from collections.abc import Mapping
 
@@ -27,14 +26,3 @@ def seconds_in_turns(measures: Mapping[str, Measure], rounds: int, console: Cons
             for name in order.sample(list(measures), len(measures)):
                 seconds[name][batch].append(measures[name](prompts.take(batch), NEW_TOKENS))
     return seconds
-
-
-def number_of_rounds(text: str) -> int:
-    """Read the option ``--rounds``.
-
-    Raises:
-        argparse.ArgumentTypeError: it is no whole number from 1 on.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"is {text!r}; a whole number from 1 on is needed")
-    return int(text)

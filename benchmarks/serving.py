@@ -28,6 +28,7 @@ from rich.table import Table
 
 from benchmarks.contenders import CONCURRENCIES, closed_loop
 from benchmarks.machine import machine, model_folder
+from benchmarks.options import number_of_rounds
 from benchmarks.peers import environments
 from benchmarks.peers.environments import PeerUnavailable
 from benchmarks.prompts import NEW_TOKENS, random_prompts
@@ -287,7 +288,7 @@ def _requests(at_once: int) -> int:
 def main() -> None:
     """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=2)
+    parser.add_argument("--runs", type=number_of_rounds, default=2)
     parser.add_argument("--servers", nargs="*", help="names of the servers to measure (default: all)")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/serving.json"))
     arguments = parser.parse_args()

@@ -17,7 +17,8 @@ from rich.table import Table
 from benchmarks.contenders import Measure, engine_measure, final_layer, mixed_profiles, shipped
 from benchmarks.lineup import BATCHES
 from benchmarks.machine import machine
-from benchmarks.one_engine import Seconds, number_of_rounds, seconds_in_turns
+from benchmarks.one_engine import Seconds, seconds_in_turns
+from benchmarks.options import number_of_rounds
 from steering_profiles.models import LoadedModel, ModelSource, load_model
 from steering_profiles.steering import UNSTEERED
 from steering_server.engines.local.engine import Engine

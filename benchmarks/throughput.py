@@ -18,6 +18,7 @@ from rich.table import Table
 
 from benchmarks.lineup import BATCHES, GROUPS, LIMIT, REFERENCE, THREADS, Group, members
 from benchmarks.machine import machine, model_folder
+from benchmarks.options import number_of_rounds
 from benchmarks.peers.environments import PeerUnavailable
 from benchmarks.prompts import NEW_TOKENS, Prompts
 from benchmarks.workers import ContenderFailed, Worker, worker
@@ -111,7 +112,7 @@ def _cell(measured: Measured, name: str, batch: int) -> str:
 def main() -> None:
     """Measure, print the tables and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=number_of_rounds, default=3)
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--batches", nargs="+", type=int, choices=BATCHES, default=list(BATCHES))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/throughput.json"))

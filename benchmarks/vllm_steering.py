@@ -28,6 +28,7 @@ from rich.progress import track
 from rich.table import Table
 
 from benchmarks.machine import machine, model_folder
+from benchmarks.options import number_of_rounds
 from benchmarks.prompts import NEW_TOKENS, Prompts
 from steering_profiles import find_profile, save_profile
 
@@ -170,7 +171,7 @@ def ratio(seconds: Seconds, name: str, batch: int) -> float:
 def main() -> None:
     """Measure, print the table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rounds", type=number_of_rounds, default=9)
     parser.add_argument("--new-tokens", type=int, default=NEW_TOKENS)
     parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/vllm_steering.json"))

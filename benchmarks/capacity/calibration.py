@@ -22,6 +22,7 @@ from benchmarks.capacity.roofline import cpu_tokens_per_second
 from benchmarks.capacity.shapes import SMOLLM2_135M
 from benchmarks.contenders import NOT_INVARIANT
 from benchmarks.machine import machine, model_folder
+from benchmarks.options import number_of_rounds
 from benchmarks.prompts import PROMPT_TOKENS, Prompts
 from benchmarks.workers import worker
 from steering_server.engines.local.prepacking import PrepackedLinear
@@ -92,7 +93,7 @@ def _computed(pid: int) -> float:
 def main() -> None:
     """Measure, print what was predicted and what was measured, and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=number_of_rounds, default=3)
     parser.add_argument("--out", type=Path, default=RESULT)
     arguments = parser.parse_args()
     before = measure_machine()

@@ -19,6 +19,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.contenders import Measure, engine_measure, generate, mixed_profiles
 from benchmarks.machine import machine
+from benchmarks.options import number_of_rounds
 from benchmarks.prompts import NEW_TOKENS, PROMPT_TOKENS, random_prompts
 from steering_profiles.models import LoadedModel, assemble
 from steering_profiles.steering import UNSTEERED, Steering
@@ -59,7 +60,7 @@ def engine(loaded: LoadedModel, steerings: Sequence[Steering], *, cuda_graphs: b
 def main() -> None:
     """Measure, print the table and write the JSON file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--runs", type=number_of_rounds, default=3)
     parser.add_argument("--hidden-size", type=int, default=576)
     parser.add_argument("--layers", type=int, default=30)
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/gpu.json"))
