@@ -1,5 +1,6 @@
-"""Check that a model's weights fit into memory, from its config, before they are read."""
+"""Check that a model's weights fit into memory, from its config, before they are read; give back what is freed."""
 
+import ctypes
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -45,6 +46,15 @@ def free_memory(device: torch.device) -> int | None:
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0]) + unused
     return min(_limits()) if device.type == "cpu" else None
+
+
+def return_freed_memory() -> None:
+    """Give memory that this process has freed back to the system. It does nothing without the GNU C library."""
+    # The C library keeps what loading has freed, since pieces that are still in use lie between. No later allocation
+    # is of the sizes that loading needs, so the process would keep it for good.
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _named(device: Device) -> str:

@@ -1,5 +1,7 @@
 """Models that do not fit into memory are refused before their weights are read."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -112,3 +114,23 @@ def test_a_device_map_that_needs_less_memory_is_not_refused(machine: Machine, tm
     folder = save_family("llama", tmp_path / "model")
     machine(64)
     load_model(ModelSource(model=str(folder), cache=tmp_path, device_map=device_map, dtype="float32"))
+
+
+_FREED_BETWEEN = """
+import psutil
+from steering_profiles.models.memory import return_freed_memory
+
+blocks = [bytearray(100_000) for _ in range(2_000)]  # smaller than what the C library maps on its own
+last = bytearray(100_000)
+del blocks
+before = psutil.Process().memory_info().rss
+return_freed_memory()
+print(before - psutil.Process().memory_info().rss)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs the GNU C library")
+def test_freed_memory_below_memory_in_use_goes_back_to_the_system() -> None:
+    result = subprocess.run([sys.executable, "-c", _FREED_BETWEEN], capture_output=True, text=True, check=True)
+
+    assert int(result.stdout) > 150_000_000

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from steering_profiles.conditions import ConditionTrace
 from steering_profiles.models import LoadedModel, ModelWithAnatomy
+from steering_profiles.models.memory import return_freed_memory
 from steering_profiles.tokenization import Vocabulary
 from steering_server.engines.local.attention import refusal
 from steering_server.engines.local.backlog import Backlog
@@ -169,6 +170,7 @@ class Engine:
         except BaseException as exc:  # raised again in the thread that waits
             prepared.set_exception(exc)
             return
+        return_freed_memory()
         prepared.set_result(ready)
         self._loop(ready.scheduler)
         ready.scheduler.fail_all(EngineStopped())
