@@ -14,6 +14,7 @@ REFUSED = {
     "no prompt": ({"prompt": None}, "prompt", "required"),
     "empty prompt": ({"prompt": ""}, "prompt", "empty"),
     "empty list of prompts": ({"prompt": []}, "prompt", "at least 1"),
+    "a prompt without tokens": ({"prompt": [[], [5]]}, "prompt.0", "must have at least 1 item, not 0"),
     "prompt of another type": ({"prompt": {"text": "x"}}, "prompt", "valid string"),
     "mixed prompts": ({"prompt": ["x", 1]}, "prompt.1", "valid string"),
     "token outside the vocabulary": ({"prompt": [5, 260]}, "prompt", "0..259"),

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -40,6 +41,7 @@ REQUEST_ID = "x-request-id"
 _ERROR_CODE = "error_code"
 RETRY_AFTER_SECONDS = 1
 _SHOWN_CHARACTERS = 80
+_SUBJECT = re.compile(r"^\w+ should ")
 
 _log = structlog.get_logger("steering_server.api")
 
@@ -233,7 +235,7 @@ def _described(value: Any) -> str:
 
 def _fault(error: Any, body: Any) -> tuple[str | None, str]:
     if error["loc"][0] in ("query", "path"):
-        return ".".join(map(str, error["loc"][1:])), error["msg"].replace("Input should be", "must be")
+        return ".".join(map(str, error["loc"][1:])), _in_plain_words(error["msg"])
     path: list[str] = []
     here = body
     for part in error["loc"][1:]:
@@ -245,7 +247,7 @@ def _fault(error: Any, body: Any) -> tuple[str | None, str]:
         elif error["type"] != "missing" or part != error["loc"][-1]:
             continue
         path.append(str(part))
-    reason = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    reason = _in_plain_words(error["msg"])
     if error["type"] == "value_error":
         # The messages of validators of a whole object begin with the field's name.
         field, separator, rest = reason.partition(": ")
@@ -255,9 +257,12 @@ def _fault(error: Any, body: Any) -> tuple[str | None, str]:
         reason = "is required"
     elif error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         reason = "must be a JSON object"
-    else:
-        reason = f"must be {reason}" if error["msg"].startswith("Input should be ") else reason
     return ".".join(path) or None, reason
+
+
+def _in_plain_words(message: str) -> str:
+    """Return a message of pydantic without its name of the value: the field is named before it."""
+    return _SUBJECT.sub("must ", message.removeprefix("Value error, ")).replace(" after validation,", ",")
 
 
 _NOTHING = object()
