@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from steering_profiles.models import LoadedModel
 from steering_server.engines.local import fused, kernels, torch_attention
 from steering_server.engines.local.engine import Engine
+from steering_server.engines.local.huge_pages import HugePages
 from steering_server.engines.local.kernels import ScoreOptions
 from steering_server.engines.local.prepacking import OneDNNWeight, PrepackedLinear
 from steering_server.engines.local.ragged import RaggedBatch
@@ -60,7 +61,7 @@ def _bfloat16_logits(loaded: LoadedModel) -> Callable[[Tensor], Tensor]:
     module = loaded.anatomy.unembedding
     if not isinstance(module, nn.Linear):
         raise TypeError("the unembedding is not a linear layer")
-    weight = PrepackedLinear([module], shared=True)
+    weight = PrepackedLinear([module], HugePages(), shared=True)
     # The sums over the vocabulary are compiled for float32.
     return lambda hidden: weight(hidden).to(torch.float32)
 

@@ -25,6 +25,7 @@ from benchmarks.machine import machine, model_folder
 from benchmarks.options import number_of_rounds
 from benchmarks.prompts import PROMPT_TOKENS, Prompts
 from benchmarks.workers import worker
+from steering_server.engines.local.huge_pages import HugePages
 from steering_server.engines.local.prepacking import PrepackedLinear
 
 BATCHES = (1, 8, 32)
@@ -40,7 +41,8 @@ _THREADS = 1
 def measure_machine() -> Cpu:
     """Return the properties of this machine, of one core."""
     torch.set_num_threads(_THREADS)
-    matrices = [PrepackedLinear([torch.nn.Linear(_WIDTH, _WIDTH, bias=False)]) for _ in range(_MATRICES)]
+    memory = HugePages()
+    matrices = [PrepackedLinear([torch.nn.Linear(_WIDTH, _WIDTH, bias=False)], memory) for _ in range(_MATRICES)]
     large = torch.randn(64 * 2**20)
     little = torch.randn(1, 576)
     with torch.inference_mode():

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers.models.llama.modeling_llama import LlamaRMSNorm, apply_rotary_pos_emb
 
 from steering_server.engines.local import kernels
+from steering_server.engines.local.huge_pages import HugePages
 from steering_server.engines.local.kernels import ScoreOptions, _native
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -168,7 +169,7 @@ def test_a_product_with_a_packed_weight_is_exact_and_independent_of_other_rows(
     torch.manual_seed(0)
     width, columns = shape
     weight, bias = torch.randn(columns, width).to(dtype), torch.randn(columns).to(dtype) if biased else None
-    packed, x = kernels.PackedWeight(weight), torch.randn(29, width).to(dtype)
+    packed, x = kernels.PackedWeight(weight, HugePages()), torch.randn(29, width).to(dtype)
     products = packed.multiply(x, bias)
     expected = x.double() @ weight.double().T + (0 if bias is None else bias.double())
     torch.testing.assert_close(products, expected.to(dtype), atol=1e-4 if dtype == torch.float32 else 1e-2, rtol=8e-3)
@@ -181,18 +182,18 @@ def test_a_product_with_a_packed_weight_is_exact_and_independent_of_other_rows(
 @given(st.integers(1, 70), st.integers(1, 70))
 def test_a_packed_weight_is_unpacked_bit_for_bit(dtype: torch.dtype, width: int, columns: int):
     weight = torch.randn(columns, width).to(dtype)
-    assert torch.equal(kernels.PackedWeight(weight).unpacked(), weight)
+    assert torch.equal(kernels.PackedWeight(weight, HugePages()).unpacked(), weight)
 
 
 @pytest.mark.parametrize("x", [torch.ones(2, 6), torch.ones(2, 5, dtype=torch.bfloat16)])
 def test_a_product_refuses_an_input_that_does_not_fit_its_weight(x: Tensor):
     with pytest.raises(ValueError, match=r"\[\.\.\., \d\] in (float32|bfloat16); \[\.\.\., 5\] in float32 fits"):
-        kernels.PackedWeight(torch.ones(3, 5)).multiply(x, None)
+        kernels.PackedWeight(torch.ones(3, 5), HugePages()).multiply(x, None)
 
 
 def test_a_product_reads_nothing_but_its_own_row():
     """The row after it, and what lies beyond the last one, may hold anything."""
-    weight = kernels.PackedWeight(torch.ones(3, 5, dtype=torch.bfloat16))
+    weight = kernels.PackedWeight(torch.ones(3, 5, dtype=torch.bfloat16), HugePages())
     x = torch.ones(4, 5, dtype=torch.bfloat16)
     x[1:] = torch.nan
     assert weight.multiply(x[:1], None).tolist() == [[5.0] * 3]

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from steering_profiles.models.projections import features, input_major, is_dense
 from steering_server.engines.local import kernels
+from steering_server.engines.local.huge_pages import HugePages
 
 LinearLayer: TypeAlias = nn.Linear | Conv1D
 """Layers whose weights are prepacked; a :class:`Conv1D` is GPT-2's linear layer, with ``weight`` as ``[in, out]``."""
@@ -42,8 +43,8 @@ class OneDNNWeight:
 class PrepackedLinear:
     """The product with one prepacked weight, that of one linear layer or of several with the same input."""
 
-    def __init__(self, layers: Sequence[LinearLayer], *, shared: bool = False) -> None:
-        """Take over the weights of ``layers``, one below the other, until :meth:`restore`.
+    def __init__(self, layers: Sequence[LinearLayer], memory: HugePages, *, shared: bool = False) -> None:
+        """Take over the weights of ``layers``, one below the other, until :meth:`restore`; ``memory`` holds the copy.
 
         With ``shared`` the weight stays, since something else reads it, and is prepacked as a copy.
         """
@@ -56,7 +57,7 @@ class PrepackedLinear:
         self.shape = tuple(weight.shape)
         self._bias = _joined_bias(layers)
         self.weight: kernels.PackedWeight | OneDNNWeight = (
-            kernels.PackedWeight(weight) if kernels.can_multiply(weight.dtype) else OneDNNWeight(weight)
+            kernels.PackedWeight(weight, memory) if kernels.can_multiply(weight.dtype) else OneDNNWeight(weight)
         )
         if not shared:
             for layer in layers:
@@ -103,18 +104,19 @@ class PrepackedLinears:
 
         The layers of a group cannot be called by themselves.
         """
+        memory = HugePages()
         users = Counter(id(p) for m in model.modules() for p in m.parameters(recurse=False))
-        self.groups = [PrepackedLinear(group) for group in groups]
+        self.groups = [PrepackedLinear(group, memory) for group in groups]
         """The layers of each group in one product, in the order of ``groups``."""
         taken = {id(layer) for group in groups for layer in group} | {id(module) for module in without}
         self._single: list[PrepackedLinear] = []
         for module in model.modules():
             if isinstance(module, LinearLayer) and id(module) not in taken and can_be_prepacked(module):
-                linear = PrepackedLinear([module], shared=users[id(module.weight)] > 1)
+                linear = PrepackedLinear([module], memory, shared=users[id(module.weight)] > 1)
                 module.forward = linear  # type: ignore[method-assign]
                 self._single.append(linear)
         if self.all:
-            _detach_from_file(model)
+            _detach_from_file(model, memory)
 
     @property
     def all(self) -> list[PrepackedLinear]:
@@ -168,10 +170,12 @@ def _joined_bias(layers: Sequence[LinearLayer]) -> Tensor | None:
     )
 
 
-def _detach_from_file(model: nn.Module) -> None:
+def _detach_from_file(model: nn.Module, memory: HugePages) -> None:
     """Copy the weights that stay: one tensor still mapped from the checkpoint keeps the whole file in memory."""
+    copied: set[int] = set()
     for module in model.modules():
         for parameter in module.parameters(recurse=False):
             takes_memory = parameter.device.type == "cpu" and parameter.stride() != (0,) * parameter.ndim
-            if takes_memory and not hasattr(module, "_hf_hook"):
-                parameter.data = parameter.data.clone()
+            if takes_memory and not hasattr(module, "_hf_hook") and id(parameter) not in copied:
+                parameter.data = memory.copy(parameter.data)
+                copied.add(id(parameter))

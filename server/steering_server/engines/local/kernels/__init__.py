@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from steering_server.engines.local.huge_pages import HugePages
+
 
 def _openmp() -> int:
     """Return the address of GOMP_parallel in the OpenMP library that PyTorch has loaded; 0 if it uses another."""
@@ -205,13 +207,13 @@ def rotate(
 class PackedWeight:
     """The weight of a linear layer in the order in which the kernel reads it, one panel of columns after the other."""
 
-    def __init__(self, weight: Tensor) -> None:
-        """Copy ``weight``, ``[out_features, in_features]``."""
+    def __init__(self, weight: Tensor, memory: HugePages) -> None:
+        """Copy ``weight``, ``[out_features, in_features]``, to ``memory``."""
         self.out_features, self.in_features = weight.shape
         columns, self._paired = _native.panel(_is_bfloat16(weight))
         filled = pad(weight, (0, -self.in_features % self._paired, 0, -self.out_features % columns))
         by_panel = filled.view(-1, columns, filled.shape[1] // self._paired, self._paired)
-        self._panels = by_panel.transpose(1, 2).contiguous()
+        self._panels = memory.copy(by_panel.transpose(1, 2))
 
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``[..., out_features]`` of ``[..., in_features]``, with ``bias`` (``[out_features]``) added.
