@@ -122,6 +122,17 @@ class SteeringHandle:
         while self._handles:
             self._handles.pop().remove()
 
+    def changes_heads(self, layer: int) -> bool:
+        """Whether this step changes heads' outputs of a layer."""
+        if self._factors is None:
+            return False
+        is_last = layer == self._anatomy.sizes.layers - 1
+        return layer in self._factors.heads or (is_last and self._factors.self_only_attention is not None)
+
+    def changes_neurons(self, layer: int) -> bool:
+        """Whether this step changes neurons' activations of a layer."""
+        return self._factors is not None and layer in self._factors.neurons
+
     def steer_heads(self, layer: int, z: Tensor) -> Tensor:
         """Return the heads' outputs ``z`` of a layer, ``[batch, seq, heads * head_dim]``, as this step steers them."""
         if self._factors is None:

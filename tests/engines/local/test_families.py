@@ -11,9 +11,10 @@ from torch import Tensor
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
 from steering_profiles.steering import UNSTEERED, Steering, attach
-from steering_server.engines.local import kernels, torch_attention
+from steering_server.engines.local import kernels, layer_stack, torch_attention
 from steering_server.engines.local.engine import Engine
 from steering_server.engines.local.kv_cache import LayerKVCache
+from steering_server.engines.local.layer_stack import Stage
 from steering_server.errors import ConfigError, EngineError
 from steering_server.generation.requests import GenerationRequest
 from steering_server.limits import EngineLimits
@@ -155,6 +156,15 @@ def refuse_last_layer(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return attend
 
+    def compute_layers(layers: int, step: int, first: int, end: int) -> None:
+        index = len(engine._runner.kv_cache.layers) - 1
+        attends = first <= len(Stage) * index < end
+        if attends and layer_stack._Step.from_address(step).silent_layer != index:
+            raise EngineError("the last layer attended for something")
+        computed(layers, step, first, end)
+
+    computed = kernels.compute_layers
+    monkeypatch.setattr(kernels, "compute_layers", compute_layers)
     monkeypatch.setattr(kernels, "attend", refused(1, kernels.attend))
     monkeypatch.setattr(torch_attention, "_prefill", refused(1, torch_attention._prefill))
     monkeypatch.setattr(torch_attention, "_decode", refused(1, torch_attention._decode))

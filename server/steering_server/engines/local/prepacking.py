@@ -55,7 +55,8 @@ class PrepackedLinear:
         weights = [input_major(layer).data.T.contiguous() for layer in layers]
         weight = weights[0] if len(weights) == 1 else torch.cat(weights)
         self.shape = tuple(weight.shape)
-        self._bias = _joined_bias(layers)
+        self.bias = _joined_bias(layers)
+        """``[out_features]``, or None."""
         self.weight: kernels.PackedWeight | OneDNNWeight = (
             kernels.PackedWeight(weight, memory) if kernels.can_multiply(weight.dtype) else OneDNNWeight(weight)
         )
@@ -66,15 +67,15 @@ class PrepackedLinear:
     @property
     def has_bias(self) -> bool:
         """Whether something is added to the product."""
-        return self._bias is not None
+        return self.bias is not None
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return ``[..., tokens, out_features]`` of ``[..., tokens, in_features]``."""
         tokens = x.shape[-2]
         if tokens < self.min_tokens:
             repeats = -(-self.min_tokens // tokens)  # padded with the tokens themselves, which is the quickest way
-            return self.weight.multiply(torch.cat([x] * repeats, dim=-2), self._bias).narrow(-2, 0, tokens)
-        return self.weight.multiply(x, self._bias)
+            return self.weight.multiply(torch.cat([x] * repeats, dim=-2), self.bias).narrow(-2, 0, tokens)
+        return self.weight.multiply(x, self.bias)
 
     def restore(self) -> None:
         """Give every layer its weight back, bit for bit."""
@@ -177,5 +178,7 @@ def _detach_from_file(model: nn.Module, memory: HugePages) -> None:
         for parameter in module.parameters(recurse=False):
             takes_memory = parameter.device.type == "cpu" and parameter.stride() != (0,) * parameter.ndim
             if takes_memory and not hasattr(module, "_hf_hook") and id(parameter) not in copied:
-                parameter.data = memory.copy(parameter.data)
+                # Quantisation libraries have tensors of their own kinds.
+                is_plain = type(parameter.data) is Tensor
+                parameter.data = memory.copy(parameter.data) if is_plain else parameter.data.clone()
                 copied.add(id(parameter))

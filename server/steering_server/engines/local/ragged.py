@@ -199,6 +199,11 @@ class RaggedBatch:
             return None
         return self._shared_indices[self.tokens_per_layer[layer]][:cached]
 
+    def changes_at(self, layer: int) -> bool:
+        """Whether ``layer`` computes other tokens than the one before it."""
+        counts = self.tokens_per_layer
+        return counts is not None and layer > 0 and counts[layer] != counts[layer - 1]
+
     def enter_layer(self, hidden: Tensor, layer: int) -> Tensor:
         """Turn the previous layer's output ``[1, tokens, hidden_size]`` into the tokens that ``layer`` computes."""
         if self.tokens_per_layer is None or hidden.shape[1] == self.tokens_per_layer[layer]:

@@ -76,7 +76,9 @@ class Runner:
             fused.groups(loaded) if self.fused_refused is None else (),
             without=() if self._unembedding is None else (loaded.anatomy.unembedding,),
         )
-        self._fused = FusedModel(loaded, self._linears, self.steering) if self.fused_refused is None else None
+        self._fused = (
+            FusedModel(loaded, self._linears, self.steering, self.kv_cache) if self.fused_refused is None else None
+        )
         self._min_tokens = 1
         self._graphs: DecodeGraphs | None = None
 
@@ -101,6 +103,8 @@ class Runner:
             linear.min_tokens = least
         # What all of them need is padded once.
         self._min_tokens = min(min_tokens, default=1)
+        if self._fused is not None:
+            self._fused.in_one_call = max(min_tokens, default=1) == self._min_tokens
 
     @torch.inference_mode()
     def run(self, inputs: Sequence[SequenceInput]) -> list[SequenceOutput]:

@@ -215,6 +215,16 @@ class PackedWeight:
         by_panel = filled.view(-1, columns, filled.shape[1] // self._paired, self._paired)
         self._panels = memory.copy(by_panel.transpose(1, 2))
 
+    @property
+    def address(self) -> int:
+        """Where the weight is in memory."""
+        return self._panels.data_ptr()
+
+    @property
+    def takes_any_input(self) -> bool:
+        """Whether an input can be multiplied as it is; else the kernel reads one element past each row."""
+        return self.in_features % self._paired == 0
+
     def multiply(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return ``[..., out_features]`` of ``[..., in_features]``, with ``bias`` (``[out_features]``) added.
 
@@ -226,13 +236,13 @@ class PackedWeight:
                 f"the input is {_kind(x.shape[-1], x.dtype)}; {_kind(self.in_features, self._panels.dtype)} fits"
             )
         out = x.new_empty(*x.shape[:-1], self.out_features)
-        x = pad(x, (0, 1)) if self.in_features % self._paired else x.contiguous()
+        x = x.contiguous() if self.takes_any_input else pad(x, (0, 1))
         width = x.shape[-1]
         _native.linear(
             _is_bfloat16(x),
             torch.get_num_threads(),
             x.data_ptr(),
-            self._panels.data_ptr(),
+            self.address,
             0 if bias is None else bias.data_ptr(),
             out.data_ptr(),
             x.numel() // width,
@@ -256,6 +266,17 @@ def can_multiply(dtype: torch.dtype) -> bool:
     """Whether :class:`PackedWeight` is faster than PyTorch's products here, which was measured from AVX2 on."""
     by_threads = OPENMP != 0 or torch.get_num_threads() == 1
     return UNAVAILABLE is None and INSTRUCTIONS != "plain" and by_threads and dtype in (torch.bfloat16, torch.float32)
+
+
+def compute_layers(layers: int, step: int, first: int, end: int) -> None:
+    """Compute the stages ``first..end`` of a model's layers, described by structs at these two addresses.
+
+    It is :class:`.LayerStack` that makes them.
+
+    Raises:
+        MemoryError: there is not enough memory.
+    """
+    _native.layers(layers, step, first, end)
 
 
 def unembed(hidden: Tensor, weight: Tensor) -> Tensor:

@@ -9,6 +9,7 @@
 #include <Python.h>
 #include <math.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if defined(__x86_64__)
@@ -276,19 +277,23 @@ static void take_work(void *data) {
 /* Do `count` pieces of work of `cost` operations each, by several threads where that is worth waking them. */
 static void run(task function, const void *args, int64_t count, int64_t cost, int64_t threads) {
     work w = {function, args, count, 1, 0};
-    const int64_t operations = count * cost;
     if (threads > count) threads = count;
-    if (threads < 2 || operations < 40000 || !gomp_parallel) {
+    if (threads < 2 || count * cost < 40000 || !gomp_parallel) {
         for (int64_t i = 0; i < count; i++) function(args, i);
         return;
     }
     w.at_a_time = count / (threads * 8) > 0 ? count / (threads * 8) : 1;
-    if (operations < 1000000) {
-        gomp_parallel(take_work, &w, (unsigned)threads, 0);
+    gomp_parallel(take_work, &w, (unsigned)threads, 0);
+}
+
+/* The same, by a thread that holds Python's lock: others may run meanwhile where it takes long. */
+static void run_unlocked(task function, const void *args, int64_t count, int64_t cost, int64_t threads) {
+    if (count * cost < 1000000) {
+        run(function, args, count, cost, threads);
         return;
     }
     Py_BEGIN_ALLOW_THREADS
-    gomp_parallel(take_work, &w, (unsigned)threads, 0);
+    run(function, args, count, cost, threads);
     Py_END_ALLOW_THREADS
 }
 
@@ -315,6 +320,47 @@ static void choose_instructions(const char *most) {
     float32_kernels = &table_float32_plain, bfloat16_kernels = &table_bfloat16_plain, instructions = "plain";
 }
 
+#define KERNELS(is_bfloat16) (is_bfloat16 ? bfloat16_kernels : float32_kernels)
+
+typedef void (*runner)(task function, const void *args, int64_t count, int64_t cost, int64_t threads);
+
+/* Attend in tiles of tokens; `padded_dim`, `tile` and `tiles` are filled in. Returns 0 where there is no memory. */
+static int attend_segments(attention_args *a, int64_t count, int64_t is_bfloat16, int64_t threads, runner by) {
+    const int64_t *segments = a->segments, group = a->heads / a->kv_heads, lanes = is_bfloat16 ? 32 : 16;
+    a->padded_dim = (a->head_dim + lanes - 1) & -lanes;
+    a->tile = group < TILE_ROWS ? TILE_ROWS / group : 1;
+    int64_t tiles = 0, cost = 0;
+    for (int64_t i = 0; i < count; i++) tiles += (segments[4 * i + 1] - segments[4 * i] + a->tile - 1) / a->tile;
+    if (!tiles) return 1;
+    int64_t *list = malloc(2 * tiles * sizeof(int64_t)), *next = list;
+    if (!list) return 0;
+    for (int64_t i = 0; i < count; i++)
+        for (int64_t first = segments[4 * i]; first < segments[4 * i + 1]; first += a->tile, next += 2) {
+            next[0] = i, next[1] = first;
+            cost += (segments[4 * i + 3] + first - segments[4 * i] + BLOCK) * a->head_dim / 4;
+        }
+    a->tiles = list;
+    by(KERNELS(is_bfloat16)->attend, a, tiles * a->kv_heads, cost / tiles, threads);
+    free(list);
+    return 1;
+}
+
+/* Multiply by a packed weight; `interleaved` is filled in. Returns 0 where there is no memory. */
+static int multiply(linear_args *a, int64_t is_bfloat16, int64_t threads, runner by) {
+    const kernels *used = KERNELS(is_bfloat16);
+    const int64_t size = is_bfloat16 ? sizeof(uint16_t) : sizeof(float);
+    a->interleaved = NULL;
+    if (a->rows > 4 && a->width * size % SET == 0) {
+        const int64_t blocks = (a->rows + used->most_rows - 1) / used->most_rows;
+        a->interleaved = malloc(blocks * used->most_rows * a->width * size);
+        if (!a->interleaved) return 0;
+        by(used->interleave, a, blocks, used->most_rows * a->width, threads);
+    }
+    by(used->linear, a, (a->columns + used->columns - 1) / used->columns, used->columns * a->rows * a->width, threads);
+    free(a->interleaved);
+    return 1;
+}
+
 /* Read `count` whole numbers, then the rest as floating-point ones. */
 static int read_arguments(PyObject *const *args, Py_ssize_t given, Py_ssize_t count, int64_t *integers, Py_ssize_t floats,
                 float *reals) {
@@ -335,7 +381,6 @@ static int read_arguments(PyObject *const *args, Py_ssize_t given, Py_ssize_t co
 }
 
 #define POINTER(i) ((void *)(intptr_t)n[i])
-#define KERNELS(is_bfloat16) (is_bfloat16 ? bfloat16_kernels : float32_kernels)
 
 static PyObject *configure(PyObject *self, PyObject *args) {
     unsigned long long address;
@@ -352,25 +397,9 @@ static PyObject *attend(PyObject *self, PyObject *const *args, Py_ssize_t given)
     int64_t n[17];
     float x[2];
     if (!read_arguments(args, given, 17, n, 2, x)) return NULL;
-    const int64_t *segments = POINTER(10), count = n[11], group = n[13] / n[14];
-    attention_args a = {POINTER(2), n[3], n[4], POINTER(5), POINTER(6), n[7], n[8], n[9], segments, POINTER(12),
-                        n[13], n[14], n[15], (n[15] + 15) & ~15, n[16], 0, x[0], x[1], NULL};
-    if (n[0]) a.padded_dim = (n[15] + 31) & ~31;
-    a.tile = group < TILE_ROWS ? TILE_ROWS / group : 1;
-    int64_t tiles = 0, cost = 0;
-    for (int64_t i = 0; i < count; i++) tiles += (segments[4 * i + 1] - segments[4 * i] + a.tile - 1) / a.tile;
-    if (!tiles) Py_RETURN_NONE;
-    int64_t *list = PyMem_Malloc(2 * tiles * sizeof(int64_t)), *next = list;
-    if (!list) return PyErr_NoMemory();
-    for (int64_t i = 0; i < count; i++)
-        for (int64_t first = segments[4 * i]; first < segments[4 * i + 1]; first += a.tile, next += 2) {
-            next[0] = i, next[1] = first;
-            cost += (segments[4 * i + 3] + first - segments[4 * i] + BLOCK) * n[15] / 4;
-        }
-    a.tiles = list;
-    run(KERNELS(n[0])->attend, &a, tiles * n[14], cost / tiles, n[1]);
-    PyMem_Free(list);
-    Py_RETURN_NONE;
+    attention_args a = {POINTER(2), n[3], n[4], POINTER(5), POINTER(6), n[7], n[8], n[9], POINTER(10), POINTER(12),
+                        n[13], n[14], n[15], 0, n[16], 0, x[0], x[1], NULL};
+    return attend_segments(&a, n[11], n[0], n[1], run_unlocked) ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }
 
 /* is_bfloat16, threads, stream, added, gain, out, rows, width; epsilon */
@@ -379,7 +408,7 @@ static PyObject *add_norm(PyObject *self, PyObject *const *args, Py_ssize_t give
     float x[1];
     if (!read_arguments(args, given, 8, n, 1, x)) return NULL;
     norm_args a = {POINTER(2), POINTER(3), POINTER(4), POINTER(5), n[7], x[0]};
-    run(KERNELS(n[0])->add_norm, &a, n[6], n[7] / 2, n[1]);
+    run_unlocked(KERNELS(n[0])->add_norm, &a, n[6], n[7] / 2, n[1]);
     Py_RETURN_NONE;
 }
 
@@ -388,7 +417,7 @@ static PyObject *gate(PyObject *self, PyObject *const *args, Py_ssize_t given) {
     int64_t n[6];
     if (!read_arguments(args, given, 6, n, 0, NULL)) return NULL;
     gate_args a = {POINTER(2), POINTER(3), n[5]};
-    run(KERNELS(n[0])->gate, &a, n[4], n[5] * 2, n[1]);
+    run_unlocked(KERNELS(n[0])->gate, &a, n[4], n[5] * 2, n[1]);
     Py_RETURN_NONE;
 }
 
@@ -400,7 +429,7 @@ static PyObject *rotary(PyObject *self, PyObject *const *args, Py_ssize_t given)
     if (!read_arguments(args, given, 15, n, 1, x)) return NULL;
     rotary_args a = {POINTER(2), n[3], POINTER(4), POINTER(5), POINTER(6), POINTER(7), POINTER(8), POINTER(9),
                      n[11], n[12], n[13], n[14], x[0]};
-    run(KERNELS(n[0])->rotary, &a, n[10], (n[11] + n[12]) * n[13], n[1]);
+    run_unlocked(KERNELS(n[0])->rotary, &a, n[10], (n[11] + n[12]) * n[13], n[1]);
     Py_RETURN_NONE;
 }
 
@@ -411,7 +440,7 @@ static PyObject *cache(PyObject *self, PyObject *const *args, Py_ssize_t given) 
     if (!read_arguments(args, given, 18, n, 0, NULL)) return NULL;
     cache_args a = {POINTER(2), n[3], n[4], POINTER(5), n[6], n[7], POINTER(8), POINTER(9), n[10], n[11],
                     POINTER(12), POINTER(13), POINTER(14), n[16], n[17]};
-    run(KERNELS(n[0])->cache, &a, n[15], n[16] * n[17] / 4, n[1]);
+    run_unlocked(KERNELS(n[0])->cache, &a, n[15], n[16] * n[17] / 4, n[1]);
     Py_RETURN_NONE;
 }
 
@@ -429,7 +458,7 @@ static PyObject *logits(PyObject *self, PyObject *const *args, Py_ssize_t given)
         for (int64_t i = 0; i < n[5] * n[6]; i++) widened[i] = widen(narrow_inputs[i]);
         a.inputs = widened;
     }
-    run(used->logits, &a, (n[7] + TOKENS - 1) / TOKENS, TOKENS * n[6] * n[5], n[1]);
+    run_unlocked(used->logits, &a, (n[7] + TOKENS - 1) / TOKENS, TOKENS * n[6] * n[5], n[1]);
     PyMem_Free(widened);
     Py_RETURN_NONE;
 }
@@ -438,18 +467,8 @@ static PyObject *logits(PyObject *self, PyObject *const *args, Py_ssize_t given)
 static PyObject *linear(PyObject *self, PyObject *const *args, Py_ssize_t given) {
     int64_t n[9];
     if (!read_arguments(args, given, 9, n, 0, NULL)) return NULL;
-    const kernels *used = KERNELS(n[0]);
     linear_args a = {POINTER(2), POINTER(3), POINTER(4), POINTER(5), n[6], n[7], n[8], NULL};
-    const int64_t size = n[0] ? sizeof(uint16_t) : sizeof(float);
-    if (n[6] > 4 && n[7] * size % SET == 0) {
-        const int64_t blocks = (n[6] + used->most_rows - 1) / used->most_rows;
-        a.interleaved = PyMem_Malloc(blocks * used->most_rows * n[7] * size);
-        if (!a.interleaved) return PyErr_NoMemory();
-        run(used->interleave, &a, blocks, used->most_rows * n[7], n[1]);
-    }
-    run(used->linear, &a, (n[8] + used->columns - 1) / used->columns, used->columns * n[6] * n[7], n[1]);
-    PyMem_Free(a.interleaved);
-    Py_RETURN_NONE;
+    return multiply(&a, n[0], n[1], run_unlocked) ? Py_NewRef(Py_None) : PyErr_NoMemory();
 }
 
 /* is_bfloat16; returns the columns of a panel of a packed weight, and how many of its width lie together */
@@ -464,14 +483,16 @@ static PyObject *summary(PyObject *self, PyObject *const *args, Py_ssize_t given
     int64_t n[7];
     if (!read_arguments(args, given, 7, n, 0, NULL)) return NULL;
     summary_args a = {POINTER(1), n[3], POINTER(4), POINTER(5), POINTER(6)};
-    run(float32_kernels->summary, &a, n[2], n[3] * (n[5] ? 2 : 1), n[0]);
+    run_unlocked(float32_kernels->summary, &a, n[2], n[3] * (n[5] ? 2 : 1), n[0]);
     Py_RETURN_NONE;
 }
+
+#include "layers.h"
 
 #define FAST(name) {#name, (PyCFunction)(void (*)(void))name, METH_FASTCALL, NULL}
 static PyMethodDef methods[] = {
     {"configure", configure, METH_VARARGS, NULL},
-    FAST(attend), FAST(add_norm), FAST(gate), FAST(rotary), FAST(cache), FAST(logits), FAST(linear), FAST(panel), FAST(summary),
+    FAST(attend), FAST(add_norm), FAST(gate), FAST(rotary), FAST(cache), FAST(logits), FAST(linear), FAST(panel), FAST(summary), FAST(layers),
     {NULL, NULL, 0, NULL},
 };
 static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", NULL, 0, methods, NULL, NULL, NULL, NULL};
@@ -479,7 +500,9 @@ static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "_native", NULL, 0, m
 PyMODINIT_FUNC PyInit__native(void) {
     PyObject *made = PyModule_Create(&module);
     if (made && (PyModule_AddIntConstant(made, "MAX_HEAD_DIM", MAX_HEAD_DIM) ||
-                 PyModule_AddIntConstant(made, "MAX_GROUP", MAX_ROWS - 4)))
+                 PyModule_AddIntConstant(made, "MAX_GROUP", MAX_ROWS - 4) ||
+                 PyModule_AddIntConstant(made, "LAYER_BYTES", sizeof(layer)) ||
+                 PyModule_AddIntConstant(made, "STEP_BYTES", sizeof(step))))
         return NULL;
     return made;
 }
