@@ -33,22 +33,25 @@ from steering_server.limits import EngineLimits
 
 REFERENCE = "engine"
 AGAIN = "engine, again"
+BY_OPERATORS = "one call an operator"
 UNEMBEDDING_FLOAT32 = "unembedding alone, float32"
 UNEMBEDDING_BFLOAT16 = "unembedding alone, bfloat16"
 
 
 def ways(loaded: LoadedModel, engine: Engine) -> dict[str, tuple[Variant, ...]]:
     """Return the variants that are in force together, by the name of the row."""
+    by_operators = variants.one_call_an_operator(engine)
     onednn, attention = variants.onednn_products(engine), variants.pytorch_attention
     bfloat16 = variants.bfloat16_unembedding(engine, loaded)
     return {
         REFERENCE: (),
         AGAIN: (),
         "bfloat16 logits": (bfloat16,),
-        "PyTorch's attention": (attention,),
-        "oneDNN's products": (onednn,),
-        "oneDNN's products, bfloat16 logits": (onednn, bfloat16),
-        "all three": (onednn, attention, bfloat16),
+        BY_OPERATORS: (by_operators,),
+        "PyTorch's attention": (by_operators, attention),
+        "oneDNN's products": (by_operators, onednn),
+        "oneDNN's products, bfloat16 logits": (by_operators, onednn, bfloat16),
+        "all three": (by_operators, onednn, attention, bfloat16),
     }
 
 
@@ -107,7 +110,8 @@ def ratio(seconds: Seconds, name: str, batch: int) -> float:
 
 def fastest_other_way(seconds: Seconds, batch: int) -> tuple[str, float]:
     """Return the fastest row that computes otherwise, and the engine's speed as a share of its."""
-    rows = [name for name in seconds if name not in (REFERENCE, AGAIN, UNEMBEDDING_FLOAT32, UNEMBEDDING_BFLOAT16)]
+    same = REFERENCE, AGAIN, BY_OPERATORS, UNEMBEDDING_FLOAT32, UNEMBEDDING_BFLOAT16
+    rows = [name for name in seconds if name not in same]
     fastest = min(rows, key=lambda name: ratio(seconds, name, batch))
     return fastest, ratio(seconds, fastest, batch)
 

@@ -21,6 +21,14 @@ from steering_server.engines.local.ragged import RaggedBatch
 Variant = Callable[[], AbstractContextManager[object]]
 
 
+def one_call_an_operator(engine: Engine) -> Variant:
+    """Call every operator of a layer by itself, without which the next two have no effect."""
+    model = engine._runner._fused
+    if model is None:
+        raise TypeError("the engine runs transformers' modules")
+    return lambda: patch.object(model, "in_one_call", False)
+
+
 def onednn_products(engine: Engine) -> Variant:
     """Multiply by oneDNN's kernels, as many rows as there are tokens."""
     linears = engine._runner.linears.all
