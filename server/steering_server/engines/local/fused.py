@@ -6,7 +6,6 @@ compiled too, all layers are one call. What steering hooks would do to the modul
 """
 
 from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.anatomy import GatedBlock
@@ -26,9 +25,7 @@ from steering_server.engines.local.layer_stack import (
 )
 from steering_server.engines.local.prepacking import PrepackedLinears, can_be_prepacked
 from steering_server.engines.local.ragged import RaggedBatch
-
-VECTOR = 32
-"""Elements that PyTorch's pointwise operators compute at a time, at most."""
+from steering_server.engines.local.rotary import Rotation
 
 
 def refusal(loaded: LoadedModel, kernels_refused: str | None) -> str | None:
@@ -76,7 +73,7 @@ class FusedModel:
         self._sizes = loaded.anatomy.sizes
         self._steering = steering
         self._embedding = model.get_submodule(described.embedding)
-        self._rotary = model.get_submodule(described.rotary)
+        self._rotation = Rotation(model.get_submodule(described.rotary), model.config, loaded.dtype, kv_cache.length)
         final_norm = loaded.anatomy.final_norm
         if final_norm is None:
             raise ValueError("a model of gated blocks has a final norm")
@@ -109,9 +106,7 @@ class FusedModel:
         ``tokens`` and ``positions`` are ``[tokens]``, padding included.
         """
         stream: Tensor = self._embedding(tokens).unsqueeze(0)
-        # PyTorch computes the last elements of a tensor otherwise than the rest, unless they fill a vector.
-        filled = pad(positions, (0, -len(positions) % VECTOR))
-        cos, sin = (part[0].contiguous() for part in self._rotary(stream, filled.unsqueeze(0)))
+        cos, sin = self._rotation(positions)
         if self._stack is not None and self.in_one_call:
             stream, mlp_output = self._by_stack(self._stack, stream, cos, sin, batch)
         else:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from steering_profiles.models import LoadedModel, ModelWithAnatomy
 from steering_server.engines.local import kernels
-from steering_server.engines.local.fused import VECTOR
 from steering_server.engines.local.prepacking import PrepackedLinear
 from steering_server.engines.local.ragged import SequenceInput
+from steering_server.engines.local.rotary import VECTOR, rotary_by_length
 from steering_server.engines.local.runner import Runner
 from steering_server.generation.invariance import BatchInvariance
 
@@ -22,8 +22,6 @@ _PADDINGS = (1, 2, 4, 8, 16)
 """Numbers of tokens that smaller inputs are padded to, the first that serves."""
 _TOKENS = (*range(1, 21), 24, 31, 32, 33, 48, 63, 64, 65, 96, 127, 128, 129, 255, 256)
 """Numbers of tokens at which the products of linear layers are compared."""
-_ROPE_BY_LENGTH = ("dynamic", "longrope")
-"""Kinds of rotary embeddings that depend on the longest sequence of the batch."""
 
 
 def ensure_invariance(runner: Runner, loaded: LoadedModel) -> BatchInvariance:
@@ -55,9 +53,7 @@ def rules_out_invariance(loaded: ModelWithAnatomy) -> str | None:
     """Return why a model cannot be batch invariant on a CPU, as far as that is known without its weights."""
     sizes = loaded.anatomy.sizes
     refused = kernels.refusal(torch.device("cpu"), loaded.dtype, sizes.heads, sizes.kv_heads, sizes.head_dim)
-    rope = getattr(loaded.model.config.get_text_config(), "rope_parameters", None) or {}
-    kinds = {kind for part in (rope, *rope.values()) if isinstance(part, dict) and (kind := part.get("rope_type"))}
-    by_length = sorted(kinds & set(_ROPE_BY_LENGTH))
+    by_length = rotary_by_length(loaded.model.config)
     if by_length:
         return f"its rotary embeddings ({', '.join(by_length)}) depend on the longest sequence of a batch"
     uneven = [] if loaded.anatomy.family.gated_block else _uneven_sizes(loaded)
