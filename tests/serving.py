@@ -18,6 +18,7 @@ from steering_profiles.schema import Profile
 from steering_profiles.store import Catalogue, save_profile
 from steering_server.api.lifecycle import live
 from steering_server.api.settings import ApiSettings
+from steering_server.cli.listening import listen
 from steering_server.engines.local.backend import LocalBackend
 from steering_server.experiments.live import Experiments
 from steering_server.generation.backend import Backend
@@ -100,7 +101,7 @@ def living(
     profiles_poll: float = 1,
 ) -> Iterator[tuple[str, Callable[[], None]]]:
     """Run a server; yield its URL and a function that stops it. Raises the exception that ends the server, if any."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = listen("127.0.0.1", 0)
     address = f"http://127.0.0.1:{listener.getsockname()[1]}"
     started: Future[Callable[[], None]] = Future()
 
