@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 import httpx
+import pytest
 
 from steering_profiles.labels import parse_label
 from steering_profiles.models import LoadedModel
@@ -20,6 +21,8 @@ from steering_server.api.lifecycle import live
 from steering_server.api.settings import ApiSettings
 from steering_server.cli.listening import listen
 from steering_server.engines.local.backend import LocalBackend
+from steering_server.engines.local.ragged import SequenceInput
+from steering_server.engines.local.runner import Runner, SequenceOutput
 from steering_server.experiments.live import Experiments
 from steering_server.generation.backend import Backend
 from steering_server.generation.registry import ProfileRegistry
@@ -88,6 +91,17 @@ def serving(
     ) as (url, _):
         wait_until_ready(url)
         yield url
+
+
+def slow_steps(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.005) -> None:
+    """Let every step of this process's engines take at least so long, for tests of what happens meanwhile."""
+    run = Runner.run
+
+    def slowly(self: Runner, inputs: Sequence[SequenceInput]) -> list[SequenceOutput]:
+        time.sleep(seconds)
+        return run(self, inputs)
+
+    monkeypatch.setattr(Runner, "run", slowly)
 
 
 @contextmanager

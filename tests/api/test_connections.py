@@ -21,7 +21,7 @@ from steering_server.cli.listening import allow_connections
 from steering_server.limits import ConnectionLimits, EngineLimits, RequestLimits
 from tests.api.keyed import keyed
 from tests.builders import build_model
-from tests.serving import living, serving
+from tests.serving import living, serving, slow_steps
 
 IMPATIENT = ConnectionLimits(header_timeout=0.5, client_timeout=0.5, max_headers=20, max_header_size=4096)
 PLENTY = b"x" * 65536
@@ -271,8 +271,11 @@ def test_an_answer_that_nobody_reads_is_cut_off(tmp_path: Path, stream: bool):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_request_that_takes_too_long_is_ended_with_an_error(tmp_path: Path, stream: bool):
-    model = build_model("llama", dtype=torch.float32, layers=24)
+def test_a_request_that_takes_too_long_is_ended_with_an_error(
+    tmp_path: Path, stream: bool, monkeypatch: pytest.MonkeyPatch
+):
+    slow_steps(monkeypatch)
+    model = build_model("llama", dtype=torch.float32)
     settings = ApiSettings(limits=RequestLimits(request_timeout=0.5))
     body = {"prompt": "x", "max_tokens": 500, "ignore_eos": True, "stream": stream}
     with serving(model, tmp_path, settings=settings, limits=EngineLimits(max_num_seqs=1)) as url:

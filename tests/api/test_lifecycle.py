@@ -20,7 +20,7 @@ from steering_server.engines.local.backend import LocalBackend
 from steering_server.generation.backend import Backend
 from steering_server.limits import ConnectionLimits, EngineLimits
 from tests.builders import build_model
-from tests.serving import build_backend, living, wait_until_ready
+from tests.serving import build_backend, living, slow_steps, wait_until_ready
 
 SHORT = {"prompt": "x", "max_tokens": 2, "temperature": 0}
 LONG = {"prompt": "x", "max_tokens": 150, "temperature": 1, "ignore_eos": True, "stream": True}
@@ -145,8 +145,12 @@ def test_a_model_that_cannot_be_loaded_ends_the_server():
 
 
 def test_a_stopping_server_refuses_new_requests_and_finishes_running_ones(
-    tmp_path: Path, streaming: Callable[[str], threading.Thread], texts: list[str]
+    tmp_path: Path,
+    streaming: Callable[[str], threading.Thread],
+    texts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    slow_steps(monkeypatch)
     with living(loaded(tmp_path)) as (url, stop):
         wait_until_ready(url)
         reader = streaming(url)
@@ -164,8 +168,12 @@ def test_a_stopping_server_refuses_new_requests_and_finishes_running_ones(
 
 
 def test_a_request_that_runs_longer_than_the_grace_gets_an_error(
-    tmp_path: Path, streaming: Callable[[str], threading.Thread], texts: list[str]
+    tmp_path: Path,
+    streaming: Callable[[str], threading.Thread],
+    texts: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ):
+    slow_steps(monkeypatch)
     with living(loaded(tmp_path), grace=0.1) as (url, stop):
         wait_until_ready(url)
         reader = streaming(url)

@@ -17,12 +17,13 @@ from steering_server.generation.tokenizer import TokenizerService
 from steering_server.limits import EngineLimits
 from tests.api.logged import request_line
 from tests.builders import build_model, profiles_for
-from tests.serving import serving
+from tests.serving import serving, slow_steps
 
 LONG = {"prompt": "x", "max_tokens": 500, "temperature": 0, "ignore_eos": True}
 
 
-def test_an_invalid_value_does_not_fail_other_requests(url):
+def test_an_invalid_value_does_not_fail_other_requests(url, monkeypatch: pytest.MonkeyPatch):
+    slow_steps(monkeypatch)
     with ThreadPoolExecutor(1) as pool:
         other = pool.submit(httpx.post, f"{url}/v1/completions", json=LONG, timeout=60)
         time.sleep(0.1)
@@ -60,10 +61,11 @@ def test_a_text_that_is_much_too_long_is_refused_before_it_is_encoded(http: http
         assert (response.status_code, response.json()["error"]["param"]) == (400, param), response.text
 
 
-def test_a_stream_abandoned_in_the_queue_frees_its_place(tmp_path: Path):
+def test_a_stream_abandoned_in_the_queue_frees_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    slow_steps(monkeypatch)
     limits = EngineLimits(max_num_seqs=1, max_queue=1)
     with (
-        serving(build_model("llama", dtype=torch.float32, layers=24), tmp_path, limits=limits) as url,
+        serving(build_model("llama", dtype=torch.float32), tmp_path, limits=limits) as url,
         ThreadPoolExecutor(1) as pool,
     ):
         running = pool.submit(httpx.post, f"{url}/v1/completions", json=LONG, timeout=60)

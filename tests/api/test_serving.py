@@ -16,7 +16,7 @@ from steering_profiles.schema import Provenance
 from steering_profiles.store import content_hash
 from steering_server.limits import EngineLimits
 from tests.builders import build_model, build_profile, profiles_for
-from tests.serving import serving
+from tests.serving import serving, slow_steps
 
 LONG = {"prompt": "x", "max_tokens": 500, "temperature": 0, "logprobs": 0}
 SHORT = {"prompt": "x", "max_tokens": 2, "temperature": 0}
@@ -92,9 +92,10 @@ def test_a_client_that_disconnects_frees_its_place(stream: bool, tmp_path: Path)
         assert abandoned < (time.perf_counter() - began) * 0.8 + 0.3
 
 
-def test_a_full_queue_is_a_429_with_retry_after(tmp_path: Path):
+def test_a_full_queue_is_a_429_with_retry_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    slow_steps(monkeypatch)
     limits = EngineLimits(max_num_seqs=1, max_queue=1)
-    model = build_model("llama", dtype=torch.float32, layers=24)
+    model = build_model("llama", dtype=torch.float32)
     with serving(model, tmp_path, limits=limits) as url, ThreadPoolExecutor(1) as pool:
         running = pool.submit(httpx.post, f"{url}/v1/completions", json=LONG, timeout=60)
         time.sleep(0.2)
