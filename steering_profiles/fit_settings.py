@@ -186,6 +186,8 @@ class FinalLayerSettings:
     """Shares of the intercept to subtract; a negative share is added."""
     sources: tuple[Source, ...] = SOURCES
     positions: tuple[Positions, ...] = POSITIONS
+    conditions: bool = False
+    """Whether to try the candidates under the task's conditions, too."""
     gates: bool = False
     """Whether to try the candidates behind gates, too."""
     max_lost: float = 1.0

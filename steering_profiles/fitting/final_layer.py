@@ -5,7 +5,8 @@ fitted here, and 0 and negative shares are tried too, since what helps one model
 of the regression (:mod:`steering_profiles.fitting.decomposition`) or the plain mean of the MLP's output, on train.
 
 The paper changes the last position of the prompt only; the candidates are tried there alone and at all positions. The
-effects change nothing but the prediction at their own position, so both give the same answers of one token.
+effects change nothing but the prediction at their own position, so both give the same answers of one token. With
+conditions they are also tried where a condition of the task holds, which leaves prompts of other formats alone.
 
 The candidates and the rule that chooses one of them are in :mod:`steering_profiles.fitting.final_layer_candidates`.
 With gates (:class:`steering_profiles.schema.Gate`) every candidate that is no worse on dev than the plain model is also
@@ -21,7 +22,6 @@ import numpy as np
 from pydantic import JsonValue
 
 from steering_profiles import __version__
-from steering_profiles.conditions import Condition
 from steering_profiles.errors import FitError
 from steering_profiles.evaluation import (
     ArmCalibration,
@@ -54,6 +54,7 @@ from steering_profiles.progress import Progress, Silent
 from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, ModelIdentity, Profile, Provenance
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.tasks.task import Task
+from steering_profiles.tokenization import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,10 @@ def fit_final_layer(
 
     Raises:
         FitError: the settings ask for the regression's intercept, and the train prompts do not determine it.
-        TaskError: the task has whole answers.
+        TaskError: the task has whole answers; or conditions are to be tried, and the task has none.
     """
     task.require_next_tokens("method final-layer")
+    task.require_conditions(settings.conditions)
     checkpoint = FitCheckpoint() if checkpoint is None else checkpoint  # an empty checkpoint is falsy
     progress = progress or Silent()
     recorded = checkpoint.recall("intercepts", lambda: _intercepts(loaded, task, settings, progress))
@@ -124,7 +126,8 @@ def fit_final_layer(
     replay = FinalLayerReplay(loaded)
     texts = {name: text_windows(loaded, text) for name, text in fitting_texts().items()}
     with TokenPredictor(loaded, replay) as predictor, TextPredictor(loaded, replay) as text_predictor:
-        evaluator = CandidateEvaluator(task, texts, predictor, text_predictor, settings)
+        vocabulary = Vocabulary(loaded.tokenizer)
+        evaluator = CandidateEvaluator(task, texts, predictor, text_predictor, vocabulary, settings)
         candidates = make_candidates(settings)
         progress.stage("measuring candidates on dev", len(candidates))
         grid: list[MeasuredCandidate] = []
@@ -151,7 +154,7 @@ def fit_final_layer(
     side_effects = measure_side_effects(loaded, steering, progress, replay)
     everywhere = None
     if chosen.candidate.positions == "last":
-        at_all = steering_at(replace(chosen.candidate, positions="all"))
+        at_all = steering_at(replace(chosen.candidate, positions="all", condition=None))
         everywhere = measure_side_effects(loaded, at_all, progress, replay)
     provenance = Provenance(
         tool_version=__version__,
@@ -236,7 +239,7 @@ def _profile(
             intercept_scale=candidate.intercept_scale,
             gate=candidate.gate,
         ),
-        when=Condition(part="last_prompt_token") if candidate.positions == "last" else None,
+        when=candidate.when,
         tensors=tensors,
     )
 
@@ -257,6 +260,7 @@ def _searched(settings: FinalLayerSettings, grid: Sequence[MeasuredCandidate]) -
             m.candidate.positions,
             round(m.dev.temperature, 4),
             round(m.dev.tempered_nll, 5),
+            *([None if m.candidate.condition is None else str(m.candidate.condition)] if settings.conditions else []),
         ]
         for m in grid
     ]
@@ -267,6 +271,7 @@ def _searched(settings: FinalLayerSettings, grid: Sequence[MeasuredCandidate]) -
         "columns": [
             *("own_attention", "lambda", "intercept", "dev NLL", "dev P(correct)", "right", "asked", "drift", "gate"),
             *("positions", "dev temperature", "dev NLL at it"),
+            *(["condition"] if settings.conditions else []),
         ],
         "points": points,
     }
@@ -279,6 +284,7 @@ def _chosen(chosen: MeasuredCandidate, r2: float | None, temperature: float, of_
         "intercept": chosen.candidate.source,
         "gate": None if chosen.candidate.gate is None else str(chosen.candidate.gate),
         "positions": chosen.candidate.positions,
+        **({} if chosen.candidate.condition is None else {"condition": str(chosen.candidate.condition)}),
         "r2": None if r2 is None else round(r2, 5),
         "drift": None if chosen.other is None else round(chosen.other.nll_increase, 5),
         "temperature": round(temperature, 5),

@@ -4,8 +4,9 @@ The rule counts what a candidate knows, not how sure it is: every NLL in it is t
 prompts, for the candidate as for the plain model. So a candidate that does what a temperature does gains nothing.
 
 Of the *allowed* candidates, choose the one with the smallest NLL of the correct answer on dev, averaged over the task's
-groups; of equal ones, the one that applies at fewer positions, then the one with the smallest total change. The plain
-model is always allowed. Any other candidate is allowed if, compared with the plain model,
+groups; of equal ones, the one at the last token of the prompt alone, then the one without a condition of the task,
+which helps with more prompts, then the one with the smallest total change. The plain model is always allowed. Any other
+candidate is allowed if, compared with the plain model,
 
 * no group of dev loses more than ``max_lost`` percentage points of accuracy;
 * no other prompt format of the task, such as few-shot prompts, loses more than that or has a higher NLL;
@@ -17,6 +18,7 @@ model is always allowed. Any other candidate is allowed if, compared with the pl
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy, TemperedChange
 from steering_profiles.fit_settings import FinalLayerSettings, Positions, Source
 from steering_profiles.fitting.gating import Score
@@ -36,12 +38,22 @@ class FinalLayerCandidate:
     """Source of the intercept; None if no intercept is subtracted."""
     gate: Gate | None = None
     positions: Positions = "all"
+    condition: Condition | None = None
+    """The task's condition under which it takes effect at these positions; None: always."""
 
     def __str__(self) -> str:
         intercept = "" if self.source is None else f", {strength_text(self.intercept_scale)} x {self.source}"
         gate = "" if self.gate is None else f", where the top probability is {self.gate}"
         where = ", at the last token of the prompt" if self.positions == "last" else ""
-        return f"self-only attention {strength_text(self.self_only_attention)}{intercept}{gate}{where}"
+        under = "" if self.condition is None else f", where {self.condition}"
+        return f"self-only attention {strength_text(self.self_only_attention)}{intercept}{gate}{where}{under}"
+
+    @property
+    def when(self) -> Condition | None:
+        """Where it takes effect, as a profile says it; None: everywhere."""
+        at = Condition(part="last_prompt_token") if self.positions == "last" else None
+        both = [one for one in (at, self.condition) if one is not None]
+        return Condition(all_=tuple(both)) if len(both) > 1 else next(iter(both), None)
 
     @property
     def total_change(self) -> float:
@@ -125,11 +137,11 @@ def best_rejected(grid: Sequence[MeasuredCandidate], settings: FinalLayerSetting
     return RejectedCandidate(best, reasons) if reasons else None
 
 
-def _preference(measured: MeasuredCandidate) -> tuple[float, bool, float]:
+def _preference(measured: MeasuredCandidate) -> tuple[float, bool, bool, float]:
     candidate = measured.candidate
     # The plain model applies nowhere.
     everywhere = candidate.positions == "all" and candidate != PLAIN
-    return round(measured.dev.tempered_nll, 9), everywhere, candidate.total_change
+    return round(measured.dev.tempered_nll, 9), everywhere, candidate.condition is not None, candidate.total_change
 
 
 def _reasons_against(

@@ -2,9 +2,9 @@
 
 A gate selects, position by position, either the plain model's logits or the steered ones, by the plain model's top
 probability. So the predictions behind any gate follow exactly from the plain and the ungated predictions, without
-another forward pass. So do those of a candidate that applies at the last token of the prompt alone: the final layer's
-output affects only the logits at its own position, so answers of one token stay as they are, and of other text only the
-first token of each window is predicted otherwise.
+another forward pass. So do those of a candidate that applies at some positions only, since the final layer's output
+affects only the logits at its own position. At the last token of the prompt alone answers of one token stay as they
+are, and of other text only the first token of each window is predicted otherwise.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from pydantic import JsonValue
+from torch import Tensor
 
 from steering_profiles.evaluation import Accuracy, ScoredAnswer
 from steering_profiles.evaluation.prediction import TokenScores
@@ -108,14 +109,29 @@ class Answers:
 
     def behind(self, gate: Gate, plain: "Answers") -> "Answers":
         """Return these answers where ``gate`` is open, and those of the ``plain`` model where it is closed."""
-        is_open = (plain.confidence >= gate.low) & (plain.confidence <= gate.high)
+        return self.where((plain.confidence >= gate.low) & (plain.confidence <= gate.high), plain)
+
+    def where(self, here: _Array, plain: "Answers") -> "Answers":
+        """Return these answers where ``here`` (``[prompts]``) is true, else those of the ``plain`` model."""
         return Answers(
             self.groups,
             self.facts,
-            np.where(is_open, self.correct, plain.correct),
-            np.where(is_open[:, None], self.log_probability, plain.log_probability),
-            np.where(is_open, self.confidence, plain.confidence),
+            np.where(here, self.correct, plain.correct),
+            np.where(here[:, None], self.log_probability, plain.log_probability),
+            np.where(here, self.confidence, plain.confidence),
         )
+
+
+@dataclass(frozen=True, eq=False)
+class Places:
+    """Where a condition holds: which of the predictions of :class:`CandidatePredictions` are made there."""
+
+    dev: _Array
+    """``[prompts]``."""
+    fit_formats: Mapping[str, _Array]
+    """``[prompts]`` by format."""
+    texts: Mapping[str, Tensor]
+    """``[tokens]`` by text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,15 +152,19 @@ class CandidatePredictions:
 
     def at_last_prompt_token(self, plain: "CandidatePredictions") -> "CandidatePredictions":
         """Return the predictions of the same candidate at the last token of the prompt alone."""
-        texts = {
-            name: TokenScores(
-                scores.nll.where(scores.is_first, plain.texts[name].nll),
-                scores.confidence.where(scores.is_first, plain.texts[name].confidence),
-                scores.is_first,
-            )
-            for name, scores in self.texts.items()
-        }
+        texts = {name: _text_where(scores.is_first, scores, plain.texts[name]) for name, scores in self.texts.items()}
         return CandidatePredictions(self.dev, self.fit_formats, texts)
+
+    def where(self, places: Places, plain: "CandidatePredictions") -> "CandidatePredictions":
+        """Return these predictions at ``places``, and those of the ``plain`` model elsewhere."""
+        return CandidatePredictions(
+            self.dev.where(places.dev, plain.dev),
+            {
+                name: answers.where(places.fit_formats[name], plain.fit_formats[name])
+                for name, answers in self.fit_formats.items()
+            },
+            {name: _text_where(places.texts[name], scores, plain.texts[name]) for name, scores in self.texts.items()},
+        )
 
     def changes(self, plain: "CandidatePredictions") -> dict[str, dict[str, TemperedChange]]:
         """Return the changes from the ``plain`` model by prompt set, ``dev`` or a format, and by group."""
@@ -167,7 +187,10 @@ def possible_gates() -> Iterator[Gate]:
 
 
 def _text_behind(gate: Gate, steered: TokenScores, plain: TokenScores) -> TokenScores:
-    is_open = (plain.confidence >= gate.low) & (plain.confidence <= gate.high)
+    return _text_where((plain.confidence >= gate.low) & (plain.confidence <= gate.high), steered, plain)
+
+
+def _text_where(here: Tensor, steered: TokenScores, plain: TokenScores) -> TokenScores:
     return TokenScores(
-        steered.nll.where(is_open, plain.nll), steered.confidence.where(is_open, plain.confidence), steered.is_first
+        steered.nll.where(here, plain.nll), steered.confidence.where(here, plain.confidence), steered.is_first
     )

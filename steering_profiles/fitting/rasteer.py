@@ -98,8 +98,7 @@ def fit(
     progress = progress or Silent()
     if settings.method == "circuit" and not task.pairs:
         raise TaskError(f"method is circuit, but task {task.name} has no counterfactual prompts; choose another method")
-    if settings.stepwise.conditions and not task.conditions:
-        raise TaskError(f"conditions are to be tried, but task {task.name} has none; leave --conditions out")
+    task.require_conditions(settings.stepwise.conditions)
     ranking = ranking or ComponentRanking.from_json(
         checkpoint.recall("ranking", lambda: rank_components(loaded, task, settings, progress).to_json())
     )

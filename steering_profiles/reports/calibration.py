@@ -99,6 +99,7 @@ def search_sentences(search: FinalLayerSearch) -> Iterator[tuple[str, Tone]]:
 def final_layer_table(grid: Sequence[MeasuredCandidate]) -> Table:
     """Return the settings of a search over the final layer, the best on dev first."""
     formats = list(dict.fromkeys(name for m in grid if m.other for name in m.other.fit_formats))
+    has_conditions = any(m.candidate.condition for m in grid)
     rows = []
     for m in sorted(grid, key=lambda m: (m.dev.tempered_nll, m.candidate.total_change)):
         there = m.other
@@ -114,6 +115,7 @@ def final_layer_table(grid: Sequence[MeasuredCandidate]) -> Table:
                 Cell(m.candidate.source or "–"),
                 Cell("–" if m.candidate.gate is None else str(m.candidate.gate)),
                 Cell("–" if m.candidate == PLAIN else m.candidate.positions),
+                *([Cell("–" if m.candidate.condition is None else str(m.candidate.condition))] * has_conditions),
                 Cell(number(m.dev.temperature)),
                 Cell(f"{m.dev.tempered_nll:.4f}"),
                 Cell(f"{m.dev.nll:.4f}"),
@@ -128,6 +130,7 @@ def final_layer_table(grid: Sequence[MeasuredCandidate]) -> Table:
         Column("intercept", numeric=False),
         Column("gate"),
         Column("positions", numeric=False),
+        *([Column("condition", numeric=False)] * has_conditions),
         Column("temperature"),
         Column("dev NLL at it"),
         Column("dev NLL at 1"),

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from steering_profiles.conditions import Condition
 from steering_profiles.errors import TaskError
 from steering_profiles.tasks.continuation import tokens_after
 from steering_profiles.tasks.domains import DOMAINS, TOPIC, Domain, read_domain
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 SHOTS = {"0 shots": 0, "1 shot": 1, "4 shots": 4}
 """Number of facts before the question, by prompt format."""
+ONE_LINE = Condition(matches=r"^[^\n]+")
+"""Holds in the first line of a text: where a question is that has no facts before it."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ def factual_recall(tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: st
         test=tuple(splits["test"]),
         left_out=tuple(left_out),
         fit_formats=_with_other_shots(tokenizer, seed, usable, "dev", kind.shots),
+        conditions=() if kind.shots else (ONE_LINE,),
     )
 
 

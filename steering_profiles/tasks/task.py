@@ -115,6 +115,15 @@ class Task:
         if self.has_whole_answers:
             raise TaskError(f"{what} looks at the next token only, and task {self.name} asks for whole answers")
 
+    def require_conditions(self, are_tried: bool) -> None:
+        """Check that there are conditions, if they ``are_tried``.
+
+        Raises:
+            TaskError: there are none.
+        """
+        if are_tried and not self.conditions:
+            raise TaskError(f"conditions are to be tried, but task {self.name} has none; leave --conditions out")
+
 
 def next_token_examples(examples: Sequence[Example]) -> Iterator[Example]:
     """Yield one example per token of each answer: the prompt with the answer's earlier tokens, and the next one.

@@ -8,14 +8,18 @@ import torch
 
 from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import TextPredictor, TokenPredictor, text_windows
+from steering_profiles.fit_settings import Positions
 from steering_profiles.fitting import fit_final_layer
+from steering_profiles.fitting.final_layer_candidates import PLAIN, FinalLayerCandidate
+from steering_profiles.fitting.final_layer_evaluation import CandidateEvaluator, measured_from_json
 from steering_profiles.fitting.gating import TEMPERATURES, Answers, CandidatePredictions
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import INTERCEPT_TENSOR
 from steering_profiles.steering import UNSTEERED, Steering
 from steering_profiles.tasks import Example
+from steering_profiles.tokenization import Vocabulary
 from tests.builders import build_profile, steer
-from tests.fitting.test_final_layer import SMALL, task_answered_by
+from tests.fitting.test_final_layer import SMALL, answered, prompts, task_answered_by
 from tests.short_texts import use_short_texts
 
 
@@ -62,6 +66,69 @@ def test_text_is_predicted_by_a_profile_for_the_last_prompt_token_as_the_search_
     assert found.dev.score == steered.dev.score
     np.testing.assert_allclose(found.dev.log_probability, conditional.dev.log_probability, rtol=1e-5)
     assert 0 < abs(found.nll_increase(plain)) < abs(steered.nll_increase(plain))
+
+
+SHORT = Condition(not_=Condition(from_position=8))
+"""Holds at the end of a prompt of the tasks here, and not of one of their longer formats."""
+
+
+def test_what_would_harm_another_format_is_chosen_under_a_condition_that_leaves_it_alone(tiny: LoadedModel):
+    task = task_answered_by(tiny, 1.0, -4.0, count=400)
+    longer = answered(tiny, [prompt + prompt for prompt in prompts(4, 100)], UNSTEERED)
+    task = replace(task, fit_formats={"longer": tuple(longer)}, conditions=(SHORT,))
+    always = fit_final_layer(tiny, task, name="tiny", command="", settings=SMALL)
+    assert always.rejected is not None
+    assert any("the NLL on longer rises" in reason for reason in always.rejected.reasons)
+    result = fit_final_layer(tiny, task, name="tiny", command="", settings=replace(SMALL, conditions=True))
+    assert result.profile.when == result.chosen.candidate.condition == SHORT
+    assert result.chosen.dev.tempered_nll < always.chosen.dev.tempered_nll
+    assert result.chosen.other is not None
+    plain = result.grid[0].other
+    assert plain is not None
+    assert result.chosen.other.fit_formats == plain.fit_formats
+    assert result.profile.provenance is not None
+    assert result.profile.provenance.chosen["condition"] == str(SHORT)
+
+
+def test_a_condition_is_left_out_where_the_same_settings_are_allowed_without_it(tiny: LoadedModel):
+    task = replace(task_answered_by(tiny, 1.0, count=400), fit_formats={}, conditions=(SHORT,))
+    settings = replace(SMALL, positions=("all", "last"), conditions=True)
+    result = fit_final_layer(tiny, task, name="tiny", command="", settings=settings)
+    found = result.chosen.candidate
+    assert any(one.candidate == replace(found, condition=SHORT) and one.dev == result.chosen.dev for one in result.grid)
+    assert result.profile.when == Condition(part="last_prompt_token")
+
+
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_predictions_under_a_condition_are_those_of_hooks_that_test_it(tiny: LoadedModel, positions: Positions):
+    """The search derives them from the plain and the unconditional predictions."""
+    task = task_answered_by(tiny, 1.0, count=20)
+    condition = Condition(any_=(Condition(last_token=tuple(range(120))), Condition(matches="e ")))
+    task = replace(task, conditions=(condition,))
+    settings = replace(SMALL, self_only_attention=(1.0,), lambdas=(0.0,), positions=(positions,), conditions=True)
+    texts = {"text": text_windows(tiny, "Some text that is long enough to be cut into several windows.", 12)}
+    candidate = FinalLayerCandidate(1.0, 0.0, None, positions=positions, condition=condition)
+    always, there = (
+        steer(build_profile(tiny, self_only_attention=1.0, when=when and when.model_dump(exclude_none=True)))
+        for when in (None, candidate.when)
+    )
+    with TokenPredictor(tiny) as predictor, TextPredictor(tiny) as text_predictor:
+        evaluator = CandidateEvaluator(task, texts, predictor, text_predictor, Vocabulary(tiny.tokenizer), settings)
+        [plain] = measured_from_json(PLAIN, evaluator.measure(PLAIN, UNSTEERED, None))
+        bare = replace(candidate, positions="all", condition=None)
+        unconditional, derived = measured_from_json(bare, evaluator.measure(bare, always, plain))
+        unconditional_by_hooks, by_hooks = (
+            next(iter(measured_from_json(bare, evaluator.measure(bare, steering, plain))))
+            for steering in (always, there)
+        )
+    assert derived.candidate == candidate
+    assert derived.other is not None
+    assert by_hooks.other is not None
+    assert unconditional == unconditional_by_hooks
+    assert derived.dev.accuracy == by_hooks.dev.accuracy
+    assert derived.dev.nll == pytest.approx(by_hooks.dev.nll, rel=1e-5)
+    assert derived.dev.nll != pytest.approx(unconditional.dev.nll, rel=1e-5)
+    assert derived.other.nll_increase == pytest.approx(by_hooks.other.nll_increase, rel=1e-4)
 
 
 def test_the_intercept_of_the_regression_is_that_of_numpys_least_squares_on_the_models_activations(tiny: LoadedModel):

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.evaluation.tempered import PairedChange, TemperedChange
 from steering_profiles.fitting import FinalLayerSettings
@@ -35,7 +36,7 @@ def test_candidates_that_differ_slightly_have_different_names():
         FinalLayerCandidate(0.50000001, 0.1, "mean"),
         FinalLayerCandidate(0.5, 0.10000001, "mean"),
     ]
-    points += [replace(points[0], positions="last")]
+    points += [replace(points[0], positions="last"), replace(points[0], condition=Condition(from_position=1))]
     points += [FinalLayerCandidate(0.5, 0.0, None, Gate(low=0.1, high=high)) for high in (0.6, 0.60000001)]
     assert len({str(point) for point in points}) == len(points)
 

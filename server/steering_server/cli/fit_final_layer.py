@@ -118,6 +118,7 @@ def final_layer_settings(options: FinalLayerOptions) -> FinalLayerSettings:
             lambdas=options.lambdas or LAMBDA,
             sources=tuple(source for source in SOURCES if source in options.intercept) or SOURCES,
             positions=tuple(positions for positions in POSITIONS if positions in options.positions) or POSITIONS,
+            conditions=options.conditions,
             gates=options.gates,
             max_lost=FinalLayerSettings.max_lost if options.max_lost is None else options.max_lost,
             max_nll_increase=options.max_nll_increase,

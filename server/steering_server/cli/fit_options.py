@@ -63,6 +63,7 @@ class FinalLayerOptions:
     lambdas: tuple[float, ...] = ()
     intercept: tuple[str, ...] = ()
     positions: tuple[str, ...] = ()
+    conditions: bool = False
     gates: bool = False
     max_lost: float | None = None
     max_nll_increase: float = 0.01
@@ -75,6 +76,7 @@ class FinalLayerOptions:
             Option("--lambda", self.lambdas, ()),
             Option("--intercept", self.intercept, ()),
             Option("--positions", self.positions, ()),
+            Option("--conditions", self.conditions, False),
             Option("--max-lost", self.max_lost, None),
             Option("--max-nll-increase", self.max_nll_increase, FinalLayerOptions.max_nll_increase),
             Option("--gates", self.gates, False),

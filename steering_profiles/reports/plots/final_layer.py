@@ -22,10 +22,13 @@ def final_layer_maps(grid: Sequence[MeasuredCandidate], chosen: MeasuredCandidat
     """Draw a map per source of the intercept, with self-only attention in rows and shares of the intercept in columns.
 
     Cells without an intercept are the same in all maps. Only candidates without a gate are shown, at the positions of
-    the chosen one.
+    the chosen one and under its condition.
     """
-    where = {PLAIN.positions} if chosen.candidate == PLAIN else {chosen.candidate.positions}
-    grid = [m for m in grid if m.candidate.gate is None and (m.candidate == PLAIN or m.candidate.positions in where)]
+    grid = [
+        m
+        for m in grid
+        if m.candidate.gate is None and (m.candidate == PLAIN or m.candidate.when == chosen.candidate.when)
+    ]
     owns = sorted({m.candidate.self_only_attention for m in grid})
     scales = sorted({m.candidate.intercept_scale for m in grid})
     sources: list[Source | None] = list(dict.fromkeys(m.candidate.source for m in grid if m.candidate.source)) or [None]

@@ -143,8 +143,8 @@ def fit(
         bool,
         typer.Option(
             "--conditions",
-            help="Also try the task's conditions, under which the scales apply at some positions only (stepwise, with "
-            "--max-lost).",
+            help="Also try the task's conditions, under which the profile takes effect at some positions only "
+            "(final-layer, and stepwise with --max-lost).",
             rich_help_panel=_LIMITS,
         ),
     ] = False,
@@ -206,7 +206,7 @@ def fit(
         tuple(k or ()),
         tuple(alpha or ()),
         max_lost if method != FINAL_LAYER else None,
-        conditions,
+        conditions if method != FINAL_LAYER else False,
         in_turn,
         margin,
     )
@@ -215,6 +215,7 @@ def fit(
         tuple(lambdas or ()),
         tuple(intercept or ()),
         tuple(positions or ()),
+        conditions if method == FINAL_LAYER else False,
         gates,
         max_lost if method == FINAL_LAYER else None,
         max_nll_increase,
