@@ -56,7 +56,7 @@ CONTENDERS = {
     "plugin with conditions, unsteered": Contender("conditions"),
     "plugin with conditions, 1 profile": Contender("conditions", ["parentheses"]),
     "plugin with conditions, 8 profiles": Contender(
-        "conditions", [f"parentheses+factual-recall@{strength / 8}" for strength in range(1, 9)]
+        "conditions", [f"parentheses@{strength / 8}" for strength in range(1, 9)]
     ),
 }
 

@@ -4,8 +4,8 @@ The rule counts what a candidate knows, not how sure it is: every NLL in it is t
 prompts, for the candidate as for the plain model. So a candidate that does what a temperature does gains nothing.
 
 Of the *allowed* candidates, choose the one with the smallest NLL of the correct answer on dev, averaged over the task's
-groups; of equal ones, the one at the last token of the prompt alone, then the one without a condition of the task,
-which helps with more prompts, then the one with the smallest total change. The plain model is always allowed. Any other
+groups; of equal ones, the one that applies at fewer positions (at the last token of the prompt alone, and under a
+condition of the task), then the one with the smallest total change. The plain model is always allowed. Any other
 candidate is allowed if, compared with the plain model,
 
 * no group of dev loses more than ``max_lost`` percentage points of accuracy;
@@ -141,7 +141,8 @@ def _preference(measured: MeasuredCandidate) -> tuple[float, bool, bool, float]:
     candidate = measured.candidate
     # The plain model applies nowhere.
     everywhere = candidate.positions == "all" and candidate != PLAIN
-    return round(measured.dev.tempered_nll, 9), everywhere, candidate.condition is not None, candidate.total_change
+    always = candidate.condition is None and candidate != PLAIN
+    return round(measured.dev.tempered_nll, 9), everywhere, always, candidate.total_change
 
 
 def _reasons_against(

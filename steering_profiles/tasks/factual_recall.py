@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 SHOTS = {"0 shots": 0, "1 shot": 1, "4 shots": 4}
 """Number of facts before the question, by prompt format."""
-ONE_LINE = Condition(matches=r"^[^\n]+")
-"""Holds in the first line of a text: where a question is that has no facts before it."""
+NO_FACTS_BEFORE = Condition(matches=r"^([^\n]*[^.\n]\n)?[^\n]+")
+"""Holds where a question without facts before it is: in the first line of a text, and in the second if the first does
+not end with a full stop, as in ``Q: ...?`` and ``A: ...``."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def factual_recall(tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: st
         test=tuple(splits["test"]),
         left_out=tuple(left_out),
         fit_formats=_with_other_shots(tokenizer, seed, usable, "dev", kind.shots),
-        conditions=() if kind.shots else (ONE_LINE,),
+        conditions=() if kind.shots else (NO_FACTS_BEFORE,),
     )
 
 

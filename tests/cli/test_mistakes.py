@@ -65,9 +65,9 @@ WRONG = {
         ["fit", "parentheses", "--out", ".", "--method", "paper", "--max-lost", "2"],
         "--max-lost has no effect with method paper",
     ),
-    "conditions for the final layer": (
-        ["fit", "capitals", "--out", ".", "--conditions", "--max-lost", "2"],
-        "--conditions has no effect with method final-layer",
+    "turns for the final layer": (
+        ["fit", "capitals", "--out", ".", "--conditions", "--in-turn"],
+        "--in-turn has no effect with method final-layer",
     ),
     "conditions without a limit of losses": (
         ["fit", "parentheses", "--out", ".", "--conditions"],

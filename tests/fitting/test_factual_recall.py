@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from steering_profiles.conditions import ConditionTrace
 from steering_profiles.errors import TaskError
 from steering_profiles.models import LoadedModel
 from steering_profiles.tasks import (
@@ -18,6 +19,7 @@ from steering_profiles.tasks import (
     make_task,
 )
 from steering_profiles.tasks.domains import DOMAINS, FOLDER, TOPIC, read_domain
+from steering_profiles.tokenization import Vocabulary
 from tests.builders import build_tokenizer
 
 SEEDS = (0, 1, 2, 3)
@@ -256,6 +258,24 @@ def test_few_shot_prompts_have_train_facts_in_the_template_of_the_question(
                 assert len(found) == int(name[0])
                 assert sum(map(len, found)) == len(shown)
                 assert topic_of(example) in topics_of(split, example.group)
+
+
+def test_the_tasks_condition_holds_at_the_end_of_questions_without_facts_before_them_and_of_no_others(
+    tokenizer: PreTrainedTokenizerBase, task: Task
+):
+    (condition,) = task.conditions
+    held_out = factual_recall_held_out_formats(tokenizer, task.seed)
+
+    vocabulary = Vocabulary(tokenizer)
+
+    def holds(example: Example) -> bool:
+        trace = ConditionTrace((condition,), vocabulary.bytes_of, len(example.prompt))
+        return trace.held(example.prompt, len(example.prompt) - 1, len(example.prompt)) == [1]
+
+    assert all(map(holds, (*task.train, *task.dev, *task.test)))
+    for formats in (task.fit_formats, held_out):
+        assert not any(holds(example) for examples in formats.values() for example in examples)
+    assert not factual_recall(tokenizer, task="capitals-1-shot").conditions
 
 
 def test_prompts_of_the_same_format_and_template_differ_in_the_topic_only(task: Task):

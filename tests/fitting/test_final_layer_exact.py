@@ -90,13 +90,13 @@ def test_what_would_harm_another_format_is_chosen_under_a_condition_that_leaves_
     assert result.profile.provenance.chosen["condition"] == str(SHORT)
 
 
-def test_a_condition_is_left_out_where_the_same_settings_are_allowed_without_it(tiny: LoadedModel):
+def test_of_settings_that_are_equal_on_dev_those_at_fewer_positions_are_chosen(tiny: LoadedModel):
     task = replace(task_answered_by(tiny, 1.0, count=400), fit_formats={}, conditions=(SHORT,))
     settings = replace(SMALL, positions=("all", "last"), conditions=True)
     result = fit_final_layer(tiny, task, name="tiny", command="", settings=settings)
-    found = result.chosen.candidate
-    assert any(one.candidate == replace(found, condition=SHORT) and one.dev == result.chosen.dev for one in result.grid)
-    assert result.profile.when == Condition(part="last_prompt_token")
+    equal = [one.candidate for one in result.grid if one.dev == result.chosen.dev]
+    assert {(one.positions, one.condition) for one in equal} == {(p, c) for p in ("all", "last") for c in (None, SHORT)}
+    assert result.profile.when == Condition(all_=(Condition(part="last_prompt_token"), SHORT))
 
 
 @pytest.mark.parametrize("positions", ["all", "last"])

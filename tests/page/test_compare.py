@@ -90,7 +90,7 @@ def test_a_later_token_is_scored_under_the_other_arm(page: Page, real_url: str):
 
 @pytest.mark.slow
 def test_tokens_that_belong_together_share_a_row(page: Page, real_url: str):
-    open_page(page, real_url, link(prompt="The capital city of Pakistan is", arms=("baseline", "factual-recall")))
+    open_page(page, real_url, link(prompt="The capital of Pakistan is", arms=("baseline", "factual-recall")))
     finished(page)
     page.get_by_text("Token by token").click()
     rows = page.locator(".token-table tbody tr")

@@ -33,6 +33,9 @@ CONDITIONAL: tuple[tuple[str, dict[str, object], dict[str, Any]], ...] = (
 )
 """Name, condition and changes of profiles that come and go within a text."""
 
+FINAL: dict[str, Any] = {"self_only_attention": 0.5, "intercept_scale": 0.1}
+"""Changes of the final layer at every position, without a gate, which vLLM refuses."""
+
 PARTED: tuple[Scaled, ...] = (
     *((5, head, 2.0 - head, {"matches": r"\([^()\n]*"}) for head in (1, 4)),
     *((layer, 4, 2.5, {"part": "completion"}) for layer in (5, 9)),
@@ -57,10 +60,11 @@ def model() -> str:
 
 @pytest.fixture(scope="session")
 def profiles(embedded32: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Profiles beside the shipped ones: neurons in four layers, one with a gate, and four with conditions."""
+    """Profiles beside the shipped ones: neurons, the final layer, one with a gate, and five with conditions."""
     folder = tmp_path_factory.mktemp("profiles")
     neurons = [(layer, 7 * index + layer, -2.0 + index / 2) for layer in (3, 10, 20, 29) for index in range(15)]
     save_profile(build_profile(embedded32, "neurons", neurons=neurons), folder)
+    save_profile(build_profile(embedded32, "final", **FINAL), folder)
     save_profile(build_profile(embedded32, "gated", self_only_attention=1.0, gate=(0.1, 0.5)), folder)
     for name, when, changes in CONDITIONAL:
         save_profile(build_profile(embedded32, name, when=when, **changes), folder)

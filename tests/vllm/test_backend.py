@@ -14,6 +14,7 @@ from steering_profiles.models import LoadedModel
 from steering_profiles.store import save_profile
 from tests.builders import build_profile
 from tests.serving import free_port, serving, wait_until_ready
+from tests.vllm.conftest import FINAL
 from tests.vllm.offline import ROOT, TIE, end, environment
 from tests.vllm.prompts import FOUR
 
@@ -22,10 +23,11 @@ pytestmark = pytest.mark.timeout(900)
 
 @pytest.fixture(scope="module")
 def where(embedded32: LoadedModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a profile that has a condition."""
+    """A folder with a profile that has a condition, and one of the final layer."""
     folder = tmp_path_factory.mktemp("where")
     heads = [(5, 1, 0.3), (7, 0, 0.2), (11, 2, 2.0)]
     save_profile(build_profile(embedded32, "where", heads=heads, when={"ends_with": ["))", "\n"]}), folder)
+    save_profile(build_profile(embedded32, "final", **FINAL), folder)
     return folder
 
 
@@ -72,7 +74,7 @@ def choices(url: str, **fields: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     "fields",
     [
-        {"arms": ["baseline", "parentheses", "factual-recall+parentheses@0.5"], "logprobs": 3},
+        {"arms": ["baseline", "parentheses", "final+parentheses@0.5"], "logprobs": 3},
         {"model": "base+parentheses", "stop": ["\n"]},
         {"echo": True, "logprobs": 1, "max_tokens": 0, "arms": ["baseline", "parentheses"]},
         {"max_tokens": 3, "presence_penalty": 1.5, "logit_bias": {"28": -5}, "steering": {"profile": "parentheses"}},

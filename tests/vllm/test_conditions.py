@@ -23,7 +23,7 @@ ARMS = (
     "starting",
     "numbered@-1",
     "bracketed+numbered",
-    "bracketed+completing+factual-recall+numbered@0.7",
+    "bracketed+completing+final+numbered@0.7",
 )
 
 Asked = list[tuple[list[int], str]]
@@ -75,7 +75,7 @@ def test_prompts_in_pieces_share_the_prefix_cache_only_under_the_same_conditions
     prompt = encoded(embedded32.tokenizer, "# conditions\n" + long())
     further = [*prompt, *encoded(embedded32.tokenizer, "))))\n")]
     asked: Asked = [
-        *((prompt, arm) for arm in ("baseline", "bracketed", "bracketed", "completing", "bracketed+factual-recall")),
+        *((prompt, arm) for arm in ("baseline", "bracketed", "bracketed", "completing", "bracketed+final")),
         # With another length of the prompt other tokens are in the completion.
         *((further, arm) for arm in ("bracketed", "completing", "completing")),
     ]

@@ -10,7 +10,7 @@ from steering_profiles.store import find_profile, save_profile
 from tests.vllm.offline import Vllm, assert_equal_greedy, references
 from tests.vllm.prompts import encoded, texts
 
-ARMS = ("baseline", "parentheses", "factual-recall", "neurons@-1.5", "everywhere")
+ARMS = ("baseline", "parentheses", "final", "neurons@-1.5", "everywhere")
 TOKENS = 8
 
 

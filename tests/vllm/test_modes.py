@@ -11,7 +11,7 @@ from tests.vllm.prompts import encoded
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-ARMS = ("baseline", "factual-recall", "parentheses", "neurons@-1.5", "bracketed", "completing+numbered+parentheses")
+ARMS = ("baseline", "final", "parentheses", "neurons@-1.5", "bracketed", "completing+numbered+parentheses")
 TOKENS = 60
 _BLOCK_BYTES = 30 * 2 * 3 * 64 * 4 * 32  # of 32 tokens in float32: 30 layers, keys and values, 3 heads of 64
 

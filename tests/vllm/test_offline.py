@@ -10,7 +10,7 @@ from tests.vllm.prompts import FOUR, encoded, long, texts
 
 pytestmark = pytest.mark.timeout(900)
 
-ARMS = ("baseline", "parentheses", "factual-recall", "neurons@-1.5", "factual-recall+neurons+parentheses@0.5")
+ARMS = ("baseline", "parentheses", "final", "neurons@-1.5", "final+neurons+parentheses@0.5")
 
 
 def test_log_probabilities_are_those_of_our_engine(offline: Vllm, embedded32: LoadedModel, profiles: Path) -> None:
@@ -32,17 +32,19 @@ def test_one_batch_mixes_steered_and_unsteered_requests(offline: Vllm, embedded3
     assert texts == [")))", "))))"] * 20
 
 
-def test_prompts_that_come_in_pieces_share_only_what_is_equal(offline: Vllm, embedded32: LoadedModel) -> None:
+def test_prompts_that_come_in_pieces_share_only_what_is_equal(
+    offline: Vllm, embedded32: LoadedModel, profiles: Path
+) -> None:
     prompt = encoded(embedded32.tokenizer, long())
-    asked = ("baseline", "parentheses", "baseline", "parentheses", "parentheses@0.5", "factual-recall")
+    asked = ("baseline", "parentheses", "baseline", "parentheses", "parentheses@0.5", "final")
     cached, logprobs = [], []
-    for arm in (*asked, "factual-recall+parentheses"):
+    for arm in (*asked, "final+parentheses"):
         (output,) = offline.run({"prompt": prompt, "steering": arm})
         cached.append(output["cached"])
         logprobs.append(output["logprobs"][0])
     # The final layer's effects change no key or value, so those requests share what is there without them.
     assert cached == [0, 0, 256, 256, 0, 256, 256]
-    expected = references(embedded32, None, [(prompt, arm) for arm in (*asked, "factual-recall+parentheses")], 1)
+    expected = references(embedded32, profiles, [(prompt, arm) for arm in (*asked, "final+parentheses")], 1)
     assert logprobs == pytest.approx([reference.logprobs[0] for reference in expected], abs=TIE)
 
 
@@ -62,7 +64,7 @@ def test_more_strengths_than_rows_are_as_each_alone(offline: Vllm, embedded32: L
     [
         (
             "nope",
-            "no profile named 'nope'; this server has: bracketed, completing, factual-recall, neurons",
+            "no profile named 'nope'; this server has: bracketed, completing, final, neurons",
         ),
         ("gated", "profile gated cannot be applied: final_layer.gate is 0.1..0.5: a gate needs two passes"),
         ("parentheses@11", "the strength after @ is '11'"),

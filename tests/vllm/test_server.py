@@ -72,12 +72,12 @@ def text(response: httpx.Response) -> str:
 
 def test_steered_models_and_profiles_are_listed(server: httpx.Client) -> None:
     models = [card["id"] for card in server.get("/v1/models").json()["data"]]
-    named = ("bracketed", "completing", "factual-recall", "neurons", "numbered", "parentheses", "parted", "starting")
+    named = ("bracketed", "completing", "final", "neurons", "numbered", "parentheses", "parted", "starting")
     assert models == ["base", *(f"base+{name}" for name in named)]
     profiles = {one["name"]: one for one in server.get("/v1/profiles").json()["data"]}
     assert profiles["parentheses"]["model_name"] == "base+parentheses"
     assert profiles["parentheses"]["content_hash"].startswith("sha256:")
-    assert "a gate needs two passes" in profiles["gated"]["reason"]
+    assert all("a gate needs two passes" in profiles[name]["reason"] for name in ("gated", "factual-recall"))
     assert (profiles["completing"]["when"], profiles["neurons"]["when"]) == ("in the completion", None)
     assert server.get("/v1/profiles/neurons").json() == profiles["neurons"]
     missing = server.get("/v1/profiles/nope")
@@ -102,9 +102,9 @@ def test_half_of_a_batch_is_steered(server: httpx.Client) -> None:
         ("base+parentheses", {}, "))))"),
         ("base+parentheses@0.9", {}, "))))"),
         ("base+parentheses@0", {}, ")))"),
-        ("base+factual-recall+parentheses", {}, "))))"),
+        ("base+final+parentheses", {}, "))))"),
         ("base", {"vllm_xargs": {"steering": "parentheses"}}, "))))"),
-        ("base", {"vllm_xargs": {"steering": ["parentheses", "factual-recall"], "strength": [1.0, 0.5]}}, "))))"),
+        ("base", {"vllm_xargs": {"steering": ["parentheses", "final"], "strength": [1.0, 0.5]}}, "))))"),
         ("base", {"vllm_xargs": {"steering": "parentheses", "except": ["L28H3"]}}, "))))"),
         (
             "base",
@@ -124,7 +124,7 @@ def test_a_name_or_a_field_steers(server: httpx.Client, name: str, fields: dict[
 
 def test_a_long_prompt_shares_the_cache_only_with_its_own_steering(server: httpx.Client) -> None:
     cached = []
-    for model in ("base", "base+parentheses", "base", "base+parentheses", "base+factual-recall"):
+    for model in ("base", "base+parentheses", "base", "base+parentheses", "base+final"):
         usage = completion(server, model, prompt=long()).raise_for_status().json()["usage"]
         cached.append((usage["prompt_tokens_details"] or {}).get("cached_tokens") or 0)
     assert cached == [0, 0, 256, 256, 256]
@@ -139,8 +139,8 @@ def test_chats_and_streams_are_steered(server: httpx.Client) -> None:
         found: float = answer.json()["choices"][0]["logprobs"]["content"][0]["logprob"]
         return found
 
-    by_name = logprob("base+factual-recall")
-    assert by_name == pytest.approx(logprob("base", vllm_xargs={"steering": "factual-recall"}), abs=1e-4)
+    by_name = logprob("base+final")
+    assert by_name == pytest.approx(logprob("base", vllm_xargs={"steering": "final"}), abs=1e-4)
     assert abs(by_name - logprob("base")) > 1e-3
     body = {"model": "base+parentheses", "prompt": FOUR, "max_tokens": 2, "temperature": 0, "stream": True}
     with server.stream("POST", "/v1/completions", json=body) as events:
@@ -153,7 +153,7 @@ def test_chats_and_streams_are_steered(server: httpx.Client) -> None:
         (
             "base+nope",
             {},
-            "no profile named 'nope'; this server has: bracketed, completing, factual-recall, neurons",
+            "no profile named 'nope'; this server has: bracketed, completing, final, neurons",
         ),
         ("base", {"vllm_xargs": {"steering": "nope"}}, "no profile named 'nope'"),
         ("base+gated", {}, "profile gated cannot be applied"),

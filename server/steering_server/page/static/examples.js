@@ -14,11 +14,11 @@ export const EXAMPLES = [
     says: "Four parentheses are open, but max and min still want a second argument. The model closes two, which is right; with the profile it closes more.",
   },
   {
-    profile: "factual-recall", kind: "best", prompt: "The native language of most people in South Korea is", max_tokens: 3, right: " Korean",
-    says: "The right answer is Korean. The model says English; with the profile it is right.",
+    profile: "factual-recall", kind: "best", prompt: "The official language of Sweden is", max_tokens: 3, right: " Swedish",
+    says: "The right answer is Swedish. The model only repeats the question; with the profile it answers.",
   },
   {
-    profile: "factual-recall", kind: "worst", prompt: "The capital city of Pakistan is", max_tokens: 3, right: " Islamabad",
+    profile: "factual-recall", kind: "worst", prompt: "The capital of Pakistan is", max_tokens: 3, right: " Islamabad",
     says: "The right answer is Islamabad, and the model knows it. With the profile it names a larger city.",
   },
 ];
