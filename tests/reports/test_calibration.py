@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy, CalibrationComparison, ScoredAnswer
 from steering_profiles.evaluation.calibration import calibrate_arm
 from steering_profiles.fitting.final_layer_candidates import (
@@ -16,7 +17,13 @@ from steering_profiles.fitting.final_layer_candidates import (
 )
 from steering_profiles.fitting.gating import Score
 from steering_profiles.reports import FinalLayerSearch, Report, render_html, render_markdown
-from steering_profiles.reports.calibration import calibration_table, search_sentences, sharpens_only, verdict
+from steering_profiles.reports.calibration import (
+    calibration_table,
+    final_layer_table,
+    search_sentences,
+    sharpens_only,
+    verdict,
+)
 from steering_profiles.reports.plots.final_layer import final_layer_maps
 from steering_profiles.reports.plots.reliability import reliability_plot
 from steering_profiles.reports.plots.style import ORANGE, to_svg
@@ -61,6 +68,7 @@ GRID = [
     measured(1.0, 0, 1.5, nll_increase=0.005),
     measured(1.0, -0.5, 2.25, nll_increase=None),
 ]
+SHORT = Condition(not_=Condition(from_position=8))
 SEARCH = FinalLayerSearch(GRID, GRID[2], GRID[1])
 
 
@@ -132,6 +140,23 @@ def test_a_map_shows_every_point_and_frames_the_chosen_one():
     svg = to_svg(lambda: final_layer_maps(GRID, GRID[2]), "x", "x")
     assert {"2.00", "1.75", "1.50", "2.25", "-0.5", "intercept: mean output of the MLP"} <= set(texts(svg))
     assert svg.count(f"stroke: {ORANGE}") == 1
+
+
+def test_a_choice_under_a_condition_is_shown_beside_settings_under_the_same():
+    there = measured(1.0, 0, 1.25)
+    there = replace(there, candidate=replace(there.candidate, condition=SHORT))
+    shown = texts(to_svg(lambda: final_layer_maps([*GRID, there], there), "x", "x"))
+    assert "1.25" in shown
+    assert not {"1.50", "1.75", "2.25"} & set(shown), "those apply everywhere"
+
+
+def test_the_search_has_a_column_for_conditions_if_it_tried_any():
+    there = replace(GRID[2], candidate=replace(GRID[2].candidate, condition=SHORT))
+    table = final_layer_table([*GRID, there])
+    place = [column.heading for column in table.columns].index("condition")
+    assert sorted(row[place].text for row in table.rows) == sorted(["–"] * len(GRID) + [str(SHORT)])
+    assert all(len(row) == len(table.columns) for row in table.rows)
+    assert "condition" not in [column.heading for column in final_layer_table(GRID).columns]
 
 
 def test_a_gated_choice_is_framed_at_its_settings():
