@@ -59,7 +59,7 @@ class _Compiler:
         if self._at < len(self._pattern):
             raise self._error("a ) without its (")
         if end in self._graph.closure([0]):
-            raise ValueError("the pattern matches no text at all, so it would hold everywhere")
+            raise ValueError("the pattern matches the empty text, so it would hold everywhere")
         return Automaton(self._graph, end)
 
     def _either(self, start: int) -> int:

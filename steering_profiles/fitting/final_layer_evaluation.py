@@ -35,8 +35,8 @@ class CandidateEvaluator:
     text_predictor: TextPredictor
     vocabulary: Vocabulary
     settings: FinalLayerSettings
-    _places: dict[str, Places] = field(default_factory=dict, init=False)
-    """Where each condition of the task holds, by the condition in words."""
+    _places: dict[Condition, Places] = field(default_factory=dict, init=False)
+    """Where each condition of the task holds."""
 
     def measure(self, candidate: FinalLayerCandidate, steering: Steering, plain: MeasuredCandidate | None) -> list[Any]:
         """Return the measurements of ``candidate`` as plain data, which :func:`measured_from_json` reads.
@@ -94,14 +94,13 @@ class CandidateEvaluator:
         )
 
     def _places_of(self, condition: Condition) -> Places:
-        key = str(condition)
-        if key not in self._places:
-            self._places[key] = Places(
+        if condition not in self._places:
+            self._places[condition] = Places(
                 self._prompts_where(condition, self.task.dev),
                 {name: self._prompts_where(condition, some) for name, some in self.task.fit_formats.items()},
                 {name: self._tokens_where(condition, some) for name, some in self.texts.items()},
             )
-        return self._places[key]
+        return self._places[condition]
 
     def _prompts_where(self, condition: Condition, examples: Sequence[Example]) -> "np.ndarray[Any, Any]":
         """Return whether ``condition`` holds at the end of each prompt, ``[prompts]``."""

@@ -12,6 +12,7 @@ from steering_profiles.fitting import FinalLayerResult, FinalLayerSettings
 from steering_profiles.fitting.final_layer import WithoutGate
 from steering_server.cli import app
 from steering_server.cli.fit_final_layer import FittedFinalLayer
+from steering_server.cli.fitting import FitPlan
 from steering_server.errors import ConfigError
 from tests.reports.samples import profile
 from tests.reports.test_calibration import GRID
@@ -65,6 +66,16 @@ def test_the_present_name_of_an_option_gives_no_warning(tmp_path: Path, caplog: 
     assert str(result.exception) == "max NLL increase is -1; allowed: finite numbers from 0"
     assert not caplog.messages
     assert result.stderr == ""
+
+
+def test_conditions_are_tried_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    plans: list[FitPlan] = []
+    monkeypatch.setattr("steering_server.cli.fitting.make_profile", plans.append)
+    for options in ([], ["--conditions"]):
+        result = CliRunner().invoke(app, ["fit", "capitals", "--out", str(tmp_path), *options])
+        assert result.exit_code == 0, result.output
+    assert [plan.method.settings.conditions for plan in plans] == [False, True]
+    assert ["--conditions" in plan.command for plan in plans] == [False, True]
 
 
 def test_positions_that_do_not_exist_are_refused(tmp_path: Path):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from steering_profiles.conditions import Condition
+from steering_profiles.errors import TaskError
 from steering_profiles.evaluation import TextPredictor, TokenPredictor, text_windows
 from steering_profiles.fit_settings import Positions
 from steering_profiles.fitting import fit_final_layer
@@ -88,6 +89,12 @@ def test_what_would_harm_another_format_is_chosen_under_a_condition_that_leaves_
     assert result.chosen.other.fit_formats == plain.fit_formats
     assert result.profile.provenance is not None
     assert result.profile.provenance.chosen["condition"] == str(SHORT)
+
+
+def test_conditions_of_a_task_that_has_none_are_refused(tiny: LoadedModel):
+    task = task_answered_by(tiny, 1.0, count=20)
+    with pytest.raises(TaskError, match="task constructed has none; leave --conditions out"):
+        fit_final_layer(tiny, task, name="tiny", command="", settings=replace(SMALL, conditions=True))
 
 
 def test_of_settings_that_are_equal_on_dev_those_at_fewer_positions_are_chosen(tiny: LoadedModel):
