@@ -112,6 +112,7 @@ class Condition(BaseModel):
         return max((token for one in self for token in one.last_token or ()), default=-1)
 
     def __str__(self) -> str:
+        """Return it as a clause, which reads well after *where* and *that*: ``the last token is 7``."""
         if self.last_token is not None:
             return f"the last token is {_either([str(token) for token in self.last_token])}"
         if self.ends_with is not None:
@@ -119,11 +120,12 @@ class Condition(BaseModel):
         if self.matches is not None:
             return f"the text ends with a match of {self.matches}"
         if self.inside is not None:
-            return "inside a code block"
+            return "the position is inside a code block"
         if self.part is not None:
-            return "at the last token of the prompt" if self.part == "last_prompt_token" else f"in the {self.part}"
+            is_last = self.part == "last_prompt_token"
+            return "the position is the last of the prompt" if is_last else f"the position is in the {self.part}"
         if self.from_position is not None:
-            return f"from position {self.from_position} on"
+            return f"the position is {self.from_position} or later"
         if self.not_ is not None:
             return f"not ({self.not_})"
         return (" and " if self.all_ else " or ").join(f"({one})" if one.within else str(one) for one in self.within)

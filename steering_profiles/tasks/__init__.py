@@ -7,8 +7,10 @@ from steering_profiles.tasks.catalogue import (
     every_prompt_of,
     held_out_formats_of,
     make_task,
+    require_conditions,
     require_countable,
     require_known,
+    require_next_tokens,
     task_name,
 )
 from steering_profiles.tasks.factual_recall import RECALL_TASKS, factual_recall, factual_recall_held_out_formats
@@ -31,7 +33,9 @@ __all__ = [
     "make_task",
     "parentheses",
     "parentheses_held_out_formats",
+    "require_conditions",
     "require_countable",
     "require_known",
+    "require_next_tokens",
     "task_name",
 ]

@@ -14,7 +14,7 @@ from steering_profiles.tasks.context_limit import formats_within_context, within
 from steering_profiles.tasks.factual_recall import RECALL_TASKS, factual_recall, factual_recall_held_out_formats
 from steering_profiles.tasks.jsonl import jsonl_task, name_of
 from steering_profiles.tasks.parentheses import every_parentheses, parentheses, parentheses_held_out_formats
-from steering_profiles.tasks.task import Example, Task
+from steering_profiles.tasks.task import Example, Task, looks_at_next_tokens, no_conditions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -35,6 +35,12 @@ HELD_OUT_FORMATS: dict[str, Callable[["PreTrainedTokenizerBase", int], dict[str,
 
 EVERY_PROMPT: dict[str, Callable[["PreTrainedTokenizerBase"], tuple[Example, ...]]] = {"parentheses": every_parentheses}
 """Functions that make all prompts of a task in its own format, for tasks with a finite number of prompts."""
+
+WITH_CONDITIONS = frozenset({"parentheses", *(name for name, kind in RECALL_TASKS.items() if not kind.shots)})
+"""Built-in tasks that have conditions. A file has none."""
+
+WHOLE_ANSWERS = frozenset({"arithmetic-whole"})
+"""Built-in tasks that ask for whole answers. Whether a file does is known when it is read with a tokenizer."""
 
 
 def require_known(source: str) -> None:
@@ -99,6 +105,26 @@ def require_countable(source: str) -> None:
     """
     if source not in EVERY_PROMPT:
         raise TaskError(f"task is {source!r}, whose prompts cannot all be listed; allowed: {', '.join(EVERY_PROMPT)}")
+
+
+def require_conditions(source: str) -> None:
+    """Check, without a model, that the known task ``source`` has conditions.
+
+    Raises:
+        TaskError: it has none.
+    """
+    if source not in WITH_CONDITIONS:
+        raise no_conditions(task_name(source))
+
+
+def require_next_tokens(source: str, what: str) -> None:
+    """Check, without a model, that the known task ``source`` asks for next tokens, as ``what`` needs it.
+
+    Raises:
+        TaskError: it is a built-in task that asks for whole answers.
+    """
+    if source in WHOLE_ANSWERS:
+        raise looks_at_next_tokens(what, source)
 
 
 def every_prompt_of(source: str, tokenizer: "PreTrainedTokenizerBase", context: int) -> tuple[Example, ...]:

@@ -113,7 +113,7 @@ class Task:
             TaskError: there are whole answers.
         """
         if self.has_whole_answers:
-            raise TaskError(f"{what} looks at the next token only, and task {self.name} asks for whole answers")
+            raise looks_at_next_tokens(what, self.name)
 
     def require_conditions(self, are_tried: bool) -> None:
         """Check that there are conditions, if they ``are_tried``.
@@ -122,7 +122,17 @@ class Task:
             TaskError: there are none.
         """
         if are_tried and not self.conditions:
-            raise TaskError(f"conditions are to be tried, but task {self.name} has none; leave --conditions out")
+            raise no_conditions(self.name)
+
+
+def looks_at_next_tokens(what: str, task: str) -> TaskError:
+    """Return the error that ``what`` cannot be done with ``task``, which asks for whole answers."""
+    return TaskError(f"{what} looks at the next token only, and task {task} asks for whole answers")
+
+
+def no_conditions(task: str) -> TaskError:
+    """Return the error that conditions are to be tried with ``task``, which has none."""
+    return TaskError(f"conditions are to be tried, but task {task} has none; leave --conditions out")
 
 
 def next_token_examples(examples: Sequence[Example]) -> Iterator[Example]:

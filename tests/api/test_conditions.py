@@ -53,12 +53,12 @@ def test_an_answer_and_the_list_say_the_condition(http: httpx.Client):
     applied = http.post(
         "/v1/completions", json={"prompt": PROMPT, "max_tokens": 1, "steering": {"profile": "from+always"}}
     )
-    assert applied.json()["steering"]["effective"]["when"] == ["from position 7 on"]
+    assert applied.json()["steering"]["effective"]["when"] == ["the position is 7 or later"]
     always = http.post("/v1/completions", json={"prompt": PROMPT, "max_tokens": 1, "steering": {"profile": "always"}})
     assert "when" not in always.json()["steering"]["effective"]
     listed = {profile["name"]: profile for profile in http.get("/v1/profiles").json()["data"]}
-    assert listed["from"]["when"] == "from position 7 on"
-    assert listed["from"]["summary"] == "2 heads x -2..4; where from position 7 on"
+    assert listed["from"]["when"] == "the position is 7 or later"
+    assert listed["from"]["summary"] == "2 heads x -2..4; where the position is 7 or later"
     assert "when" not in listed["always"]
     assert http.get("/v1/profiles/matches").json()["profile"]["when"] == CONDITIONS["matches"].when
 

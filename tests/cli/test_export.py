@@ -108,7 +108,7 @@ def test_several_conditions_are_named_and_left_out_together(
     """A head that is scaled under both has both of its factors at every position."""
     save_several(tmp_path / "profiles", "product", [(0, 1, 3.0), (0, 2, 3.0)])
     common = {"form": "lora", "folder": tmp_path / "profiles", "model": str(own / "model"), "dtype": "float32"}
-    said = r"2 conditions \(the last token is 7; from position 3 on\), .*\(--everywhere leaves them out\)"
+    said = r"2 conditions \(the last token is 7; the position is 3 or later\), .*\(--everywhere leaves them out\)"
     with pytest.raises(ExportError, match=said):
         export("several", out=tmp_path / "refused", **common)
     export("several", out=tmp_path / "everywhere", everywhere=True, **common)
@@ -116,7 +116,7 @@ def test_several_conditions_are_named_and_left_out_together(
     assert "several (2 heads x 1.5..3) at strength 1 as lora" in wrote
     assert left_out == [
         f"left out: the condition that {condition}; the scales apply at every position"
-        for condition in ("the last token is 7", "from position 3 on")
+        for condition in ("the last token is 7", "the position is 3 or later")
     ]
     export("product", out=tmp_path / "product", **common)
     assert_same_adapters(tmp_path / "everywhere", tmp_path / "product")
@@ -132,14 +132,14 @@ def test_the_scales_of_one_of_several_conditions_are_exported_alone(
     for number in (0, 3):
         said = (
             f"condition is {number}; profile 'several' has scales "
-            "(1) where the last token is 7, (2) where from position 3 on"
+            "(1) where the last token is 7, (2) where the position is 3 or later"
         )
         with pytest.raises(ConfigError, match=re.escape(said)):
             export("several", out=tmp_path / "refused", everywhere=True, condition=number, **common)
     export("several", out=tmp_path / "two", everywhere=True, condition=2, **common)
     wrote, *left_out, _ = capsys.readouterr().out.splitlines()
     assert "several (2 heads x 1.5..3) at strength 1 as lora" in wrote
-    assert left_out == ["left out: the condition that from position 3 on; the scales apply at every position"]
+    assert left_out == ["left out: the condition that the position is 3 or later; the scales apply at every position"]
     export("second", out=tmp_path / "second", **common)
     assert_same_adapters(tmp_path / "two", tmp_path / "second")
 

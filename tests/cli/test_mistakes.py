@@ -73,6 +73,22 @@ WRONG = {
         ["fit", "parentheses", "--out", ".", "--conditions"],
         "--conditions is given without --max-lost",
     ),
+    "conditions of a task that has none": (
+        ["fit", "capitals-1-shot", "--out", ".", "--conditions"],
+        "task capitals-1-shot has none; leave --conditions out",
+    ),
+    "the final layer for whole answers": (
+        ["fit", "arithmetic-whole", "--out", ".", "--method", "final-layer"],
+        "method final-layer looks at the next token only, and task arithmetic-whole asks for whole answers",
+    ),
+    "calibration of whole answers": (
+        ["evaluate", "parentheses", "--task", "arithmetic-whole", "--calibration"],
+        "--calibration looks at the next token only, and task arithmetic-whole asks for whole answers",
+    ),
+    "an explanation of whole answers": (
+        ["explain", "--task", "arithmetic-whole"],
+        "an explanation looks at the next token only, and task arithmetic-whole asks for whole answers",
+    ),
     "a margin for a search of a grid": (
         ["fit", "parentheses", "--out", ".", "--method", "paper", "--margin", "2"],
         "--margin has no effect with method paper",

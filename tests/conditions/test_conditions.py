@@ -100,13 +100,14 @@ def test_a_condition_is_written_as_it_was_read():
     condition = Condition.model_validate(when)
     assert json.loads(condition.model_dump_json()) == when
     assert (
-        str(condition) == r"(not (the text ends with a match of \()) and (inside a code block or the last token is 3)"
+        str(condition)
+        == r"(not (the text ends with a match of \()) and (the position is inside a code block or the last token is 3)"
     )
 
 
 def test_parts_are_named_in_words():
-    assert str(Condition(part="last_prompt_token")) == "at the last token of the prompt"
-    assert str(Condition(part="completion")) == "in the completion"
+    assert str(Condition(part="last_prompt_token")) == "the position is the last of the prompt"
+    assert str(Condition(part="completion")) == "the position is in the completion"
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_a_condition_is_chosen_where_the_scales_do_harm_without_it():
     assert (chosen.candidate.point.step, chosen.candidate.condition) == (3, CONDITION)
     assert chosen.path == paths[1]
     assert chosen.refused == ("step 3: f on ): 100% to 80%",)
-    assert str(chosen.candidate) == "step 3 where from position 3 on"
+    assert str(chosen.candidate) == "step 3 where the position is 3 or later"
 
 
 def test_no_condition_is_chosen_where_the_scales_do_none():

@@ -217,7 +217,7 @@ def test_the_condition_is_part_of_the_content_hash_and_of_the_file(tiny: LoadedM
     assert len({content_hash(profile) for profile in (plain, one, other)}) == 3
     assert "when" not in plain.model_dump()
     assert load_profile(save_profile(one, tmp_path)) == one
-    assert one.summary.endswith("; where from position 1 on")
+    assert one.summary.endswith("; where the position is 1 or later")
 
 
 def test_a_token_that_the_model_does_not_have_is_refused(tiny: LoadedModel):
@@ -257,7 +257,7 @@ def test_factors_under_different_conditions_do_not_cancel(tiny: LoadedModel):
 
 
 def test_weights_cannot_express_a_condition(tiny: LoadedModel):
-    with pytest.raises(ExportError, match=r"a condition \(from position 7 on\), which is tested token by token"):
+    with pytest.raises(ExportError, match=r"a condition \(the position is 7 or later\), which is tested token by"):
         require_exportable(ProfileAtStrength(conditional(tiny, "from")))
 
 

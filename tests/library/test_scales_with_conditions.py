@@ -129,7 +129,9 @@ def test_generate_steers_each_scale_where_it_applies(tiny: LoadedModel):
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False, eos_token_id=-1, pad_token_id=0
         )
     assert out[0, len(prompt) :].tolist() == expected
-    with pytest.raises(ConditionError, match=r"where .*, and where from position 7 on, which needs the text of tokens"):
+    with pytest.raises(
+        ConditionError, match=r"where .*, and where the position is 7 or later, which needs the text of"
+    ):
         profile.apply(tiny.model).__enter__()
 
 
@@ -159,10 +161,10 @@ def test_a_file_has_the_conditions_of_scales_and_none_where_there_are_none(tiny:
 def test_the_summary_says_what_applies_where(tiny: LoadedModel):
     assert several(tiny).summary == (
         "1 heads x -1 everywhere; 2 heads x 2.5..3 where the text ends with a match of \\w+\\([^()]*; "
-        "2 heads x 0.5..2 where from position 7 on"
+        "2 heads x 0.5..2 where the position is 7 or later"
     )
     single = build_profile(tiny, heads=under(LATE.when, ONE))
-    assert single.summary == "2 heads x 2.5..3; where from position 7 on"
+    assert single.summary == "2 heads x 2.5..3; where the position is 7 or later"
     assert single.conditions == (Condition(from_position=7),)
 
 
@@ -197,7 +199,7 @@ def test_at_strength_0_there_are_no_conditions(tiny: LoadedModel):
 
 def test_weights_cannot_express_the_conditions_of_scales(tiny: LoadedModel):
     profile = several(tiny)
-    with pytest.raises(ExportError, match=r"2 conditions \(the text .*; from position 7 on\), which are tested"):
+    with pytest.raises(ExportError, match=r"2 conditions \(the text .*; the position is 7 or later\), which are"):
         require_exportable(ProfileAtStrength(profile))
     require_exportable(ProfileAtStrength(profile.everywhere()))
     factors = effect_of(steer(profile.everywhere()), tiny.anatomy.sizes).heads

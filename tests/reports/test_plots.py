@@ -77,7 +77,7 @@ def test_heads_under_several_conditions_have_a_map_for_each():
     late = Condition(from_position=3)
     heads = (HeadScale(layer=1, head=2, scale=1.5), HeadScale(layer=1, head=2, scale=0.25, when=late))
     figure = head_scales(profile(heads=heads, neurons=()))
-    assert [axes.get_title() for axes in figure.axes] == ["everywhere", "where from position 3 on"]
+    assert [axes.get_title() for axes in figure.axes] == ["everywhere", "where the position is 3 or later"]
     assert [[text.get_text() for text in axes.texts] for axes in figure.axes] == [[], []]
     assert [len(axes.patches) for axes in figure.axes] == [1, 1]
 

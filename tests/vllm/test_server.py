@@ -78,7 +78,7 @@ def test_steered_models_and_profiles_are_listed(server: httpx.Client) -> None:
     assert profiles["parentheses"]["model_name"] == "base+parentheses"
     assert profiles["parentheses"]["content_hash"].startswith("sha256:")
     assert all("a gate needs two passes" in profiles[name]["reason"] for name in ("gated", "factual-recall"))
-    assert (profiles["completing"]["when"], profiles["neurons"]["when"]) == ("in the completion", None)
+    assert (profiles["completing"]["when"], profiles["neurons"]["when"]) == ("the position is in the completion", None)
     assert server.get("/v1/profiles/neurons").json() == profiles["neurons"]
     missing = server.get("/v1/profiles/nope")
     assert missing.status_code == 404

@@ -258,7 +258,7 @@ def test_profiles_with_conditions_are_refused_only_by_a_vllm_that_cannot_test_th
     conditional = build_profile(loaded, heads=[(0, 1, 2.0)], when={"from_position": 4})
     assert Applicable(loaded.anatomy, None).refuses(conditional) is None
     reason = str(Applicable(loaded.anatomy, "it has no tokens").refuses(conditional))
-    assert reason == "when (from position 4 on): this vLLM cannot test a condition: it has no tokens"
+    assert reason == "when (the position is 4 or later): this vLLM cannot test a condition: it has no tokens"
 
 
 @pytest.mark.parametrize(

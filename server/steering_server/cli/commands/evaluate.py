@@ -114,7 +114,7 @@ def evaluate(
     """
     from steering_profiles.composition import ProfileAtStrength
     from steering_profiles.store import find_profile
-    from steering_profiles.tasks import require_countable, require_known, task_name
+    from steering_profiles.tasks import require_countable, require_known, require_next_tokens, task_name
     from steering_server.config import load_model_source
     from steering_server.errors import ConfigError
 
@@ -123,6 +123,8 @@ def evaluate(
     require_known(task)
     if exhaustive:
         require_countable(task)
+    if calibration:
+        require_next_tokens(task, "--calibration")
     if humaneval_problems is not None and not run_humaneval:
         raise ConfigError("--humaneval-problems is given without --run-humaneval; give both or neither")
     source = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))

@@ -76,11 +76,12 @@ def explain(
     [dim]steer explain --task my-questions.jsonl --layer -2 --ridge 0.01[/]
     """
     from steering_profiles.fit_settings import require_ridge
-    from steering_profiles.tasks import make_task, require_known
+    from steering_profiles.tasks import make_task, require_known, require_next_tokens
     from steering_server.cli.tables import on_terminal
     from steering_server.config import load_model_source
 
     require_known(task)
+    require_next_tokens(task, "an explanation")
     require_ridge(ridge)
     source = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     if out is not None:

@@ -188,7 +188,7 @@ def fit(
     [dim]steer fit --task my-questions.jsonl --out my-profiles[/]
     [dim]steer serve --profiles my-profiles[/]
     """
-    from steering_profiles.tasks import RECALL_TASKS, require_known, task_name
+    from steering_profiles.tasks import RECALL_TASKS, require_conditions, require_known, require_next_tokens, task_name
     from steering_server.cli.fitting import FitPlan, checked_name, make_profile, method_fit
     from steering_server.config import load_model_source
 
@@ -221,6 +221,10 @@ def fit(
         max_nll_increase,
     )
     chosen = method_fit(method, of_components, of_final_layer, compare=compare)
+    if conditions:
+        require_conditions(source)
+    if method == FINAL_LAYER:
+        require_next_tokens(source, "method final-layer")
     of_model = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
     require_writable_folder("--out", out)
     options = [
