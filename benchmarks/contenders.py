@@ -14,8 +14,9 @@ from unittest.mock import patch
 
 import torch
 
+from steering_profiles.final_layer_fields import FinalLayer
 from steering_profiles.models import LoadedModel, ModelSource, load_model
-from steering_profiles.schema import FinalLayer, HeadScale, Profile
+from steering_profiles.schema import HeadScale, Profile
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.store import Catalogue
 from steering_server.engines.local import kernels

@@ -6,7 +6,8 @@ from functools import cached_property, lru_cache
 
 from steering_profiles.conditions import Condition
 from steering_profiles.errors import GateError
-from steering_profiles.schema import FinalLayer, Gate, Profile, check_strength
+from steering_profiles.final_layer_fields import FinalLayer, Gate
+from steering_profiles.schema import Profile, check_strength
 from steering_profiles.store import content_hash
 
 
@@ -40,13 +41,13 @@ class ProfileAtStrength:
 
     @property
     def condition(self) -> Condition | None:
-        """Condition of a profile whose scales have none of their own; None if it has none, or at strength 0."""
+        """Condition of a profile whose parts have none of their own; None if it has none, or at strength 0."""
         return self.profile.when if self.strength != 0 else None
 
     @cached_property
     def parts(self) -> tuple["ProfileAtStrength", ...]:
-        """What together has the same effect, with at most one condition each: only itself, where no scale has one."""
-        if all(scale.when is None for scale in self.profile.scales):
+        """What together has the same effect, with at most one condition each; only itself if nothing has its own."""
+        if not self.profile.final_layers and all(scale.when is None for scale in self.profile.scales):
             return (self,)
         split = _split(_Key(self.key[0], self.profile))
         return tuple(

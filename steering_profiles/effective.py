@@ -1,6 +1,6 @@
 """Net effect of profiles at their strengths: the components that change, and warnings about what has no effect."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -8,7 +8,9 @@ import numpy as np
 
 from steering_profiles.composition import Steering
 from steering_profiles.conditions import Condition
-from steering_profiles.schema import INTERCEPT_TENSOR, Profile, strength_text
+from steering_profiles.fields import strength_text
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR
+from steering_profiles.schema import Profile
 
 _MANTISSA_BITS = {"float16": 10, "bfloat16": 7, "float32": 23, "float64": 52}
 
@@ -56,16 +58,16 @@ def effective(steering: Steering, dtype: str) -> Effective:
     neurons = _factors(
         (p.when, (s.layer, s.neuron), 1 + strength * (s.scale - 1)) for p, strength in parts for s in p.neurons
     )
-    shares = {
-        p.name: strength * p.final_layer.self_only_attention
-        for p, strength in active
+    shares = [
+        _Share(p.name, p.when, strength * p.final_layer.self_only_attention)
+        for p, strength in parts
         if p.final_layer.self_only_attention
-    }
-    intercepts = {
-        p.name: strength * p.final_layer.intercept_scale for p, strength in active if p.final_layer.intercept_scale
-    }
-    self_only_attention = max([0.0, *(min(1.0, share) for share in shares.values() if _counts(share, dtype))])
-    intercept_scale = _composed_intercepts([(p, intercepts[p.name]) for p, _ in active if p.name in intercepts], dtype)
+    ]
+    intercepts = [
+        (p, strength * p.final_layer.intercept_scale) for p, strength in parts if p.final_layer.intercept_scale
+    ]
+    self_only_attention = max([0.0, *(share.clamped for share in shares if _counts(share.value, dtype))])
+    intercept_scale = _composed_intercepts(intercepts, dtype)
     changed_heads, changed_neurons = _changed(heads, dtype), _changed(neurons, dtype)
     net = Effective(
         heads=changed_heads,
@@ -75,7 +77,7 @@ def effective(steering: Steering, dtype: str) -> Effective:
         gate=str(steering.gate) if steering.gate is not None and (self_only_attention or intercept_scale) else None,
         when=tuple(map(str, steering.conditions)),
         warnings=(
-            *_share_warnings(shares, self_only_attention, dtype),
+            *_share_warnings(shares, dtype),
             *_intercept_warnings(intercepts, dtype),
             *_rounding_warnings("heads", len(heads), changed_heads, dtype),
             *_rounding_warnings("neurons", len(neurons), changed_neurons, dtype),
@@ -93,13 +95,30 @@ def effective(steering: Steering, dtype: str) -> Effective:
 
 def self_only_attention_range(profile: Profile) -> tuple[float, float] | None:
     """Return the range of strengths that is not clamped for a profile's self-only attention; None if it has none."""
-    share = profile.final_layer.self_only_attention
+    share = max(part.final_layer.self_only_attention for part in profile.split())
     return (0.0, 1 / share) if share else None
 
 
 def described_conditions(profile: Profile) -> str | None:
     """Return the conditions of a profile in words, separated by ``;``, or None if all of it takes effect everywhere."""
     return "; ".join(map(str, profile.conditions)) or None
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Self-only attention of one profile under one condition, or everywhere."""
+
+    name: str
+    when: Condition | None
+    value: float
+
+    @property
+    def clamped(self) -> float:
+        return min(1.0, self.value)
+
+    def hides(self, other: "_Share") -> bool:
+        """Return whether this one is larger, and applies wherever ``other`` does."""
+        return self.clamped > other.value and (self.when is None or self.when == other.when)
 
 
 def _factors(scaled: Iterable[tuple[Condition | None, tuple[int, int], float]]) -> list[list[float]]:
@@ -135,21 +154,22 @@ def _step(dtype: str) -> float:
     return 2.0 ** -_MANTISSA_BITS.get(dtype, _MANTISSA_BITS["float32"])
 
 
-def _share_warnings(shares: Mapping[str, float], self_only_attention: float, dtype: str) -> Iterable[str]:
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            clamped = "0 (none)" if share < 0 else "1 (all)"
-            yield f"{name}: self-only attention would be {strength_text(share)}; it is clamped to {clamped}"
-        elif not _counts(share, dtype):
-            yield f"{name}: self-only attention {strength_text(share)} is too small to have an effect in {dtype}"
-        elif share < self_only_attention:
-            yield f"{name}: self-only attention {strength_text(share)} has no effect beside another profile's"
+def _share_warnings(shares: Sequence[_Share], dtype: str) -> Iterable[str]:
+    for share in shares:
+        named = f"{share.name}: self-only attention"
+        if not 0 <= share.value <= 1:
+            clamped = "0 (none)" if share.value < 0 else "1 (all)"
+            yield f"{named} would be {strength_text(share.value)}; it is clamped to {clamped}"
+        elif not _counts(share.value, dtype):
+            yield f"{named} {strength_text(share.value)} is too small to have an effect in {dtype}"
+        elif any(other.hides(share) for other in shares if _counts(other.value, dtype)):
+            yield f"{named} {strength_text(share.value)} has no effect beside another profile's"
 
 
-def _intercept_warnings(intercepts: Mapping[str, float], dtype: str) -> Iterable[str]:
-    for name, scale in intercepts.items():
+def _intercept_warnings(intercepts: Iterable[tuple[Profile, float]], dtype: str) -> Iterable[str]:
+    for profile, scale in intercepts:
         if not _counts(scale, dtype):
-            yield f"{name}: {strength_text(scale)} of the intercept is too small to have an effect in {dtype}"
+            yield (f"{profile.name}: {strength_text(scale)} of the intercept is too small to have an effect in {dtype}")
 
 
 def _rounding_warnings(what: str, scaled: int, changed: int, dtype: str) -> Iterable[str]:

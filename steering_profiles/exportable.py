@@ -5,7 +5,7 @@ from pathlib import Path
 from steering_profiles.composition import ProfileAtStrength, Steering
 from steering_profiles.effective import effective
 from steering_profiles.errors import ExportError
-from steering_profiles.schema import strength_text
+from steering_profiles.fields import strength_text
 
 
 def require_exportable(applied: ProfileAtStrength) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 from steering_profiles.errors import FitError
-from steering_profiles.schema import strength_text
+from steering_profiles.fields import strength_text
 
 Method = Literal["stepwise", "paper", "circuit", "random"]
 METHODS: tuple[Method, ...] = get_args(Method)

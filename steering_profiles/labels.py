@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 
 from steering_profiles.errors import LabelError, StrengthError
-from steering_profiles.schema import BASELINE, MAX_STRENGTH, check_strength, strength_text
+from steering_profiles.fields import strength_text
+from steering_profiles.schema import BASELINE, MAX_STRENGTH, check_strength
 
 SEPARATOR = "+"
 """Separator of profiles that are applied together."""

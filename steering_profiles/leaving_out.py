@@ -7,7 +7,8 @@ from functools import lru_cache
 
 from steering_profiles.composition import ProfileAtStrength
 from steering_profiles.errors import ComponentError
-from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Profile
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR, FinalLayer, intercept_tensor
+from steering_profiles.schema import Profile
 from steering_profiles.store import content_hash
 
 FINAL_LAYER = "final_layer"
@@ -26,14 +27,14 @@ _SHOWN_NAME = 40  # characters of an invalid name in a message
 def component_names(profile: Profile) -> tuple[str, ...]:
     """Return the names of everything that ``profile`` changes: its heads, neurons and parts of the final layer.
 
-    A component that is scaled under several conditions has one name, which stands for all of its scales.
+    A component that is changed under several conditions has one name, which stands for all of its changes.
     """
-    final_layer = profile.final_layer
+    final_layers = [profile.final_layer, *(one.unconditional for one in profile.final_layers)]
     return (
         *dict.fromkeys(head.component for head in profile.heads),
         *dict.fromkeys(neuron.component for neuron in profile.neurons),
-        *((OWN_ATTENTION,) if final_layer.self_only_attention else ()),
-        *((INTERCEPT,) if final_layer.intercept_scale else ()),
+        *((OWN_ATTENTION,) if any(one.self_only_attention for one in final_layers) else ()),
+        *((INTERCEPT,) if any(one.intercept_scale for one in final_layers) else ()),
     )
 
 
@@ -78,6 +79,16 @@ def _reduced(key: _Key) -> tuple[Profile, str, tuple[str, ...]]:
     before, profile = key.profile.final_layer, key.profile
     share = 0.0 if OWN_ATTENTION in names else before.self_only_attention
     intercept = 0.0 if INTERCEPT in names else before.intercept_scale
+    without = ({"self_only_attention": 0.0} if OWN_ATTENTION in names else {}) | (
+        {"intercept_scale": 0.0} if INTERCEPT in names else {}
+    )
+    kept = [
+        (left, profile.tensors.get(intercept_tensor(place)))
+        for place, one in enumerate(profile.final_layers)
+        if (left := one.model_copy(update=without)).unconditional != FinalLayer()
+    ]
+    tensors = dict(profile.tensors) if intercept else {}
+    tensors |= {intercept_tensor(at): b for at, (one, b) in enumerate(kept) if one.intercept_scale and b is not None}
     reduced = profile.model_copy(
         update={
             "heads": tuple(scale for scale in profile.heads if scale.component not in names),
@@ -85,7 +96,8 @@ def _reduced(key: _Key) -> tuple[Profile, str, tuple[str, ...]]:
             "final_layer": FinalLayer(
                 self_only_attention=share, intercept_scale=intercept, gate=before.gate if share or intercept else None
             ),
-            "tensors": profile.tensors if intercept else {},
+            "final_layers": tuple(one for one, _ in kept),
+            "tensors": tensors,
         }
     )
     return reduced, content_hash(reduced), tuple(name for name in component_names(profile) if name in names)

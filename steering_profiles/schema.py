@@ -10,11 +10,12 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from steering_profiles.conditions import Condition
 from steering_profiles.errors import StrengthError
-from steering_profiles.fields import Count, Facts, Index, Integer, Number, ProfileName, Share, Text, When
+from steering_profiles.fields import Count, Facts, Frozen, Index, Integer, Number, ProfileName, Text, When
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR, ConditionalFinalLayer, FinalLayer, intercept_tensor
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,26 +26,11 @@ BASELINE = "baseline"
 MAX_STRENGTH = 10.0
 """Strengths are in ``-MAX_STRENGTH..MAX_STRENGTH``; 0 is no steering and 1 the profile as fitted."""
 
-INTERCEPT_TENSOR = "final_layer.intercept"
-"""Name of the intercept ``b``, ``[hidden_size]``, in the profile's safetensors file."""
-
 MOST_CONDITIONS = 8
 """Different conditions of one profile; the server tests each of them at every token."""
 
 
-class _Frozen(BaseModel):
-    # Files and HTTP answers have the keys of format version 1: the alias, where a field has one.
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        allow_inf_nan=False,
-        validate_by_name=True,
-        validate_by_alias=True,
-        serialize_by_alias=True,
-    )
-
-
-class ModelIdentity(_Frozen):
+class ModelIdentity(Frozen):
     """Sizes and fingerprint that identify the model a profile was fitted on."""
 
     id: Text
@@ -62,7 +48,7 @@ class ModelIdentity(_Frozen):
     """SHA-256 over the parts of config and tokenizer that determine what a component computes."""
 
 
-class HeadScale(_Frozen):
+class HeadScale(Frozen):
     """Factor of the output of one attention head, applied before the output projection."""
 
     layer: Index
@@ -77,7 +63,7 @@ class HeadScale(_Frozen):
         return f"L{self.layer}H{self.head}"
 
 
-class NeuronScale(_Frozen):
+class NeuronScale(Frozen):
     """Factor of the activation of one feed-forward neuron, applied before the down projection."""
 
     layer: Index
@@ -92,63 +78,7 @@ class NeuronScale(_Frozen):
         return f"L{self.layer}N{self.neuron}"
 
 
-class Gate(_Frozen):
-    """Band of probabilities, including both ends, that limits the final-layer effects of a profile to some positions.
-
-    The final layer's output affects only the logits at its own position. So at each position the logits are either
-    those with the profile's final-layer effects or exactly those without them. The effects apply where the top
-    next-token probability is in the band. This probability is computed without the gated effects and with all other
-    effects: the softmax of the raw logits in float32, before any temperature or penalty.
-    """
-
-    low: Share
-    high: Share
-
-    @model_validator(mode="after")
-    def _is_a_band(self) -> Self:
-        if not self.low < self.high:
-            raise ValueError(
-                f"low is {strength_text(self.low)} and high is {strength_text(self.high)}; low must be below high"
-            )
-        return self
-
-    def __str__(self) -> str:
-        return f"{strength_text(self.low)}..{strength_text(self.high)}"
-
-
-class FinalLayer(_Frozen):
-    """Final-layer effects of Lv et al. (arXiv:2403.19521): self-only attention and the subtracted intercept."""
-
-    self_only_attention: Annotated[Share, Field(alias="own_attention")] = 0.0
-    """Share of each position's attention output that is replaced by its own value vector, 0..1."""
-    intercept_scale: Number = 0.0
-    """``lambda``, the factor of the MLP intercept ``b`` that is subtracted; may be negative."""
-    # Omitted if None, so that profiles without a gate have the same content hash as before gates existed.
-    gate: Annotated[Gate | None, Field(exclude_if=lambda gate: gate is None)] = None
-    """Positions at which both effects apply; None: all positions."""
-
-    @model_validator(mode="after")
-    def _gate_holds_something_back(self) -> Self:
-        if self.gate is not None and not (self.self_only_attention or self.intercept_scale):
-            raise ValueError(
-                "gate: a gate needs self-only attention or an intercept to apply to; this profile has neither"
-            )
-        return self
-
-    @property
-    def summary(self) -> str:
-        """Short description, such as ``self-only attention 1 where the top probability is 0.05..0.6``."""
-        parts = []
-        if self.self_only_attention:
-            parts.append(f"self-only attention {self.self_only_attention:g}")
-        if self.intercept_scale:
-            parts.append(f"intercept x {self.intercept_scale:g}")
-        return (
-            ", ".join(parts) if self.gate is None else f"{' and '.join(parts)} where the top probability is {self.gate}"
-        )
-
-
-class Provenance(_Frozen):
+class Provenance(Frozen):
     """Origin of a profile: what is needed to fit it again, and the figures it was chosen by."""
 
     tool_version: Text
@@ -156,15 +86,15 @@ class Provenance(_Frozen):
     task: Text
     seed: Integer
     split_sizes: Mapping[Text, Index] = {}
-    grid: Facts = {}
-    chosen: Facts = {}
-    dev: Facts = {}
-    test: Facts = {}
-    side_effects: Facts = {}
+    grid: Facts = Field(default_factory=dict)
+    chosen: Facts = Field(default_factory=dict)
+    dev: Facts = Field(default_factory=dict)
+    test: Facts = Field(default_factory=dict)
+    side_effects: Facts = Field(default_factory=dict)
     """Effects on other text, as written by :meth:`steering_profiles.evaluation.SideEffects.record`."""
 
 
-class Profile(_Frozen):
+class Profile(Frozen):
     """A steering profile: the components to scale, the final-layer effects, and the model they were fitted on."""
 
     model_config = ConfigDict(arbitrary_types_allowed=True)
@@ -178,11 +108,14 @@ class Profile(_Frozen):
     heads: Annotated[tuple[HeadScale, ...], Field(fail_fast=True)] = ()
     neurons: Annotated[tuple[NeuronScale, ...], Field(fail_fast=True)] = ()
     final_layer: FinalLayer = FinalLayer()
+    # Omitted if empty, so that profiles without them have the same content hash as before they existed.
+    final_layers: Annotated[tuple[ConditionalFinalLayer, ...], Field(exclude_if=lambda layers: not layers)] = ()
+    """Effects of the final layer that differ by condition; a profile has these or ``final_layer``."""
     when: When = None
     """Positions at which the profile takes effect; None: all positions."""
     provenance: Provenance | None = None
     tensors: Annotated[Mapping[str, np.ndarray[Any, Any]], Field(exclude=True, repr=False)] = {}
-    """Tensors of the safetensors file, float32; only ``INTERCEPT_TENSOR`` in format version 1."""
+    """Tensors of the safetensors file, float32: the intercepts of the final layer."""
 
     @property
     def summary(self) -> str:
@@ -206,13 +139,13 @@ class Profile(_Frozen):
         return tuple(dict.fromkeys(part.when for part in self.split() if part.when is not None))
 
     def split(self) -> tuple["Profile", ...]:
-        """Return profiles without conditions of single scales, which applied together have the same effect.
+        """Return profiles with at most one condition each, which applied together have the same effect.
 
-        That is only itself if it has none; otherwise one for each condition. What has no condition of its own comes
-        first, and then the conditions in the order of their first scale. Where the profile has a condition and a scale
-        another, both must hold.
+        That is only itself if no scale and no final layer has a condition of its own; otherwise one for each condition.
+        What has no condition of its own comes first, and then the conditions in the order of their first scale, or
+        final layer. Where the profile has a condition and a scale another, both must hold.
         """
-        own = dict.fromkeys(scale.when for scale in self.scales)
+        own = dict.fromkeys(one.when for one in (*self.scales, *self.final_layers))
         if own.keys() <= {None}:
             return (self,)
         heads: dict[Condition | None, list[HeadScale]] = {when: [] for when in own}
@@ -221,32 +154,53 @@ class Profile(_Frozen):
             heads[head.when].append(head)
         for neuron in self.neurons:
             neurons[neuron.when].append(neuron)
+        final_layers = {
+            one.when: (one.unconditional, self._intercept_of(at)) for at, one in enumerate(self.final_layers)
+        }
         common = [None] if None in own or self.final_layer != FinalLayer() else []
-        return tuple(
-            self.model_copy(
-                update={
-                    "heads": tuple(_bare(scale) for scale in heads.get(when, ())),
-                    "neurons": tuple(_bare(scale) for scale in neurons.get(when, ())),
-                    "when": _both(self.when, when),
-                }
-                | ({} if when is None else {"final_layer": FinalLayer(), "tensors": {}})
-            )
-            for when in (*common, *(when for when in own if when is not None))
-        )
+        split = []
+        for when in (*common, *(when for when in own if when is not None)):
+            changed: dict[str, Any] = {
+                "heads": tuple(_bare(scale) for scale in heads.get(when, ())),
+                "neurons": tuple(_bare(scale) for scale in neurons.get(when, ())),
+                "final_layers": (),
+                "when": _both(self.when, when),
+            }
+            if when is not None:
+                layer, tensors = final_layers.get(when, (FinalLayer(), {}))
+                changed |= {"final_layer": layer, "tensors": tensors}
+            split.append(self.model_copy(update=changed))
+        return tuple(split)
+
+    def _intercept_of(self, place: int) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the tensors of the profile that has only ``final_layers[place]``."""
+        tensor = self.tensors.get(intercept_tensor(place))
+        return {} if tensor is None else {INTERCEPT_TENSOR: tensor}
 
     def everywhere(self) -> "Profile":
         """Return the profile without its conditions.
 
         A component that it scales under several conditions occurs once for each: at every position all of its factors
-        apply.
+        apply. So do all of its final layers: the largest share of self-only attention, and the sum of the intercepts.
         """
-        return self.model_copy(
-            update={
-                "heads": tuple(_bare(scale) for scale in self.heads),
-                "neurons": tuple(_bare(scale) for scale in self.neurons),
-                "when": None,
+        update: dict[str, Any] = {
+            "heads": tuple(_bare(scale) for scale in self.heads),
+            "neurons": tuple(_bare(scale) for scale in self.neurons),
+            "when": None,
+        }
+        if self.final_layers:
+            shares = [one.self_only_attention for one in self.final_layers]
+            intercepts = [
+                one.intercept_scale * self.tensors[intercept_tensor(at)]
+                for at, one in enumerate(self.final_layers)
+                if one.intercept_scale
+            ]
+            update |= {
+                "final_layers": (),
+                "final_layer": FinalLayer(self_only_attention=max(shares), intercept_scale=1.0 if intercepts else 0.0),
+                "tensors": {INTERCEPT_TENSOR: np.sum(intercepts, axis=0, dtype=np.float32)} if intercepts else {},
             }
-        )
+        return self.model_copy(update=update)
 
     @property
     def _changes(self) -> str:
@@ -277,9 +231,10 @@ class Profile(_Frozen):
     @property
     def changes_nothing(self) -> bool:
         """Whether the profile has no effect on any model at any strength."""
-        intercept = self.final_layer.intercept_scale and any(tensor.any() for tensor in self.tensors.values())
-        return all(scale.scale == 1 for scale in self.scales) and not (
-            self.final_layer.self_only_attention or intercept
+        layers = [(self.final_layer, INTERCEPT_TENSOR)]
+        layers += [(one.unconditional, intercept_tensor(at)) for at, one in enumerate(self.final_layers)]
+        return all(scale.scale == 1 for scale in self.scales) and not any(
+            layer.self_only_attention or (layer.intercept_scale and self.tensors[name].any()) for layer, name in layers
         )
 
     @field_validator("name")
@@ -296,7 +251,13 @@ class Profile(_Frozen):
         _check_components("heads", heads, (self.model.layers, self.model.heads))
         _check_components("neurons", neurons, (self.model.layers, self.model.neurons))
         self._check_conditions()
+        if self.final_layers and self.final_layer != FinalLayer():
+            raise ValueError(
+                "final_layers: a profile has final_layer or final_layers, not both; what applies everywhere can be a "
+                "profile of its own, applied beside this one"
+            )
         needed = {INTERCEPT_TENSOR} if self.final_layer.intercept_scale else set()
+        needed |= {intercept_tensor(at) for at, one in enumerate(self.final_layers) if one.intercept_scale}
         if set(self.tensors) != needed:
             raise ValueError(f"tensors are {sorted(self.tensors)}; this profile needs {sorted(needed)}")
         for name, tensor in self.tensors.items():
@@ -308,8 +269,13 @@ class Profile(_Frozen):
         for scale in self.scales:
             if scale.when is not None:
                 named.setdefault(scale.when, f"when of {scale.component}")
+        first: dict[Condition, int] = {}
+        for at, layer in enumerate(self.final_layers):
+            if first.setdefault(layer.when, at) != at:
+                raise ValueError(f"final_layers[{at}] has the condition of final_layers[{first[layer.when]}]")
+            named.setdefault(layer.when, f"when of final_layers[{at}]")
         if len(named) > MOST_CONDITIONS:
-            raise ValueError(f"heads and neurons have {len(named)} different conditions; allowed: {MOST_CONDITIONS}")
+            raise ValueError(f"the profile has {len(named)} different conditions; allowed: {MOST_CONDITIONS}")
         if self.when is not None:
             named[self.when] = "when"
         for when, place in named.items():
@@ -334,14 +300,6 @@ def check_strength(strength: float) -> float:
     if not -MAX_STRENGTH <= strength <= MAX_STRENGTH:  # false for NaN too
         raise StrengthError(f"strength is {strength}; allowed: finite numbers in {-MAX_STRENGTH:g}..{MAX_STRENGTH:g}")
     return strength
-
-
-def strength_text(strength: float) -> str:
-    """Return the shortest text that parses to exactly this number: ``2``, ``0.5``, ``1e-07``.
-
-    It is not rounded, so that two different strengths or scales never look the same.
-    """
-    return repr(float(strength)).removesuffix(".0")
 
 
 _Scale = TypeVar("_Scale", HeadScale, NeuronScale)

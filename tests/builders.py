@@ -15,8 +15,9 @@ from transformers import (
 )
 
 from steering_profiles.conditions import Condition
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR, FinalLayer, Gate
 from steering_profiles.models import LoadedModel, assemble
-from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Gate, HeadScale, NeuronScale, Profile
+from steering_profiles.schema import HeadScale, NeuronScale, Profile
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, attach
 
 Scaled = tuple[int, int, float] | tuple[int, int, float, Mapping[str, object]]

@@ -9,8 +9,9 @@ effects change nothing but the prediction at their own position, so both give th
 conditions they are also tried where a condition of the task holds, which leaves prompts of other formats alone.
 
 The candidates and the rule that chooses one of them are in :mod:`steering_profiles.fitting.final_layer_candidates`.
-With gates (:class:`steering_profiles.schema.Gate`) every candidate that is no worse on dev than the plain model is also
-tried behind its best allowed gate, which takes no further forward pass (:mod:`steering_profiles.fitting.gating`).
+With gates (:class:`steering_profiles.final_layer_fields.Gate`) every candidate that is no worse on dev than the plain
+model is also tried behind its best allowed gate, which takes no further forward pass
+(:mod:`steering_profiles.fitting.gating`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,7 @@ from steering_profiles.evaluation import (
     text_windows,
     tune_temperature,
 )
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR, FinalLayer
 from steering_profiles.fit_settings import FinalLayerSettings
 from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.decomposition import decompose, record_layer
@@ -51,7 +53,7 @@ from steering_profiles.fitting.final_layer_candidates import (
 from steering_profiles.fitting.final_layer_evaluation import CandidateEvaluator, measured_from_json
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, ModelIdentity, Profile, Provenance
+from steering_profiles.schema import ModelIdentity, Profile, Provenance
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.tasks.task import Task
 from steering_profiles.tokenization import Vocabulary

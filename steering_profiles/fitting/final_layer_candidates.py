@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 
 from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy, TemperedChange
+from steering_profiles.fields import strength_text
+from steering_profiles.final_layer_fields import Gate
 from steering_profiles.fit_settings import FinalLayerSettings, Positions, Source
 from steering_profiles.fitting.gating import Score
-from steering_profiles.schema import Gate, strength_text
 
 _ROUNDING = 1e-9
 

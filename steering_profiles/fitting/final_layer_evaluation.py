@@ -10,6 +10,7 @@ import torch
 
 from steering_profiles.conditions import Condition, ConditionTrace
 from steering_profiles.evaluation import TemperedChange, TextPredictor, TokenPredictor, Window
+from steering_profiles.final_layer_fields import Gate
 from steering_profiles.fit_settings import FinalLayerSettings
 from steering_profiles.fitting.final_layer_candidates import (
     FinalLayerCandidate,
@@ -18,7 +19,6 @@ from steering_profiles.fitting.final_layer_candidates import (
     is_allowed,
 )
 from steering_profiles.fitting.gating import TEMPERATURES, Answers, CandidatePredictions, Places, Score, possible_gates
-from steering_profiles.schema import Gate
 from steering_profiles.steering import UNSTEERED, Steering
 from steering_profiles.tasks.task import Example, Task
 from steering_profiles.tokenization import Vocabulary

@@ -20,7 +20,7 @@ from torch import Tensor
 from steering_profiles.evaluation import Accuracy, ScoredAnswer
 from steering_profiles.evaluation.prediction import TokenScores
 from steering_profiles.evaluation.tempered import TemperedChange, facts_of, tempered_changes
-from steering_profiles.schema import Gate
+from steering_profiles.final_layer_fields import Gate
 from steering_profiles.tasks.task import Example
 
 EDGES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)

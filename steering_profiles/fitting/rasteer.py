@@ -21,6 +21,7 @@ from steering_profiles.evaluation import (
     measure_side_effects,
     text_windows,
 )
+from steering_profiles.fields import strength_text
 from steering_profiles.fit_settings import FitSettings, StepwiseSettings
 from steering_profiles.fitting.answer_tokens import AnswerTokens
 from steering_profiles.fitting.checkpoint import FitCheckpoint
@@ -48,7 +49,7 @@ from steering_profiles.fitting.rounds import Round, search_at_once, search_in_tu
 from steering_profiles.fitting.stepwise import SearchStep, choose_step, search_path, validation_set
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress, Silent
-from steering_profiles.schema import Profile, Provenance, strength_text
+from steering_profiles.schema import Profile, Provenance
 from steering_profiles.tasks.task import Example, Task, next_token_examples, round_robin
 
 _WINDOW = 128

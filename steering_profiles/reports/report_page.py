@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from steering_profiles.evaluation import humaneval
 from steering_profiles.evaluation.calibration import CalibrationComparison
+from steering_profiles.fields import strength_text
 from steering_profiles.fitting.grid import GridPoint
 from steering_profiles.reports import plots
 from steering_profiles.reports.accuracy_tables import (
@@ -30,7 +31,6 @@ from steering_profiles.reports.side_effects import (
 from steering_profiles.reports.tables import Table
 from steering_profiles.reports.tempered import choices_table, tempered_sentences, tempered_table
 from steering_profiles.reports.text import named, number, percent
-from steering_profiles.schema import strength_text
 
 _LONG_TABLE = 100
 """Maximum number of rows of a table that is not collapsed."""

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from steering_profiles.composition import Steering
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR
 from steering_profiles.models import Sizes
-from steering_profiles.schema import INTERCEPT_TENSOR
 
 
 @dataclass(frozen=True)

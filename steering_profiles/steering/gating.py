@@ -2,7 +2,7 @@
 
 The final-layer effects of a gated profile change only the logits at their own position, because the keys and values of
 the final layer come from its input. So a gated row is computed twice, with the gated effects and without, and the gate
-chooses between the logits at each position. See :class:`steering_profiles.schema.Gate`.
+chooses between the logits at each position. See :class:`steering_profiles.final_layer_fields.Gate`.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from steering_profiles.composition import Steering
-from steering_profiles.schema import Gate
+from steering_profiles.final_layer_fields import Gate
 from steering_profiles.steering.hooks import SteeringHandle
 
 _POSITIONS = 256

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR
 from steering_profiles.models import LoadedModel
-from steering_profiles.schema import INTERCEPT_TENSOR, Profile
+from steering_profiles.schema import Profile
 from steering_profiles.store import Catalogue, content_hash
 from tests.api.profile_bodies import JSON, as_json, put
 from tests.builders import build_model, build_profile

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from steering_profiles.evaluation.decoding import GreedyDecoder
+from steering_profiles.final_layer_fields import Gate
 from steering_profiles.models import LoadedModel
-from steering_profiles.schema import Gate
 from steering_profiles.steering import UNSTEERED
 from tests.builders import CONTEXT, build_model, build_profile, every_effect, greedy, steer
 from tests.library.running import steered_logits

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from steering_profiles.evaluation import TextPredictor, TokenPredictor, Window, prediction, text_windows
+from steering_profiles.final_layer_fields import Gate
 from steering_profiles.models import LoadedModel
-from steering_profiles.schema import Gate
 from steering_profiles.steering import UNSTEERED, Steering
 from steering_profiles.tasks.task import Example
 from tests.builders import build_model, build_profile, every_effect, steer

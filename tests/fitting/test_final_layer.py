@@ -11,6 +11,7 @@ from steering_profiles.compatibility import check_compatibility
 from steering_profiles.errors import FitError
 from steering_profiles.evaluation import TextPredictor, TokenPredictor, held_out, text_windows
 from steering_profiles.evaluation.calibration import calibrate_arm
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR, Gate
 from steering_profiles.fitting import (
     FinalLayerResult,
     FinalLayerSettings,
@@ -24,7 +25,6 @@ from steering_profiles.fitting.final_layer_candidates import (
 )
 from steering_profiles.fitting.gating import TEMPERATURES, Answers, CandidatePredictions
 from steering_profiles.models import LoadedModel
-from steering_profiles.schema import INTERCEPT_TENSOR, Gate
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, attach
 from steering_profiles.store import save_profile
 from steering_profiles.tasks import Example, Task

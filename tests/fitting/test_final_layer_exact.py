@@ -9,13 +9,13 @@ import torch
 from steering_profiles.conditions import Condition
 from steering_profiles.errors import TaskError
 from steering_profiles.evaluation import TextPredictor, TokenPredictor, text_windows
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR
 from steering_profiles.fit_settings import Positions
 from steering_profiles.fitting import fit_final_layer
 from steering_profiles.fitting.final_layer_candidates import PLAIN, FinalLayerCandidate
 from steering_profiles.fitting.final_layer_evaluation import CandidateEvaluator, measured_from_json
 from steering_profiles.fitting.gating import TEMPERATURES, Answers, CandidatePredictions
 from steering_profiles.models import LoadedModel
-from steering_profiles.schema import INTERCEPT_TENSOR
 from steering_profiles.steering import UNSTEERED, Steering
 from steering_profiles.tasks import Example
 from steering_profiles.tokenization import Vocabulary

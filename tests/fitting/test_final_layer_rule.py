@@ -7,6 +7,7 @@ import pytest
 from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy
 from steering_profiles.evaluation.tempered import PairedChange, TemperedChange
+from steering_profiles.final_layer_fields import Gate
 from steering_profiles.fitting import FinalLayerSettings
 from steering_profiles.fitting.final_layer_candidates import (
     PLAIN,
@@ -19,7 +20,6 @@ from steering_profiles.fitting.final_layer_candidates import (
     make_candidates,
 )
 from steering_profiles.fitting.gating import Score
-from steering_profiles.schema import Gate
 
 
 def test_candidates_are_unique_and_start_with_the_plain_model():

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR
 from steering_profiles.models import LoadedModel
 from steering_profiles.models.projections import input_major
-from steering_profiles.schema import INTERCEPT_TENSOR, Profile
+from steering_profiles.schema import Profile
 from tests.library.running import TOKENS, logits
 
 Scales = Sequence[tuple[int, int, float]]

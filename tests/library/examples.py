@@ -5,16 +5,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from steering_profiles.schema import (
-    INTERCEPT_TENSOR,
-    FinalLayer,
-    Gate,
-    HeadScale,
-    ModelIdentity,
-    NeuronScale,
-    Profile,
-    Provenance,
-)
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR, FinalLayer, Gate
+from steering_profiles.schema import HeadScale, ModelIdentity, NeuronScale, Profile, Provenance
 
 MODEL = ModelIdentity(
     id="some-model", architecture="LlamaForCausalLM", layers=4, heads=3, kv_heads=3, head_dim=2, neurons=8,

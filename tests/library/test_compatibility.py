@@ -4,7 +4,8 @@ import pytest
 
 from steering_profiles.compatibility import check_compatibility, require_compatible
 from steering_profiles.errors import ProfileMismatch
-from steering_profiles.schema import FinalLayer, NeuronScale, Profile
+from steering_profiles.final_layer_fields import FinalLayer
+from steering_profiles.schema import NeuronScale, Profile
 from tests.library.examples import INTERCEPT, MODEL, example
 
 WITH_INTERCEPT = example(heads=(), final_layer=FinalLayer(intercept_scale=1.0), tensors=INTERCEPT)

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from steering_profiles.effective import effective, self_only_attention_range
 from steering_profiles.errors import GateError, ProfileFormatError
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR, FinalLayer, Gate
 from steering_profiles.models import LoadedModel, Sizes
-from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Gate, HeadScale, NeuronScale, Profile
+from steering_profiles.schema import HeadScale, NeuronScale, Profile
 from steering_profiles.steering import ProfileAtStrength, Steering, attach, effect_of
 from steering_profiles.store import load_profile, save_profile
 from tests.builders import build_model, build_profile

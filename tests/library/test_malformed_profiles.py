@@ -16,7 +16,8 @@ from safetensors.numpy import save
 from safetensors.torch import save as save_torch
 
 from steering_profiles.errors import ProfileFormatError, ProfileNotFound
-from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Profile
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR, FinalLayer
+from steering_profiles.schema import Profile
 from steering_profiles.store import MAX_FILE_BYTES, content_hash, load_profile, save_profile
 from tests.library.examples import MODEL, example
 
@@ -88,7 +89,7 @@ MALFORMED = {
     ),
     "more conditions than allowed": (
         {"heads": [{"layer": 1, "head": 0, "scale": 2, "when": {"from_position": n}} for n in range(9)]},
-        "heads and neurons have 9 different conditions; allowed: 8",
+        "the profile has 9 different conditions; allowed: 8",
     ),
     "conditions that together are too deep": (
         {

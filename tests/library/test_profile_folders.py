@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from steering_profiles.errors import ProfileError, ProfileFormatError, ProfileNotFound
-from steering_profiles.schema import FinalLayer, Profile
+from steering_profiles.final_layer_fields import FinalLayer
+from steering_profiles.schema import Profile
 from steering_profiles.store import Catalogue, content_hash, find_profile, load_profile, save_profile
 from tests.library.examples import INTERCEPT, example
 

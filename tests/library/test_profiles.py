@@ -9,15 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steering_profiles.errors import GateError, ProfileFormatError, ProfileNotFound
-from steering_profiles.schema import (
-    INTERCEPT_TENSOR,
-    FinalLayer,
-    Gate,
-    HeadScale,
-    NeuronScale,
-    Profile,
-    Provenance,
-)
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR, FinalLayer, Gate
+from steering_profiles.schema import HeadScale, NeuronScale, Profile, Provenance
 from steering_profiles.store import SHIPPED, Catalogue, content_hash, load_profile, save_profile
 from tests.builders import steer
 from tests.library.examples import INTERCEPT, MODEL, example, profiles

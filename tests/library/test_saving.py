@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from steering_profiles.errors import ProfileError
-from steering_profiles.schema import INTERCEPT_TENSOR, FinalLayer, Profile
+from steering_profiles.final_layer_fields import INTERCEPT_TENSOR, FinalLayer
+from steering_profiles.schema import Profile
 from steering_profiles.store import content_hash, delete_profile, load_profile, save_profile
 from tests.library.examples import example
 

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from steering_profiles.errors import GateError
+from steering_profiles.final_layer_fields import Gate
 from steering_profiles.models import LoadedModel
-from steering_profiles.schema import Gate, Profile
+from steering_profiles.schema import Profile
 from steering_profiles.steering import (
     UNSTEERED,
     Steering,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steering_profiles.schema import strength_text
+from steering_profiles.fields import strength_text
 
 
 @given(st.floats(allow_nan=False))

@@ -8,6 +8,7 @@ import pytest
 from steering_profiles.conditions import Condition
 from steering_profiles.evaluation import Accuracy, CalibrationComparison, ScoredAnswer
 from steering_profiles.evaluation.calibration import calibrate_arm
+from steering_profiles.final_layer_fields import FinalLayer, Gate
 from steering_profiles.fitting.final_layer_candidates import (
     PLAIN,
     FinalLayerCandidate,
@@ -27,7 +28,6 @@ from steering_profiles.reports.calibration import (
 from steering_profiles.reports.plots.final_layer import final_layer_maps
 from steering_profiles.reports.plots.reliability import reliability_plot
 from steering_profiles.reports.plots.style import ORANGE, to_svg
-from steering_profiles.schema import FinalLayer, Gate
 from tests.evaluation.test_calibration import answered
 from tests.reports.reading import markdown_tables
 from tests.reports.samples import profile

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
+from steering_profiles.final_layer_fields import FinalLayer, Gate
 from steering_profiles.fitting.final_layer import WithoutGate
 from steering_profiles.reports import Report, render_html, render_markdown
 from steering_profiles.reports.gate import (
@@ -17,7 +18,6 @@ from steering_profiles.reports.gate import (
 )
 from steering_profiles.reports.plots.gate import gate_plot
 from steering_profiles.reports.plots.style import BLUE, ORANGE, to_svg
-from steering_profiles.schema import FinalLayer, Gate
 from tests.reports.reading import markdown_tables
 from tests.reports.samples import profile
 from tests.reports.test_calibration import compared, four

@@ -5,11 +5,11 @@ from dataclasses import replace
 from steering_profiles.evaluation import CalibrationComparison
 from steering_profiles.evaluation.side_effects import SideEffects, TextEffect
 from steering_profiles.evaluation.tempered import PairedChange, TemperedChange, TemperedComparison
+from steering_profiles.final_layer_fields import FinalLayer
 from steering_profiles.fitting.final_layer import describe
 from steering_profiles.fitting.final_layer_candidates import PLAIN, MeasuredCandidate, OtherMeasurements
 from steering_profiles.reports import FinalLayerSearch, Report, render_html, render_markdown
 from steering_profiles.reports.tempered import choices_table, tempered_sentences, tempered_table
-from steering_profiles.schema import FinalLayer
 from tests.reports.samples import profile
 from tests.reports.test_calibration import BETTER, measured
 

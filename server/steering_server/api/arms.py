@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from steering_profiles.composition import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.effective import effective
 from steering_profiles.errors import ComponentError, GateError, LabelError
+from steering_profiles.fields import strength_text
 from steering_profiles.labels import AT, SEPARATOR, Label, parse_label
 from steering_profiles.leaving_out import leave_out
-from steering_profiles.schema import BASELINE, strength_text
+from steering_profiles.schema import BASELINE
 from steering_server.access.callers import Caller
 from steering_server.api.exposing import Exposing
 from steering_server.api.schemas.fields import shown

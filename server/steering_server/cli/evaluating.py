@@ -15,9 +15,9 @@ from steering_profiles.evaluation import (
     measure_side_effects,
     tune_and_compare,
 )
+from steering_profiles.fields import strength_text
 from steering_profiles.models import LoadedModel
 from steering_profiles.progress import Progress
-from steering_profiles.schema import strength_text
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, divergence_layer
 from steering_profiles.tasks import Example, every_prompt_of, held_out_formats_of, make_task
 from steering_profiles.tokenization import Vocabulary

@@ -182,7 +182,7 @@ def _path_table(found: "Round") -> Table:
 
 
 def _grid_table(grid: "Sequence[MeasuredPoint]") -> Table:
-    from steering_profiles.schema import strength_text
+    from steering_profiles.fields import strength_text
 
     points = {(m.point.k, m.point.alpha): m.accuracy for m in grid}
     alphas = sorted({alpha for k, alpha in points if k})

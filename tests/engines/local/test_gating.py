@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from steering_profiles.final_layer_fields import Gate
 from steering_profiles.models import LoadedModel
-from steering_profiles.schema import Gate, Profile
+from steering_profiles.schema import Profile
 from steering_profiles.steering import UNSTEERED
 from steering_server.engines.local.ragged import Divergence, OpenGate, SequenceInput, layout_order
 from steering_server.generation.requests import GenerationRequest

@@ -179,8 +179,8 @@ def _write_report(
     applied: "ProfileAtStrength", profile: str, task: str, measured: "Measurement", folder: Path, plots: bool
 ) -> Path:
     """Write a report of the measurement to ``folder``; return the path of its page. ``profile`` is as it was given."""
+    from steering_profiles.fields import strength_text
     from steering_profiles.reports import Report, recorded_grid, write_report
-    from steering_profiles.schema import strength_text
 
     options = [
         Option("--task", task),

@@ -79,7 +79,7 @@ def export(
 
     from steering_profiles.composition import ProfileAtStrength
     from steering_profiles.exportable import require_empty, require_exportable
-    from steering_profiles.schema import strength_text
+    from steering_profiles.fields import strength_text
     from steering_profiles.store import find_profile
     from steering_server.config import load_model_source
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from steering_profiles.schema import Gate
+from steering_profiles.final_layer_fields import Gate
 from steering_server.engines.local.kv_cache import KVCache
 from steering_server.engines.local.slotted_attention import SlottedAttention, rounded
 

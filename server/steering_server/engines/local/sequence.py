@@ -10,7 +10,7 @@ import structlog
 from torch import Tensor
 
 from steering_profiles.conditions import ConditionTrace
-from steering_profiles.schema import Gate
+from steering_profiles.final_layer_fields import Gate
 from steering_profiles.steering import TokenRows
 from steering_server.engines.local.grammars.matching import Matcher
 from steering_server.engines.local.penalties import TokenHistory

@@ -41,10 +41,11 @@ def parts_of(profiles: Iterable[Profile], layers: int) -> tuple[Part, ...]:
     for profile in profiles:
         parts |= {Part(scale.layer, "heads") for scale in profile.heads}
         parts |= {Part(scale.layer, "neurons") for scale in profile.neurons}
-        if profile.final_layer.self_only_attention:
-            parts.add(Part(layers - 1, "self_only_attention"))
-        if profile.final_layer.intercept_scale:
-            parts.add(Part(layers - 1, "intercept"))
+        for final_layer in (profile.final_layer, *(one.unconditional for one in profile.final_layers)):
+            if final_layer.self_only_attention:
+                parts.add(Part(layers - 1, "self_only_attention"))
+            if final_layer.intercept_scale:
+                parts.add(Part(layers - 1, "intercept"))
     return tuple(sorted(parts))
 
 
