@@ -15,7 +15,13 @@ from transformers import (
 )
 
 from steering_profiles.conditions import Condition
-from steering_profiles.final_layer_fields import INTERCEPT_TENSOR, FinalLayer, Gate
+from steering_profiles.final_layer_fields import (
+    INTERCEPT_TENSOR,
+    ConditionalFinalLayer,
+    FinalLayer,
+    Gate,
+    intercept_tensor,
+)
 from steering_profiles.models import LoadedModel, assemble
 from steering_profiles.schema import HeadScale, NeuronScale, Profile
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering, attach
@@ -143,15 +149,18 @@ def build_profile(
     self_only_attention: float = 0.0,
     intercept_scale: float = 0.0,
     gate: tuple[float, float] | None = None,
+    final_layers: Sequence[tuple[float, float, Mapping[str, object]]] = (),
     when: Mapping[str, object] | None = None,
     seed: int = 0,
 ) -> Profile:
     """A profile for ``loaded`` with the given scales and, if ``intercept_scale`` is not 0, a random intercept.
 
-    A scale is layer, head or neuron, factor and, if it has one, its own condition.
+    A scale is layer, head or neuron, factor and, if it has one, its own condition. A conditional final layer is
+    self-only attention, the scale of its intercept, and its condition; that in place N has the intercept of seed N.
     """
     width = loaded.anatomy.sizes.hidden_size
-    intercept = np.random.default_rng(seed).normal(size=width).astype(np.float32)
+    named = [(INTERCEPT_TENSOR, intercept_scale, seed)]
+    named += [(intercept_tensor(at), scale, at) for at, (_, scale, _) in enumerate(final_layers)]
     return Profile(
         name=name,
         description="A profile for tests.",
@@ -164,8 +173,18 @@ def build_profile(
             intercept_scale=intercept_scale,
             gate=None if gate is None else Gate(low=gate[0], high=gate[1]),
         ),
+        final_layers=tuple(
+            ConditionalFinalLayer(
+                self_only_attention=share, intercept_scale=scale, when=Condition.model_validate(condition)
+            )
+            for share, scale, condition in final_layers
+        ),
         when=None if when is None else Condition.model_validate(when),
-        tensors={INTERCEPT_TENSOR: intercept} if intercept_scale else {},
+        tensors={
+            name: np.random.default_rng(drawn).normal(size=width).astype(np.float32)
+            for name, scale, drawn in named
+            if scale
+        },
     )
 
 

@@ -47,7 +47,8 @@ def mixed_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ).model_copy(update={"description": HOSTILE, "provenance": MEASURED})
     bracket, late = {"ends_with": ["("]}, {"from_position": 3}
     several = build_profile(model, "several", heads=[(0, 1, 1.5, bracket), (0, 1, 0.25, late), (1, 2, -2.0, late)])
-    with serving(model, tmp_path_factory.mktemp("profiles"), [mixed, several]) as url:
+    layered = build_profile(model, "layered", final_layers=[(0.25, 0.5, bracket), (0.75, -0.9, late)])
+    with serving(model, tmp_path_factory.mktemp("profiles"), [mixed, several, layered]) as url:
         yield url
 
 
@@ -166,6 +167,21 @@ def test_a_head_that_is_scaled_under_several_conditions_is_one_cell_with_all_of_
         switch(page, "L0H1")
     (left,) = [arm["except"] for arm in json.loads(asked.value.post_data or "")["arms"] if "except" in arm]
     assert left == ["L0H1"]
+
+
+def test_final_layers_under_several_conditions_are_one_switch_a_part_with_all_values(page: Page, mixed_url: str):
+    open_page(page, mixed_url, "#profiles?name=layered&prompt=print(1&tokens=2")
+    share = page.locator("[data-name='final_layer.own_attention']")
+    expect(share).to_have_text("self-only attention 0.75")
+    expect(share).to_have_attribute(
+        "title", "self-only attention of the final layer, 0.25 and 0.75 under different conditions"
+    )
+    expect(page.locator("[data-name='final_layer.intercept']")).to_have_text("intercept ×−0.9")
+    expect(page.locator(".likelihoods .number")).to_have_count(2)
+    with page.expect_request(lambda request: "final_layer.intercept" in (request.post_data or "")) as asked:
+        switch(page, "final_layer.intercept")
+    (left,) = [arm["except"] for arm in json.loads(asked.value.post_data or "")["arms"] if "except" in arm]
+    assert left == ["final_layer.intercept"]
 
 
 def test_text_of_a_profile_is_never_html(page: Page, mixed_url: str):

@@ -43,6 +43,12 @@ PARTED: tuple[Scaled, ...] = (
 )
 """Heads of a profile whose scales have conditions of their own; one head is scaled under two."""
 
+LAYERED: tuple[tuple[float, float, dict[str, object]], ...] = (
+    (0.5, -0.3, {"matches": r"\([^()\n]*"}),
+    (0.2, 0.2, {"part": "completion"}),
+)
+"""Final layers of the same profile, with conditions of their own."""
+
 collect_ignore_glob = [] if find_spec("vllm") else ["test_*.py"]
 
 
@@ -68,7 +74,7 @@ def profiles(embedded32: LoadedModel, tmp_path_factory: pytest.TempPathFactory) 
     save_profile(build_profile(embedded32, "gated", self_only_attention=1.0, gate=(0.1, 0.5)), folder)
     for name, when, changes in CONDITIONAL:
         save_profile(build_profile(embedded32, name, when=when, **changes), folder)
-    save_profile(build_profile(embedded32, "parted", heads=PARTED), folder)
+    save_profile(build_profile(embedded32, "parted", heads=PARTED, final_layers=LAYERED), folder)
     return folder
 
 

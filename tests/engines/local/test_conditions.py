@@ -94,6 +94,42 @@ def test_a_profile_of_several_conditions_is_bit_for_bit_its_parts_composed():
             assert whole.prompt_logprobs == composed.prompt_logprobs
 
 
+LAYERS = ((0.7, 0.9, CONDITIONS["matches"].when), (0.4, -0.5, CONDITIONS["last prompt token"].when))
+
+
+def test_final_layers_under_conditions_are_bit_for_bit_profiles_with_one_each():
+    loaded = build_model("llama", dtype=torch.float32)
+    whole = steer(build_profile(loaded, "whole", heads=UPPER, final_layers=LAYERS))
+    parts = [build_profile(loaded, "scales", heads=UPPER)]
+    for place, (share, scale, when) in enumerate(LAYERS):
+        name = f"part-{place}"
+        parts.append(
+            build_profile(loaded, name, self_only_attention=share, intercept_scale=scale, when=when, seed=place)
+        )
+    scored = replace(GREEDY, logprobs=0, prompt_logprobs_from=0)
+    steerings = (whole, steer(*parts), steer(parts[0]))
+    requests = [GenerationRequest(prompt, scored, one) for prompt in prompts(loaded) for one in steerings]
+    with running(loaded) as at_work:
+        results = at_work.run(*requests)
+    for one, other, without in zip(results[::3], results[1::3], results[2::3], strict=True):
+        assert (one.tokens, one.logprobs, one.prompt_logprobs) == (other.tokens, other.logprobs, other.prompt_logprobs)
+        assert one.logprobs != without.logprobs
+
+
+def test_final_layers_under_conditions_generate_what_the_librarys_hooks_do(tiny: LoadedModel):
+    profile = build_profile(tiny, "whole", heads=UPPER, final_layers=LAYERS)
+    others = [UNSTEERED, conditional(tiny, "from"), steer(build_profile(tiny, "always", intercept_scale=0.5))]
+    asked = [GenerationRequest(prompt, SHORT, one) for prompt in prompts(tiny) for one in (steer(profile), *others)]
+    with running(tiny, max_num_batched_tokens=5) as at_work:
+        results = at_work.run(*asked)[:: 1 + len(others)]
+    for prompt, result in zip(prompts(tiny), results, strict=True):
+        ids = torch.tensor([prompt])
+        options = {"do_sample": False, "eos_token_id": -1, "pad_token_id": 0}
+        with profile.apply(tiny.model, tokenizer=tiny.tokenizer):
+            out = tiny.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, **options)
+        assert list(result.tokens) == out[0, len(prompt) :].tolist()
+
+
 def test_a_prefix_is_reused_under_the_same_condition_only(tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch):
     prompt = prompts(tiny)[0]
     name = "ends with"

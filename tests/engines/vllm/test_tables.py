@@ -34,6 +34,8 @@ def test_the_parts_are_those_that_some_profile_changes(loaded: LoadedModel) -> N
         Part(2, "intercept"),
         Part(2, "self_only_attention"),
     )
+    layered = build_profile(loaded, final_layers=[(0.5, 0.0, {"from_position": 3}), (0.0, 0.5, {"from_position": 9})])
+    assert parts_of([layered], 3) == (Part(2, "intercept"), Part(2, "self_only_attention"))
 
 
 def test_each_worker_writes_its_own_heads(loaded: LoadedModel) -> None:

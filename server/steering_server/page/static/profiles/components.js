@@ -6,7 +6,7 @@
  */
 export function componentsOf(profile) {
   const last = profile.model.layers - 1;
-  const { own_attention: share, intercept_scale: factor } = profile.final_layer;
+  const layers = [profile.final_layer, ...(profile.final_layers ?? [])];
   return [
     ...scaled(profile.heads.map(({ layer, head, scale }) => ({
       name: `L${layer}H${head}`, kind: "head", layer, index: head, scale, title: `head ${head} of layer ${layer}`,
@@ -14,9 +14,18 @@ export function componentsOf(profile) {
     ...scaled(profile.neurons.map(({ layer, neuron, scale }) => ({
       name: `L${layer}N${neuron}`, kind: "neuron", layer, index: neuron, scale, title: `neuron ${neuron} of layer ${layer}`,
     }))),
-    ...(share ? [{ name: "final_layer.own_attention", kind: "final", layer: last, scale: share, title: `self-only attention of the final layer, ${numberText(share)}` }] : []),
-    ...(factor ? [{ name: "final_layer.intercept", kind: "final", layer: last, scale: factor, title: `intercept of the final layer, subtracted ${numberText(factor)} times` }] : []),
+    ...finalLayerPart("final_layer.own_attention", last, layers.map((one) => one.own_attention), (value) => `self-only attention of the final layer, ${value}`),
+    ...finalLayerPart("final_layer.intercept", last, layers.map((one) => one.intercept_scale), (value) => `intercept of the final layer, subtracted ${value} times`),
   ];
+}
+
+// A part of the final layer, if it is changed: under several conditions by the value that is farthest from 0, with all of them in the title.
+function finalLayerPart(name, layer, values, titled) {
+  const changed = values.filter((value) => value);
+  if (!changed.length) return [];
+  const scale = changed.reduce((one, other) => (Math.abs(other) > Math.abs(one) ? other : one));
+  const title = titled(changed.map(numberText).join(" and "));
+  return [{ name, kind: "final", layer, scale, title: changed.length > 1 ? `${title} under different conditions` : title }];
 }
 
 // One component for each name, its scale in the title. Of several scales, under different conditions, the farthest from 1 is shown.
