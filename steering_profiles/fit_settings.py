@@ -190,6 +190,8 @@ class FinalLayerSettings:
     """Whether to try the candidates under the task's conditions, too."""
     gates: bool = False
     """Whether to try the candidates behind gates, too."""
+    per_group: bool = False
+    """Whether each group has settings of its own, at the last token of the prompt (:mod:`.final_layer_groups`)."""
     max_lost: float = 1.0
     """Largest allowed loss of accuracy, in percentage points, of a group of dev and of another prompt format."""
     max_nll_increase: float = 0.01

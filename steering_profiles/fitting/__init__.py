@@ -4,11 +4,13 @@ from steering_profiles.fit_settings import METHODS, FinalLayerSettings, FitSetti
 from steering_profiles.fitting.checkpoint import FitCheckpoint, fit_key
 from steering_profiles.fitting.explanation import Explanation, explain
 from steering_profiles.fitting.final_layer import FinalLayerResult, fit_final_layer
+from steering_profiles.fitting.final_layer_groups import FinalLayerGroupsResult, fit_final_layer_groups
 from steering_profiles.fitting.rasteer import FitResult, fit, rank_components
 
 __all__ = [
     "METHODS",
     "Explanation",
+    "FinalLayerGroupsResult",
     "FinalLayerResult",
     "FinalLayerSettings",
     "FitCheckpoint",
@@ -18,6 +20,7 @@ __all__ = [
     "explain",
     "fit",
     "fit_final_layer",
+    "fit_final_layer_groups",
     "fit_key",
     "rank_components",
 ]

@@ -55,7 +55,8 @@ class FitCheckpoint:
 
 def fit_key(loaded: LoadedModel, task: Task, settings: "DataclassInstance") -> str:
     """Return a hash of a fit's model (with its weights), prompts and settings, and of this package's version."""
-    asked = (task.train, task.dev, task.test, task.fit_formats, task.choosing_formats, task.conditions, task.pairs)
+    formats = (task.fit_formats, task.choosing_formats)
+    asked = (task.train, task.dev, task.test, *formats, task.conditions, task.group_conditions, task.pairs)
     prompts = hashlib.sha256(repr(asked).encode()).hexdigest()
     model = (loaded.identity.model_dump(), weights_digest(loaded.model), str(loaded.dtype))
     facts = (__version__, model, prompts, type(settings).__name__, asdict(settings))

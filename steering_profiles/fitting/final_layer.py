@@ -166,8 +166,8 @@ def fit_final_layer(
         split_sizes=task.split_sizes,
         grid=_searched(settings, grid),
         chosen=_chosen(chosen, recorded["r2"], temperature, of_profile),
-        dev=_figures(dev),
-        test=_figures(test),
+        dev=figures_of(dev),
+        test=figures_of(test),
         side_effects=side_effects.record(),
     )
     return FinalLayerResult(
@@ -188,11 +188,17 @@ def fit_final_layer(
 
 
 def describe(task: str, candidate: FinalLayerCandidate, test: CalibrationComparison) -> str:
-    """Return the description of a profile with ``candidate`` by what it does on test beside a tuned temperature.
+    """Return the description of a profile with ``candidate`` by what it does on test beside a tuned temperature."""
+    return describe_effect(task, test, changes=candidate != PLAIN)
 
-    It says first what a user has to know: that a temperature does better, or which groups are worse.
+
+def describe_effect(task: str, test: CalibrationComparison, *, changes: bool) -> str:
+    """Return the description of a profile by what it does on test beside a tuned temperature.
+
+    It says first what a user has to know: that a temperature does better, or which groups are worse. ``changes`` is
+    whether the profile changes anything.
     """
-    if candidate == PLAIN:
+    if not changes:
         return f"Changes nothing: no change of the final layer was better on {task} than a tuned temperature."
     both = test.both_tempered
     assert both is not None
@@ -294,8 +300,8 @@ def _chosen(chosen: MeasuredCandidate, r2: float | None, temperature: float, of_
     }
 
 
-def _figures(compared: CalibrationComparison) -> dict[str, JsonValue]:
-    """Return the accuracy per group, and P(correct), NLL and calibration error over all prompts."""
+def figures_of(compared: CalibrationComparison) -> dict[str, JsonValue]:
+    """Return the figures of a provenance: accuracy per group, and P(correct), NLL and calibration error over all."""
     arms = {"before": compared.baseline, "after": compared.profile, "temperature": compared.tempered}
     facts: dict[str, JsonValue] = {
         name: dict(arm.all_prompts.accuracy.percent) for name, arm in arms.items() if name != "temperature"

@@ -111,6 +111,13 @@ class Answers:
         """Return these answers where ``gate`` is open, and those of the ``plain`` model where it is closed."""
         return self.where((plain.confidence >= gate.low) & (plain.confidence <= gate.high), plain)
 
+    def replaced(self, at: _Array, others: "Answers") -> "Answers":
+        """Return these answers with ``others`` in the places ``at``, ``[others]``."""
+        correct, log_probability, confidence = self.correct.copy(), self.log_probability.copy(), self.confidence.copy()
+        correct[at], log_probability[at] = others.correct, others.log_probability
+        confidence[at] = others.confidence
+        return Answers(self.groups, self.facts, correct, log_probability, confidence)
+
     def where(self, here: _Array, plain: "Answers") -> "Answers":
         """Return these answers where ``here`` (``[prompts]``) is true, else those of the ``plain`` model."""
         return Answers(

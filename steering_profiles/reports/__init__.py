@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from steering_profiles.reports.attention import HeadAttention, attention_patterns
-    from steering_profiles.reports.fit_report import report_of_final_layer, report_of_fit
+    from steering_profiles.reports.fit_report import report_of_final_layer, report_of_final_layer_groups, report_of_fit
     from steering_profiles.reports.report import (
         FinalLayerSearch,
         MethodResult,
@@ -30,6 +30,7 @@ __all__ = [
     "render_html",
     "render_markdown",
     "report_of_final_layer",
+    "report_of_final_layer_groups",
     "report_of_fit",
     "write_explanation",
     "write_report",
@@ -39,6 +40,7 @@ _MODULES = {
     "HeadAttention": "attention",
     "attention_patterns": "attention",
     "report_of_final_layer": "fit_report",
+    "report_of_final_layer_groups": "fit_report",
     "report_of_fit": "fit_report",
     "FinalLayerSearch": "report",
     "MethodResult": "report",

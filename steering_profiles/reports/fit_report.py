@@ -1,9 +1,16 @@
 """The report of a fit: the search, and results of the profile on unseen prompts."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from steering_profiles.evaluation import Accuracy, TokenPredictor, tune_and_compare
-from steering_profiles.fitting import FinalLayerResult, FitResult
+from steering_profiles.evaluation import (
+    Accuracy,
+    CalibrationComparison,
+    SideEffects,
+    TokenPredictor,
+    tune_and_compare,
+)
+from steering_profiles.fitting import FinalLayerGroupsResult, FinalLayerResult, FitResult
 from steering_profiles.fitting.choice import found_sets, steering_of
 from steering_profiles.fitting.final_layer_candidates import PLAIN
 from steering_profiles.fitting.stepwise import validation_set
@@ -20,6 +27,7 @@ from steering_profiles.reports.report import (
     ReportedRanking,
     ReportedStep,
 )
+from steering_profiles.schema import Profile
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering
 from steering_profiles.tasks.task import Example, Task
 
@@ -83,27 +91,55 @@ def report_of_final_layer(
 
     Temperatures for a format are tuned on the prompts of ``task`` in it that the fit used, or else on dev.
     """
-    progress = progress or Silent()
     steering = UNSTEERED if result.chosen.candidate == PLAIN else Steering((ProfileAtStrength(result.profile),))
+    compared = {TEST: result.test} | _on_formats(loaded, task, held_out, steering, progress or Silent())
+    return replace(
+        _of_final_layer(result.profile, compared, result.side_effects),
+        final_layer=FinalLayerSearch(result.grid, result.chosen, result.without_nll_limit, result.rejected),
+        without_gate=result.without_gate,
+        everywhere=result.everywhere,
+    )
+
+
+def report_of_final_layer_groups(
+    loaded: LoadedModel,
+    task: Task,
+    held_out: Mapping[str, Sequence[Example]],
+    result: FinalLayerGroupsResult,
+    progress: Progress | None = None,
+) -> Report:
+    """Return the report of ``result``, as :func:`report_of_final_layer` does."""
+    steering = UNSTEERED if result.profile.changes_nothing else Steering((ProfileAtStrength(result.profile),))
+    compared = {TEST: result.test} | _on_formats(loaded, task, held_out, steering, progress or Silent())
+    return replace(_of_final_layer(result.profile, compared, result.side_effects), group_choices=result.choices)
+
+
+def _on_formats(
+    loaded: LoadedModel,
+    task: Task,
+    held_out: Mapping[str, Sequence[Example]],
+    steering: Steering,
+    progress: Progress,
+) -> dict[str, CalibrationComparison]:
     dev = {TEST: task.dev, **{name: some for name, some in task.fit_formats.items() if name in held_out}}
     of_dev = 4 * sum(len(dev.get(name, dev[TEST])) for name in held_out)
     progress.stage("measuring held-out formats", 2 * sum(map(len, held_out.values())) + of_dev)
-    compared = {TEST: result.test}
     with TokenPredictor(loaded) as predictor:
-        compared |= tune_and_compare(predictor, dev, held_out, steering, progress)
-    provenance = result.profile.provenance
+        return tune_and_compare(predictor, dev, held_out, steering, progress)
+
+
+def _of_final_layer(
+    profile: Profile, compared: Mapping[str, CalibrationComparison], side_effects: SideEffects
+) -> Report:
     return Report(
-        profile=result.profile,
-        command=provenance.command if provenance is not None else "",
+        profile=profile,
+        command=profile.provenance.command if profile.provenance is not None else "",
         accuracy={
             name: (one.baseline.all_prompts.accuracy, one.profile.all_prompts.accuracy)
             for name, one in compared.items()
         },
-        side_effects=result.side_effects,
+        side_effects=side_effects,
         calibration=compared,
-        final_layer=FinalLayerSearch(result.grid, result.chosen, result.without_nll_limit, result.rejected),
-        without_gate=result.without_gate,
-        everywhere=result.everywhere,
     )
 
 

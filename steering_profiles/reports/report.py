@@ -11,6 +11,7 @@ from steering_profiles.fitting.components import Component
 from steering_profiles.fitting.final_layer import WithoutGate
 from steering_profiles.fitting.final_layer_candidates import MeasuredCandidate, RejectedCandidate
 from steering_profiles.fitting.grid import GridPoint, MeasuredPoint
+from steering_profiles.fitting.group_candidates import GroupChoice
 from steering_profiles.fitting.no_harm import GroupChange
 from steering_profiles.reports.attention import HeadAttention
 from steering_profiles.schema import Profile
@@ -148,6 +149,8 @@ class Report:
     no_harm: NoHarm | None = None
     """None where losses were not limited."""
     final_layer: FinalLayerSearch | None = None
+    group_choices: Sequence[GroupChoice] = ()
+    """Settings of the final layer that were chosen for each group alone."""
     calibration: Mapping[str, CalibrationComparison] = field(default_factory=dict)
     """Calibration of the unsteered model, the steered one, and the one at a temperature, by prompt set."""
     without_gate: WithoutGate | None = None

@@ -18,6 +18,7 @@ from steering_profiles.reports.blocks import Block, CodeBlock, Details, Page, Pa
 from steering_profiles.reports.calibration import calibration_table, final_layer_table, search_sentences, verdict
 from steering_profiles.reports.component_tables import attention_table, ranking_table, scales_table
 from steering_profiles.reports.gate import gate_comparison, gate_sentences, gate_task_table, gate_texts_table
+from steering_profiles.reports.group_choices import best_candidates_table, choices_of_groups_table, group_sentences
 from steering_profiles.reports.no_harm import no_harm_sentences, no_harm_table
 from steering_profiles.reports.provenance_tables import long_facts, provenance_tables
 from steering_profiles.reports.report import TEST, Report
@@ -227,6 +228,11 @@ def _search(report: Report) -> Iterator[Block]:
         if by_group is not None:
             yield _collapsed_if_long(by_group)
         yield Details(f"All {len(grid)} points", final_layer_table(grid))
+    if report.group_choices:
+        for text, tone in group_sentences(report.group_choices):
+            yield Paragraph(text, tone)
+        yield choices_of_groups_table(report.group_choices)
+        yield Details("The best settings of each sub-task", best_candidates_table(report.group_choices))
 
 
 def _components(report: Report) -> Iterator[Block]:

@@ -21,8 +21,8 @@ def tempered_sentences(sets: Mapping[str, CalibrationComparison]) -> Iterator[tu
     compared, pooled = next(iter(sets.values())), first.pooled
     yield (
         f"With the temperature that dev prefers on both sides ({number(compared.temperature)} without the profile, "
-        f"{number(first.temperature)} with it), the NLL on test changes by {_nats(pooled.nll)} and accuracy by "
-        f"{_points(pooled.accuracy)} points.",
+        f"{number(first.temperature)} with it), the NLL on test changes by {nats(pooled.nll)} and accuracy by "
+        f"{points(pooled.accuracy)} points.",
         "",
     )
     if pooled.nll.mean >= 0:
@@ -65,9 +65,9 @@ def tempered_table(sets: Mapping[str, CalibrationComparison]) -> Table:
                 Cell(group),
                 Cell(str(change.prompts)),
                 Cell(f"{change.nll_before:.3f}"),
-                Cell(_nats(change.nll), *_note(change.nll.low > 0, change.nll.high < 0)),
+                Cell(nats(change.nll), *_note(change.nll.low > 0, change.nll.high < 0)),
                 Cell(percent(change.accuracy_before)),
-                Cell(_points(change.accuracy), *_note(change.accuracy.high < 0, change.accuracy.low > 0)),
+                Cell(points(change.accuracy), *_note(change.accuracy.high < 0, change.accuracy.low > 0)),
             )
             for name, group, change in rows
         ),
@@ -95,11 +95,11 @@ def choices_table(grid: Sequence[MeasuredCandidate], chosen: MeasuredCandidate) 
                     Cell(name),
                     Cell(group),
                     Cell(f"{alone.nll_before:.3f}"),
-                    Cell("–" if kept is None else _nats(kept.nll)),
-                    Cell("–" if kept is None else _points(kept.accuracy)),
+                    Cell("–" if kept is None else nats(kept.nll)),
+                    Cell("–" if kept is None else points(kept.accuracy)),
                     Cell(str(best.candidate) if gains else "the unsteered model"),
-                    Cell(_nats(alone.nll) if gains else "–"),
-                    Cell(_points(alone.accuracy) if gains else "–"),
+                    Cell(nats(alone.nll) if gains else "–"),
+                    Cell(points(alone.accuracy) if gains else "–"),
                 )
             )
     return Table(
@@ -131,11 +131,13 @@ def _note(worse: bool, better: bool) -> tuple[str, Tone]:
     return ("worse", "worse") if worse else ("better", "better") if better else ("", "")
 
 
-def _nats(change: PairedChange) -> str:
+def nats(change: PairedChange) -> str:
+    """Return a change of the NLL with its interval: ``−0.160 ± 0.067``."""
     return _signed(change.mean, change.half, 3)
 
 
-def _points(change: PairedChange) -> str:
+def points(change: PairedChange) -> str:
+    """Return a change of a share in percentage points, with its interval: ``+5.8 ± 2.1``."""
     return _signed(100 * change.mean, None if change.half is None else 100 * change.half, 1)
 
 

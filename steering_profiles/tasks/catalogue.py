@@ -14,7 +14,7 @@ from steering_profiles.tasks.context_limit import formats_within_context, within
 from steering_profiles.tasks.factual_recall import RECALL_TASKS, factual_recall, factual_recall_held_out_formats
 from steering_profiles.tasks.jsonl import jsonl_task, name_of
 from steering_profiles.tasks.parentheses import every_parentheses, parentheses, parentheses_held_out_formats
-from steering_profiles.tasks.task import Example, Task, looks_at_next_tokens, no_conditions
+from steering_profiles.tasks.task import Example, Task, looks_at_next_tokens, no_conditions, no_group_conditions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -115,6 +115,16 @@ def require_conditions(source: str) -> None:
     """
     if source not in WITH_CONDITIONS:
         raise no_conditions(task_name(source))
+
+
+def require_group_conditions(source: str) -> None:
+    """Check, without a model, that the sub-tasks of the known task ``source`` can be recognised by a condition.
+
+    Raises:
+        TaskError: they cannot.
+    """
+    if source not in RECALL_TASKS:
+        raise no_group_conditions(task_name(source))
 
 
 def require_next_tokens(source: str, what: str) -> None:

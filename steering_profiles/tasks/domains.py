@@ -15,6 +15,19 @@ DOMAINS = ("capitals", "languages", "currencies", "continents", "companies", "sp
 TOPIC = "{topic}"
 """Placeholder for the topic in a template."""
 
+ASKED_BY = {
+    "capitals": r"[Cc]apital( of [^\n]+| city of [^\n]+| and seat of government of [^\n]+)?( is|,| it was|:)"
+    r"|national parliament of [^\n]+ in the city of",
+    "languages": r"language( of [^\n]+)? is|Language:|learn to speak|grow up speaking|They speak|people in [^\n]+ speak"
+    r"|([Nn]ewspapers|[Bb]ooks published) in [^\n]+ written in",
+    "currencies": r"([Cc]urrency|[Uu]nit of (money|currency)|monetary unit)[^\n]* the",
+    "continents": r"continent of|Continent:|neighbours, [^\n]+ is a country in",
+    "companies": r"company (that makes|behind) [^\n]+ is( called)?|is made by|is a product of|brand [^\n]+ is owned by"
+    r"|(Company|Manufacturer|Brand):",
+    "sports": r"the sport of|The sport (was|is)",
+}
+"""Pattern of the end of a question of each domain (:mod:`steering_profiles.conditions.patterns`), on its last line."""
+
 
 @dataclass(frozen=True)
 class Domain:

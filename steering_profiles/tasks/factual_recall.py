@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 from steering_profiles.conditions import Condition
 from steering_profiles.errors import TaskError
 from steering_profiles.tasks.continuation import tokens_after
-from steering_profiles.tasks.domains import DOMAINS, TOPIC, Domain, read_domain
+from steering_profiles.tasks.domains import ASKED_BY, DOMAINS, TOPIC, Domain, read_domain
 from steering_profiles.tasks.task import Example, Task
 from steering_profiles.tokenization import encode_prompt
 
@@ -30,9 +30,28 @@ if TYPE_CHECKING:
 
 SHOTS = {"0 shots": 0, "1 shot": 1, "4 shots": 4}
 """Number of facts before the question, by prompt format."""
-NO_FACTS_BEFORE = Condition(matches=r"^([^\n]*[^.\n]\n)?[^\n]+")
+_FIRST_LINE = r"([^\n]*[^.\n]\n)?"
+"""The first of two lines of a question, or of a fact: it does not end with a full stop."""
+
+
+def after_facts(shots: int) -> Condition:
+    """Return the condition that holds in the first question of a text, after so many facts of a line or two each."""
+    facts = rf"({_FIRST_LINE}[^\n]*\.\n){{{shots}}}" if shots else ""
+    return Condition(matches=rf"^{facts}{_FIRST_LINE}[^\n]+")
+
+
+NO_FACTS_BEFORE = after_facts(0)
 """Holds where a question without facts before it is: in the first line of a text, and in the second if the first does
 not end with a full stop, as in ``Q: ...?`` and ``A: ...``."""
+
+
+def asks_for(domain: str, shots: int) -> Condition:
+    """Return the condition that holds at the end of a question of ``domain`` after so many facts.
+
+    It tests how the text begins and how it ends: text that goes on for longer, or that is about something else, does
+    not meet it.
+    """
+    return Condition(all_=(after_facts(shots), Condition(matches=ASKED_BY[domain])))
 
 
 @dataclass(frozen=True)
@@ -118,6 +137,7 @@ def factual_recall(tokenizer: "PreTrainedTokenizerBase", seed: int = 0, task: st
         left_out=tuple(left_out),
         fit_formats=_with_other_shots(tokenizer, seed, usable, "dev", kind.shots),
         conditions=() if kind.shots else (NO_FACTS_BEFORE,),
+        group_conditions={one.domain.name: asks_for(one.domain.name, kind.shots) for one in usable},
     )
 
 

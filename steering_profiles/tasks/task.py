@@ -82,6 +82,8 @@ class Task:
     """Prompts in further formats, which move no scale: a profile is kept only if no group of them loses by it."""
     conditions: tuple[Condition, ...] = ()
     """Conditions that a fit may give to its profile, a narrower one after those that hold in more places."""
+    group_conditions: Mapping[str, Condition] = field(default_factory=dict)
+    """By group the condition that holds at the end of its prompts, and of no others; empty where text cannot tell."""
     pairs: tuple[Pair, ...] = ()
     """Train prompts with counterfactual prompts; empty if the task has none."""
 
@@ -124,6 +126,15 @@ class Task:
         if are_tried and not self.conditions:
             raise no_conditions(self.name)
 
+    def require_group_conditions(self) -> None:
+        """Check that every group can be recognised by a condition.
+
+        Raises:
+            TaskError: one cannot.
+        """
+        if not set(self.groups) <= self.group_conditions.keys():
+            raise no_group_conditions(self.name)
+
 
 def looks_at_next_tokens(what: str, task: str) -> TaskError:
     """Return the error that ``what`` cannot be done with ``task``, which asks for whole answers."""
@@ -133,6 +144,14 @@ def looks_at_next_tokens(what: str, task: str) -> TaskError:
 def no_conditions(task: str) -> TaskError:
     """Return the error that conditions are to be tried with ``task``, which has none."""
     return TaskError(f"conditions are to be tried, but task {task} has none; leave --conditions out")
+
+
+def no_group_conditions(task: str) -> TaskError:
+    """Return the error that each group of ``task`` is to have its own settings, and none can be recognised."""
+    return TaskError(
+        f"each sub-task is to have settings of its own, but task {task} has no conditions that tell which sub-task a "
+        "prompt belongs to; leave --per-group out"
+    )
 
 
 def next_token_examples(examples: Sequence[Example]) -> Iterator[Example]:

@@ -77,6 +77,22 @@ WRONG = {
         ["fit", "capitals-1-shot", "--out", ".", "--conditions"],
         "task capitals-1-shot has none; leave --conditions out",
     ),
+    "settings for sub-tasks that nothing tells apart": (
+        ["fit", "arithmetic", "--out", ".", "--method", "final-layer", "--per-group"],
+        "task arithmetic has no conditions that tell which sub-task a prompt belongs to; leave --per-group out",
+    ),
+    "settings for each sub-task of another method": (
+        ["fit", "parentheses", "--out", ".", "--per-group"],
+        "--per-group has no effect with method stepwise",
+    ),
+    "a gate for each sub-task": (
+        ["fit", "capitals", "--out", ".", "--per-group", "--gates"],
+        "--gates has no effect with method final-layer with --per-group",
+    ),
+    "positions for each sub-task": (
+        ["fit", "capitals", "--out", ".", "--per-group", "--positions", "all"],
+        "--positions has no effect with method final-layer with --per-group",
+    ),
     "the final layer for whole answers": (
         ["fit", "arithmetic-whole", "--out", ".", "--method", "final-layer"],
         "method final-layer looks at the next token only, and task arithmetic-whole asks for whole answers",

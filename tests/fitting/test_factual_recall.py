@@ -278,6 +278,36 @@ def test_the_tasks_condition_holds_at_the_end_of_questions_without_facts_before_
     assert not factual_recall(tokenizer, task="capitals-1-shot").conditions
 
 
+@pytest.mark.parametrize("name", ["factual-recall", "factual-recall-1-shot", "factual-recall-4-shots"])
+def test_the_condition_of_a_group_holds_at_the_end_of_its_prompts_and_of_no_others(
+    tokenizer: PreTrainedTokenizerBase, name: str
+):
+    task, vocabulary = factual_recall(tokenizer, task=name), Vocabulary(tokenizer)
+    conditions = tuple(task.group_conditions.values())
+    held_out = factual_recall_held_out_formats(tokenizer, task=name)
+    assert tuple(task.group_conditions) == DOMAINS
+    own = (*task.train, *task.dev, *task.test)
+    others = [one for formats in (task.fit_formats, held_out) for some in formats.values() for one in some]
+    for place, example in enumerate((*own, *others)):
+        trace = ConditionTrace(conditions, vocabulary.bytes_of, len(example.prompt))
+        (held,) = trace.held(example.prompt, len(example.prompt) - 1, len(example.prompt))
+        expected = 1 << DOMAINS.index(example.group) if place < len(own) else 0
+        assert held == expected, example.text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["He began to speak", "The book was written in", "We met in Paris. The company is", "Sports and", "the capital",
+     "The official language is spoken by many", "def capital(", "It was made by hand, the"],
+)  # fmt: skip
+def test_no_condition_of_a_group_holds_in_text_that_asks_for_no_fact(
+    tokenizer: PreTrainedTokenizerBase, task: Task, text: str
+):
+    tokens = tokenizer.encode(text)
+    trace = ConditionTrace(tuple(task.group_conditions.values()), Vocabulary(tokenizer).bytes_of, len(tokens))
+    assert trace.held(tokens, len(tokens) - 1, len(tokens)) == [0]
+
+
 def test_prompts_of_the_same_format_and_template_differ_in_the_topic_only(task: Task):
     for examples in task.fit_formats.values():
         for domain in DOMAINS:

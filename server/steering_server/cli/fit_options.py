@@ -67,11 +67,23 @@ class FinalLayerOptions:
     gates: bool = False
     max_lost: float | None = None
     max_nll_increase: float = 0.01
+    per_group: bool = False
+
+    @property
+    def of_one_setting(self) -> list[Option]:
+        """Options of the search for one setting of all sub-tasks."""
+        return [
+            Option("--positions", self.positions, ()),
+            Option("--conditions", self.conditions, False),
+            Option("--gates", self.gates, False),
+            Option("--max-nll-increase", self.max_nll_increase, FinalLayerOptions.max_nll_increase),
+        ]
 
     @property
     def all(self) -> list[Option]:
         """All options of this group."""
         return [
+            Option("--per-group", self.per_group, False),
             Option("--self-only-attention", self.self_only_attention, ()),
             Option("--lambda", self.lambdas, ()),
             Option("--intercept", self.intercept, ()),

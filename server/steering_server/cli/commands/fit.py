@@ -130,6 +130,15 @@ def fit(
             rich_help_panel=_FINAL,
         ),
     ] = False,
+    per_group: Annotated[
+        bool,
+        typer.Option(
+            "--per-group",
+            help="Choose settings, and an intercept, for each sub-task alone, by cross-validation on train and dev. "
+            "They apply at the last token of prompts of that sub-task, recognised by their text.",
+            rich_help_panel=_FINAL,
+        ),
+    ] = False,
     max_lost: Annotated[
         float | None,
         typer.Option(
@@ -188,7 +197,14 @@ def fit(
     [dim]steer fit --task my-questions.jsonl --out my-profiles[/]
     [dim]steer serve --profiles my-profiles[/]
     """
-    from steering_profiles.tasks import RECALL_TASKS, require_conditions, require_known, require_next_tokens, task_name
+    from steering_profiles.tasks import (
+        RECALL_TASKS,
+        require_conditions,
+        require_group_conditions,
+        require_known,
+        require_next_tokens,
+        task_name,
+    )
     from steering_server.cli.fitting import FitPlan, checked_name, make_profile, method_fit
     from steering_server.config import load_model_source
 
@@ -219,10 +235,13 @@ def fit(
         gates,
         max_lost if method == FINAL_LAYER else None,
         max_nll_increase,
+        per_group,
     )
     chosen = method_fit(method, of_components, of_final_layer, compare=compare)
     if conditions:
         require_conditions(source)
+    if per_group:
+        require_group_conditions(source)
     if method == FINAL_LAYER:
         require_next_tokens(source, "method final-layer")
     of_model = load_model_source(**model_settings(model, dtype, device_map, max_memory, cache_dir))
