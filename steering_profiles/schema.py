@@ -272,8 +272,8 @@ class Profile(Frozen):
         first: dict[Condition, int] = {}
         for at, layer in enumerate(self.final_layers):
             if first.setdefault(layer.when, at) != at:
-                raise ValueError(f"final_layers[{at}] has the condition of final_layers[{first[layer.when]}]")
-            named.setdefault(layer.when, f"when of final_layers[{at}]")
+                raise ValueError(f"final_layers.{at} has the condition of final_layers.{first[layer.when]}")
+            named.setdefault(layer.when, f"when of final_layers.{at}")
         if len(named) > MOST_CONDITIONS:
             raise ValueError(f"the profile has {len(named)} different conditions; allowed: {MOST_CONDITIONS}")
         if self.when is not None:

@@ -112,3 +112,33 @@ def test_a_faulty_condition_is_refused_by_its_field(http: httpx.Client, served: 
     body = as_json(build_profile(served, "mine", heads=SCALES), when=when)
     refused = http.put("/v1/profiles/mine", content=body, headers=JSON)
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, field)
+
+
+def test_final_layers_with_conditions_of_their_own_are_put_and_applied_and_parts_of_them_left_out(
+    http: httpx.Client, served: LoadedModel
+):
+    layers = [(0.5, 0.9, CONDITIONS["matches"].when), (0.25, -0.5, CONDITIONS["last prompt token"].when)]
+    profile = build_profile(served, "layered", final_layers=layers)
+    parts = [build_profile(served, f"layer-{place}", final_layers=[layer]) for place, layer in enumerate(layers)]
+    parts[1] = build_profile(
+        served, "layer-1", self_only_attention=0.25, intercept_scale=-0.5, when=layers[1][2], seed=1
+    )
+    for one in (profile, *parts):
+        assert put(http, one).status_code == 201
+    body = {"prompt": PROMPT, "max_tokens": 4, "temperature": 0, "logprobs": 2, "ignore_eos": True}
+    arms = [
+        "layered",
+        "layer-0+layer-1",
+        {"profile": "layered", "except": ["final_layer.intercept"]},
+        "baseline",
+    ]
+    whole, together, shares, plain = http.post("/v1/completions", json=body | {"arms": arms}).json()["choices"]
+    assert whole["logprobs"] == together["logprobs"]
+    assert len({str(one["logprobs"]) for one in (whole, shares, plain)}) == 3
+    listed = http.get("/v1/profiles/layered").json()
+    assert listed["profile"]["final_layers"][1] == {
+        "own_attention": 0.25,
+        "intercept_scale": -0.5,
+        "when": layers[1][2],
+    }
+    assert listed["own_attention_range"] == [0.0, 2.0]

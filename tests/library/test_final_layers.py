@@ -188,11 +188,11 @@ WRONG = {
     "beside a final layer": ({"self_only_attention": 0.5}, "a profile has final_layer or final_layers, not both"),
     "one condition twice": (
         {"final_layers": [LAYERS[0], (0.1, 0.0, BRACKET.when)]},
-        r"final_layers\[1\] has the condition of final_layers\[0\]",
+        r"final_layers\.1 has the condition of final_layers\.0",
     ),
     "a token that the model has not": (
         {"final_layers": [(0.1, 0.0, {"last_token": [10**6]})]},
-        r"when of final_layers\[0\] names the token 1000000",
+        r"when of final_layers\.0 names the token 1000000",
     ),
     "too many conditions": (
         {"final_layers": [(0.1, 0.0, {"from_position": at}) for at in range(9)]},

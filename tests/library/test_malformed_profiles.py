@@ -119,6 +119,22 @@ MALFORMED = {
         {"final_layer": {"gate": {"low": 0.1, "high": 1}}},
         "final_layer: gate: a gate needs self-only attention or an intercept",
     ),
+    "more than whole attention under a condition": (
+        {"final_layers": [{"own_attention": 2, "when": {"from_position": 1}}]},
+        r"final_layers\.0\.own_attention: Input should be less than or equal to 1 \(given: 2\)$",
+    ),
+    "a final layer without its condition": (
+        {"final_layers": [{"own_attention": 1}]},
+        r"final_layers\.0\.when: Field required",
+    ),
+    "a gate under a condition": (
+        {"final_layers": [{"own_attention": 1, "when": {"from_position": 1}, "gate": {"low": 0, "high": 1}}]},
+        r"final_layers\.0\.gate: Extra inputs are not permitted",
+    ),
+    "an intercept under a condition without its tensor": (
+        {"final_layers": [{"intercept_scale": 1, "when": {"from_position": 1}}]},
+        r"tensors are \[\]; this profile needs \['final_layers\.0\.intercept'\]",
+    ),
     "an intercept without its tensor": (
         NEEDS_INTERCEPT,
         r"tensors are \[\]; this profile needs \['final_layer\.intercept'\]",

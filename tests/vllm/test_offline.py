@@ -64,7 +64,7 @@ def test_more_strengths_than_rows_are_as_each_alone(offline: Vllm, embedded32: L
     [
         (
             "nope",
-            "no profile named 'nope'; this server has: bracketed, completing, final, neurons",
+            "no profile named 'nope'; this server has: bracketed, completing, factual-recall, final",
         ),
         ("gated", "profile gated cannot be applied: final_layer.gate is 0.1..0.5: a gate needs two passes"),
         ("parentheses@11", "the strength after @ is '11'"),

@@ -72,12 +72,22 @@ def text(response: httpx.Response) -> str:
 
 def test_steered_models_and_profiles_are_listed(server: httpx.Client) -> None:
     models = [card["id"] for card in server.get("/v1/models").json()["data"]]
-    named = ("bracketed", "completing", "final", "neurons", "numbered", "parentheses", "parted", "starting")
+    named = (
+        "bracketed",
+        "completing",
+        "factual-recall",
+        "final",
+        "neurons",
+        "numbered",
+        "parentheses",
+        "parted",
+        "starting",
+    )
     assert models == ["base", *(f"base+{name}" for name in named)]
     profiles = {one["name"]: one for one in server.get("/v1/profiles").json()["data"]}
     assert profiles["parentheses"]["model_name"] == "base+parentheses"
     assert profiles["parentheses"]["content_hash"].startswith("sha256:")
-    assert all("a gate needs two passes" in profiles[name]["reason"] for name in ("gated", "factual-recall"))
+    assert "a gate needs two passes" in profiles["gated"]["reason"]
     assert (profiles["completing"]["when"], profiles["neurons"]["when"]) == ("the position is in the completion", None)
     assert server.get("/v1/profiles/neurons").json() == profiles["neurons"]
     missing = server.get("/v1/profiles/nope")
@@ -153,7 +163,7 @@ def test_chats_and_streams_are_steered(server: httpx.Client) -> None:
         (
             "base+nope",
             {},
-            "no profile named 'nope'; this server has: bracketed, completing, final, neurons",
+            "no profile named 'nope'; this server has: bracketed, completing, factual-recall, final",
         ),
         ("base", {"vllm_xargs": {"steering": "nope"}}, "no profile named 'nope'"),
         ("base+gated", {}, "profile gated cannot be applied"),
