@@ -209,8 +209,9 @@ class TokenPredictor:
             batch = [examples[index] for index in indices]
             precise = logits[:, -1].to(torch.promote_types(logits.dtype, torch.float32))
             likeliest = precise.argmax(dim=-1).tolist()  # the same at every temperature
+            below = precise - precise.amax(dim=-1, keepdim=True)
             for temperature, scored in found.items():
-                scored.update(zip(indices, _scored(precise / temperature, batch, likeliest), strict=True))
+                scored.update(zip(indices, _scored(below / temperature, batch, likeliest), strict=True))
             progress.advance(len(indices))
         return {t: [scored[index] for index in range(len(examples))] for t, scored in found.items()}
 
@@ -242,10 +243,13 @@ class TokenPredictor:
 
 
 def _scored(logits: Tensor, examples: Sequence[Example], likeliest: Sequence[int]) -> list[ScoredAnswer]:
-    """Score the ``[examples, vocab]`` logits, whose ``likeliest`` tokens are given."""
+    """Score the ``[examples, vocab]`` logits, of which the largest is 0 and whose ``likeliest`` tokens are given.
+
+    The logits are overwritten.
+    """
     answers = torch.tensor([example.answer for example in examples], device=logits.device).unsqueeze(-1)
-    total = logits.logsumexp(dim=-1)
-    log_probability = (logits.gather(-1, answers).squeeze(-1) - total).tolist()
-    confidence = (logits.amax(dim=-1) - total).exp().tolist()
+    of_answers = logits.gather(-1, answers).squeeze(-1)
+    total = logits.exp_().sum(dim=-1).log()
+    log_probability, confidence = (of_answers - total).tolist(), (-total).exp().tolist()
     scored = zip(examples, likeliest, log_probability, confidence, strict=True)
     return [ScoredAnswer(example.group, token == example.answer, log_p, sure) for example, token, log_p, sure in scored]

@@ -47,8 +47,8 @@ def mixed_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     ).model_copy(update={"description": HOSTILE, "provenance": MEASURED})
     bracket, late = {"ends_with": ["("]}, {"from_position": 3}
     several = build_profile(model, "several", heads=[(0, 1, 1.5, bracket), (0, 1, 0.25, late), (1, 2, -2.0, late)])
-    layered = build_profile(model, "layered", final_layers=[(0.25, 0.5, bracket), (0.75, -0.9, late)])
-    with serving(model, tmp_path_factory.mktemp("profiles"), [mixed, several, layered]) as url:
+    stacked = build_profile(model, "stacked", final_layers=[(0.25, 0.5, bracket), (0.75, -0.9, late)])
+    with serving(model, tmp_path_factory.mktemp("profiles"), [mixed, several, stacked]) as url:
         yield url
 
 
@@ -170,7 +170,9 @@ def test_a_head_that_is_scaled_under_several_conditions_is_one_cell_with_all_of_
 
 
 def test_final_layers_under_several_conditions_are_one_switch_a_part_with_all_values(page: Page, mixed_url: str):
-    open_page(page, mixed_url, "#profiles?name=layered&prompt=print(1&tokens=2")
+    open_page(page, mixed_url, "#profiles?name=stacked&prompt=print(1&tokens=2")
+    changes = "self-only attention 0.25, intercept x 0.5 where .*; self-only attention 0.75, intercept x -0.9 where .*"
+    expect(page.locator(".facts dd").first).to_have_text(re.compile(changes))
     share = page.locator("[data-name='final_layer.own_attention']")
     expect(share).to_have_text("self-only attention 0.75")
     expect(share).to_have_attribute(

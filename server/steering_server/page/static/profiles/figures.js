@@ -82,8 +82,10 @@ export function factList(facts) {
 export function originOf(detail) {
   const { model, provenance } = detail.profile;
   const [, where] = detail.summary.split("; where ");
+  const differs = !where && Boolean(detail.when); // by condition: then the summary has what is done under each
   return [
     ["Takes effect", where && `where ${where}`],
+    ["Changes", differs ? detail.summary : null],
     ["Fitted on", `${model.id} (${model.architecture}: ${model.layers} layers of ${model.heads} heads and ${model.neurons.toLocaleString("en")} neurons)`],
     ["Task", provenance?.task],
     ["Prompts", provenance && Object.entries(provenance.split_sizes).map(([split, size]) => `${size.toLocaleString("en")} ${split}`).join(", ")],

@@ -63,7 +63,7 @@ class Profiles {
   drawList() {
     refill(this.list, this.app.server.profiles.map((profile) => element("a", {
       href: `#profiles?name=${encodeURIComponent(profile.name)}`, "aria-current": profile.name === this.name ? "page" : null, class: "profile-link",
-    }, element("strong", {}, profile.name), element("span", { class: "hint" }, profile.summary), badges(profile))));
+    }, element("strong", {}, profile.name), element("span", { class: "hint clamped", title: profile.summary }, profile.summary), badges(profile))));
   }
 
   draw(parameters) {
