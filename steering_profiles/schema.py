@@ -129,6 +129,20 @@ class Profile(Frozen):
         )
 
     @property
+    def brief(self) -> str:
+        """The changes without what their conditions are: ``20 heads x 0.5..1.5 under 2 conditions``."""
+        shares = [one.self_only_attention for one in self.final_layers if one.self_only_attention]
+        factors = [one.intercept_scale for one in self.final_layers if one.intercept_scale]
+        parts = [
+            self._changes if self.scales or not self.final_layers else "",
+            f"self-only attention {_range(shares)}" if shares else "",
+            f"intercepts x {_range(factors)}" if factors else "",
+        ]
+        count = len(self.conditions)
+        under = "" if not count else " under a condition" if count == 1 else f" under {count} conditions"
+        return f"{', '.join(filter(None, parts))}{under}"
+
+    @property
     def scales(self) -> tuple[HeadScale | NeuronScale, ...]:
         """The scales of heads and of neurons."""
         return (*self.heads, *self.neurons)

@@ -145,6 +145,15 @@ def test_the_summary_and_the_effective_changes_say_what_applies_where(tiny: Load
     assert several(tiny, final_layers=[(0.0, 0.0, LATE.when)]).changes_nothing
 
 
+def test_the_brief_description_counts_the_conditions(tiny: LoadedModel):
+    assert several(tiny).brief == "self-only attention 0.4..0.7, intercepts x -0.5..0.9 under 2 conditions"
+    heads = [(0, 1, 3.0), (2, 3, 0.5, LATE.when)]
+    both = several(tiny, heads=heads, final_layers=[(0.0, 0.9, BRACKET.when)])
+    assert both.brief == "2 heads x 0.5..3, intercepts x 0.9 under 2 conditions"
+    assert alone(tiny, 0).brief == alone(tiny, 0).summary == "self-only attention 0.7, intercept x 0.9"
+    assert build_profile(tiny, heads=[(0, 1, 3.0)], when=LATE.when).brief == "1 heads x 3 under a condition"
+
+
 def test_self_only_attention_under_the_same_condition_hides_a_smaller_share(tiny: LoadedModel):
     small = build_profile(tiny, "small", self_only_attention=0.2, when=BRACKET.when)
     (warning,) = effective(steer(several(tiny), small), "float32").warnings

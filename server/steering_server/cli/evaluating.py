@@ -77,7 +77,7 @@ def measure(
                 compared = tune_and_compare(predictor, dev, sets, steering, progress)
         effects = measure_side_effects(loaded, steering, progress, replay) if options.side_effects else None
         passed = humaneval.pass_at_1(loaded, options.problems, steering, progress) if options.problems else None
-    title = f"{applied.profile.name} ({applied.profile.summary}) at strength {strength_text(applied.strength)}"
+    title = f"{applied.profile.name} ({applied.profile.brief}) at strength {strength_text(applied.strength)}"
     return Measurement(title, results, effects, passed, compared, wrong)
 
 

@@ -43,7 +43,7 @@ def profiles(
         profile = entry.profile
         table.add_row(
             profile.name,
-            profile.summary,
+            profile.brief,
             profile.model.id,
             _side_effects(profile),
             entry.content_hash.removeprefix("sha256:")[:12],
