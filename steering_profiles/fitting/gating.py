@@ -26,10 +26,9 @@ from steering_profiles.tasks.task import Example
 EDGES = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 """Probabilities at which a fitted gate can begin or end."""
 
-TEMPERATURES = tuple(2 ** (power / 12) for power in range(-16, 9))
-"""Temperatures that a search tries, 0.40..1.59 in steps of 6%, with 1 among them. The one of least NLL is at most 3%
+TEMPERATURES = tuple(2 ** (power / 12) for power in range(-8, 9))
+"""Temperatures that a search tries, 0.63..1.59 in steps of 6%, with 1 among them. The one of least NLL is at most 3%
 away from one of them, which changes the NLL by a few ten-thousandths of a nat."""
-_UNCHANGED = TEMPERATURES.index(1.0)
 
 _Array = np.ndarray[Any, Any]
 
@@ -44,7 +43,7 @@ class Score:
     probability: float
     """Probability of the correct answer, averaged over groups."""
     temperature: float
-    """The temperature with the smallest NLL on these prompts, of :data:`TEMPERATURES`."""
+    """The temperature with the smallest NLL on these prompts, of those that were tried."""
     tempered_nll: float
     """:attr:`nll` at that temperature."""
 
@@ -68,22 +67,25 @@ class Answers:
     correct: _Array
     """``[prompts]``."""
     log_probability: _Array
-    """``[prompts, temperatures]``: log-probability of the correct answer at each of :data:`TEMPERATURES`."""
+    """``[prompts, temperatures]``: log-probability of the correct answer at each temperature."""
     confidence: _Array
     """``[prompts]``: probability of the likeliest token at temperature 1."""
+    temperatures: tuple[float, ...] = TEMPERATURES
+    """Temperatures of :attr:`log_probability`, 1 among them."""
 
     @classmethod
     def of(cls, examples: Sequence[Example], answers: Mapping[float, Sequence[ScoredAnswer]]) -> "Answers":
-        """Create arrays from the single answers to ``examples`` at each of :data:`TEMPERATURES`."""
-        plain = answers[TEMPERATURES[_UNCHANGED]]
+        """Create arrays from the single answers to ``examples`` at each of several temperatures, 1 among them."""
+        plain = answers[1.0]
         return cls(
             groups=[example.group for example in examples],
             facts=facts_of(examples),
             correct=np.array([answer.correct for answer in plain], dtype=bool),
             log_probability=np.array(
-                [[answer.log_probability for answer in answers[temperature]] for temperature in TEMPERATURES]
+                [[answer.log_probability for answer in at_temperature] for at_temperature in answers.values()]
             ).T,
             confidence=np.array([answer.confidence for answer in plain]),
+            temperatures=tuple(answers),
         )
 
     @cached_property
@@ -92,18 +94,19 @@ class Answers:
         names = np.array(self.groups)
         of = {group: names == group for group in dict.fromkeys(self.groups)}
         nll = -np.mean([self.log_probability[some].mean(axis=0) for some in of.values()], axis=0)
-        plain = self.log_probability[:, _UNCHANGED]
+        unchanged = self.temperatures.index(1.0)
+        plain = self.log_probability[:, unchanged]
         return Score(
             Accuracy({group: (int(self.correct[some].sum()), int(some.sum())) for group, some in of.items()}),
-            float(nll[_UNCHANGED]),
+            float(nll[unchanged]),
             float(np.mean([np.exp(plain[some]).mean() for some in of.values()])),
-            TEMPERATURES[int(nll.argmin())],
+            self.temperatures[int(nll.argmin())],
             float(nll.min()),
         )
 
     def changes(self, plain: "Answers") -> dict[str, TemperedChange]:
         """Return the changes of each group from the ``plain`` model, where both have the temperature tuned for them."""
-        nll = [-one.log_probability[:, TEMPERATURES.index(one.score.temperature)] for one in (plain, self)]
+        nll = [-one.log_probability[:, one.temperatures.index(one.score.temperature)] for one in (plain, self)]
         correct = np.array([plain.correct, self.correct], dtype=float)
         return tempered_changes(self.groups, self.facts, np.array(nll), correct)
 
@@ -116,7 +119,7 @@ class Answers:
         correct, log_probability, confidence = self.correct.copy(), self.log_probability.copy(), self.confidence.copy()
         correct[at], log_probability[at] = others.correct, others.log_probability
         confidence[at] = others.confidence
-        return Answers(self.groups, self.facts, correct, log_probability, confidence)
+        return Answers(self.groups, self.facts, correct, log_probability, confidence, self.temperatures)
 
     def where(self, here: _Array, plain: "Answers") -> "Answers":
         """Return these answers where ``here`` (``[prompts]``) is true, else those of the ``plain`` model."""
@@ -126,6 +129,7 @@ class Answers:
             np.where(here, self.correct, plain.correct),
             np.where(here[:, None], self.log_probability, plain.log_probability),
             np.where(here, self.confidence, plain.confidence),
+            self.temperatures,
         )
 
 

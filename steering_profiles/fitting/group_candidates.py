@@ -26,7 +26,7 @@ from steering_profiles.fit_settings import FinalLayerSettings, Source
 from steering_profiles.fitting.checkpoint import FitCheckpoint
 from steering_profiles.fitting.decomposition import LayerRecord, decompose
 from steering_profiles.fitting.final_layer_candidates import PLAIN, FinalLayerCandidate, make_candidates
-from steering_profiles.fitting.gating import TEMPERATURES, Answers
+from steering_profiles.fitting.gating import Answers
 from steering_profiles.progress import Progress
 from steering_profiles.schema import ModelIdentity, Profile
 from steering_profiles.steering import UNSTEERED, ProfileAtStrength, Steering
@@ -34,6 +34,9 @@ from steering_profiles.tasks.task import Example
 
 FOLDS = 4
 """Number of folds; fewer if a group has fewer answers."""
+
+TEMPERATURES = tuple(2 ** (power / 12) for power in range(-16, 9))
+"""Temperatures that are tried, 0.40..1.59 in steps of 6%: that of one group alone can be far from that of all."""
 
 
 @dataclass(frozen=True)

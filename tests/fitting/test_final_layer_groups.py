@@ -19,8 +19,7 @@ from steering_profiles.fit_settings import FinalLayerSettings
 from steering_profiles.fitting import FitCheckpoint, fit_final_layer_groups, fit_key
 from steering_profiles.fitting.decomposition import decompose, record_layer
 from steering_profiles.fitting.final_layer_candidates import FinalLayerCandidate
-from steering_profiles.fitting.gating import TEMPERATURES
-from steering_profiles.fitting.group_candidates import FOLDS, GroupCandidate, GroupSearch, folds_of
+from steering_profiles.fitting.group_candidates import FOLDS, TEMPERATURES, GroupCandidate, GroupSearch, folds_of
 from steering_profiles.models import LoadedModel
 from steering_profiles.steering import UNSTEERED, Steering
 from steering_profiles.tasks import Example, Task
