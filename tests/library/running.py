@@ -1,13 +1,14 @@
 """Running small models with steering, without it, and with changed weights."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from steering_profiles.models import LoadedModel, assemble
-from steering_profiles.steering import Steering, attach
+from steering_profiles.steering import Steering, TextReader, attach
+from steering_profiles.steering import steered_logits as logits_where_held
 
 TOKENS = torch.tensor([[72, 69, 76, 76, 79, 12, 86, 79, 82, 76, 68]])
 ROUND_OFF = {"atol": 1e-11, "rtol": 1e-11}
@@ -41,3 +42,13 @@ def with_changed_weights(loaded: LoadedModel, change: Callable[[LoadedModel], No
 def hooks_on(loaded: LoadedModel) -> int:
     """Return the number of forward hooks on the model's modules."""
     return sum(len(module._forward_hooks) + len(module._forward_pre_hooks) for module in loaded.model.modules())
+
+
+@torch.no_grad()
+def logits_of(loaded: LoadedModel, steering: Steering, tokens: Sequence[int], prompt_length: int = 5) -> Tensor:
+    """The logits, ``[tokens, vocab]``, under hooks that test the conditions of ``steering`` at every position."""
+    handle, reader = attach(loaded), TextReader(loaded.tokenizer)
+    held = reader.held(steering, [(tokens, prompt_length)], len(tokens))
+    logits = logits_where_held(handle, [steering], lambda: loaded.model(torch.tensor([tokens])).logits, held)
+    handle.remove()
+    return logits[0]

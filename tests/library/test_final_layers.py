@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from steering_profiles.composition import ProfileAtStrength, Steering
+from steering_profiles.composition import ProfileAtStrength
 from steering_profiles.effective import effective, self_only_attention_range
 from steering_profiles.errors import ExportError, ProfileError
 from steering_profiles.exportable import require_exportable
@@ -17,17 +17,14 @@ from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
 from steering_profiles.steering import (
     UNSTEERED,
-    TextReader,
-    attach,
     divergence_layer,
     effect_of,
     kv_cache_key,
-    steered_logits,
 )
 from steering_profiles.store import content_hash, load_profile, save_profile
 from tests.builders import build_profile, steer
 from tests.conditional import CONDITIONS, positions
-from tests.library.running import ROUND_OFF
+from tests.library.running import ROUND_OFF, logits_of
 
 TEXTS = ["print(str(ab 12", "a(b(cab)ab(", "no brackets here, only words"]
 BRACKET, LATE = CONDITIONS["matches"], CONDITIONS["from"]
@@ -42,15 +39,6 @@ def alone(loaded: LoadedModel, place: int) -> Profile:
     """The effects in one place, at every position."""
     share, scale, _ = LAYERS[place]
     return build_profile(loaded, f"alone-{place}", self_only_attention=share, intercept_scale=scale, seed=place)
-
-
-@torch.no_grad()
-def logits_of(loaded: LoadedModel, steering: Steering, tokens: Sequence[int], prompt_length: int = 5) -> torch.Tensor:
-    handle, reader = attach(loaded), TextReader(loaded.tokenizer)
-    held = reader.held(steering, [(tokens, prompt_length)], len(tokens))
-    logits = steered_logits(handle, [steering], lambda: loaded.model(torch.tensor([tokens])).logits, held)
-    handle.remove()
-    return logits[0]
 
 
 def expected(loaded: LoadedModel, tokens: Sequence[int], *, strength: float = 1.0) -> torch.Tensor:
@@ -168,6 +156,7 @@ def test_parts_of_the_final_layer_are_left_out_under_every_condition(tiny: Loade
         (0, 0.9),
         (0, -0.5),
     ]
+    assert all(np.array_equal(kept.profile.tensors[name], tensor) for name, tensor in profile.tensors.items())
     (none,) = leave_out([ProfileAtStrength(profile)], ["final_layer"])
     assert (none.profile.final_layers, none.profile.tensors) == ((), {})
     assert none.key[0] == content_hash(build_profile(tiny, heads=[(0, 1, 3.0)]))

@@ -15,11 +15,11 @@ from steering_profiles.exportable import require_exportable
 from steering_profiles.leaving_out import component_names, leave_out
 from steering_profiles.models import LoadedModel
 from steering_profiles.schema import Profile
-from steering_profiles.steering import TextReader, attach, divergence_layer, effect_of, kv_cache_key, steered_logits
+from steering_profiles.steering import divergence_layer, effect_of, kv_cache_key
 from steering_profiles.store import content_hash, load_profile, save_profile
 from tests.builders import Scaled, build_model, build_profile, steer
 from tests.conditional import CONDITIONS, greedy_where, logits_where, positions
-from tests.library.running import ROUND_OFF
+from tests.library.running import ROUND_OFF, logits_of
 
 TEXTS = ["print(str(ab 12", "a(b(cab)ab(", "no brackets here, only words"]
 BRACKET, LATE = CONDITIONS["matches"], CONDITIONS["from"]
@@ -34,15 +34,6 @@ def several(loaded: LoadedModel, name: str = "test", **changes: object) -> Profi
     """Scales under two conditions, of which one head has both, and some at every position."""
     heads = [*under(BRACKET.when, ONE), *under(LATE.when, TWO), *ALWAYS]
     return build_profile(loaded, name, heads=heads, **changes)
-
-
-@torch.no_grad()
-def logits_of(loaded: LoadedModel, steering: Steering, tokens: Sequence[int], prompt_length: int = 5) -> torch.Tensor:
-    handle, reader = attach(loaded), TextReader(loaded.tokenizer)
-    held = reader.held(steering, [(tokens, prompt_length)], len(tokens))
-    logits = steered_logits(handle, [steering], lambda: loaded.model(torch.tensor([tokens])).logits, held)
-    handle.remove()
-    return logits[0]
 
 
 WHENS = st.sampled_from([None, *(where.when for where in CONDITIONS.values())])
